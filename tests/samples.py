@@ -1,0 +1,44 @@
+"""Small data in the real on-disk formats, made by the tests themselves."""
+
+import struct
+
+import numpy as np
+from PIL import Image
+
+from wisepatch.datasets.scenes import SHAPES, Scene, draw, generator
+
+
+def draw_folder(root, per_class=6, classes=SHAPES[:3]):
+    """A folder of class folders with drawn shapes."""
+    for number, shape in enumerate(classes):
+        (root / shape).mkdir(parents=True)
+        for index in range(per_class):
+            draw(Scene("plain", shape, "red"), generator("Shapes", 9, number, index)).save(
+                root / shape / f"{index}.png"
+            )
+    return root
+
+
+def write_idx(folder, images, labels, kind):
+    """MNIST's own file format, uncompressed, as torchvision keeps it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(">IIII", 0x803, len(images), *images.shape[1:])
+    (folder / f"{kind}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+    (folder / f"{kind}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(labels)) + labels.tobytes())
+
+
+def write_mnist(data, train=40, test=20, name="MNIST"):
+    """A tiny MNIST: image i shows i % 10 white rows."""
+    for kind, size in (("train", train), ("t10k", test)):
+        labels = (np.arange(size) % 10).astype(np.uint8)
+        images = np.zeros((size, 28, 28), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[: int(label) + 1] = 255
+        write_idx(data / name / "raw", images, labels, kind)
+    return data
+
+
+def broken_png(path):
+    """A file that begins as a PNG and ends too soon."""
+    Image.new("RGB", (32, 32), "red").save(path)
+    path.write_bytes(path.read_bytes()[:40])

@@ -1,0 +1,319 @@
+"""The command line: what people see, what programs read, and every mistake a user can make."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.samples import broken_png, draw_folder, write_mnist
+
+HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotlib", "sklearn", "timm", "numpy")
+COMMANDS = ("demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "datasets", "store", "plugins")
+
+
+def heavy_after(*words):
+    """Run the program in a process of its own; its exit code, and which heavy libraries it loaded."""
+    code = (
+        "import sys\nfrom wisepatch.cli.app import app\n"
+        f"try:\n    app({list(words)!r})\nexcept SystemExit as e:\n    code = e.code\n"
+        f"print('loaded', code, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return out.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--help",), 0),
+        (("finetune", "--help"), 0),
+        (("datasets",), 0),
+        (("store", "list", "--store", "nowhere"), 0),
+        (("plugins",), 0),
+        (("finetune", "--task", "Shpes"), 2),
+        (("interpolate", "--alpha", "0:1"), 2),
+        (("eval",), 2),
+    ],
+)
+def test_help_listings_and_usage_errors_load_nothing_heavy(words, code):
+    assert heavy_after(*words) == f"loaded {code} []"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(cli, command):
+    result = cli(command, "--help")
+    assert result.exit_code == 0
+    if command != "store":
+        assert f"wisepatch {command}" in result.stdout
+    assert "Example" in result.stdout or command in ("store", "datasets")
+
+
+def test_version(cli):
+    assert cli("--version").stdout.startswith("wisepatch ")
+
+
+def test_module_runs_as_program():
+    out = subprocess.run(
+        [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert out.stdout.startswith("wisepatch ")
+
+
+def fails(result, code, message, hint=""):
+    """Check a user error: exit code, one line of error, the hint, no traceback, nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ") or "\nerror: " in result.stderr
+    assert message in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("zeroshot", "--task", "Shpes"), "unknown task 'Shpes'; did you mean Shapes?", "wisepatch datasets"),
+        (("zeroshot", "--task", "Shapes@vel"), "unknown split 'vel'", "train, val, test"),
+        (("zeroshot", "--model", "ViT-B-23", "--task", "Shapes"), "unknown model 'ViT-B-23'; did you mean", "hf-hub:"),
+        (
+            ("zeroshot", "--pretrained", "openia", "--task", "Shapes"),
+            "unknown pretrained weights of ViT-B-32: 'openia'; did you mean openai",
+            "give a file",
+        ),
+        (("zeroshot", "--model", "demo", "--task", "Shapes", "--metric", "top3"), "unknown metric 'top3'", "top1"),
+        (
+            ("zeroshot", "--model", "demo", "--task", "Shapes", "--template", "photo"),
+            "unknown prompt template 'photo'",
+            "{}",
+        ),
+        (("interpolate", "--alpha", "0:1"), "alphas '0:1' are not understood", "0:1:0.1"),
+        (("interpolate", "--alpha", "0:2:0.5"), "alpha 1.5 lies outside [0, 1]", "zero-shot"),
+        (("interpolate", "--select", "best"), "unknown rule 'best'", "max-drop"),
+        (("interpolate", "--select", "max-drop=1%"), "max-drop needs a fraction, not '1%'", "0.01"),
+        (
+            ("finetune", "--task", "Shapes", "--steps", "0", "--lr", "-1"),
+            "steps must be above 0, not 0; lr must be",
+            "--help",
+        ),
+        (("finetune", "--task", "Shapes", "--head", "warm"), "head is 'frozen' or 'trained', not 'warm'", ""),
+        (
+            ("finetune", "--task", "Shapes", "--mixed-precision", "int8"),
+            "mixed-precision is 'no', 'bf16' or 'fp16'",
+            "",
+        ),
+        (("eval", "zeroshot", "--task", "Shapes", "--mixed-precision", "int8"), "unknown precision 'int8'", "bf16"),
+        (("plot", "--output", "plot.gif"), "cannot draw '.gif'", ".png, .svg, .pdf"),
+        (("plot", "--output", "plot"), "cannot draw 'a file without suffix'", ".png"),
+        (("demo", "--output", "demo.txt"), "cannot draw '.txt'", ".png"),
+    ],
+)
+def test_usage_errors_name_thing_reason_and_next_step(cli, words, message, hint):
+    fails(cli(*words), 2, message, hint)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("interpolate",), "no fine-tuned checkpoint in the store", "wisepatch finetune --task"),
+        (("eval", "zeroshot", "--task", "Shapes"), "no zero-shot checkpoint in the store", "wisepatch zeroshot"),
+        (("eval", "patched", "--task", "Shapes"), "no patched checkpoint in the store", "wisepatch patch"),
+        (("plot",), "there are no results at", "wisepatch interpolate"),
+        (("finetune", "--task", "MNIST", "--data", "nowhere"), "the data folder nowhere does not exist", "--data"),
+        (("zeroshot", "--task", "./nowhere"), "there is no folder or CSV ./nowhere", "check the path"),
+        (("zeroshot", "--task", "pictures.csv"), "there is no folder or CSV pictures.csv", ""),
+    ],
+)
+def test_missing_things_say_how_to_make_them(cli, words, message, hint):
+    fails(cli(*words), 1, message, hint)
+
+
+def test_unknown_checkpoint_lists_close_names(cli, run_store):
+    result = cli("eval", "demo/shape/finetuned", "--task", "Shapes")
+    fails(result, 2, "unknown checkpoint 'demo/shape/finetuned'; did you mean demo/shapes/finetuned", "store list")
+
+
+def test_empty_class_folder_is_named(cli, shapes):
+    (shapes / "square" / "x").mkdir()
+    for image in (shapes / "square").glob("*.png"):
+        image.unlink()
+    fails(cli("zeroshot", "--model", "demo", "--task", shapes), 1, f"class folder {shapes / 'square'} holds no images")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_image_that_cannot_be_decoded_is_named_and_the_error_stays_one_line(cli, shapes, workers):
+    broken_png(shapes / "circle" / "0.png")
+    for image in (shapes / "circle").glob("[1-9].png"):
+        broken_png(image)
+    result = cli("zeroshot", "--model", "demo", "--task", shapes, "--workers", workers)
+    assert result.exit_code == 1
+    assert "circle/" in result.stderr
+    assert "cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_store_that_cannot_be_written(cli, shapes, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = cli("zeroshot", "--model", "demo", "--task", shapes, "--store", tmp_path / "file" / "store")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert "--store" in result.stderr
+
+
+def test_damaged_weights_are_an_error(cli, run_store):
+    weights = run_store.checkpoints / run_store.find("finetuned").id / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    result = cli("eval", "finetuned", "--task", "Colors")
+    assert result.exit_code == 1
+    assert "is damaged: model.safetensors" in result.stderr
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "1 of 2 checkpoints are damaged" in verified.stderr
+
+
+def test_default_model_says_what_could_not_be_fetched_and_how_to_give_weights(cli, shapes, monkeypatch):
+    import open_clip.factory
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", refuse)
+    result = cli("finetune", "--task", shapes)
+    fails(result, 1, "openai weights of ViT-B-32: could not be fetched or read", "--pretrained FILE")
+    assert "no route to host" in result.stderr
+
+
+def test_bug_keeps_its_traceback(cli, monkeypatch):
+    import wisepatch.plugins
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli("datasets")
+
+
+def test_debug_keeps_the_traceback_of_user_errors_too(cli, monkeypatch):
+    from wisepatch.errors import UsageError
+
+    monkeypatch.setenv("WISEPATCH_DEBUG", "1")
+    with pytest.raises(UsageError):
+        cli("interpolate", "--alpha", "x")
+
+
+def test_interrupt_exits_130_and_says_what_is_safe(cli, monkeypatch):
+    import wisepatch.plugins
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", interrupt)
+    result = cli("datasets")
+    assert result.exit_code == 130
+    assert "what is in the store is whole" in result.stderr
+
+
+def test_finetune_and_interpolate_run_on_mnist_files(cli, data):
+    write_mnist(data)
+    done = cli("finetune", "--model", "demo", "--task", "MNIST", "--data", data, "--steps", "3", "--batch-size", "8")
+    assert done.exit_code == 0, done.output
+    assert "demo/MNIST/finetuned" in done.stdout
+    swept = cli("interpolate", "--alpha", "0:1:0.1", "--data", data)
+    assert swept.exit_code == 0, swept.output
+    assert [line.split("│")[1].strip() for line in swept.stdout.splitlines() if line.startswith("│")] == [
+        "0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1",
+    ]  # fmt: skip
+    drawn = cli("plot", "--output", "plot.svg")
+    assert drawn.exit_code == 0, drawn.output
+    assert "drew 11 points of 1 runs" in drawn.stdout
+
+
+def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors@val", "--select", "best-mean", "--json")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    rows, last = records[:-1], records[-1]
+    assert {row["task"] for row in rows} == {"shapes", "Colors"}
+    assert {(row["split"], row["alpha"]) for row in rows if row["task"] == "shapes"} == {
+        (split, alpha) for split in ("val", "test") for alpha in (0, 0.5, 1)
+    }
+    assert set(last) == {"chosen", "checkpoint", "alpha", "rule", "selected_on"}
+    assert last["selected_on"] == "val"
+
+
+def test_choosing_on_test_data_is_labelled(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,1", "--eval", "Colors", "--select", "best-mean", "--select-on", "test")
+    assert result.exit_code == 0, result.output
+    assert "TEST DATA" in result.stdout
+    assert "on TEST data" in result.stderr
+
+
+def test_wide_prints_the_records_of_the_papers(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,1", "--eval", "Colors", "--wide")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["alpha"] for record in records] == [0, 1]
+    assert {"shapes:top1", "Colors:top1"} <= set(records[0])
+
+
+def test_quiet_says_nothing_on_stderr(cli, shapes):
+    result = cli("zeroshot", "--model", "demo", "--task", shapes, "--quiet")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "demo/zeroshot" in result.stdout
+
+
+def test_folder_with_classnames_and_templates(cli, shapes, tmp_path):
+    (tmp_path / "names.txt").write_text("round thing\nsquare thing\nthree-cornered thing\n")
+    common = ("zeroshot", "--model", "demo", "--task", shapes, "--classnames", tmp_path / "names.txt")
+    assert cli(*common, "--template", "a photo of a {}.", "--template", "{}").exit_code == 0
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    fails(cli(*common), 2, "2 class names for 3 classes of 'shapes'", "circle, square, triangle")
+
+
+def test_two_tasks_of_one_name_are_refused(cli, shapes, tmp_path):
+    draw_folder(tmp_path / "other" / "shapes")
+    fails(
+        cli("zeroshot", "--model", "demo", "--task", f"{shapes},{tmp_path}/other/shapes"),
+        2,
+        "two tasks are called 'shapes'",
+    )
+
+
+def test_eval_takes_many_checkpoints_and_metrics(cli, run_store):
+    result = cli("eval", "zeroshot", "finetuned", "--metric", "top1,macro_f1", "--json")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {(row["task"], row["alpha"], row["metric"]) for row in rows} == {
+        (task, alpha, metric) for task in ("shapes", "Colors") for alpha in (0, 1) for metric in ("top1", "macro_f1")
+    }
+
+
+def test_store_commands(cli, run_store):
+    listed = [json.loads(line) for line in cli("store", "list", "--json").stdout.splitlines()]
+    assert [c["kind"] for c in listed] == ["zeroshot", "finetuned"]
+    assert cli("store", "verify").exit_code == 0
+    cli("interpolate", "--alpha", "0.5", "--eval", "Colors")
+    refused = cli("store", "rm", "finetuned")
+    fails(refused, 1, "1 recipes are mixed from", "--recipes")
+    gone = cli("store", "rm", "finetuned", "--recipes")
+    assert gone.stdout.count("removed") == 2
+    (run_store.checkpoints / ".partial-x").mkdir()
+    assert "removed 1 folders" in cli("store", "gc").stdout
+
+
+def test_datasets_lists_and_checks(cli, shapes):
+    names = {json.loads(line)["name"] for line in cli("datasets", "--json").stdout.splitlines()}
+    assert {"Shapes", "Digits", "MNIST", "CIFAR100", "STL10", "SVHN", "FashionMNIST"} <= names
+    checked = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
+    assert [(c["split"], c["images"]) for c in checked] == [("train", 14), ("val", 1), ("test", 3)]
+    assert checked[0]["first"].startswith("64 x 64, ")
+
+
+def test_broken_line_of_results_is_reported_by_number_and_the_rest_drawn(cli, run_store):
+    cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors")
+    lines = run_store.results.read_text().splitlines()
+    run_store.results.write_text("\n".join([lines[0], '{"run": "x", "val', *lines[1:]]) + "\n")
+    result = cli("plot", "--output", "plot.png")
+    assert result.exit_code == 0, result.output
+    assert "line 2 is not a result" in result.stderr
+    assert "drew 3 points" in result.stdout

@@ -1,0 +1,227 @@
+"""Settings of a run, and the mixing coefficients that people type."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
+from wisepatch.errors import UsageError
+
+HOW_TO_WRITE = "write 0:1:0.1, 0,0.25,0.5 or 0.5"
+SEE_HELP = "see --help for what each setting takes"
+
+
+def test_a_range_holds_both_ends_and_exact_decimals():
+    assert parse_alphas("0:1:0.1") == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert parse_alphas(DEFAULT_ALPHAS) == parse_alphas("0:1:0.1")
+
+
+@pytest.mark.parametrize(("step", "parts"), [("0.01", 100), ("0.05", 20), ("0.001", 1000)])
+def test_every_value_of_a_range_is_the_float_that_its_decimal_reads_as(step, parts):
+    assert parse_alphas(f"0:1:{step}") == tuple(i / parts for i in range(parts + 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.5", (0.5,)),
+        ("1", (1.0,)),
+        ("0,0.25,0.5", (0.0, 0.25, 0.5)),
+        (" 0.5 , 0 ", (0.0, 0.5)),
+        ("0.5,0,0.5,0.50", (0.0, 0.5)),
+        ("0:1:0.3", (0.0, 0.3, 0.6, 0.9, 1.0)),
+        ("0.2:0.4:0.1", (0.2, 0.3, 0.4)),
+        ("0.5:0.5:0.1", (0.5,)),
+        ("0:1:5", (0.0, 1.0)),
+        ("0 : 1 : 0.5", (0.0, 0.5, 1.0)),
+        ("0:0.2:0.1,0.2,1,0.15", (0.0, 0.1, 0.15, 0.2, 1.0)),
+        ("5e-1", (0.5,)),
+        (["0.5", "0,1"], (0.0, 0.5, 1.0)),
+        (("0:1:0.5", "0.25"), (0.0, 0.25, 0.5, 1.0)),
+    ],
+)
+def test_lists_ranges_and_mixtures_are_sorted_and_hold_each_value_once(text, expected):
+    assert parse_alphas(text) == expected
+
+
+def test_two_decimals_of_one_float_are_one_alpha():
+    assert parse_alphas("0.1,0.10000000000000000001") == (0.1,)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.decimals(0, 1, places=4), min_size=1, max_size=8))
+def test_typed_decimals_come_back_as_their_floats(values):
+    assert parse_alphas(",".join(map(str, values))) == tuple(sorted({float(value) for value in values}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("half", "alphas 'half' are not understood: 'half' is no number", HOW_TO_WRITE),
+        ("0:x:0.1", "alphas '0:x:0.1' are not understood: 'x' is no number", HOW_TO_WRITE),
+        ("nan", "alphas 'nan' are not understood: 'nan' is no number", HOW_TO_WRITE),
+        ("inf", "alphas 'inf' are not understood: 'inf' is no number", HOW_TO_WRITE),
+        ("", "alphas '' are not understood: '' is no number", HOW_TO_WRITE),
+        ("0,,1", "alphas '' are not understood: '' is no number", HOW_TO_WRITE),
+        ("0:1", "alphas '0:1' are not understood", HOW_TO_WRITE),
+        ("0:1:0.1:2", "alphas '0:1:0.1:2' are not understood", HOW_TO_WRITE),
+        ("0:1:0", "alphas '0:1:0' lead nowhere", "write START:STOP:STEP with START <= STOP and STEP > 0"),
+        ("0:1:-0.1", "alphas '0:1:-0.1' lead nowhere", "write START:STOP:STEP with START <= STOP and STEP > 0"),
+        ("1:0:0.1", "alphas '1:0:0.1' lead nowhere", "write START:STOP:STEP with START <= STOP and STEP > 0"),
+        ("1.5", "alpha 1.5 lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned"),
+        ("0.5,-0.1,2", "alpha -0.1 lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned"),
+        ("0:2:0.5", "alpha 1.5 lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned"),
+    ],
+)
+def test_alphas_that_cannot_be_right_are_usage_errors(text, message, hint):
+    with pytest.raises(UsageError) as caught:
+        parse_alphas(text)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_the_largest_range_is_ten_thousand_steps():
+    assert len(parse_alphas("0:1:0.0001")) == MAX_ALPHAS
+
+
+@pytest.mark.parametrize("text", ["0:1:0.00001", "0:1:1e-5000", "0:1e999999:1e-999999"])
+def test_too_many_alphas_are_a_usage_error_however_many_they_are(text):
+    with pytest.raises(UsageError) as caught:
+        parse_alphas(text)
+    assert caught.value.message.startswith(f"alphas {text!r} are ")
+    assert caught.value.hint == f"at most {MAX_ALPHAS}; take a larger step"
+
+
+def test_paint_is_the_default_procedure():
+    config = FinetuneConfig.with_defaults("MNIST")
+    assert (config.method, config.head, config.freeze_encoder) == ("paint", "frozen", False)
+    assert (config.steps, config.epochs, config.batch_size, config.lr) == (2000, None, 128, 1e-5)
+    assert (config.warmup, config.paper_warmup, config.wd) == (None, 200, 0.1)
+    assert config == FinetuneConfig("MNIST")
+
+
+def test_a_trained_head_takes_the_defaults_of_wise_ft():
+    config = FinetuneConfig.with_defaults("MNIST", head="trained")
+    assert (config.method, config.head, config.freeze_encoder) == ("wiseft", "trained", False)
+    assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 3e-5)
+    assert config.paper_warmup == 500
+
+
+@pytest.mark.parametrize("head", ["frozen", "trained"])
+def test_a_frozen_encoder_is_the_linear_classifier_whatever_the_head(head):
+    config = FinetuneConfig.with_defaults("MNIST", head=head, freeze_encoder=True)
+    assert (config.method, config.head, config.freeze_encoder) == ("linear", "trained", True)
+    assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 1e-3)
+    assert config.paper_warmup == 500
+
+
+def test_what_is_given_replaces_a_default_and_none_does_not():
+    config = FinetuneConfig.with_defaults("MNIST", head="trained", lr=0.5, batch_size=None, seed=7, wd=0.0)
+    assert (config.lr, config.batch_size, config.seed, config.wd) == (0.5, 512, 7, 0.0)
+
+
+def test_given_steps_replace_the_epochs_of_wise_ft():
+    config = FinetuneConfig.with_defaults("MNIST", head="trained", steps=3)
+    assert (config.steps, config.epochs) == (3, None)
+
+
+def test_given_epochs_replace_the_steps_of_paint():
+    config = FinetuneConfig.with_defaults("MNIST", epochs=0.5)
+    assert (config.steps, config.epochs) == (None, 0.5)
+
+
+@pytest.mark.parametrize("head", ["frozen", "trained"])
+def test_steps_and_epochs_together_are_refused(head):
+    with pytest.raises(UsageError) as caught:
+        FinetuneConfig.with_defaults("MNIST", head=head, steps=3, epochs=2)
+    assert (caught.value.message, caught.value.hint) == ("give either steps or epochs", SEE_HELP)
+
+
+def test_neither_steps_nor_epochs_is_refused():
+    with pytest.raises(UsageError, match=r"^give either steps or epochs$"):
+        FinetuneConfig("MNIST", steps=None)
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"steps": 0}, "steps must be above 0, not 0"),
+        ({"epochs": -1.0}, "epochs must be above 0, not -1.0"),
+        ({"lr": 0.0}, "lr must be above 0, not 0.0"),
+        ({"lr": float("nan")}, "lr must be above 0, not nan"),
+        ({"batch_size": -4}, "batch-size must be above 0, not -4"),
+        ({"clip": 0.0}, "clip must be above 0, not 0.0"),
+        ({"grad_accumulation": 0}, "grad-accumulation must be above 0, not 0"),
+        ({"eval_every": 0.0}, "eval-every must be above 0, not 0.0"),
+        ({"warmup": -1}, "warmup must not be negative"),
+        ({"wd": -0.1}, "wd must not be negative"),
+        ({"workers": -1}, "workers must not be negative"),
+        ({"label_smoothing": 1.0}, "label-smoothing must lie in [0, 1), not 1.0"),
+        ({"label_smoothing": -0.1}, "label-smoothing must lie in [0, 1), not -0.1"),
+        ({"head": "melted"}, "head is 'frozen' or 'trained', not 'melted'"),
+        ({"mixed_precision": "fp8"}, "mixed-precision is 'no', 'bf16' or 'fp16', not 'fp8'"),
+    ],
+)
+def test_a_setting_that_is_off_is_named_with_its_value(given_settings, message):
+    with pytest.raises(UsageError) as caught:
+        FinetuneConfig.with_defaults("MNIST", **given_settings)
+    assert (caught.value.message, caught.value.hint) == (message, SEE_HELP)
+
+
+def test_all_settings_that_are_off_are_named_in_one_error():
+    with pytest.raises(UsageError) as caught:
+        FinetuneConfig("MNIST", lr=-1.0, batch_size=0, wd=-0.5, head="none", mixed_precision="fp64")
+    assert caught.value.message.split("; ") == [
+        "lr must be above 0, not -1.0",
+        "batch-size must be above 0, not 0",
+        "wd must not be negative",
+        "head is 'frozen' or 'trained', not 'none'",
+        "mixed-precision is 'no', 'bf16' or 'fp16', not 'fp64'",
+    ]
+    assert caught.value.exit_code == 2
+
+
+def test_a_model_without_a_name_is_refused():
+    with pytest.raises(UsageError) as caught:
+        ModelConfig(model="")
+    assert (caught.value.message, caught.value.hint) == ("the model has no name", SEE_HELP)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FinetuneConfig("MNIST"),
+        FinetuneConfig.with_defaults(
+            "pets",
+            head="trained",
+            supported=("CIFAR10", "typo:Shapes"),
+            classnames=("a cat", "ein Käfer"),
+            templates=("a photo of a {}.",),
+            epochs=1.5,
+            warmup=0,
+            start="patched",
+            eval_every=0.5,
+        ),
+        ModelConfig(),
+        ModelConfig("ViT-B-16", "/some/weights.pt"),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_settings_survive_json(config):
+    assert type(config).from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_fields_of_a_newer_version_are_passed_over():
+    data = FinetuneConfig("MNIST", lr=0.1).to_json() | {"telepathy": True}
+    assert FinetuneConfig.from_json(data) == FinetuneConfig("MNIST", lr=0.1)
+
+
+def test_settings_read_back_are_validated():
+    with pytest.raises(UsageError, match="lr must be above 0"):
+        FinetuneConfig.from_json({"task": "MNIST", "lr": -1})
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        FinetuneConfig("MNIST").lr = 1.0

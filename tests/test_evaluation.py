@@ -1,0 +1,170 @@
+"""One pass over the data: the same predictions as one run per checkpoint, and nothing that grows with alphas."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from wisepatch import (
+    FinetuneConfig,
+    ModelConfig,
+    Store,
+    evaluate,
+    find_tasks,
+    finetune,
+    interpolate,
+    load_weights,
+    predict,
+)
+from wisepatch.errors import StoreError, UnknownNameError, UsageError
+from wisepatch.evaluation import gather_lines, set_weights
+from wisepatch.patching import sweep
+
+DEMO = ModelConfig("demo", "")
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.fixture
+def tasks(finished):
+    return find_tasks([str(finished[0] / "shapes"), "Colors@val"])
+
+
+def recipes(store, tmp_path):
+    return list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
+
+
+def test_one_pass_and_separate_runs_predict_the_same(run_store, tasks, tmp_path):
+    mixes = recipes(run_store, tmp_path)
+    together = list(predict(mixes, tasks, run_store, tmp_path, split="train"))
+    for index, mix in enumerate(mixes):
+        alone = list(predict([mix], tasks, run_store, tmp_path, split="train"))
+        for one, all_ in zip(alone, together, strict=True):
+            assert np.array_equal(one.predicted[0], all_.predicted[index])
+            assert np.array_equal(one.labels, all_.labels)
+    assert len({p.predicted[i].tobytes() for p in together for i in range(len(mixes))}) > 2  # they do differ
+
+
+def test_recipes_and_their_materialised_weights_predict_the_same(run_store, tasks, tmp_path):
+    mixed = sweep(run_store, tmp_path, alphas=[0.5], tasks=()).checkpoints[0.5]
+    weights = sweep(run_store, tmp_path, alphas=[0.5], tasks=(), materialize=True).checkpoints[0.5]
+    assert mixed.is_recipe
+    assert not weights.is_recipe
+    for found in predict([mixed, weights], tasks, run_store, tmp_path):
+        assert np.array_equal(found.predicted[0], found.predicted[1])
+
+
+def test_every_image_is_decoded_once_whatever_the_number_of_alphas(run_store, finished, tmp_path, monkeypatch):
+    from wisepatch.datasets.folder import FileSamples
+
+    decoded = []
+    original = FileSamples.__getitem__
+    monkeypatch.setattr(FileSamples, "__getitem__", lambda self, i: decoded.append(i) or original(self, i))
+    found = next(
+        predict(
+            recipes(run_store, tmp_path), find_tasks([str(finished[0] / "shapes")]), run_store, tmp_path, split="train"
+        )
+    )
+    decoded.clear()
+    found = next(predict(found.checkpoints, [found.task], run_store, tmp_path, split="train"))
+    assert len(decoded) == found.predicted.shape[1] == 14
+    assert found.predicted.shape[0] == len(ALPHAS)
+
+
+def test_two_ends_are_held_whatever_the_number_of_alphas(run_store, tmp_path, monkeypatch):
+    mixes = recipes(run_store, tmp_path)
+    read = []
+    original = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, c: read.append(c.id) or original(self, c))
+    lines = gather_lines(mixes, run_store, torch.device("cpu"))
+    assert len(read) == 2
+    assert len(lines) == 1
+    assert [alpha for _, alpha in lines[0].members] == list(ALPHAS)
+
+
+def test_weights_in_the_working_copy_are_the_interpolated_ones(run_store, tmp_path):
+    mixes = recipes(run_store, tmp_path)
+    (line,) = gather_lines(mixes, run_store, torch.device("cpu"))
+    start, end = (load_weights(run_store, run_store.find(k)) for k in ("zeroshot", "finetuned"))
+    visual = line.encoder.model.visual
+    for alpha in (1.0, 0.3, 0.0, 0.7):
+        set_weights(visual, line, alpha)
+        expected = interpolate(start, end, alpha)
+        for name, tensor in visual.state_dict().items():
+            assert torch.equal(tensor, expected[f"visual.{name}"]), name
+
+
+def test_trained_heads_are_mixed_and_other_tasks_keep_their_own(shapes, tmp_path):
+    store = Store(tmp_path / "store")
+    config = FinetuneConfig.with_defaults(str(shapes), steps=5, batch_size=8, lr=1e-2, head="trained", warmup=0)
+    finetune(config, DEMO, store, tmp_path)
+    mixed = sweep(store, tmp_path, alphas=ALPHAS, tasks=["Colors"])
+    by_hand = {}
+    encoder_rows = list(
+        predict(list(mixed.checkpoints.values()), find_tasks([str(shapes)]), store, tmp_path, split="train")
+    )
+    from wisepatch.datasets.loading import checked, loader
+    from wisepatch.encoder import load_encoder
+    from wisepatch.head import Classifier
+
+    for alpha, checkpoint in mixed.checkpoints.items():
+        weights = load_weights(store, checkpoint)
+        encoder = load_encoder(DEMO, weights)
+        classifier = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"])
+        split = find_tasks([str(shapes)])[0].dataset.split("train", tmp_path, encoder.transform)
+        with torch.inference_mode():
+            by_hand[alpha] = torch.cat([classifier(checked(b)[0]).argmax(1) for b in loader(split, 64)]).numpy()
+    for index, alpha in enumerate(ALPHAS):
+        assert np.array_equal(encoder_rows[0].predicted[index], by_hand[alpha])
+
+
+def test_linear_classifier_needs_no_other_tower(shapes, tmp_path):
+    store = Store(tmp_path / "store")
+    config = FinetuneConfig.with_defaults(str(shapes), steps=5, batch_size=8, freeze_encoder=True, warmup=0)
+    finetune(config, DEMO, store, tmp_path)
+    swept = sweep(store, tmp_path, alphas=(0, 1), tasks=["Colors"])
+    colors = [row["value"] for row in swept.rows if row["task"] == "Colors"]
+    assert colors[0] == colors[1]  # the head of shapes has no part in colors
+
+
+def test_rows_are_the_contracts_and_predictions_are_kept(run_store, tasks, tmp_path):
+    rows = evaluate([run_store.find("zeroshot")], tasks, run_store, tmp_path, run="r")
+    from wisepatch.results import COLUMNS
+
+    assert all(set(COLUMNS) <= set(row) for row in rows)
+    assert [(row["task"], row["split"], row["alpha"], row["method"]) for row in rows] == [
+        ("shapes", "test", 0.0, "zeroshot"), ("Colors", "val", 0.0, "zeroshot"),
+    ]  # fmt: skip
+    frames = [pd.read_parquet(path) for path in sorted(run_store.predictions.iterdir())]
+    accuracies = {(f.iloc[:, 0] == f.iloc[:, 1]).mean() for f in frames}
+    assert accuracies == {row["value"] for row in rows}
+    assert {len(f) for f in frames} == {row["n"] for row in rows}
+
+
+def test_checkpoints_of_different_architectures_cannot_be_mixed(run_store, tmp_path):
+    zeroshot, finetuned = run_store.find("zeroshot"), run_store.find("finetuned")
+    smaller = {k: v for k, v in load_weights(run_store, finetuned).items() if "conv_stem" not in k}
+    other = run_store.save(smaller, kind="finetuned", name="other", model=zeroshot.model, parents=[zeroshot.id],
+                           config=finetuned.config)  # fmt: skip
+    with pytest.raises(StoreError, match=r"different architectures: 1 tensors are in one of them only, such as visual"):
+        sweep(run_store, tmp_path, alphas=[0.5], checkpoint=other.id, tasks=())
+
+
+def test_only_a_finetuned_checkpoint_can_be_swept(run_store, tmp_path):
+    with pytest.raises(StoreError, match="is not a fine-tuned checkpoint") as caught:
+        sweep(run_store, tmp_path, checkpoint="zeroshot")
+    assert "wisepatch store list" in caught.value.hint
+
+
+def test_nothing_to_evaluate_and_unknown_metrics_are_errors(run_store, tasks, tmp_path):
+    with pytest.raises(UsageError, match="no checkpoint to evaluate"):
+        evaluate([], tasks, run_store, tmp_path)
+    with pytest.raises(UnknownNameError, match="unknown metric 'f1'"):
+        evaluate([run_store.find("zeroshot")], tasks, run_store, tmp_path, metrics=["f1"])
+
+
+def test_bf16_agrees_with_fp32_on_nearly_all_images(run_store, tasks, tmp_path):
+    full, half = (
+        next(predict([run_store.find("zeroshot")], tasks[1:], run_store, tmp_path, mixed_precision=precision))
+        for precision in ("no", "bf16")
+    )
+    assert (full.predicted == half.predicted).mean() > 0.97

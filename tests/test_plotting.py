@@ -1,0 +1,122 @@
+"""Pictures: what is drawn is what was measured."""
+
+from pathlib import Path
+
+import pytest
+
+from wisepatch import draw_sweep, read_results, save_figure, sweep_table
+from wisepatch.errors import ResultsError, UsageError
+
+DATA = Path(__file__).parent / "data"
+
+
+def paint():
+    return read_results(DATA / "paint-vitb32-mnist.jsonl")[0]
+
+
+def curve(figure):
+    return next(line for line in figure.axes[0].lines if line.get_linestyle() == "-").get_xydata()
+
+
+def test_published_paint_sweep_is_drawn_point_by_point():
+    figure = draw_sweep(sweep_table(paint()))
+    points = curve(figure)
+    assert len(points) == 101
+    assert tuple(points[0]) == (0.8984, 0.4838)
+    axes = figure.axes[0]
+    assert "CIFAR10" in axes.get_xlabel()
+    assert "MNIST" in axes.get_ylabel()
+    figure.canvas.draw()
+    assert all(text.get_text().endswith(" %") for text in axes.get_xticklabels() if text.get_text())
+
+
+def test_mean_is_over_all_supported_tasks_or_those_named():
+    results = read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]
+    table = sweep_table(results)
+    assert len(table) == 21
+    first = table.iloc[0]
+    assert first["patching"] == 0.683
+    assert first["supported"] == pytest.approx((0.619 + 0.776 + 0.482 + 0.53 + 0.498) / 5)
+    only = sweep_table(results, supported=["ObjectNet"])
+    assert only.iloc[0]["supported"] == 0.53
+    assert sweep_table(results, patching="ImageNetV2").iloc[0]["patching"] == 0.619
+
+
+def test_alphas_of_ends_and_chosen_point_are_labelled():
+    results = paint()
+    results["chosen"] = results["alpha"] == 0.33
+    results["selected_on"] = "val"
+    figure = draw_sweep(sweep_table(results))
+    written = {text.get_text() for text in figure.axes[0].texts}
+    assert {"0", "1", "0.33"} <= written
+    assert len(written) < 60  # the others only where there is room
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "chosen on validation data (alpha 0.33)" in legend
+    assert "zero-shot (alpha 0)" in legend
+    assert "fine-tuned (alpha 1)" in legend
+
+
+def test_choice_on_test_data_is_labelled_in_the_picture():
+    results = paint()
+    results["chosen"] = results["alpha"] == 0.33
+    results["selected_on"] = "test"
+    legend = [t.get_text() for t in draw_sweep(sweep_table(results)).axes[0].get_legend().get_texts()]
+    assert "chosen on TEST data (alpha 0.33)" in legend
+
+
+def test_without_supported_tasks_the_axis_is_alpha():
+    results = paint()
+    figure = draw_sweep(sweep_table(results[results["task"] == "MNIST"]))
+    assert figure.axes[0].get_xlabel().startswith("alpha")
+    assert tuple(curve(figure)[-1]) == (
+        1.0,
+        results[(results["task"] == "MNIST") & (results["alpha"] == 1)]["value"].iloc[0],
+    )
+
+
+def test_runs_get_a_curve_each():
+    results = paint()
+    other = results.copy()
+    other["run"] = "other"
+    import pandas as pd
+
+    figure = draw_sweep(sweep_table(pd.concat([results, other])))
+    assert len([line for line in figure.axes[0].lines if line.get_linestyle() == "-"]) == 2
+
+
+def test_intervals_are_drawn_where_the_rows_have_them(run_store, tmp_path):
+    from wisepatch import sweep
+
+    sweep(run_store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"])
+    table = sweep_table(read_results(run_store.results)[0])
+    assert (table["patching_low"] <= table["patching"]).all()
+    assert (table["patching_high"] >= table["patching"]).all()
+    assert (table["supported_half"] > 0).all()
+    assert len(draw_sweep(table).axes[0].collections) >= 2
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_suffix_decides_the_format(tmp_path, suffix, magic):
+    path = tmp_path / "new" / f"plot{suffix}"
+    save_figure(draw_sweep(sweep_table(paint())), path)
+    assert path.read_bytes().startswith(magic)
+
+
+def test_what_cannot_be_drawn_says_why(tmp_path):
+    results = paint()
+    with pytest.raises(UsageError, match=r"cannot draw '\.bmp'"):
+        save_figure(draw_sweep(sweep_table(results)), tmp_path / "plot.bmp")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        save_figure(draw_sweep(sweep_table(results)), tmp_path / "file" / "plot.png")
+    with pytest.raises(ResultsError, match="no row measures 'f1'") as caught:
+        sweep_table(results, metric="f1")
+    assert "top1" in caught.value.hint
+    with pytest.raises(ResultsError, match="'SVHN' was not measured"):
+        sweep_table(results, patching="SVHN")
+    with pytest.raises(ResultsError, match="no sweep over alpha on the 'val' split"):
+        sweep_table(results, split="val")
+    results["patching"] = None
+    with pytest.raises(ResultsError, match="does not say which task was patched") as caught:
+        sweep_table(results)
+    assert "--patching" in caught.value.hint

@@ -1,0 +1,128 @@
+"""Plugins: found, looked up, skipped with a reason, refused with the owners' names."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from wisepatch.errors import PluginError, UnknownNameError
+from wisepatch.plugins import BUILTIN, collect, find_task, registry
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+
+GOOD = """
+import wisepatch as wp
+
+@wp.hookimpl
+def register_datasets():
+    return [wp.Dataset(name="Pets", classes=("cat", "dog"), open=None)]
+"""
+
+
+def load(tmp_path, monkeypatch, **modules):
+    """Collect from plugins written as modules of their own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    pairs = []
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        pairs.append((EntryPoint(name, name, "wisepatch"), f"dist-{name} 1.0"))
+    return collect(pairs)
+
+
+def test_builtin_datasets_come_through_the_same_hook():
+    known = registry()
+    assert set(known.owners.values()) == {"wisepatch"}
+    assert {
+        "Shapes",
+        "Colors",
+        "Textures",
+        "Digits",
+        "MNIST",
+        "FashionMNIST",
+        "CIFAR10",
+        "CIFAR100",
+        "STL10",
+        "SVHN",
+    } == set(known.datasets)
+    assert len(BUILTIN) == 5
+
+
+def test_plugin_is_registered_with_its_owner(tmp_path, monkeypatch):
+    known = load(tmp_path, monkeypatch, good=GOOD)
+    assert known.owners["Pets"] == "plugin 'good' (dist-good 1.0)"
+    assert known.plugins[0].datasets == ("Pets",)
+
+
+def test_plugin_that_fails_to_load_is_named_and_skipped(tmp_path, monkeypatch):
+    known = load(tmp_path, monkeypatch, broken="import nothing_of_this_name", good=GOOD)
+    assert "Pets" in known.datasets
+    assert known.plugins[0].problem == "ModuleNotFoundError: No module named 'nothing_of_this_name'"
+
+
+def test_skipped_plugin_is_mentioned_when_a_name_is_not_found(tmp_path, monkeypatch):
+    import wisepatch.plugins
+
+    known = load(tmp_path, monkeypatch, broken="1/0")
+    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: known)
+    with pytest.raises(UnknownNameError) as caught:
+        find_task("Pets")
+    assert "plugins that failed to load: broken (ZeroDivisionError: division by zero)" in caught.value.hint
+
+
+def test_misspelt_hook_is_an_error_that_names_the_owner(tmp_path, monkeypatch):
+    with pytest.raises(PluginError, match=r"plugin 'bad' \(dist-bad 1\.0\) does not fit the hooks") as caught:
+        load(tmp_path, monkeypatch, bad=GOOD.replace("register_datasets", "register_dataset"))
+    assert "register_dataset" in caught.value.message
+
+
+def test_name_taken_twice_names_both_owners(tmp_path, monkeypatch):
+    with pytest.raises(PluginError) as caught:
+        load(tmp_path, monkeypatch, one=GOOD, two=GOOD.replace("Pets", "pets"))
+    assert (
+        "'pets' is taken twice: by plugin 'one' (dist-one 1.0) and by plugin 'two' (dist-two 1.0)"
+        in caught.value.message
+    )
+
+
+def test_name_of_a_builtin_cannot_be_taken(tmp_path, monkeypatch):
+    with pytest.raises(PluginError, match="'mnist' is taken twice: by wisepatch and by plugin 'one'"):
+        load(tmp_path, monkeypatch, one=GOOD.replace("Pets", "mnist"))
+
+
+def test_hook_that_gives_something_else_is_an_error(tmp_path, monkeypatch):
+    text = GOOD.replace('wp.Dataset(name="Pets", classes=("cat", "dog"), open=None)', '"Pets"')
+    with pytest.raises(PluginError, match="register_datasets gave a str"):
+        load(tmp_path, monkeypatch, one=text)
+
+
+@pytest.mark.slow
+def test_usps_plugin_from_its_wheel_is_used_by_the_installed_program(tmp_path):
+    """Build the wheel, install it into a folder of its own, and let the program find it there."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", PLUGINS / "wisepatch-usps"], check=True, timeout=300
+    )
+    (wheel,) = (tmp_path / "wheels").glob("wisepatch_usps-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "WISEPATCH_PLUGINS": "1"}
+    program = Path(sys.executable).with_name("wisepatch")
+
+    def run(*words):
+        done = subprocess.run(
+            [program, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, _ = run("plugins", "--json")
+    assert code == 0
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert {"name": "usps", "distribution": "wisepatch-usps 0.1.0", "datasets": ["USPS"], "problem": ""} in listed
+    (tmp_path / "data").mkdir()
+    code, _, err = run("zeroshot", "--model", "demo", "--task", "usps", "--data", "data")
+    assert code == 1
+    assert "USPS is not below data and could not be downloaded" in err

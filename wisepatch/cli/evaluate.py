@@ -1,0 +1,71 @@
+"""``wisepatch eval``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wisepatch.cli import options as o
+from wisepatch.cli.output import Output, show_rows
+
+CheckpointsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="CHECKPOINT...", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+]
+SplitOption = Annotated[str, typer.Option("--split", help="test, val or train, for tasks that name none.")]
+WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
+
+
+def command(
+    checkpoints: CheckpointsArgument,
+    task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
+    split: SplitOption = "test",
+    classnames: o.ClassnamesOption = None,
+    template: o.TemplateOption = [],  # noqa: B006
+    metric: o.MetricOption = [],  # noqa: B006
+    wide: WideOption = False,
+    store: o.StoreOption = o.DEFAULT_STORE,
+    data: o.DataOption = None,
+    batch_size: o.EvalBatchOption = 64,
+    workers: o.WorkersOption = 0,
+    mixed_precision: o.PrecisionOption = "no",
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Measure any checkpoints on any tasks, all checkpoints in one pass over the data.
+
+    Without --task: the task that one of them was trained on, and the supported ones of that run.
+
+    Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
+    """
+    from wisepatch.datasets.prompts import templates
+    from wisepatch.errors import UsageError
+    from wisepatch.metrics import find_metric
+    from wisepatch.plugins import find_tasks
+    from wisepatch.store import Store
+
+    output = Output(as_json=as_json or wide, quiet=quiet)
+    metrics = [find_metric(name) for name in o.split_list(metric)]
+    names, prompts = o.read_classnames(classnames), templates(template) or None
+    tasks = find_tasks(o.split_list(task), names, prompts)
+    folder, precision, place = o.data_folder(data), o.check_precision(mixed_precision), Store(store)
+    found = [place.find(reference) for reference in o.split_list(checkpoints)]
+    from wisepatch.evaluation import evaluate
+    from wisepatch.patching import line_tasks, new_run
+    from wisepatch.results import wide as widen
+
+    if not tasks:
+        trained = next((checkpoint for checkpoint in found if "task" in checkpoint.config), None)
+        if trained is None:
+            raise UsageError(f"{found[0].name} was not trained on a task", "name tasks with --task")
+        patching, others = line_tasks(trained, None)
+        tasks = [patching, *others]
+    rows = evaluate(
+        found, tasks, place, folder, split=split, metrics=metrics, batch_size=batch_size, workers=workers,
+        mixed_precision=precision, run=new_run("eval"), progress=output.progress(),
+    )  # fmt: skip
+    if wide:
+        output.records(widen(rows))
+    else:
+        show_rows(output, rows, {checkpoint.id: checkpoint.name for checkpoint in found})

@@ -1,0 +1,102 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wisepatch.errors import DataError, UsageError
+
+DEFAULT_STORE = Path("wisepatch-store")
+DEFAULT_DATA = Path("~/data")
+WHERE, MODEL, SPEED = "Where things are", "Model", "Speed and precision"
+
+StoreOption = Annotated[
+    Path,
+    typer.Option("--store", envvar="WISEPATCH_STORE", help="Folder of checkpoints and results.", rich_help_panel=WHERE),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", envvar="WISEPATCH_DATA", help="Folder of datasets.  [default: ~/data]", rich_help_panel=WHERE
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", help="An open_clip name, hf-hub:, local-dir:, or demo (embedded).", rich_help_panel=MODEL),
+]
+PretrainedOption = Annotated[
+    str, typer.Option("--pretrained", help="A tag of open_clip, or a file of weights.", rich_help_panel=MODEL)
+]
+TaskOption = Annotated[
+    list[str],
+    typer.Option("--task", "-t", help="A known name, NAME@val, a folder, or a CSV; several by comma or repeated."),
+]
+SupportedOption = Annotated[
+    list[str], typer.Option("--supported", help="Tasks that must not get worse; by comma or repeated.")
+]
+ClassnamesOption = Annotated[
+    Path | None,
+    typer.Option("--classnames", help="File with one class name a line, in the order of the task's classes."),
+]
+TemplateOption = Annotated[
+    list[str], typer.Option("--template", help="Prompt with {} for the class name, or the name of a set. Repeatable.")
+]
+MetricOption = Annotated[
+    list[str], typer.Option("--metric", help="top1, mean_per_class or macro_f1, for each task's own.")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that load images.", rich_help_panel=SPEED)
+]
+EvalBatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.", rich_help_panel=SPEED)]
+PrecisionOption = Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=SPEED)]
+AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
+SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
+SelectOnOption = Annotated[
+    str, typer.Option("--select-on", help="val, or test: which data the choice sees. test is labelled everywhere.")
+]
+
+
+def split_list(words: list[str]) -> list[str]:
+    """Take apart what was given by comma; an existing path with a comma in it stays whole."""
+    found = []
+    for word in words:
+        found += [word] if Path(word).exists() else [part.strip() for part in word.split(",") if part.strip()]
+    return found
+
+
+def data_folder(data: Path | None) -> Path:
+    """The data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
+    if data is None:
+        return DEFAULT_DATA.expanduser()
+    if not data.expanduser().is_dir():
+        raise DataError(
+            f"the data folder {data} does not exist", "make it, or name another with --data or WISEPATCH_DATA"
+        )
+    return data.expanduser()
+
+
+def read_classnames(path: Path | None) -> tuple[str, ...] | None:
+    """The lines of a file of class names. Raises :class:`UsageError` if it cannot be read or is empty."""
+    if path is None:
+        return None
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the class names {path} cannot be read: {error}", "give a text file with one name a line"
+        ) from error
+    if not names:
+        raise UsageError(f"the class names {path} are empty", "write one name a line")
+    return names
+
+
+def check_precision(name: str) -> str:
+    """Return a precision that can be asked for. Raises :class:`UsageError` for any other."""
+    if name not in ("no", "bf16", "fp16"):
+        raise UsageError(f"unknown precision {name!r}", "--mixed-precision takes no, bf16 or fp16")
+    return name

@@ -1,0 +1,185 @@
+"""The one sink: tables and words for people, JSON lines for programs; results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from wisepatch.errors import WisepatchError
+    from wisepatch.patching import Sweep
+
+
+class Output:
+    """Where a command prints. With ``as_json`` stdout holds one JSON object a line and nothing else."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out."""
+        self.as_json = as_json
+        self.quiet = quiet
+        self.out = Console(highlight=False, soft_wrap=False)
+        self.err = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Tell a person something that is no result (stderr)."""
+        if not self.quiet:
+            self.err.print(text, markup=False, soft_wrap=True)
+
+    def result(self, text: str) -> None:
+        """Print a line that is a result, for people (stdout)."""
+        if not self.as_json:
+            self.out.print(text, markup=False, soft_wrap=True)
+
+    def records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Print records as JSON lines; nothing for people."""
+        if self.as_json:
+            for record in records:
+                sys.stdout.write(json.dumps(record, default=str) + "\n")
+            sys.stdout.flush()
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        title: str | None = None,
+        strong: int | None = None,
+    ) -> None:
+        """Print a table for people; numbers right, the row ``strong`` in bold. Never cut off: a narrow terminal wraps it."""
+        if self.as_json:
+            return
+        body = [[str(cell) for cell in row] for row in rows]
+        table = Table(header_style="bold")
+        for index, column in enumerate(columns):
+            numeric = all(row[index][:1].isdigit() or row[index] in ("", "-") for row in body) and bool(body)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for number, row in enumerate(body):
+            table.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
+        if not self.out.is_terminal:
+            self.out.width = max(self.out.width, 200)
+        if title:
+            self.result(title)
+        self.out.print(table)
+
+    def progress(self) -> Bar:
+        """A bar on stderr for long work."""
+        return Bar(self)
+
+
+class Bar:
+    """Draws the library's progress with rich; silent when quiet. Without a terminal, one line a stage."""
+
+    def __init__(self, output: Output) -> None:
+        """Draw to the stderr of ``output``."""
+        self.output = output
+        self.bars: Bars | None = None
+        self.task: TaskID | None = None
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.finish()
+        if self.output.quiet:
+            return
+        if not self.output.err.is_terminal:
+            self.output.say(f"{what} ...")
+            return
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
+            TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.output.err,
+        )  # fmt: skip
+        self.task = self.bars.add_task(what, total=total, detail="")
+        self.bars.start()
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        """Go on."""
+        if self.bars is not None and self.task is not None:
+            self.bars.update(self.task, advance=steps, detail=detail)
+
+    def finish(self) -> None:
+        """End the stage."""
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+    def note(self, text: str) -> None:
+        """Say something that stays."""
+        if self.bars is not None:
+            self.bars.console.print(text, markup=False)
+        else:
+            self.output.say(text)
+
+
+def print_error(error: WisepatchError) -> None:
+    """Two lines on stderr: what is wrong and why, and the next step."""
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent, with one decimal."""
+    return "-" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names."""
+    output.records(rows)
+    output.table(
+        ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", "n"),
+        [
+            (
+                names.get(row["checkpoint"], row["checkpoint"]), row["task"], row["split"], row["metric"], percent(row["value"]),
+                f"{percent(row['ci_low'])} to {percent(row['ci_high'])}", row["n"],
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def show_sweep(output: Output, sweep: Sweep) -> None:
+    """Print a sweep: one table a split for people; rows, then what was chosen, for programs."""
+    output.records(sweep.rows)
+    if sweep.choice and sweep.chosen:
+        output.records([{
+            "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
+            "selected_on": sweep.selected_on,
+        }])  # fmt: skip
+    tasks = (sweep.patching, *sweep.supported)
+    for split, points in sweep.points.items():
+        rows = [row for row in sweep.rows if row["split"] == split]
+        metric = rows[0]["metric"] if rows else ""
+        values = {(row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == metric}
+        strong = next((i for i, p in enumerate(points) if sweep.choice and p.alpha == sweep.choice.alpha), None)
+        extra = ("supported", "mean") if len(sweep.supported) else ()
+        body = []
+        for number, point in enumerate(points):
+            cells: list[object] = [f"{point.alpha:g}", *(percent(values.get((point.alpha, task))) for task in tasks)]
+            if extra and point.supported is not None:
+                cells += [percent(point.supported), percent((point.patching + point.supported) / 2)]
+            body.append([*cells, ("chosen" if number == strong else "")] if sweep.choice else cells)
+        note = ""
+        if sweep.choice:
+            seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
+            note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
+        output.table(
+            ("alpha", *tasks, *extra, *(("",) if sweep.choice else ())), body,
+            title=f"{metric} in per cent, {split} split{note}", strong=strong,
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""``wisepatch plot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wisepatch.cli import options as o
+from wisepatch.cli.output import Output
+
+ResultsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RESULTS]...", help="Files of results, also the papers' wide records.  [default: the store's]"
+    ),
+]
+PictureOption = Annotated[Path, typer.Option("--output", "-o", help="A .png, .svg or .pdf.")]
+RunsOption = Annotated[
+    list[str], typer.Option("--run", help="Runs to draw, or all.  [default: the newest of the store, all of a file]")
+]
+PatchingOption = Annotated[
+    str | None, typer.Option("--patching", help="The patching task, where the results do not say it.")
+]
+SplitOption = Annotated[str, typer.Option("--split", help="Which split to draw.")]
+
+
+def command(
+    results: ResultsArgument = None,
+    output_path: PictureOption = Path("plot.png"),
+    run: RunsOption = [],  # noqa: B006 -- Typer copies defaults
+    patching: PatchingOption = None,
+    supported: o.SupportedOption = [],  # noqa: B006
+    split: SplitOption = "test",
+    metric: o.MetricOption = [],  # noqa: B006
+    title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
+    store: o.StoreOption = o.DEFAULT_STORE,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run.
+
+    Example: `wisepatch plot --output plot.png`
+    """
+    from wisepatch.plotting import check_picture_path, draw_sweep, save_figure, sweep_table
+    from wisepatch.results import pick_runs, read_all
+    from wisepatch.store import Store
+
+    output = Output(as_json=as_json, quiet=quiet)
+    check_picture_path(output_path)
+    frame, problems = read_all(results or [Store(store).results])
+    for problem in problems:
+        output.say(f"warning: {problem}")
+    runs = o.split_list(run) or ([] if results else ["newest"])
+    table = sweep_table(
+        pick_runs(frame, runs), patching=patching, supported=o.split_list(supported) or None, split=split,
+        metric=next(iter(o.split_list(metric)), None),
+    )  # fmt: skip
+    save_figure(draw_sweep(table, title), output_path)
+    output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
+    output.result(f"drew {len(table)} points of {table['run'].nunique()} runs to {output_path}")

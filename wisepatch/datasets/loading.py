@@ -1,0 +1,67 @@
+"""Batches of images and labels from a split, in this process or in workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import WisepatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from wisepatch.datasets.base import Samples
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """Hands an error over as a value: raised in a worker it would lose its type and message on the way."""
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int] | WisepatchError:
+        try:
+            return self.samples[index]
+        except WisepatchError as error:
+            return error
+
+
+def _collate(items: Sequence[Any]) -> Any:
+    from torch.utils.data import default_collate
+
+    broken = next((item for item in items if isinstance(item, WisepatchError)), None)
+    return (
+        {"error": (broken.message, broken.hint, type(broken))} if broken is not None else default_collate(list(items))
+    )
+
+
+def loader(
+    samples: Samples, batch_size: int, *, workers: int = 0, shuffle: torch.Generator | None = None
+) -> torch.utils.data.DataLoader[Any]:
+    """Batches of ``(images, labels)``, in order, or shuffled by a generator. Read them through :func:`checked`."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        _Guarded(samples),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        shuffle=shuffle is not None,
+        generator=shuffle,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+    )
+
+
+def checked(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``(images, labels)`` of a batch, or raise the error that one of its images met."""
+    if isinstance(batch, dict):
+        message, hint, kind = batch["error"]
+        raise kind(message, hint)
+    images, labels = batch
+    return images, labels

@@ -1,0 +1,208 @@
+"""The open_clip model: image tower, text tower, tokenizer and preprocessing."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import ModelError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import torch
+
+    from wisepatch.config import ModelConfig
+
+EMBEDDED = Path(__file__).with_name("embedded")
+DEMO = "demo"
+SCHEMAS = ("hf-hub:", "local-dir:")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP in fp32 on the CPU with what belongs to it.
+
+    ``transform`` maps a PIL image to a ``(3, height, width)`` tensor as the model expects it in evaluation;
+    ``train_transform`` crops at random (scale 0.9 to 1, bicubic, no flip) before it.
+    """
+
+    config: ModelConfig
+    model: Any
+    transform: Callable[[Any], torch.Tensor]
+    train_transform: Callable[[Any], torch.Tensor]
+    tokenizer: Callable[..., torch.Tensor]
+
+    @property
+    def text_weights(self) -> dict[str, torch.Tensor]:
+        """All tensors but the image tower's: what a zero-shot head depends on."""
+        return {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual.")}
+
+
+def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Encoder:
+    """Build the model that ``config`` names, with its published weights or with ``weights`` (nothing is fetched then).
+
+    Raises :class:`UnknownNameError` for a model or tag that open_clip does not know, :class:`ModelError` for weights that
+    cannot be fetched or do not fit.
+    """
+    import open_clip
+
+    name = resolve_name(config.model)
+    tag = None if name.startswith(SCHEMAS) else config.pretrained
+    details = _tag_details(name, tag, needed=weights is None)
+    options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
+    if (
+        name.startswith("local-dir:")
+        and not (Path(name.removeprefix("local-dir:")) / "open_clip_config.json").is_file()
+    ):
+        raise ModelError(
+            f"{config.model} holds no open_clip_config.json", "a local-dir needs that file and the weights beside it"
+        )
+    if weights is None:
+        options |= {"pretrained": tag, "require_pretrained": True}
+    else:
+        preprocess = {k: details[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in details}
+        options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
+    with _quiet_logging():
+        try:
+            model = open_clip.create_model(name, **options)
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            raise _not_loaded(config, error) from error
+        except Exception as error:
+            if type(error).__name__ not in ("UnpicklingError", "SafetensorError"):
+                raise
+            raise _not_loaded(config, error) from error
+        tokenizer = open_clip.get_tokenizer(name)
+    if weights is not None:
+        own = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
+        try:
+            model.load_state_dict(own)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the weights do not fit the model {config.model!r}: {_first_line(error)}",
+                "name the model they were made with",
+            ) from error
+    preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    return Encoder(
+        config,
+        model.eval(),
+        open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False),
+        open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg={"scale": (0.9, 1.0)}),
+        tokenizer,
+    )
+
+
+def resolve_name(model: str) -> str:
+    """Return open_clip's spelling: ``demo`` is the embedded model, ``ViT-B/32`` is ``ViT-B-32``; schemas stay.
+
+    Raises :class:`UnknownNameError` for any other name that open_clip does not list.
+    """
+    import open_clip
+
+    if model.lower() == DEMO:
+        return f"local-dir:{EMBEDDED}"
+    if model.startswith(SCHEMAS):
+        return model
+    known = {name.lower(): name for name in open_clip.list_models()}
+    name: str | None = known.get(model.replace("/", "-").lower())
+    if name is None and Path(model).is_file():
+        raise ModelError(
+            f"{model} is a file of weights", f"name its architecture too: --model ViT-B-32 --pretrained {model}"
+        )
+    if name is None:
+        raise UnknownNameError(
+            "model", model, [DEMO, *known.values()], "take demo, a name that open_clip lists, hf-hub:, or local-dir:"
+        )
+    return name
+
+
+def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
+    """What open_clip knows of a tag (activation, mean, std); empty for a file. An unknown tag is an error if it is needed."""
+    import open_clip
+
+    if tag is None:
+        return {}
+    details: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    if needed and not details and not Path(tag).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise UnknownNameError(
+            f"pretrained weights of {name}:",
+            tag,
+            tags,
+            f"give a file, or one of the tags {', '.join(tags) or '(it has none)'}",
+        )
+    return details or {}
+
+
+def _not_loaded(config: ModelConfig, error: BaseException) -> ModelError:
+    what = (
+        config.model
+        if config.model.startswith(SCHEMAS) or config.model == DEMO
+        else f"{config.pretrained} weights of {config.model}"
+    )
+    return ModelError(
+        f"{what}: could not be fetched or read: {_first_line(error)}",
+        "give weights by hand with --pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 240 else text[:237] + "..."
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Keep open_clip's log lines off the terminal: what it logs as an error is raised as well."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
+    """Text features ``(n, dim)`` of unit length, encoded only as long as the longest text.
+
+    With a causal text tower that reads out at the end token, what follows that token has no influence, so the embedding is
+    the same as with padding to the full context. Raises :class:`ModelError` naming a text that is longer than the context.
+    """
+    model = encoder.model
+    context = model.context_length
+    tokens = encoder.tokenizer(list(texts), context_length=context + 1)
+    too_long = (tokens[:, context] != getattr(encoder.tokenizer, "pad_token_id", 0)).nonzero().flatten().tolist()
+    if too_long:
+        raise ModelError(
+            f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads",
+            "shorten the class name or template",
+        )
+    tokens = tokens[:, :context]
+    if not _is_causal(model):
+        features: torch.Tensor = model.encode_text(tokens, normalize=True)
+        return features
+    length = int((tokens != 0).sum(1).max())
+    return encode_short(model, tokens[:, :length])
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether shorter token rows give the same features: open_clip's CLIP with a causal mask, read out at the end token."""
+    import open_clip
+
+    return type(model) is open_clip.CLIP and model.attn_mask is not None and model.text_pool_type == "argmax"
+
+
+def encode_short(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Text features ``(n, dim)`` of unit length of open_clip's ``CLIP`` for token rows shorter than its context."""
+    import torch
+
+    length = tokens.shape[1]
+    shortened = {
+        "positional_embedding": model.positional_embedding[:length],
+        "attn_mask": model.attn_mask[:length, :length],
+    }
+    features: torch.Tensor = torch.func.functional_call(model, shortened, kwargs={"text": tokens})[1]
+    return features

@@ -1,0 +1,69 @@
+"""Every error a user can meet: what is wrong, why, and the next step.
+
+Only these are caught by the command line and printed as two lines; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class WisepatchError(Exception):
+    """A mistake or a circumstance that the user can mend. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Store one line that names the thing and the reason, and one line that names the next step."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(WisepatchError):
+    """What was typed cannot be right, whatever lies on the disk."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not among the known ones; lists close ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        """Name ``kind`` and ``name``; propose up to three of ``known`` that look alike (in any case)."""
+        known = list(known)
+        folded = {k.lower(): k for k in known}
+        close = [folded[k] for k in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+        message = f"unknown {kind} {name!r}"
+        if close:
+            message += f"; did you mean {' or '.join(close)}?"
+        super().__init__(message, hint or f"known: {', '.join(sorted(known))}")
+        self.close = close
+
+
+class DataError(WisepatchError):
+    """A dataset that is missing, empty or broken."""
+
+
+class ModelError(WisepatchError):
+    """A model or weights that cannot be fetched, read or used."""
+
+
+class StoreError(WisepatchError):
+    """A checkpoint or a store that is missing, damaged or cannot be written."""
+
+
+class ResultsError(WisepatchError):
+    """Results that do not hold what was asked of them."""
+
+
+class PluginError(WisepatchError):
+    """A plugin that breaks the contract; names its owner."""
+
+
+class TrainingError(WisepatchError):
+    """A fine-tuning run that cannot go on."""

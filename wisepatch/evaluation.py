@@ -1,0 +1,306 @@
+"""Many checkpoints x many tasks in one pass over the data: a batch is decoded once and seen by every checkpoint.
+
+Of each line only the two ends are held in memory, and one working copy of the image tower into which every mix is written in
+place; text towers are not carried along. What is held does not grow with the number of alphas or images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wisepatch.config import ModelConfig
+from wisepatch.datasets.loading import checked, loader
+from wisepatch.encoder import load_encoder
+from wisepatch.errors import UsageError
+from wisepatch.head import logits, zeroshot_head
+from wisepatch.interpolation import check_same, load_weights, mix
+from wisepatch.metrics import find_metric, measure
+from wisepatch.progress import Progress, Silent
+from wisepatch.results import append
+from wisepatch.store import hash_tensors, write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wisepatch.encoder import Encoder
+    from wisepatch.finetuning import Watcher
+    from wisepatch.head import Classifier
+    from wisepatch.plugins import Task
+    from wisepatch.store import Checkpoint, Store
+
+    Tensors = Mapping[str, torch.Tensor]
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What some checkpoints said of one split: ``predicted`` is ``(checkpoints, n)``, ``labels`` is ``(n,)``."""
+
+    task: Task
+    split: str
+    checkpoints: tuple[Checkpoint, ...]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+
+@dataclass
+class Line:
+    """The two ends that some checkpoints are mixed from, on the device, image tower and trained head alone."""
+
+    encoder: Encoder
+    start: dict[str, torch.Tensor]
+    end: dict[str, torch.Tensor]
+    text_differs: bool
+    parents: tuple[Checkpoint, Checkpoint]
+    members: list[tuple[int, float]] = field(default_factory=list)  # (index of the checkpoint, alpha)
+
+
+def evaluate(
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    store: Store,
+    data: Path,
+    *,
+    split: str = "test",
+    metrics: Sequence[str] = (),
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+    mixed_precision: str = "no",
+    run: str = "",
+    labels: Callable[[Checkpoint, Task], Mapping[str, Any]] | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measure every checkpoint on every task, append the rows to the store's results, and return them.
+
+    A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``labels`` gives further fields of
+    the rows of a checkpoint and task, or other values. Per-image predictions go to ``predictions/``.
+
+    Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric.
+    """
+    for name in metrics:
+        find_metric(name)
+    rows: list[dict[str, Any]] = []
+    for found in predict(
+        checkpoints, tasks, store, data, split=split, batch_size=batch_size, workers=workers,
+        mixed_precision=mixed_precision, progress=progress,
+    ):  # fmt: skip
+        classes = found.task.dataset.classes
+        rows_of_task = []
+        for checkpoint, predicted in zip(found.checkpoints, found.predicted, strict=True):
+            for metric in metrics or (found.task.dataset.metric,):
+                value = measure(metric, found.labels, predicted, len(classes))
+                rows_of_task.append({
+                    "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "method": checkpoint.method,
+                    "alpha": position(checkpoint), "task": found.task.name, "split": found.split, "metric": metric,
+                    "value": value.value, "n": value.n, "ci_low": value.low, "ci_high": value.high,
+                    "seed": checkpoint.config.get("seed"),
+                    **(labels(checkpoint, found.task) if labels else {}),
+                })  # fmt: skip
+        save_predictions(store, found, run)
+        rows += append(store.results, rows_of_task)
+    return rows
+
+
+def position(checkpoint: Checkpoint) -> float | None:
+    """The alpha of a checkpoint on its line: 0 for a zero-shot one, 1 for a fine-tuned one."""
+    return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
+
+
+@torch.inference_mode()
+def predict(
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    store: Store,
+    data: Path,
+    *,
+    split: str = "test",
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+    mixed_precision: str = "no",
+    progress: Progress | None = None,
+) -> Iterator[Predictions]:
+    """Yield each task's predictions of all checkpoints after one pass over its images.
+
+    Checkpoints of different models may be mixed; each model then gets its own pass, with its own preprocessing.
+    """
+    progress = progress or Silent()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+    lines = gather_lines(checkpoints, store, device)
+    for task in tasks:
+        name = task.split or split
+        predicted: NDArray[np.int64] | None = None
+        truth: list[NDArray[np.int64]] = []
+        for model in dict.fromkeys(line.encoder.config for line in lines):
+            mine = [line for line in lines if line.encoder.config == model]
+            opened = task.dataset.split(name, data, mine[0].encoder.transform)
+            if predicted is None:
+                predicted = np.full((len(checkpoints), len(opened)), -1, dtype=np.int64)
+            heads = {id(line): _heads(line, task, store) for line in mine}
+            truth = []
+            progress.start(f"{task.name} ({name}), {len(checkpoints)} checkpoints", len(opened))
+            done = 0
+            for batch in loader(opened, batch_size, workers=workers):
+                images, labels = checked(batch)
+                images = images.to(device, non_blocking=True)
+                truth.append(labels.numpy())
+                for line in mine:
+                    visual = line.encoder.model.visual
+                    for index, alpha in line.members:
+                        set_weights(visual, line, alpha)
+                        weight, bias = heads[id(line)](alpha)
+                        with torch.autocast(device.type, precision) if precision else nullcontext():
+                            said = logits(visual, images, weight, bias)
+                        predicted[index, done : done + len(labels)] = said.argmax(1).cpu().numpy()
+                done += len(labels)
+                progress.advance(len(labels))
+            progress.finish()
+        assert predicted is not None
+        yield Predictions(task, name, tuple(checkpoints), np.concatenate(truth), predicted)
+
+
+def watcher(
+    tasks: Sequence[Task], store: Store, data: Path, *, batch_size: int = BATCH_SIZE, workers: int = 0
+) -> Watcher:
+    """A function for :func:`~wisepatch.finetuning.finetune` to call: top-1 accuracy on the validation splits, as a line.
+
+    The first task is the one that is trained; where its head is trained too, that head is used.
+    """
+
+    @torch.inference_mode()
+    def watch(encoder: Encoder, classifier: Classifier, epoch: float) -> str:
+        classifier.eval()
+        device = classifier.weight.device
+        said = []
+        for task in tasks:
+            weight: torch.Tensor = classifier.weight
+            bias: torch.Tensor | None = classifier.bias
+            if task is not tasks[0]:
+                weight = zeroshot_head(encoder, task.dataset.classes, task.dataset.templates, store).to(device)
+                bias = None
+            hits = total = 0
+            for batch in loader(task.dataset.split("val", data, encoder.transform), batch_size, workers=workers):
+                images, labels = checked(batch)
+                answers = logits(classifier.visual, images.to(device), weight, bias).argmax(1).cpu()
+                hits, total = hits + int((answers == labels).sum()), total + len(labels)
+            said.append(f"{task.name} {100 * hits / total:.1f} %")
+        return f"epoch {epoch:.1f} (val): {', '.join(said)}"
+
+    return watch
+
+
+def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.device) -> list[Line]:
+    """Group checkpoints by the two ends they are mixed from; each end is read once."""
+    if not checkpoints:
+        raise UsageError("no checkpoint to evaluate", "name at least one")
+    read: dict[str, dict[str, torch.Tensor]] = {}
+    encoders: dict[str, Encoder] = {}
+    lines: dict[tuple[str, str], Line] = {}
+    # The longest lines first, so that an end that is also asked for alone joins its line.
+    ends = [_ends(checkpoint, store) for checkpoint in checkpoints]
+    for index in sorted(range(len(ends)), key=lambda i: ends[i][0].id == ends[i][1].id):
+        start, end, alpha = ends[index]
+        joined = next((key for key in lines if start.id == end.id and start.id in key), None)
+        if joined:
+            lines[joined].members.append((index, float(joined.index(start.id))))
+            continue
+        for each in (start, end):
+            if each.id not in read:
+                read[each.id] = load_weights(store, each)
+        key = (start.id, end.id)
+        if key not in lines:
+            if start.id != end.id:
+                check_same(read[start.id], read[end.id])
+            if start.id not in encoders:
+                encoders[start.id] = load_encoder(ModelConfig.from_json(start.model), read[start.id])
+                encoders[start.id].model.visual.to(device)
+            texts = {hash_tensors(_text_side(read[each.id])) for each in (start, end)}
+            lines[key] = Line(
+                encoders[start.id],
+                _tower_side(read[start.id], device),
+                _tower_side(read[end.id], device),
+                len(texts) > 1,
+                (start, end),
+            )
+        lines[key].members.append((index, alpha))
+    for line in lines.values():
+        line.members.sort()
+    return list(lines.values())
+
+
+def _ends(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoint, float]:
+    if not checkpoint.is_recipe:
+        return checkpoint, checkpoint, 0.0
+    start, end = store.parents(checkpoint)
+    assert checkpoint.alpha is not None
+    return start, end, checkpoint.alpha
+
+
+def _tower_side(tensors: Tensors, device: torch.device) -> dict[str, torch.Tensor]:
+    return {k: v.to(device) for k, v in tensors.items() if k.startswith(("visual.", "classifier."))}
+
+
+def _text_side(tensors: Tensors) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in tensors.items() if not k.startswith(("visual.", "classifier."))}
+
+
+def set_weights(visual: torch.nn.Module, line: Line, alpha: float) -> None:
+    """Write the mix at ``alpha`` into the working copy of the image tower, in place."""
+    for name, tensor in visual.state_dict(keep_vars=True).items():
+        mix(line.start[f"visual.{name}"], line.end[f"visual.{name}"], alpha, out=tensor.data)
+
+
+class _heads:  # noqa: N801 -- called like a function: (alpha) -> (weight, bias)
+    """The head of a task at any alpha: a trained classifier is mixed, a text-derived one comes from the (mixed) text tower."""
+
+    def __init__(self, line: Line, task: Task, store: Store) -> None:
+        self.line, self.task, self.store = line, task, store
+        trained = line.parents[1].head
+        self.trained = trained is not None and trained["classes"] == list(task.dataset.classes)
+        self.fixed: dict[float, torch.Tensor] = {}
+
+    def __call__(self, alpha: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+        line = self.line
+        if self.trained:
+            weight, bias = (mix(line.start[k], line.end[k], alpha) for k in ("classifier.weight", "classifier.bias"))
+            return weight, bias
+        key = alpha if line.text_differs else 0.0
+        if key not in self.fixed:
+            encoder = line.encoder
+            if line.text_differs:
+                ends = [load_weights(self.store, parent) for parent in line.parents]
+                mixed = {k: mix(v, ends[1][k], alpha) for k, v in ends[0].items()}
+                encoder = load_encoder(encoder.config, mixed)
+            classes, templates = self.task.dataset.classes, self.task.dataset.templates
+            device = next(line.encoder.model.visual.parameters()).device
+            self.fixed[key] = zeroshot_head(encoder, classes, templates, self.store).to(device)
+        return self.fixed[key], None
+
+
+def save_predictions(store: Store, found: Predictions, run: str) -> Path:
+    """Write ``predictions/<hash>.parquet``: a row an image, its label, and a column a checkpoint."""
+    import io
+
+    import pandas as pd
+
+    columns = {"label": found.labels} | {c.id: p for c, p in zip(found.checkpoints, found.predicted, strict=True)}
+    frame = pd.DataFrame(columns)
+    frame.attrs = {"run": run, "task": found.task.spec, "split": found.split}
+    digest = hashlib.sha256(f"{run}|{found.task.spec}|{found.split}|{'|'.join(columns)}".encode()).hexdigest()[:16]
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    with store.writing():
+        store.predictions.mkdir(parents=True, exist_ok=True)
+        path = store.predictions / f"{digest}.parquet"
+        write_durably(path, buffer.getvalue())
+    return path

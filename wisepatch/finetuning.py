@@ -1,0 +1,258 @@
+"""Fine-tuning with Accelerate: one function, read from top to bottom.
+
+PAINT (section 3) trains the image tower against the frozen, text-derived head. WiSE-FT (section 3) trains tower and head
+end to end, or the head alone on fixed features. Both start from the zero-shot model, which becomes the checkpoint's parent.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+
+from wisepatch.config import FinetuneConfig, ModelConfig
+from wisepatch.datasets.loading import checked, loader
+from wisepatch.encoder import load_encoder
+from wisepatch.errors import TrainingError
+from wisepatch.head import Classifier, features, zeroshot_head
+from wisepatch.interpolation import load_weights
+from wisepatch.plugins import find_task
+from wisepatch.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from wisepatch.datasets.base import Samples
+    from wisepatch.encoder import Encoder
+    from wisepatch.plugins import Task
+    from wisepatch.store import Checkpoint, Store
+
+    Watcher = Callable[[Encoder, Classifier, float], str]
+
+REPORT_EVERY = 10  # steps between looks at the loss, each of which waits for the device
+WARMUP_SHARE = 0.1  # of the run, at most, where the warm-up is the paper's and not the user's
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a run leaves in the store: the parent (alpha 0), the fine-tuned checkpoint (alpha 1), and the mean loss per report."""
+
+    zeroshot: Checkpoint
+    finetuned: Checkpoint
+    losses: tuple[float, ...]
+
+
+def finetune(
+    config: FinetuneConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path,
+    progress: Progress | None = None,
+    watch: Watcher | None = None,
+) -> Finetuned:
+    """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both ends of the line.
+
+    ``watch`` is called with encoder, classifier and epoch each ``config.eval_every`` epochs and returns a line to show.
+    Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
+    """
+    progress = progress or Silent()
+    task = find_task(config.task, config.classnames, config.templates)
+    AcceleratorState._reset_state()  # a second run in this process may ask for another precision
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.grad_accumulation,
+        step_scheduler_with_optimizer=False,
+    )
+    set_seed(config.seed)
+
+    # Where the line begins.
+    start = store.find(config.start) if config.start else None
+    weights = load_weights(store, start) if start else None
+    encoder = load_encoder(ModelConfig.from_json(start.model) if start else model, weights)
+    head = zeroshot_head(encoder, task.dataset.classes, task.dataset.templates, store)
+    classifier = Classifier(encoder.model.visual, head)
+    if weights and start and start.head and start.head["classes"] == list(task.dataset.classes):
+        classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
+    train_head = config.head == "trained"
+    zeroshot = start
+    if zeroshot is None or train_head:
+        with accelerator.main_process_first():
+            zeroshot = save_zeroshot(store, encoder, task, classifier if train_head else None, start)
+
+    # Data. With a frozen encoder the features are computed once and stand in for the images.
+    transform = encoder.transform if config.freeze_encoder else encoder.train_transform
+    split = task.dataset.split("train", data, transform)
+    samples: Samples = split
+    order = torch.Generator()
+    if config.freeze_encoder:
+        samples = _feature_samples(classifier, split, config, accelerator, progress)
+    batches = loader(samples, config.batch_size, workers=config.workers, shuffle=order)
+
+    # What is trained.
+    classifier.visual.requires_grad_(not config.freeze_encoder)
+    classifier.weight.requires_grad_(train_head)
+    classifier.bias.requires_grad_(train_head)
+    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd)
+    wrapped, optimizer, batches = accelerator.prepare(classifier, optimizer, batches)
+    steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
+    steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
+    warmup = warmup_steps(config, steps)
+    next_look = config.eval_every or math.inf
+
+    # The loop.
+    train_mode(wrapped)
+    progress.start(f"fine-tuning on {task.name}", steps)
+    step, reported, epoch, seen, began = 0, 0, 0, 0, time.monotonic()
+    running, losses = torch.zeros((), device=accelerator.device), []
+    while step < steps:
+        order.manual_seed(config.seed * 1_000_003 + epoch)
+        for batch in batches:
+            images, labels = checked(batch)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, warmup, config.lr)
+            with accelerator.accumulate(wrapped):
+                loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(trained, config.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+            running += loss.detach() / config.grad_accumulation
+            seen += len(labels) * accelerator.num_processes
+            if not accelerator.sync_gradients:
+                continue
+            step += 1
+            if step % REPORT_EVERY == 0 or step == steps:
+                mean = running.item() / (step - reported)
+                running.zero_()
+                losses.append(mean)
+                if not math.isfinite(mean):
+                    raise TrainingError(
+                        f"the loss is {mean} at step {step} of {steps}",
+                        "lower --lr, lengthen --warmup, or use --mixed-precision no or bf16",
+                    )
+                rate, now = seen / (time.monotonic() - began), optimizer.param_groups[0]["lr"]
+                progress.advance(step - reported, f"loss {mean:.3f}  lr {now:.1e}  {rate:.0f} images/s")
+                reported = step
+            if watch and step / steps_per_epoch >= next_look:
+                progress.note(watch(encoder, accelerator.unwrap_model(wrapped), step / steps_per_epoch))
+                train_mode(wrapped)
+                next_look += config.eval_every or math.inf
+            if step == steps:
+                break
+        epoch += 1
+    progress.finish()
+
+    # What is kept.
+    finished = {**encoder.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})}
+    with accelerator.main_process_first():
+        finetuned = store.save(
+            finished,
+            kind="finetuned",
+            name=f"{checkpoint_prefix(encoder.config)}/{task.name}/finetuned",
+            model=encoder.config.to_json(),
+            parents=[zeroshot.id],
+            method=config.method,
+            config=config.to_json() | {"task": task.spec},
+            head=_head_details(task) if train_head else None,
+        )
+    return Finetuned(zeroshot, finetuned, tuple(losses))
+
+
+def save_zeroshot(
+    store: Store,
+    encoder: Encoder,
+    task: Task | None = None,
+    head: Classifier | None = None,
+    start: Checkpoint | None = None,
+) -> Checkpoint:
+    """Save the model before fine-tuning; with ``head``, the zero-shot head of ``task`` too, for lines that mix heads."""
+    tensors = {**encoder.model.state_dict(), **(_classifier_tensors(head) if head else {})}
+    prefix = checkpoint_prefix(encoder.config)
+    return store.save(
+        tensors,
+        kind="zeroshot" if start is None else start.kind,
+        name=f"{prefix}/{task.name}/zeroshot" if head and task else f"{prefix}/zeroshot",
+        model=encoder.config.to_json(),
+        parents=[start.id] if start else [],
+        method="zeroshot",
+        head=_head_details(task) if head and task else None,
+    )
+
+
+def checkpoint_prefix(model: ModelConfig) -> str:
+    """The first part of the names of a model's checkpoints, such as ``demo`` or ``ViT-B-32``."""
+    schema, colon, rest = model.model.partition(":")
+    return rest.rstrip("/").rpartition("/")[2] if colon else schema.replace("/", "-")
+
+
+def train_mode(classifier: torch.nn.Module) -> None:
+    """Switch to training, but leave batch normalisation as in evaluation.
+
+    Its running statistics then stay those of the zero-shot model, so that a mix has none to recompute.
+    """
+    classifier.train()
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """The rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT appendix A)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def warmup_steps(config: FinetuneConfig, steps: int) -> int:
+    """The warm-up as given, or the paper's, at most a tenth of the run."""
+    if config.warmup is not None:
+        return config.warmup
+    return min(config.paper_warmup, int(steps * WARMUP_SHARE))
+
+
+def _feature_samples(
+    classifier: Classifier, split: Samples, config: FinetuneConfig, accelerator: Accelerator, progress: Progress
+) -> Samples:
+    """Image features and labels of a split, computed once, as a map-style dataset."""
+    visual = classifier.visual.to(accelerator.device).eval()
+    found, labels = [], []
+    batches = loader(split, config.batch_size, workers=config.workers)
+    progress.start("computing features", len(split))
+    with torch.inference_mode(), accelerator.autocast():
+        for batch in batches:
+            images, truth = checked(batch)
+            found.append(features(visual, images.to(accelerator.device)).float().cpu())
+            labels.append(truth)
+            progress.advance(len(truth))
+    progress.finish()
+    return _Features(torch.cat(found).clone(), torch.cat(labels).clone())
+
+
+@dataclass(frozen=True)
+class _Features:
+    features: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.features[index], int(self.labels[index])
+
+
+def _classifier_tensors(classifier: Classifier) -> Mapping[str, torch.Tensor]:
+    return {"classifier.weight": classifier.weight.data, "classifier.bias": classifier.bias.data}
+
+
+def _head_details(task: Task) -> dict[str, Any]:
+    return {"task": task.name, "classes": list(task.dataset.classes)}

@@ -1,0 +1,231 @@
+"""The whole way, for programs: evaluate zero-shot, sweep alpha, choose it on validation data, patch."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.config import DEFAULT_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
+from wisepatch.errors import StoreError, UsageError
+from wisepatch.evaluation import BATCH_SIZE, evaluate, watcher
+from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
+from wisepatch.interpolation import load_weights
+from wisepatch.plugins import find_task, find_tasks
+from wisepatch.selection import Point, Rule, choose, points
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from wisepatch.finetuning import Watcher
+    from wisepatch.plugins import Task
+    from wisepatch.progress import Progress
+    from wisepatch.store import Checkpoint, Store
+
+VAL, TEST = "val", "test"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over alpha: all rows as written, the points of each split, and what was chosen, if a rule was given."""
+
+    run: str
+    patching: str
+    supported: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    points: dict[str, list[Point]]
+    checkpoints: dict[float, Checkpoint]
+    rule: Rule | None = None
+    selected_on: str | None = None
+    choice: Point | None = None
+    chosen: Checkpoint | None = None
+
+    def at(self, split: str, alpha: float) -> Point:
+        """The point of a split at an alpha of the sweep."""
+        return next(point for point in self.points[split] if point.alpha == alpha)
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What :func:`patch` did: the fine-tuning run and the sweep that chose its alpha."""
+
+    run: Finetuned
+    sweep: Sweep
+
+
+def new_run(command: str) -> str:
+    """A name for one run of a command, by which its rows are told from those of others."""
+    return f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def zeroshot(
+    model: ModelConfig, tasks: Sequence[Task], store: Store, data: Path, **options: Any
+) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    """Save the zero-shot checkpoint and measure it on ``tasks``; ``options`` go to :func:`~wisepatch.evaluation.evaluate`."""
+    from wisepatch.encoder import load_encoder
+
+    checkpoint = save_zeroshot(store, load_encoder(model))
+    return checkpoint, evaluate([checkpoint], tasks, store, data, run=new_run("zeroshot"), **options)
+
+
+def finetune_watched(
+    config: FinetuneConfig, model: ModelConfig, store: Store, data: Path, progress: Progress | None = None
+) -> Finetuned:
+    """Fine-tune; with ``config.eval_every`` set, measure task and supported tasks on validation data as it goes."""
+    watch: Watcher | None = None
+    if config.eval_every:
+        tasks = [find_task(config.task, config.classnames, config.templates), *find_tasks(config.supported)]
+        watch = watcher(tasks, store, data, workers=config.workers)
+    return finetune(config, model, store, data, progress, watch)
+
+
+def sweep(
+    store: Store,
+    data: Path,
+    *,
+    alphas: Sequence[float] | None = None,
+    checkpoint: str = "finetuned",
+    tasks: Sequence[str] | None = None,
+    rule: Rule | None = None,
+    select_on: str = VAL,
+    metrics: Sequence[str] = (),
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+    mixed_precision: str = "no",
+    materialize: bool = False,
+    run: str | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Mix a fine-tuned checkpoint with its zero-shot parent at every alpha and measure all mixes in one pass.
+
+    With ``rule``, alpha is chosen on the ``val`` splits and the ``test`` splits are measured once, after the choice
+    (``select_on="test"`` chooses on test data, and every row says so). ``tasks`` defaults to the run's own task and its
+    supported ones. Mixes are stored as recipes, as weights with ``materialize``; the chosen one as ``<model>/<task>/patched``.
+    """
+    if select_on not in (VAL, TEST):
+        raise UsageError(f"alpha is selected on val or test, not {select_on!r}")
+    alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
+    end = store.find(checkpoint)
+    if end.kind != "finetuned" or not end.parents:
+        raise StoreError(
+            f"{end.name} ({end.id}) is not a fine-tuned checkpoint", "name one; `wisepatch store list` lists them"
+        )
+    start = store.get(end.parents[0])
+    patching, others = line_tasks(end, tasks)
+    run = run or new_run("interpolate")
+    mixes = {alpha: _mix(store, start, end, alpha, patching.name, materialize=materialize) for alpha in alphas}
+    by_id = {mixed.id: alpha for alpha, mixed in mixes.items()}
+    metric = (tuple(metrics) or (patching.dataset.metric,))[0]
+    rows: list[dict[str, Any]] = []
+    found: dict[str, list[Point]] = {}
+    choice: Point | None = None
+    chosen: Checkpoint | None = None
+
+    def labels(mixed: Checkpoint, task: Task) -> Mapping[str, Any]:
+        picked = choice is not None and by_id[mixed.id] == choice.alpha
+        return {
+            "alpha": by_id[mixed.id],
+            "role": "patching" if task.name == patching.name else "supported",
+            "patching": patching.name,
+            **({"chosen": picked, "selected_on": select_on} if choice else {}),
+        }
+
+    def measure(split: str) -> None:
+        measured = evaluate(
+            list(mixes.values()), [patching, *others], store, data, split=split, metrics=metrics, batch_size=batch_size,
+            workers=workers, mixed_precision=mixed_precision, run=run, labels=labels, progress=progress,
+        )  # fmt: skip
+        rows.extend(measured)
+        accuracies: dict[float, dict[str, float]] = {}
+        for row in measured:
+            if row["metric"] == (metric if metrics else row["metric"]):
+                accuracies.setdefault(row["alpha"], {})[row["task"]] = row["value"]
+        found[split] = points(accuracies, patching.name, [task.name for task in others])
+
+    if rule is not None and select_on == VAL:
+        measure(VAL)
+        choice = choose(found[VAL], rule)
+        measure(TEST)
+    else:
+        measure(TEST)
+        choice = choose(found[TEST], rule) if rule is not None else None
+    if choice is not None:
+        chosen = store.save(
+            None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{patching.name}/patched",
+            model=end.model, parents=[start.id, end.id], alpha=choice.alpha, method=end.method, head=end.head,
+            config=end.config | {"select": str(rule), "select_on": select_on},
+        )  # fmt: skip
+    return Sweep(
+        run,
+        patching.name,
+        tuple(t.name for t in others),
+        rows,
+        found,
+        mixes,
+        rule,
+        select_on if rule else None,
+        choice,
+        chosen,
+    )
+
+
+def line_tasks(finetuned: Checkpoint, specs: Sequence[str] | None) -> tuple[Task, list[Task]]:
+    """The patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
+
+    ``specs`` of ``None`` means the supported tasks of its run.
+    """
+    config = finetuned.config
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
+    patching = (
+        find_task(patching.spec.rpartition("@")[0], config.get("classnames"), config.get("templates"))
+        if patching.split
+        else patching
+    )
+    others = find_tasks(config.get("supported") or () if specs is None else specs)
+    return patching, [task for task in others if task.name != patching.name]
+
+
+def _mix(store: Store, start: Checkpoint, end: Checkpoint, alpha: float, task: str, *, materialize: bool) -> Checkpoint:
+    """The checkpoint at ``alpha``: an end itself, or a recipe (its weights with ``materialize``)."""
+    if alpha in (0, 1):
+        return end if alpha else start
+    recipe = store.save(
+        None, kind="interpolated", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/alpha={alpha:g}",
+        model=end.model, parents=[start.id, end.id], alpha=alpha, method=end.method, config=end.config, head=end.head,
+    )  # fmt: skip
+    if not materialize:
+        return recipe
+    return store.save(
+        load_weights(store, recipe), kind=recipe.kind, name=recipe.name, model=recipe.model, parents=recipe.parents,
+        alpha=alpha, method=recipe.method, config=recipe.config, head=recipe.head,
+    )  # fmt: skip
+
+
+def patch(
+    config: FinetuneConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path,
+    *,
+    alphas: Sequence[float] | None = None,
+    rule: Rule | None = None,
+    select_on: str = VAL,
+    run: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Patched:
+    """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
+
+    PAINT section 2, start to end. ``options`` go to :func:`sweep`.
+    """
+    tasks = find_tasks(config.supported)  # what is misspelt is said before anything is trained
+    find_task(config.task, config.classnames, config.templates)
+    finished = finetune_watched(config, model, store, data, progress)
+    swept = sweep(
+        store, data, alphas=alphas, checkpoint=finished.finetuned.id, tasks=[task.spec for task in tasks],
+        rule=rule or Rule(), select_on=select_on, run=run or new_run("patch"), progress=progress, workers=config.workers,
+        mixed_precision=config.mixed_precision, **options,
+    )  # fmt: skip
+    return Patched(finished, swept)

@@ -1,0 +1,177 @@
+"""Pictures of sweeps: a DataFrame of results in, a figure out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import ResultsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+COLORS = ("#1f5fa8", "#c4541a", "#2f8f4e", "#7b4aa0", "#b0912c", "#4a4a4a")
+LABEL_GAP = 9.0  # pixels on the axes between the labels of two alphas
+
+
+def sweep_table(
+    results: pd.DataFrame,
+    *,
+    patching: str | None = None,
+    supported: Sequence[str] | None = None,
+    split: str = "test",
+    metric: str | None = None,
+) -> pd.DataFrame:
+    """One row for each run and alpha: ``run, model, alpha, patching, supported, chosen, selected_on`` and half-widths of intervals.
+
+    The patching task is the one that the rows name as such, or ``patching``; the supported accuracy is the mean over all other
+    tasks, or over ``supported``. Accuracies are fractions. Raises :class:`ResultsError` where the results hold no sweep.
+    """
+    import pandas as pd
+
+    rows = results[results["alpha"].notna()]
+    rows = rows[rows["split"].fillna("test") == split]
+    if metric:
+        if not (rows["metric"] == metric).any():
+            raise ResultsError(
+                f"no row measures {metric!r}",
+                f"metrics there are: {', '.join(sorted(map(str, rows['metric'].unique())))}",
+            )
+        rows = rows[rows["metric"] == metric]
+    records = []
+    for (run, alpha), group in rows.groupby(["run", "alpha"], sort=True):
+        named = [name for name in group["patching"].dropna().unique() if name]
+        target = patching or (named[0] if named else None)
+        if target is None:
+            raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
+        mine = group[group["task"] == target].drop_duplicates("task", keep="last")
+        others = group[group["task"] != target].drop_duplicates("task", keep="last")
+        if supported is not None:
+            others = others[others["task"].isin(supported)]
+        if mine.empty:
+            if patching:
+                raise ResultsError(
+                    f"{patching!r} was not measured in run {run!r}",
+                    f"tasks there are: {', '.join(sorted(group['task'].unique()))}",
+                )
+            continue
+        half = (others["ci_high"] - others["ci_low"]) / 2
+        picked = group[group["chosen"].fillna(value=False).astype(bool)]
+        records.append({
+            "run": run, "model": mine["model"].iloc[0], "task": target, "alpha": alpha,
+            "patching": mine["value"].iloc[0], "supported": others["value"].mean() if len(others) else float("nan"),
+            "patching_low": mine["ci_low"].iloc[0], "patching_high": mine["ci_high"].iloc[0],
+            "supported_half": float((half**2).sum() ** 0.5 / len(half)) if len(half) else float("nan"),
+            "names": ", ".join(others["task"]), "chosen": not picked.empty,
+            "selected_on": picked["selected_on"].iloc[0] if len(picked) else None,
+        })  # fmt: skip
+    if not records:
+        raise ResultsError(
+            f"the results hold no sweep over alpha on the {split!r} split",
+            "run `wisepatch interpolate` or `wisepatch patch`",
+        )
+    return pd.DataFrame(records)
+
+
+def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """Draw accuracy on the patching task (y) over mean accuracy on the supported tasks (x), in per cent, one curve a run.
+
+    Zero-shot, fine-tuned and chosen points are marked and carry 95 % intervals where the results have them. Without supported
+    tasks the x axis is alpha. ``table`` is what :func:`sweep_table` returns.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained", dpi=144)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    over_alpha = bool(table["supported"].isna().all())
+    for number, (run, curve) in enumerate(table.groupby("run", sort=False)):
+        color = COLORS[number % len(COLORS)]
+        name = str(curve["model"].iloc[0] or run) if table["run"].nunique() == 1 else str(run)
+        x = curve["alpha"] if over_alpha else curve["supported"]
+        axes.plot(x, curve["patching"], "-", color=color, linewidth=1.8, zorder=2, label=name)
+        axes.plot(x, curve["patching"], ".", color=color, markersize=7, zorder=3)
+        for _, point in curve.iterrows():
+            _mark(axes, point, color, over_alpha=over_alpha, explain=number == 0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    tasks = ", ".join(table["task"].unique())
+    axes.set_ylabel(f"accuracy on the patching task ({tasks})")
+    if over_alpha:
+        axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
+    else:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        names = " / ".join(dict.fromkeys(table["names"]))
+        axes.set_xlabel(f"mean accuracy on the supported tasks ({names if len(names) <= 60 else names[:57] + '...'})")
+    axes.margins(0.09)
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title or f"Mixing zero-shot and fine-tuned weights: {tasks}", loc="left", fontsize=11)
+    axes.legend(frameon=False, fontsize=8.5, loc="best")
+    if not over_alpha:
+        _label_alphas(figure, axes, table)
+    return figure
+
+
+def _mark(axes: Axes, point: Any, color: str, *, over_alpha: bool, explain: bool) -> None:
+    """Mark an end of the line or the chosen point, with its interval."""
+    marks: list[tuple[str, float, str, str]] = []
+    if point["alpha"] == 0:
+        marks.append(("o", 9, "white", "zero-shot (alpha 0)"))
+    if point["alpha"] == 1:
+        marks.append(("s", 8.5, "white", "fine-tuned (alpha 1)"))
+    if point["chosen"]:
+        on = f" on {'validation' if point['selected_on'] == 'val' else 'TEST'} data" if point["selected_on"] else ""
+        marks.append(("*", 17, color, f"chosen{on} (alpha {point['alpha']:g})"))
+    x, y = point["alpha"] if over_alpha else point["supported"], point["patching"]
+    for marker, size, face, label in marks:
+        if point["patching_low"] == point["patching_low"]:  # not NaN
+            across = (
+                None if over_alpha or point["supported_half"] != point["supported_half"] else point["supported_half"]
+            )
+            down = [[max(y - point["patching_low"], 0)], [max(point["patching_high"] - y, 0)]]
+            axes.errorbar(x, y, yerr=down, xerr=across, color=color, alpha=0.45, linewidth=1, capsize=2.5, zorder=1)
+        axes.plot([x], [y], marker, markersize=size, markerfacecolor=face, markeredgecolor=color, markeredgewidth=1.6, zorder=5,
+                  linestyle="none", label=label if explain else None)  # fmt: skip
+
+
+def _label_alphas(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
+    """Write alphas beside their points, the ends and the chosen one first, others where there is room."""
+    figure.canvas.draw()
+    scale = figure.dpi / 72
+    placed: list[tuple[float, float]] = []
+    urgent = table["chosen"] | table["alpha"].isin([0.0, 1.0])
+    for _, point in [*table[urgent].iterrows(), *table[~urgent].iterrows()]:
+        x, y = axes.transData.transform((point["supported"], point["patching"])) / scale
+        if any(abs(x - px) < 2.6 * LABEL_GAP and abs(y - py) < LABEL_GAP for px, py in placed):
+            continue
+        placed.append((x, y))
+        axes.annotate(f"{point['alpha']:g}", (point["supported"], point["patching"]), xytext=(8, 4), textcoords="offset points",
+                      fontsize=8, color="#333333", zorder=6)  # fmt: skip
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write PNG, SVG or PDF by suffix. Raises :class:`UsageError` for any other, and for a folder that cannot be written."""
+    check_picture_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(
+            f"the picture {path} cannot be written: {error.strerror or error}", "name another with --output"
+        ) from error
+
+
+def check_picture_path(path: Path) -> None:
+    """Raise :class:`UsageError` unless the suffix is one that can be drawn."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})", f"pictures end in {', '.join(SUFFIXES)}"
+        )

@@ -1,0 +1,191 @@
+"""Load plugins, list them, look a task up by name. The only file that touches pluggy.
+
+Built-in datasets come through the same hook as those of plugins. A plugin that fails to load is named and skipped;
+a misspelt hook and a name taken twice are errors that name the owners. ``WISEPATCH_PLUGINS=0`` leaves all plugins out.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from wisepatch import hookspecs
+from wisepatch.datasets.base import Dataset
+from wisepatch.errors import DataError, PluginError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+BUILTIN = ("demo", "mnist", "cifar", "stl", "svhn")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin as found: its entry point, its distribution, what it registered or why it was skipped."""
+
+    name: str
+    distribution: str
+    datasets: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All tasks known by name, who owns each, and the plugins that were found."""
+
+    datasets: dict[str, Dataset]
+    owners: dict[str, str]
+    plugins: tuple[Plugin, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@test``)."""
+
+    spec: str
+    dataset: Dataset
+    split: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name under which results are kept."""
+        return self.dataset.name
+
+
+@cache
+def registry() -> Registry:
+    """Return everything that the built-in modules and the installed plugins register.
+
+    Raises :class:`PluginError` for a misspelt hook, a hook that does not return datasets, and a name taken twice.
+    """
+    return collect(_entry_points() if os.environ.get("WISEPATCH_PLUGINS") != "0" else ())
+
+
+def collect(entry_points: Iterable[tuple[EntryPoint, str]]) -> Registry:
+    """Build a registry from the built-in modules and the given ``(entry point, distribution)`` pairs."""
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    datasets: dict[str, Dataset] = {}
+    owners: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    plugins = []
+    for name in BUILTIN:
+        module = import_module(f"wisepatch.datasets.{name}")
+        _register(manager, module, "wisepatch", datasets, owners, taken)
+    for entry_point, distribution in entry_points:
+        try:
+            module = entry_point.load()
+        except Exception as error:  # noqa: BLE001 -- whatever a plugin raises on import, it is skipped and named
+            plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
+            continue
+        owner = f"plugin {entry_point.name!r} ({distribution})"
+        plugins.append(
+            Plugin(entry_point.name, distribution, _register(manager, module, owner, datasets, owners, taken))
+        )
+    return Registry(datasets, owners, tuple(plugins))
+
+
+def _register(
+    manager: pluggy.PluginManager,
+    module: object,
+    owner: str,
+    datasets: dict[str, Dataset],
+    owners: dict[str, str],
+    taken: dict[str, str],
+) -> tuple[str, ...]:
+    try:
+        manager.register(module)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(
+            f"{owner} does not fit the hooks: {error}", "see wisepatch/hookspecs.py for the hooks there are"
+        ) from error
+    names = []
+    others = [plugin for plugin in manager.get_plugins() if plugin is not module]
+    for answer in manager.subset_hook_caller("register_datasets", others)():
+        for dataset in answer:
+            if not isinstance(dataset, Dataset):
+                raise PluginError(
+                    f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
+                )
+            key = dataset.name.lower()
+            if key in taken:
+                raise PluginError(
+                    f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}",
+                    "uninstall one of the two, or rename its task",
+                )
+            taken[key] = dataset.name
+            datasets[dataset.name], owners[dataset.name] = dataset, owner
+            names.append(dataset.name)
+    return tuple(names)
+
+
+def _entry_points() -> list[tuple[EntryPoint, str]]:
+    found = {}
+    for distribution in distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == hookspecs.GROUP:
+                found[entry_point.name, entry_point.value] = (
+                    entry_point,
+                    f"{distribution.name} {distribution.version}",
+                )
+    return [found[key] for key in sorted(found)]
+
+
+def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:
+    """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, or a CSV.
+
+    Raises :class:`UnknownNameError` that lists close names, or :class:`DataError` for a folder that is none.
+    """
+    from wisepatch.datasets.base import SPLITS
+    from wisepatch.datasets.folder import csv_dataset, folder_dataset, renamed
+
+    plain, at, split = spec.rpartition("@")
+    if not at or split not in SPLITS:
+        if at and "/" not in split and not Path(spec).exists():
+            raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
+        plain, split = spec, ""
+    known = {name.lower(): dataset for name, dataset in registry().datasets.items()}
+    path = Path(plain).expanduser()
+    if plain.lower() in known:
+        dataset, spec = known[plain.lower()], known[plain.lower()].name
+    elif plain.lower().endswith("val") and plain.lower()[:-3] in known:
+        dataset, split = known[plain.lower()[:-3]], split or "val"
+        spec = dataset.name
+    elif path.is_dir():
+        dataset, spec = folder_dataset(path), str(path.resolve())
+    elif path.is_file() and path.suffix.lower() == ".csv":
+        dataset, spec = csv_dataset(path), str(path.resolve())
+    elif path.is_file():
+        raise DataError(f"task {plain!r} is a file and no CSV", "give a folder of images, or a .csv with path,label")
+    elif "/" in plain or path.suffix.lower() == ".csv":
+        raise DataError(
+            f"there is no folder or CSV {plain}", "check the path; `wisepatch datasets` lists the tasks known by name"
+        )
+    else:
+        skipped = [f"{p.name} ({p.problem})" for p in registry().plugins if p.problem]
+        note = f"; plugins that failed to load: {', '.join(skipped)}" if skipped else ""
+        raise UnknownNameError("task", plain, registry().datasets, f"`wisepatch datasets` lists all of them{note}")
+    return Task(f"{spec}@{split}" if split else spec, renamed(dataset, classnames, templates), split or None)
+
+
+def find_tasks(
+    specs: Iterable[str], classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None
+) -> list[Task]:
+    """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
+    found: dict[tuple[str, str | None], Task] = {}
+    for spec in specs:
+        task = find_task(spec, classnames, templates)
+        other = found.setdefault((task.name, task.split), task)
+        if other.spec != task.spec:
+            raise UsageError(
+                f"two tasks are called {task.name!r}: {other.spec} and {task.spec}", "rename one of the folders"
+            )
+    return list(found.values())

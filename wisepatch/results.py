@@ -1,0 +1,163 @@
+"""Measurements on disk: an append-only ``results.jsonl``, one row a line, to and from pandas.
+
+The papers' own wide records (``{"alpha": 0.5, "ImageNet:top1": 0.81}``) are read as well, and written by :func:`wide`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import ResultsError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+COLUMNS = (
+    "time", "run", "checkpoint", "model", "pretrained", "method", "alpha", "task", "split", "metric", "value", "n",
+    "ci_low", "ci_high", "seed", "version",
+)  # fmt: skip
+# Beyond the contract: what the picture and the tables need to tell rows apart.
+EXTRA = ("role", "patching", "chosen", "selected_on")
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Append ``rows`` in one write under a lock, stamped with time and version; return them as written.
+
+    Raises :class:`StoreError` where the file cannot be written.
+    """
+    from importlib.metadata import version
+
+    from filelock import FileLock
+
+    stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": version("wisepatch")}
+    complete = [{name: row.get(name) for name in COLUMNS} | dict(row) | stamp for row in rows]
+    text = "".join(json.dumps(row) + "\n" for row in complete)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
+            if file.tell() and not _ends_with_newline(path):
+                text = "\n" + text  # the last writer was killed in the middle of a line: leave it a line of its own
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(
+            f"the results {path} cannot be written: {error.strerror or error}",
+            "name another folder with --store or WISEPATCH_STORE",
+        ) from error
+    return complete
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read tidy or wide records; return them tidy, and one sentence for each line that could not be read.
+
+    Raises :class:`ResultsError` where there is no file, or no line of it can be read.
+    """
+    import pandas as pd
+
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise ResultsError(
+            f"there are no results at {path}: {error.strerror}",
+            "run `wisepatch interpolate` or `wisepatch patch` first, or name a file of results",
+        ) from error
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("it is not a JSON object")
+            rows.extend([record] if "metric" in record and "value" in record else _from_wide(record, path.stem))
+        except (ValueError, TypeError, AttributeError) as error:
+            problems.append(f"{path}, line {number} is not a result and was left out: {error}")
+    if not rows:
+        raise ResultsError(f"{path} holds no results", problems[0] if problems else "the file is empty")
+    frame = pd.DataFrame(rows)
+    for name in (*COLUMNS, *EXTRA):
+        if name not in frame:
+            frame[name] = None
+    for name in ("alpha", "value", "n", "ci_low", "ci_high"):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce")
+    return frame, problems
+
+
+def read_all(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """Read several files as one table; the problems of all."""
+    import pandas as pd
+
+    frames, problems = zip(*(read(path) for path in paths), strict=True)
+    return pd.concat(frames, ignore_index=True), [problem for each in problems for problem in each]
+
+
+def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
+    """The rows of some runs: by name, ``all`` (also when none is named), or ``newest``, the last one that swept alpha.
+
+    Raises :class:`ResultsError` for a run that is not there, and where no run swept alpha.
+    """
+    if not runs or "all" in runs:
+        return frame
+    if "newest" in runs:
+        swept = frame[frame["patching"].notna() & frame["alpha"].notna()]
+        if swept.empty:
+            raise ResultsError(
+                "no run in these results swept alpha", "run `wisepatch interpolate` or `wisepatch patch` first"
+            )
+        runs = [*(run for run in runs if run != "newest"), swept["run"].iloc[-1]]
+    missing = [run for run in runs if run not in set(frame["run"])]
+    if missing:
+        raise ResultsError(
+            f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, frame['run'].unique()[-8:]))}"
+        )
+    return frame[frame["run"].isin(runs)]
+
+
+def _from_wide(record: Mapping[str, Any], run: str) -> list[dict[str, Any]]:
+    """Spread ``{"alpha": a, "<Task>:<metric>": value, ...}`` over rows; the patching task is ``train_dataset`` if named."""
+    patching = record.get("train_dataset")
+    measured = {key: value for key, value in record.items() if ":" in key and isinstance(value, int | float)}
+    if not measured:
+        raise ValueError("it has neither a metric and a value nor a 'Task:metric' field")
+    rows = []
+    for key, value in measured.items():
+        task, _, metric = key.rpartition(":")
+        rows.append({
+            "run": run, "model": record.get("model"), "alpha": record.get("alpha"), "task": task,
+            "split": record.get("split") or "test",
+            "metric": metric, "value": float(value), "n": record.get("n"), "patching": patching,
+            "role": ("patching" if task == patching else "supported") if patching else None,
+        })  # fmt: skip
+    return rows
+
+
+def wide(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Gather tidy rows into the papers' wide records: one for each checkpoint and alpha, sorted by alpha."""
+    records: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (row.get("run"), row.get("checkpoint"), row.get("alpha"), row.get("split"))
+        record = records.setdefault(
+            key,
+            {
+                "model": row.get("model"),
+                "train_dataset": row.get("patching"),
+                "alpha": row.get("alpha"),
+                "split": row.get("split"),
+            },
+        )
+        record[f"{row['task']}:{row['metric']}"] = row["value"]
+    return sorted(records.values(), key=lambda record: (record["alpha"] is None, record["alpha"] or 0.0))

@@ -1,0 +1,360 @@
+"""The checkpoint store: safetensors and manifests; atomic, hashed, verified.
+
+A checkpoint is a folder ``checkpoints/<id>`` with ``manifest.json`` and, unless it is a recipe (an interpolation that
+is mixed when it is loaded), ``model.safetensors``. The manifest is written last, so what has one is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import StoreError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+
+SCHEMA = 1
+MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+KINDS = ("zeroshot", "finetuned", "interpolated", "patched")
+PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a manifest says.
+
+    ``model`` holds the fields of :class:`~wisepatch.config.ModelConfig`; ``parents`` are ids (the zero-shot one first);
+    ``alpha`` is the mixing coefficient; ``head`` describes a trained classifier (task, classes) that lies in the weights as
+    ``classifier.weight`` and ``classifier.bias``; ``files`` maps each file to the sha256 of its bytes.
+    """
+
+    id: str
+    name: str
+    kind: str
+    model: dict[str, str]
+    parents: tuple[str, ...] = ()
+    alpha: float | None = None
+    method: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    schema: int = SCHEMA
+    home: Path = field(default=Path(), compare=False)  # the folder that it was read from
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether the weights are mixed from the parents when loaded."""
+        return not self.files
+
+
+class Store:
+    """A folder of checkpoints, heads, results and predictions; made when first written to."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Name the folder; nothing is read or made yet."""
+        self.root = Path(root)
+        self.checkpoints = self.root / "checkpoints"
+        self.heads = self.root / "heads"
+        self.predictions = self.root / "predictions"
+        self.results = self.root / "results.jsonl"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn an operating system's refusal to write into a :class:`StoreError` that names the store."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"the store {self.root} cannot be written: {getattr(error, 'strerror', None) or error}",
+                "name another folder with --store or WISEPATCH_STORE, or free space there",
+            ) from error
+
+    def save(
+        self,
+        weights: Tensors | None,
+        *,
+        kind: str,
+        name: str,
+        model: Mapping[str, str],
+        parents: Iterable[str] = (),
+        alpha: float | None = None,
+        method: str = "",
+        config: Mapping[str, Any] | None = None,
+        head: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Write a checkpoint, or a recipe where ``weights`` is ``None``; its id follows from its content.
+
+        Saving the same content again keeps the id and makes it the newest. Raises :class:`StoreError` if it cannot be written.
+        """
+        content: dict[str, Any] = {
+            "name": name, "kind": kind, "model": dict(model), "parents": list(parents), "alpha": alpha, "method": method,
+            "config": dict(config or {}), "head": dict(head) if head else None, "files": {}, "schema": SCHEMA,
+        }  # fmt: skip
+        with self.writing():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            partial = Path(mkdtemp(prefix=f"{PARTIAL}{os.getpid()}-", dir=self.checkpoints))
+            try:
+                if weights is not None:
+                    write_tensors(partial / WEIGHTS, weights)
+                    content["files"] = {WEIGHTS: sha256(partial / WEIGHTS)}
+                digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+                folder = self.checkpoints / digest
+                if not _is_whole(folder, content["files"]):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    partial.chmod(0o755)
+                    partial.rename(folder)
+                manifest = content | {"id": digest, "versions": versions(), "created": datetime.now(UTC).isoformat()}
+                write_durably(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return self._read(folder)
+
+    def everything(self) -> list[Checkpoint]:
+        """All whole checkpoints, oldest first."""
+        found = [
+            self._read(path.parent) for path in self.checkpoints.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."
+        ]
+        return sorted(found, key=lambda checkpoint: checkpoint.created)
+
+    def find(self, reference: str) -> Checkpoint:
+        """Return the checkpoint that ``reference`` names.
+
+        That is ``zeroshot``, ``finetuned``, ``patched`` (the newest of the kind), ``latest`` (the newest fine-tuned or
+        patched one), a name (the newest of that name), the beginning of an id, or the path of a checkpoint's folder.
+
+        Raises :class:`StoreError` where the store holds none of the kind, :class:`UnknownNameError` for any other word.
+        """
+        everything = self.everything()
+        if reference in KINDS or reference == "latest":
+            wanted = ("finetuned", "patched") if reference == "latest" else (reference,)
+            kind = [checkpoint for checkpoint in everything if checkpoint.kind in wanted]
+            if not kind:
+                described = (
+                    "fine-tuned" if reference in ("finetuned", "latest") else reference.replace("zeros", "zero-s")
+                )
+                step = {
+                    "zeroshot": "run `wisepatch zeroshot --task TASK`",
+                    "interpolated": "run `wisepatch interpolate`",
+                    "patched": "run `wisepatch patch --task TASK --supported TASKS`",
+                }.get(reference, "run `wisepatch finetune --task TASK`")
+                raise StoreError(
+                    f"no {described} checkpoint in the store {self.root} yet",
+                    f"{step} first, or name a store with --store",
+                )
+            return kind[-1]
+        named = [checkpoint for checkpoint in everything if checkpoint.name == reference]
+        if named:
+            return named[-1]
+        begun = [checkpoint for checkpoint in everything if len(reference) >= 3 and checkpoint.id.startswith(reference)]
+        if len(begun) == 1:
+            return begun[0]
+        if begun:
+            raise StoreError(
+                f"{reference!r} begins {len(begun)} ids: {', '.join(c.id for c in begun)}", "give more of the id"
+            )
+        folder = Path(reference)
+        if (folder / MANIFEST).is_file():
+            return self._read(folder)
+        known = {checkpoint.name for checkpoint in everything}
+        raise UnknownNameError(
+            "checkpoint", reference, known, "`wisepatch store list` lists the names and ids there are"
+        )
+
+    def get(self, identity: str) -> Checkpoint:
+        """The checkpoint with exactly this id. Raises :class:`StoreError` if it is gone."""
+        folder = self.checkpoints / identity
+        if not (folder / MANIFEST).is_file():
+            raise StoreError(f"checkpoint {identity} is not in the store {self.root}", "it was removed; make it again")
+        return self._read(folder)
+
+    def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+        """The tensors of a checkpoint that has weights, verified against its manifest.
+
+        Raises :class:`StoreError` where a file is missing or differs by one bit.
+        """
+        from safetensors.torch import load_file
+
+        problem = self.problem(checkpoint)
+        if problem:
+            raise StoreError(problem, "remove it with `wisepatch store rm` and make it again")
+        return load_file(checkpoint.home / WEIGHTS)
+
+    def problem(self, checkpoint: Checkpoint) -> str:
+        """What is wrong with the files or parents of a checkpoint; empty if nothing is."""
+        label = f"checkpoint {checkpoint.id} ({checkpoint.name})"
+        for file, digest in checkpoint.files.items():
+            path = checkpoint.home / file
+            if not path.is_file():
+                return f"{label} has lost {file}"
+            if sha256(path) != digest:
+                return f"{label} is damaged: {file} does not have the sha256 that its manifest names"
+        for parent in checkpoint.parents:
+            if checkpoint.is_recipe and not (checkpoint.home.parent / parent / MANIFEST).is_file():
+                return f"{label} is a recipe and its parent {parent} is gone"
+        return ""
+
+    def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
+        """The checkpoints that one was made from, in the store in which it lies itself."""
+        return [Store(checkpoint.home.parent.parent).get(parent) for parent in checkpoint.parents]
+
+    def size(self, checkpoint: Checkpoint) -> int:
+        """Bytes of a checkpoint's own files."""
+        return sum(path.stat().st_size for file in checkpoint.files if (path := checkpoint.home / file).is_file())
+
+    def children(self, checkpoint: Checkpoint) -> list[Checkpoint]:
+        """The recipes mixed from ``checkpoint``, also through other recipes; those that need others come first."""
+        needed = {checkpoint.id}
+        found: list[Checkpoint] = []
+        recipes = [other for other in self.everything() if other.is_recipe]
+        while more := [r for r in recipes if r.id not in needed and needed & set(r.parents)]:
+            found = more + found
+            needed |= {r.id for r in more}
+        return found
+
+    def remove(self, checkpoint: Checkpoint, *, with_recipes: bool = False) -> list[Checkpoint]:
+        """Remove a checkpoint and return what went; recipes that need it go too, or are the reason to refuse."""
+        children = self.children(checkpoint)
+        if children and not with_recipes:
+            raise StoreError(
+                f"{len(children)} recipes are mixed from {checkpoint.id} ({checkpoint.name}), such as {children[0].name}",
+                "give --recipes to remove them with it",
+            )
+        for gone in (*children, checkpoint):
+            with self.writing():
+                (self.checkpoints / gone.id / MANIFEST).unlink()
+                shutil.rmtree(self.checkpoints / gone.id)
+        return [*children, checkpoint]
+
+    def collect_garbage(self) -> list[Path]:
+        """Remove what no manifest vouches for (interrupted writes) and recipes whose parents are gone; return the paths."""
+        gone = [path for path in self.checkpoints.glob("*") if not (path / MANIFEST).is_file() and not _under_way(path)]
+        broken = [c for c in self.everything() if c.is_recipe and self.problem(c)]
+        gone += dict.fromkeys(self.checkpoints / c.id for first in broken for c in (*self.children(first), first))
+        for path in gone:
+            with self.writing():
+                shutil.rmtree(path)
+        return gone
+
+    def _read(self, folder: Path) -> Checkpoint:
+        path = folder / MANIFEST
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data["parents"] = tuple(data["parents"])
+            data["home"] = folder
+            checkpoint = Checkpoint(**data)
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{path} is not a manifest of this version: {error}", f"remove {folder}") from error
+        return checkpoint
+
+    def load_head(self, digest: str) -> torch.Tensor | None:
+        """The cached zero-shot head of that hash, or ``None``."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.heads / f"{digest}.safetensors"
+        try:
+            return load_file(path)["weight"] if path.is_file() else None
+        except (SafetensorError, KeyError):
+            return None  # a cache: what cannot be read is built again
+
+    def save_head(self, digest: str, weight: torch.Tensor) -> None:
+        """Cache a zero-shot head under a hash of all that it depends on."""
+        from safetensors.torch import save
+
+        with self.writing():
+            self.heads.mkdir(parents=True, exist_ok=True)
+            write_durably(self.heads / f"{digest}.safetensors", save({"weight": weight.contiguous()}))
+
+
+def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether a checkpoint's folder has its manifest and every file as hashed."""
+    return (folder / MANIFEST).is_file() and all(
+        (folder / file).is_file() and sha256(folder / file) == digest for file, digest in files.items()
+    )
+
+
+def _under_way(path: Path) -> bool:
+    """Whether another living process of this machine is still writing the partial folder ``path``."""
+    owner = path.name.removeprefix(PARTIAL).partition("-")[0]
+    if not path.name.startswith(PARTIAL) or not owner.isdecimal() or int(owner) == os.getpid():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """Write a safetensors file and wait until the disk has it."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path, {"format": "pt"}
+    )
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` in one step: whoever reads sees the old bytes or the new ones, also after a crash."""
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tensors(tensors: Tensors) -> str:
+    """One sha256 over names, types, shapes and bytes of some tensors."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions of what made a checkpoint."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("wisepatch", "torch", "open_clip_torch")}
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint as JSON types, for listings."""
+    return {name: value for name, value in asdict(checkpoint).items() if name != "home"}
