@@ -54,7 +54,7 @@ def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("finished")
     draw_folder(root / "shapes")
     config = FinetuneConfig.with_defaults(
-        str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-3, warmup=0
+        str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-2, warmup=0
     )
     done = finetune(config, ModelConfig("demo", ""), Store(root / "store"), root)
     return root, done

@@ -46,7 +46,22 @@ def test_every_command_has_help_with_an_example(cli, command):
     assert result.exit_code == 0
     if command != "store":
         assert f"wisepatch {command}" in result.stdout
-    assert "Example" in result.stdout or command in ("store", "datasets")
+    assert "Example" in result.stdout or command == "store"
+
+
+@pytest.mark.parametrize(
+    "words", [("store", name) for name in ("list", "verify", "rm", "gc")] + [("datasets", "check")]
+)
+def test_every_subcommand_has_help_with_an_example(cli, words):
+    result = cli(*words, "--help")
+    assert result.exit_code == 0
+    assert f"wisepatch {' '.join(words)}" in result.stdout.split("Example")[1]
+
+
+def test_long_list_of_tasks_is_no_file_name(cli):
+    fails(
+        cli("zeroshot", "--model", "demo", "--task", ",".join(["Shapes"] * 80 + ["Shpes"])), 2, "unknown task 'Shpes'"
+    )
 
 
 def test_version(cli):
@@ -229,7 +244,7 @@ def test_finetune_and_interpolate_run_on_mnist_files(cli, data):
 
 
 def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
-    result = cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors@val", "--select", "best-mean", "--json")
+    result = cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", "best-mean", "--json")
     assert result.exit_code == 0, result.output
     records = [json.loads(line) for line in result.stdout.splitlines()]
     rows, last = records[:-1], records[-1]

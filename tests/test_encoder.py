@@ -127,6 +127,29 @@ def test_cached_head_is_found_again_and_never_stale(encoder, tmp_path):
     assert head_hash(changed, CLASSES, TEMPLATES) in hashes  # the image tower has no part in it
 
 
+def test_head_depends_on_the_activation_too(encoder):
+    import copy
+
+    quick = copy.copy(encoder)
+    object.__setattr__(quick, "model", copy.deepcopy(encoder.model))
+    for block in quick.model.transformer.resblocks:
+        block.mlp.gelu = open_clip.model.QuickGELU()
+    assert head_hash(quick, CLASSES, TEMPLATES) != head_hash(encoder, CLASSES, TEMPLATES)
+
+
+def test_hint_for_openai_weights_names_the_model_with_their_activation(monkeypatch):
+    import open_clip.factory
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", refuse)
+    with pytest.raises(ModelError) as caught:
+        load_encoder(ModelConfig("ViT-B/32", "openai"))
+    assert "--model ViT-B-32-quickgelu --pretrained FILE" in caught.value.hint
+    assert "ViT-B-32-quickgelu" in open_clip.list_models()
+
+
 def test_classifier_is_cosine_similarity_times_scale(encoder):
     head = zeroshot_head(encoder, CLASSES, TEMPLATES)
     classifier = Classifier(encoder.model.visual, head)

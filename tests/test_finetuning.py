@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wisepatch import FinetuneConfig, ModelConfig, Store, finetune, load_weights, parse_alphas, sweep
+from wisepatch import FinetuneConfig, ModelConfig, Store, finetune, load_weights, sweep
 from wisepatch.errors import DataError, TrainingError
 from wisepatch.finetuning import learning_rate, warmup_steps
 from wisepatch.patching import finetune_watched
@@ -147,6 +147,31 @@ def test_eval_every_reports_validation_accuracy(shapes, tmp_path):
     assert "shapes" in notes[0]
 
 
+def test_looking_at_validation_data_does_not_change_the_weights(shapes, tmp_path):
+    ends = []
+    for name, every in (("with", 1), ("without", None)):
+        config = FinetuneConfig.with_defaults(str(shapes), steps=4, batch_size=8, lr=1e-3, eval_every=every)
+        ends.append(finetune_watched(config, DEMO, Store(tmp_path / name), tmp_path).finetuned.files)
+    assert ends[0] == ends[1]
+
+
+def test_fp16_without_a_gpu_is_refused(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match="fp16 trains on a GPU only") as caught:
+        run(shapes, tmp_path / "store", mixed_precision="fp16")
+    assert "bf16" in caught.value.hint
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_line_is_trained_and_swept_on_a_gpu(shapes, tmp_path, precision):
+    store = Store(tmp_path / "store")
+    done = run(shapes, tmp_path / "store", mixed_precision=precision, head="trained", steps=20, eval_every=1)
+    swept = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"], mixed_precision=precision)
+    assert all(map(math.isfinite, done.losses))
+    assert len(swept.rows) == 6
+
+
 def test_batch_normalisation_keeps_its_statistics(shapes, tmp_path):
     """So that mixing has no running statistics to recompute, and no counters that differ."""
     import json
@@ -175,25 +200,29 @@ def test_batch_normalisation_keeps_its_statistics(shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_vit_b_32_with_weights_from_a_file_goes_the_whole_way(tmp_path, monkeypatch):
+def test_vit_b_32_with_weights_from_a_file_goes_the_whole_way(cli, shapes, tmp_path):
     """Random weights of the real architecture, given by hand as in an offline lab."""
+    import json
+
     import open_clip
     from safetensors.torch import save_file
 
-    from tests.samples import draw_folder
-    from wisepatch import evaluate, find_tasks, zeroshot
-
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "w.safetensors")
-    folder = draw_folder(tmp_path / "shapes", per_class=4)
-    store, config = Store(tmp_path / "store"), ModelConfig("ViT-B/32", str(tmp_path / "w.safetensors"))
-    tasks = find_tasks([str(folder)])
-    checkpoint, rows = zeroshot(config, tasks, store, tmp_path)
-    done = finetune(FinetuneConfig.with_defaults(str(folder), steps=2, batch_size=4), config, store, tmp_path)
-    assert done.zeroshot.id == checkpoint.id
-    (tmp_path / "w.safetensors").unlink()  # the store has everything from here on
-    swept = sweep(store, tmp_path, alphas=parse_alphas("0,0.5,1"))
-    again = evaluate([store.find("finetuned")], tasks, store, tmp_path)
-    assert [r["value"] for r in swept.rows if r["alpha"] == 0] == [rows[0]["value"]]
-    assert [r["value"] for r in swept.rows if r["alpha"] == 1] == [again[0]["value"]]
+    weights = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
+
+    def rows(*words):
+        result = cli(*words, "--json")
+        assert result.exit_code == 0, result.output
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    named = ("--model", "ViT-B/32", "--pretrained", weights)
+    zeroshot = rows("zeroshot", *named, "--task", shapes)
+    parent, _ = rows("finetune", *named, "--task", shapes, "--steps", "2", "--batch-size", "4")
+    assert parent["id"] == zeroshot[0]["checkpoint"]
+    weights.unlink()  # the store has everything from here on
+    swept = rows("interpolate", "--alpha", "0,0.5,1")
+    again = rows("eval", "zeroshot", "finetuned", "--task", shapes)
+    assert [row["value"] for row in again] == [swept[0]["value"], swept[2]["value"]]
+    assert zeroshot[0]["value"] == swept[0]["value"]

@@ -157,3 +157,14 @@ def test_an_unknown_metric_proposes_close_ones_and_lists_all():
 def test_measuring_an_unknown_metric_is_the_same_error():
     with pytest.raises(UnknownNameError, match=r"^unknown metric 'zzz'$"):
         measure("zzz", np.array([0]), np.array([0]), 1)
+
+
+def test_bootstrap_in_pieces_is_as_good_and_small(monkeypatch):
+    import wisepatch.metrics
+
+    labels = np.arange(400) % 4
+    predicted = np.where(np.arange(400) % 3 == 0, (labels + 1) % 4, labels)
+    whole = measure("macro_f1", labels, predicted, 4)
+    monkeypatch.setattr(wisepatch.metrics, "CELLS_AT_ONCE", 1)
+    assert measure("macro_f1", labels, predicted, 4) == whole
+    assert measure("mean_per_class", labels, predicted, 1000).n == 400

@@ -17,7 +17,7 @@ def test_alpha_is_chosen_on_validation_and_reported_on_test(run_store, tmp_path)
     assert list(swept.points) == ["val", "test"]
     assert swept.choice == choose(swept.points["val"], Rule())
     chosen = [row for row in swept.rows if row.get("chosen")]
-    assert {row["split"] for row in chosen} == {"test"}
+    assert {row["split"] for row in chosen} == {"val", "test"}
     assert {row["selected_on"] for row in chosen} == {"val"}
     assert {row["alpha"] for row in chosen} == {swept.choice.alpha}
     assert {row["role"] for row in swept.rows if row["task"] == "shapes"} == {"patching"}
@@ -62,7 +62,7 @@ def test_misspelt_supported_task_is_said_before_training(tmp_path, shapes):
 
 def test_task_named_with_a_split_is_still_trained_and_tested_on_its_own(run_store, shapes):
     end = run_store.find("finetuned")
-    patching, others = line_tasks(end, ["Colors@val", str(shapes)])
+    patching, others = line_tasks(end, ["Colors@val", end.config["task"]])
     assert (patching.name, patching.split) == ("shapes", None)
     assert [(t.name, t.split) for t in others] == [("Colors", "val")]
 
@@ -83,3 +83,84 @@ def test_folder_and_csv_go_through_patch(cli, tmp_path, kind):
     assert "chosen on validation data; the patched model is demo/things/patched" in result.stdout
     assert (tmp_path / "things.pdf").read_bytes().startswith(b"%PDF")
     assert cli("eval", "patched", "--task", task).exit_code == 0
+
+
+def test_choice_on_test_data_is_labelled_in_every_row_and_in_the_picture(cli, run_store):
+    result = cli(
+        "interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", "best-mean", "--select-on", "test"
+    )
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in run_store.results.read_text().splitlines()]
+    assert {row["selected_on"] for row in rows} == {"test"}
+    assert sum(row["chosen"] for row in rows) == 2
+    from wisepatch import draw_sweep, read_results, sweep_table
+
+    figure = draw_sweep(sweep_table(read_results(run_store.results)[0]))
+    assert any("chosen on TEST data" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"select_on": "both"}, "selected on val or test, not 'both'"),
+        ({"rule": Rule("max-drop", 0.01), "alphas": (0.5, 1)}, "max-drop needs alpha 0 in the sweep"),
+    ],
+)
+def test_choice_that_cannot_be_made_is_said_before_training(tmp_path, shapes, settings, message):
+    config = FinetuneConfig.with_defaults(str(shapes), supported=("Colors",), steps=1)
+    with pytest.raises(UsageError, match=message):
+        patch(config, DEMO, Store(tmp_path / "store"), tmp_path, **settings)
+    assert not (tmp_path / "store").exists()
+
+
+def test_max_drop_needs_supported_tasks(run_store, tmp_path):
+    with pytest.raises(UsageError, match="max-drop needs supported tasks"):
+        sweep(run_store, tmp_path, tasks=(), rule=Rule("max-drop", 0.01))
+
+
+def test_task_that_names_a_split_cannot_take_part_in_a_choice(run_store, tmp_path):
+    with pytest.raises(UsageError, match="Colors@test names a split, and alpha is to be chosen on val"):
+        sweep(run_store, tmp_path, tasks=["Colors@test"], rule=Rule())
+    assert sweep(run_store, tmp_path, alphas=(0,), tasks=["Colors@val"]).rows[1]["split"] == "val"
+
+
+def test_two_tasks_of_one_name_are_refused_before_training(tmp_path, shapes):
+    other = draw_folder(tmp_path / "other" / "shapes")
+    config = FinetuneConfig.with_defaults(str(shapes), supported=(str(other),), steps=1)
+    with pytest.raises(UsageError, match="two tasks of one sweep are called 'shapes'"):
+        patch(config, DEMO, Store(tmp_path / "store"), tmp_path)
+
+
+def test_eval_keeps_class_names_and_prompts_of_the_run(cli, shapes, tmp_path):
+    (tmp_path / "names.txt").write_text("star\nheart\nring\n")  # not what the folders say
+    common = ("--task", shapes, "--json")
+    cli(
+        "finetune",
+        "--model",
+        "demo",
+        "--task",
+        shapes,
+        "--classnames",
+        "names.txt",
+        "--steps",
+        "1",
+        "--batch-size",
+        "4",
+    )
+    as_trained = json.loads(cli("eval", "zeroshot", "finetuned", *common).stdout.splitlines()[0])["value"]
+    by_folder = json.loads(cli("eval", "zeroshot", *common).stdout.splitlines()[0])["value"]
+    assert by_folder > as_trained
+
+
+def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
+    store = Store(tmp_path / "store")
+    from wisepatch import finetune
+
+    settings = {"steps": 1, "batch_size": 8, "warmup": 0}
+    first = finetune(FinetuneConfig.with_defaults(str(shapes), head="trained", **settings), DEMO, store, tmp_path)
+    again = finetune(FinetuneConfig.with_defaults(str(shapes), start="finetuned", **settings), DEMO, store, tmp_path)
+    assert (again.zeroshot.kind, again.zeroshot.name, again.zeroshot.head) == ("start", "demo/shapes/start", None)
+    assert again.zeroshot.parents == (first.finetuned.id,)
+    rows = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"]).rows
+    assert [row["alpha"] for row in rows if row["task"] == "Colors"] == [0, 0.5, 1]
+    assert store.find("zeroshot").id == first.zeroshot.id

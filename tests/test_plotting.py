@@ -120,3 +120,27 @@ def test_what_cannot_be_drawn_says_why(tmp_path):
     with pytest.raises(ResultsError, match="does not say which task was patched") as caught:
         sweep_table(results)
     assert "--patching" in caught.value.hint
+
+
+def test_first_metric_of_a_run_is_drawn_and_named(run_store, tmp_path):
+    from wisepatch import sweep
+
+    swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], metrics=("macro_f1", "top1"))
+    table = sweep_table(read_results(run_store.results)[0])
+    first = [row["value"] for row in swept.rows if row["task"] == "shapes" and row["metric"] == "macro_f1"]
+    assert list(table["patching"]) == first
+    assert draw_sweep(table).axes[0].get_ylabel().startswith("macro F1")
+    assert (
+        draw_sweep(sweep_table(read_results(run_store.results)[0], metric="top1"))
+        .axes[0]
+        .get_ylabel()
+        .startswith("accuracy")
+    )
+
+
+def test_runs_that_swept_nothing_are_left_out_of_all(cli, run_store):
+    cli("eval", "zeroshot", "--task", "Colors")
+    cli("interpolate", "--alpha", "0,1", "--eval", "Colors")
+    result = cli("plot", "--run", "all")
+    assert result.exit_code == 0, result.output
+    assert "drew 2 points of 1 runs" in result.stdout

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.store import MANIFEST, PARTIAL, WEIGHTS, Store, describe, hash_tensors, sha256
+from wisepatch.files import PARTIAL, hash_tensors, sha256
+from wisepatch.store import MANIFEST, WEIGHTS, Store, describe
 
 MODEL = {"model": "demo", "pretrained": ""}
 ANOTHER_FOLDER = "name another folder with --store or WISEPATCH_STORE, or free space there"

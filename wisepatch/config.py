@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MAX_ALPHAS = 10_001
 DEFAULT_ALPHAS = "0:1:0.1"
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class ModelConfig(Config):
     model: str = "ViT-B-32"
     pretrained: str = "openai"
 
+    def __str__(self) -> str:
+        """Return the name for people."""
+        return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
+
     def problems(self) -> Iterable[str]:
         """Check that a model is named."""
         yield "" if self.model else "the model has no name"
@@ -54,7 +59,9 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class FinetuneConfig(Config):
-    """One fine-tuning run. Learning rates are per step of ``batch_size`` images; exactly one of ``steps``, ``epochs`` is set.
+    """One fine-tuning run; exactly one of ``steps`` and ``epochs`` is set.
+
+    A step sees ``batch_size`` images times ``grad_accumulation`` times the number of processes.
 
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear classifier). ``warmup`` of
@@ -97,7 +104,7 @@ class FinetuneConfig(Config):
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         if self.head not in ("frozen", "trained"):
             yield f"head is 'frozen' or 'trained', not {self.head!r}"
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
+        if self.mixed_precision not in PRECISIONS:
             yield f"mixed-precision is 'no', 'bf16' or 'fp16', not {self.mixed_precision!r}"
 
     @property
@@ -116,8 +123,8 @@ class FinetuneConfig(Config):
     def with_defaults(cls, task: str, *, head: str = "frozen", freeze_encoder: bool = False, **given: Any) -> Self:
         """Fill what is not given (``None``) with the defaults of the paper whose procedure is asked for.
 
-        PAINT (appendix A): 2,000 steps of 128 images, lr 1e-5, warm-up 200. WiSE-FT (appendix C): 10 epochs of 512 images,
-        lr 3e-5, warm-up 500. The linear classifier of WiSE-FT takes lr 1e-3.
+        PAINT (section 3): 2,000 steps of 128 images, lr 1e-5, warm-up 200. WiSE-FT (its experimental details): 10 epochs of
+        512 images, lr 3e-5, warm-up 500. The linear classifier of WiSE-FT takes lr 1e-3.
         """
         papers: dict[str, Any] = {"steps": 2000, "lr": 1e-5, "batch_size": 128}
         if head == "trained" or freeze_encoder:
@@ -131,6 +138,13 @@ class FinetuneConfig(Config):
         if "steps" in chosen and "epochs" not in chosen:
             papers.pop("epochs", None)
         return cls(task=task, head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
+
+
+def check_precision(name: str) -> str:
+    """Return a precision that can be asked for. Raises :class:`UsageError` for any other."""
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}", f"--mixed-precision takes {', '.join(PRECISIONS)}")
+    return name
 
 
 def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:

@@ -37,13 +37,19 @@ class Encoder:
     tokenizer: Callable[..., torch.Tensor]
 
     @property
+    def text_design(self) -> str:
+        """What the text tower computes besides its weights: layers, activations, tokenizer."""
+        layers = [str(module) for name, module in self.model.named_children() if name != "visual"]
+        return "\n".join([*layers, type(self.tokenizer).__name__, str(self.model.context_length)])
+
+    @property
     def text_weights(self) -> dict[str, torch.Tensor]:
         """All tensors but the image tower's: what a zero-shot head depends on."""
         return {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual.")}
 
 
 def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Encoder:
-    """Build the model that ``config`` names, with its published weights or with ``weights`` (nothing is fetched then).
+    """Build the model that ``config`` names, with its published weights or with ``weights``.
 
     Raises :class:`UnknownNameError` for a model or tag that open_clip does not know, :class:`ModelError` for weights that
     cannot be fetched or do not fit.
@@ -69,13 +75,17 @@ def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None
     with _quiet_logging():
         try:
             model = open_clip.create_model(name, **options)
+            tokenizer = open_clip.get_tokenizer(name)
+        except ImportError as error:
+            raise ModelError(
+                f"{config.model} needs a package that is not installed: {error}", "install it with pip"
+            ) from error
         except (RuntimeError, OSError, ValueError, KeyError) as error:
-            raise _not_loaded(config, error) from error
+            raise _not_loaded(config, error, details) from error
         except Exception as error:
             if type(error).__name__ not in ("UnpicklingError", "SafetensorError"):
                 raise
-            raise _not_loaded(config, error) from error
-        tokenizer = open_clip.get_tokenizer(name)
+            raise _not_loaded(config, error, details) from error
     if weights is not None:
         own = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
         try:
@@ -137,15 +147,17 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
     return details or {}
 
 
-def _not_loaded(config: ModelConfig, error: BaseException) -> ModelError:
+def _not_loaded(config: ModelConfig, error: BaseException, details: dict[str, Any]) -> ModelError:
     what = (
         config.model
         if config.model.startswith(SCHEMAS) or config.model == DEMO
         else f"{config.pretrained} weights of {config.model}"
     )
+    # Nothing in a file says which activation its weights were trained with; the name of the model has to.
+    name = f"--model {config.model.replace('/', '-')}-quickgelu " if details.get("quick_gelu") else ""
     return ModelError(
         f"{what}: could not be fetched or read: {_first_line(error)}",
-        "give weights by hand with --pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo",
+        f"give weights by hand with {name}--pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo",
     )
 
 
@@ -174,7 +186,8 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
     model = encoder.model
     context = model.context_length
     tokens = encoder.tokenizer(list(texts), context_length=context + 1)
-    too_long = (tokens[:, context] != getattr(encoder.tokenizer, "pad_token_id", 0)).nonzero().flatten().tolist()
+    padding = getattr(getattr(encoder.tokenizer, "tokenizer", None), "pad_token_id", 0)  # 0 is open_clip's own
+    too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
     if too_long:
         raise ModelError(
             f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads",
@@ -184,7 +197,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
     if not _is_causal(model):
         features: torch.Tensor = model.encode_text(tokens, normalize=True)
         return features
-    length = int((tokens != 0).sum(1).max())
+    length = int(tokens.argmax(1).max()) + 1  # the end token has the largest id
     return encode_short(model, tokens[:, :length])
 
 

@@ -1,7 +1,8 @@
 """Many checkpoints x many tasks in one pass over the data: a batch is decoded once and seen by every checkpoint.
 
 Of each line only the two ends are held in memory, and one working copy of the image tower into which every mix is written in
-place; text towers are not carried along. What is held does not grow with the number of alphas or images.
+place; text towers are not carried along. What is held does not grow with the number of alphas or images (but for a head an
+alpha where the text towers of the two ends differ).
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wisepatch.config import ModelConfig
+from wisepatch.config import ModelConfig, check_precision
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import UsageError
+from wisepatch.files import hash_tensors, write_durably
 from wisepatch.head import logits, zeroshot_head
 from wisepatch.interpolation import check_same, load_weights, mix
 from wisepatch.metrics import find_metric, measure
 from wisepatch.progress import Progress, Silent
 from wisepatch.results import append
-from wisepatch.store import hash_tensors, write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,12 +79,14 @@ def evaluate(
     mixed_precision: str = "no",
     run: str = "",
     labels: Callable[[Checkpoint, Task], Mapping[str, Any]] | None = None,
+    record: bool = True,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure every checkpoint on every task, append the rows to the store's results, and return them.
 
     A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``labels`` gives further fields of
-    the rows of a checkpoint and task, or other values. Per-image predictions go to ``predictions/``.
+    the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
+    Per-image predictions go to ``predictions/``.
 
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric.
     """
@@ -107,7 +110,7 @@ def evaluate(
                     **(labels(checkpoint, found.task) if labels else {}),
                 })  # fmt: skip
         save_predictions(store, found, run)
-        rows += append(store.results, rows_of_task)
+        rows += append(store.results, rows_of_task) if record else rows_of_task
     return rows
 
 
@@ -135,7 +138,7 @@ def predict(
     """
     progress = progress or Silent()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+    precision = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[check_precision(mixed_precision)]
     lines = gather_lines(checkpoints, store, device)
     for task in tasks:
         name = task.split or split
@@ -146,7 +149,7 @@ def predict(
             opened = task.dataset.split(name, data, mine[0].encoder.transform)
             if predicted is None:
                 predicted = np.full((len(checkpoints), len(opened)), -1, dtype=np.int64)
-            heads = {id(line): _heads(line, task, store) for line in mine}
+            heads = {id(line): Heads(line, task, store) for line in mine}
             truth = []
             progress.start(f"{task.name} ({name}), {len(checkpoints)} checkpoints", len(opened))
             done = 0
@@ -158,7 +161,7 @@ def predict(
                     visual = line.encoder.model.visual
                     for index, alpha in line.members:
                         set_weights(visual, line, alpha)
-                        weight, bias = heads[id(line)](alpha)
+                        weight, bias = heads[id(line)].at(alpha)
                         with torch.autocast(device.type, precision) if precision else nullcontext():
                             said = logits(visual, images, weight, bias)
                         predicted[index, done : done + len(labels)] = said.argmax(1).cpu().numpy()
@@ -260,16 +263,18 @@ def set_weights(visual: torch.nn.Module, line: Line, alpha: float) -> None:
         mix(line.start[f"visual.{name}"], line.end[f"visual.{name}"], alpha, out=tensor.data)
 
 
-class _heads:  # noqa: N801 -- called like a function: (alpha) -> (weight, bias)
+class Heads:
     """The head of a task at any alpha: a trained classifier is mixed, a text-derived one comes from the (mixed) text tower."""
 
     def __init__(self, line: Line, task: Task, store: Store) -> None:
+        """Prepare the head of ``task`` for a line."""
         self.line, self.task, self.store = line, task, store
         trained = line.parents[1].head
         self.trained = trained is not None and trained["classes"] == list(task.dataset.classes)
         self.fixed: dict[float, torch.Tensor] = {}
 
-    def __call__(self, alpha: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def at(self, alpha: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight ``(classes, dim)`` and bias ``(classes,)`` at ``alpha``."""
         line = self.line
         if self.trained:
             weight, bias = (mix(line.start[k], line.end[k], alpha) for k in ("classifier.weight", "classifier.bias"))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from wisepatch.config import FinetuneConfig, ModelConfig
 from wisepatch.datasets.loading import checked, loader
@@ -65,6 +65,8 @@ def finetune(
     """
     progress = progress or Silent()
     task = find_task(config.task, config.classnames, config.templates)
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
     AcceleratorState._reset_state()  # a second run in this process may ask for another precision
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -73,19 +75,25 @@ def finetune(
     )
     set_seed(config.seed)
 
-    # Where the line begins.
+    # Where the line begins: the published model, or a checkpoint of the store.
     start = store.find(config.start) if config.start else None
     weights = load_weights(store, start) if start else None
-    encoder = load_encoder(ModelConfig.from_json(start.model) if start else model, weights)
-    head = zeroshot_head(encoder, task.dataset.classes, task.dataset.templates, store)
-    classifier = Classifier(encoder.model.visual, head)
-    if weights and start and start.head and start.head["classes"] == list(task.dataset.classes):
-        classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
+    named = ModelConfig.from_json(start.model) if start else model
+    progress.start(f"loading {named}", 1)
+    encoder = load_encoder(named, weights)
+    progress.advance()
+    progress.finish()
+    classifier = Classifier(
+        encoder.model.visual, zeroshot_head(encoder, task.dataset.classes, task.dataset.templates, store)
+    )
     train_head = config.head == "trained"
+    if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.classes):
+        classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
     zeroshot = start
-    if zeroshot is None or train_head:
-        with accelerator.main_process_first():
-            zeroshot = save_zeroshot(store, encoder, task, classifier if train_head else None, start)
+    if zeroshot is None or zeroshot.head or train_head:
+        zeroshot = on_main(
+            accelerator, store, lambda: save_start(store, encoder, task, classifier if train_head else None, start)
+        )
 
     # Data. With a frozen encoder the features are computed once and stand in for the images.
     transform = encoder.transform if config.freeze_encoder else encoder.train_transform
@@ -153,40 +161,47 @@ def finetune(
     progress.finish()
 
     # What is kept.
-    finished = {**encoder.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})}
-    with accelerator.main_process_first():
-        finetuned = store.save(
-            finished,
-            kind="finetuned",
-            name=f"{checkpoint_prefix(encoder.config)}/{task.name}/finetuned",
-            model=encoder.config.to_json(),
-            parents=[zeroshot.id],
-            method=config.method,
-            config=config.to_json() | {"task": task.spec},
-            head=_head_details(task) if train_head else None,
+    if not all(torch.isfinite(parameter).all() for parameter in trained):
+        raise TrainingError(
+            f"weights are not finite after step {step}", "lower --lr, or use --mixed-precision no or bf16"
         )
+    finetuned = on_main(accelerator, store, lambda: store.save(
+        {**encoder.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
+        kind="finetuned", name=f"{checkpoint_prefix(encoder.config)}/{task.name}/finetuned", model=encoder.config.to_json(),
+        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.spec},
+        head=_head_details(task) if train_head else None,
+    ))  # fmt: skip
     return Finetuned(zeroshot, finetuned, tuple(losses))
 
 
-def save_zeroshot(
-    store: Store,
-    encoder: Encoder,
-    task: Task | None = None,
-    head: Classifier | None = None,
-    start: Checkpoint | None = None,
+def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoint]) -> Checkpoint:
+    """Save a checkpoint on the main process alone; every process gets it."""
+    saved = [save().id if accelerator.is_main_process else ""]
+    return store.get(broadcast_object_list(saved)[0])
+
+
+def save_start(
+    store: Store, encoder: Encoder, task: Task, head: Classifier | None, start: Checkpoint | None
 ) -> Checkpoint:
-    """Save the model before fine-tuning; with ``head``, the zero-shot head of ``task`` too, for lines that mix heads."""
-    tensors = {**encoder.model.state_dict(), **(_classifier_tensors(head) if head else {})}
-    prefix = checkpoint_prefix(encoder.config)
+    """Save where a line begins; with ``head`` (for lines that mix heads) the head that training begins with.
+
+    A line that begins at the published model begins with its zero-shot checkpoint; one that begins at another checkpoint
+    with a ``start``: the weights of that checkpoint and the head of this line.
+    """
+    prefix, kind = checkpoint_prefix(encoder.config), "start" if start else "zeroshot"
     return store.save(
-        tensors,
-        kind="zeroshot" if start is None else start.kind,
-        name=f"{prefix}/{task.name}/zeroshot" if head and task else f"{prefix}/zeroshot",
-        model=encoder.config.to_json(),
-        parents=[start.id] if start else [],
-        method="zeroshot",
-        head=_head_details(task) if head and task else None,
-    )
+        {**encoder.model.state_dict(), **(_classifier_tensors(head) if head else {})},
+        kind=kind, name=f"{prefix}/{task.name}/{kind}" if head or start else f"{prefix}/{kind}", model=encoder.config.to_json(),
+        parents=[start.id] if start else [], method="zeroshot", head=_head_details(task) if head else None,
+    )  # fmt: skip
+
+
+def save_zeroshot(store: Store, encoder: Encoder) -> Checkpoint:
+    """Save the model as published."""
+    return store.save(
+        encoder.model.state_dict(), kind="zeroshot", name=f"{checkpoint_prefix(encoder.config)}/zeroshot",
+        model=encoder.config.to_json(), method="zeroshot",
+    )  # fmt: skip
 
 
 def checkpoint_prefix(model: ModelConfig) -> str:
@@ -207,7 +222,7 @@ def train_mode(classifier: torch.nn.Module) -> None:
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """The rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT appendix A)."""
+    """The rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT section 3)."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

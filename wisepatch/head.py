@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.datasets.prompts import prompts
 from wisepatch.encoder import encode_texts
-from wisepatch.store import hash_tensors
+from wisepatch.files import hash_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,8 @@ def zeroshot_head(
 def head_hash(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> str:
     """A hash of everything a zero-shot head depends on."""
     said = json.dumps([prompts(name, templates) for name in classes])
-    return hashlib.sha256((hash_tensors(encoder.text_weights) + said).encode()).hexdigest()[:32]
+    parts = (hash_tensors(encoder.text_weights), encoder.text_design, said)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _fill(template: str, class_name: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Z95 = 1.959963984540054
 RESAMPLES = 1000
+CELLS_AT_ONCE = 4_000_000  # of confusion matrices, 8 bytes each
 
 
 class Measured(NamedTuple):
@@ -86,9 +87,26 @@ def measure(name: str, labels: Labels, predicted: Labels, classes: int) -> Measu
     value = float(metric(counts))
     if name == "top1":
         return Measured(value, n, *wilson(value, n))
-    resampled = np.random.default_rng(0).multinomial(n, counts.ravel() / n, size=RESAMPLES)
-    low, high = np.quantile(metric(resampled.reshape(-1, classes, classes)), [0.025, 0.975])
+    low, high = np.quantile(bootstrap(metric, counts), [0.025, 0.975])
     return Measured(value, n, float(low), float(high))
+
+
+def bootstrap(metric: Callable[[Counts], NDArray[np.float64]], counts: Counts) -> NDArray[np.float64]:
+    """The metric of 1,000 resamples of the images behind a confusion matrix, seed 0, a few matrices at a time."""
+    import numpy as np
+
+    rng, cells = np.random.default_rng(0), counts.ravel().nonzero()[0]
+    n, classes = int(counts.sum()), len(counts)
+    found = []
+    for size in _chunks(RESAMPLES, max(CELLS_AT_ONCE // counts.size, 1)):
+        resampled = np.zeros((size, counts.size), dtype=np.int64)
+        resampled[:, cells] = rng.multinomial(n, counts.ravel()[cells] / n, size=size)
+        found.append(metric(resampled.reshape(-1, classes, classes)))
+    return np.concatenate(found)
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def wilson(fraction: float, n: int) -> tuple[float, float]:

@@ -13,7 +13,9 @@ from wisepatch.evaluation import BATCH_SIZE, evaluate, watcher
 from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
 from wisepatch.interpolation import load_weights
 from wisepatch.plugins import find_task, find_tasks
-from wisepatch.selection import Point, Rule, choose, points
+from wisepatch.progress import Silent
+from wisepatch.results import append
+from wisepatch.selection import MAX_DROP, Point, Rule, choose, points
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +68,11 @@ def zeroshot(
     """Save the zero-shot checkpoint and measure it on ``tasks``; ``options`` go to :func:`~wisepatch.evaluation.evaluate`."""
     from wisepatch.encoder import load_encoder
 
+    progress = options.get("progress") or Silent()
+    progress.start(f"loading {model}", 1)
     checkpoint = save_zeroshot(store, load_encoder(model))
+    progress.advance()
+    progress.finish()
     return checkpoint, evaluate([checkpoint], tasks, store, data, run=new_run("zeroshot"), **options)
 
 
@@ -104,53 +110,46 @@ def sweep(
     (``select_on="test"`` chooses on test data, and every row says so). ``tasks`` defaults to the run's own task and its
     supported ones. Mixes are stored as recipes, as weights with ``materialize``; the chosen one as ``<model>/<task>/patched``.
     """
-    if select_on not in (VAL, TEST):
-        raise UsageError(f"alpha is selected on val or test, not {select_on!r}")
     alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
     end = store.find(checkpoint)
     if end.kind != "finetuned" or not end.parents:
         raise StoreError(
             f"{end.name} ({end.id}) is not a fine-tuned checkpoint", "name one; `wisepatch store list` lists them"
         )
-    start = store.get(end.parents[0])
+    if end.home.parent.resolve() != store.checkpoints.resolve():
+        raise StoreError(
+            f"{end.name} ({end.id}) lies in another store", f"name that with --store {end.home.parent.parent}"
+        )
+    (start,) = store.parents(end)
     patching, others = line_tasks(end, tasks)
+    check_selection(alphas, others, rule, select_on)
     run = run or new_run("interpolate")
     mixes = {alpha: _mix(store, start, end, alpha, patching.name, materialize=materialize) for alpha in alphas}
     by_id = {mixed.id: alpha for alpha, mixed in mixes.items()}
-    metric = (tuple(metrics) or (patching.dataset.metric,))[0]
+
+    def measure(split: str) -> list[dict[str, Any]]:
+        return evaluate(
+            list(mixes.values()), [patching, *others], store, data, split=split, metrics=metrics, batch_size=batch_size,
+            workers=workers, mixed_precision=mixed_precision, run=run, record=False, progress=progress,
+            labels=lambda mixed, task: {
+                "alpha": by_id[mixed.id], "patching": patching.name,
+                "role": "patching" if task.name == patching.name else "supported",
+            },
+        )  # fmt: skip
+
     rows: list[dict[str, Any]] = []
     found: dict[str, list[Point]] = {}
     choice: Point | None = None
-    chosen: Checkpoint | None = None
-
-    def labels(mixed: Checkpoint, task: Task) -> Mapping[str, Any]:
-        picked = choice is not None and by_id[mixed.id] == choice.alpha
-        return {
-            "alpha": by_id[mixed.id],
-            "role": "patching" if task.name == patching.name else "supported",
-            "patching": patching.name,
-            **({"chosen": picked, "selected_on": select_on} if choice else {}),
-        }
-
-    def measure(split: str) -> None:
-        measured = evaluate(
-            list(mixes.values()), [patching, *others], store, data, split=split, metrics=metrics, batch_size=batch_size,
-            workers=workers, mixed_precision=mixed_precision, run=run, labels=labels, progress=progress,
-        )  # fmt: skip
-        rows.extend(measured)
-        accuracies: dict[float, dict[str, float]] = {}
-        for row in measured:
-            if row["metric"] == (metric if metrics else row["metric"]):
-                accuracies.setdefault(row["alpha"], {})[row["task"]] = row["value"]
-        found[split] = points(accuracies, patching.name, [task.name for task in others])
-
-    if rule is not None and select_on == VAL:
-        measure(VAL)
-        choice = choose(found[VAL], rule)
-        measure(TEST)
-    else:
-        measure(TEST)
-        choice = choose(found[TEST], rule) if rule is not None else None
+    # With a rule, test data is measured once, after the choice (unless it is what the choice is to be made on).
+    for split in (VAL, TEST) if rule and select_on == VAL else (TEST,):
+        measured = measure(split)
+        found[split] = points(_accuracies(measured), patching.name, [task.name for task in others])
+        if rule and split == select_on:
+            choice = choose(found[split], rule)
+        if choice:
+            measured = [row | {"chosen": row["alpha"] == choice.alpha, "selected_on": select_on} for row in measured]
+        rows += append(store.results, measured)
+    chosen = None
     if choice is not None:
         chosen = store.save(
             None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{patching.name}/patched",
@@ -158,17 +157,35 @@ def sweep(
             config=end.config | {"select": str(rule), "select_on": select_on},
         )  # fmt: skip
     return Sweep(
-        run,
-        patching.name,
-        tuple(t.name for t in others),
-        rows,
-        found,
-        mixes,
-        rule,
-        select_on if rule else None,
-        choice,
-        chosen,
-    )
+        run, patching.name, tuple(t.name for t in others), rows, found, mixes, rule, select_on if rule else None, choice, chosen
+    )  # fmt: skip
+
+
+def _accuracies(rows: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, float]]:
+    """``alpha -> task -> value`` of the first metric of each task."""
+    first = {row["task"]: row["metric"] for row in reversed(rows)}
+    found: dict[float, dict[str, float]] = {}
+    for row in rows:
+        if row["metric"] == first[row["task"]]:
+            found.setdefault(row["alpha"], {})[row["task"]] = row["value"]
+    return found
+
+
+def check_selection(alphas: Sequence[float], others: Sequence[Task], rule: Rule | None, select_on: str) -> None:
+    """Raise :class:`UsageError` for a choice of alpha that cannot be made, before anything is trained or measured."""
+    if select_on not in (VAL, TEST):
+        raise UsageError(f"alpha is selected on val or test, not {select_on!r}")
+    named = next((task for task in others if task.split), None)
+    if rule and named:
+        raise UsageError(
+            f"{named.spec} names a split, and alpha is to be chosen on {select_on}",
+            f"write {named.name}: its splits are used as needed",
+        )
+    if rule and rule.name == MAX_DROP and not (others and 0 in alphas):
+        missing = "alpha 0 in the sweep" if others else "supported tasks"
+        raise UsageError(
+            f"max-drop needs {missing} to measure the drop from zero-shot", "add them, or use --select best-mean"
+        )
 
 
 def line_tasks(finetuned: Checkpoint, specs: Sequence[str] | None) -> tuple[Task, list[Task]]:
@@ -177,14 +194,51 @@ def line_tasks(finetuned: Checkpoint, specs: Sequence[str] | None) -> tuple[Task
     ``specs`` of ``None`` means the supported tasks of its run.
     """
     config = finetuned.config
-    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
-    patching = (
-        find_task(patching.spec.rpartition("@")[0], config.get("classnames"), config.get("templates"))
-        if patching.split
-        else patching
-    )
-    others = find_tasks(config.get("supported") or () if specs is None else specs)
-    return patching, [task for task in others if task.name != patching.name]
+    plain = find_task(config["task"]).dataset
+    source = plain.source if plain.family == "folder" else plain.name
+    patching = find_task(source, config.get("classnames"), config.get("templates"))
+    return patching, other_tasks(patching, config.get("supported") or () if specs is None else specs)
+
+
+def other_tasks(patching: Task, specs: Sequence[str]) -> list[Task]:
+    """Look up the tasks to measure besides ``patching``.
+
+    Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
+    """
+    others = [task for task in find_tasks(specs) if task.spec != patching.spec]
+    seen = {patching.name: patching.spec}
+    for task in others:
+        if task.name in seen:
+            raise UsageError(
+                f"two tasks of one sweep are called {task.name!r}: {seen[task.name]} and {task.spec}",
+                "name one of them, or rename a folder",
+            )
+        seen[task.name] = task.spec
+    return others
+
+
+def tasks_of(
+    checkpoints: Sequence[Checkpoint],
+    specs: Sequence[str],
+    classnames: Sequence[str] | None,
+    templates: Sequence[str] | None,
+) -> list[Task]:
+    """The tasks to measure some checkpoints on.
+
+    Without ``specs`` the task that one of them was trained on, and the supported ones of its run. A task that one was trained
+    on keeps the class names and prompts of that run unless others are given. Raises :class:`UsageError` where none is named.
+    """
+    trained = [checkpoint for checkpoint in checkpoints if "task" in checkpoint.config]
+    if not specs:
+        if not trained:
+            raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
+        patching, others = line_tasks(trained[0], None)
+        return [patching, *others]
+    found = []
+    for task in find_tasks(specs, classnames, templates):
+        run = next((c.config for c in trained if c.config["task"].partition("@")[0] == task.spec.partition("@")[0]), {})
+        found.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
+    return found
 
 
 def _mix(store: Store, start: Checkpoint, end: Checkpoint, alpha: float, task: str, *, materialize: bool) -> Checkpoint:
@@ -220,12 +274,14 @@ def patch(
 
     PAINT section 2, start to end. ``options`` go to :func:`sweep`.
     """
-    tasks = find_tasks(config.supported)  # what is misspelt is said before anything is trained
-    find_task(config.task, config.classnames, config.templates)
+    # What is misspelt or cannot be chosen is said before anything is trained.
+    alphas, rule = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas, rule or Rule()
+    others = other_tasks(find_task(config.task, config.classnames, config.templates), config.supported)
+    check_selection(alphas, others, rule, select_on)
     finished = finetune_watched(config, model, store, data, progress)
     swept = sweep(
-        store, data, alphas=alphas, checkpoint=finished.finetuned.id, tasks=[task.spec for task in tasks],
-        rule=rule or Rule(), select_on=select_on, run=run or new_run("patch"), progress=progress, workers=config.workers,
+        store, data, alphas=alphas, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
+        rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress, workers=config.workers,
         mixed_precision=config.mixed_precision, **options,
     )  # fmt: skip
     return Patched(finished, swept)

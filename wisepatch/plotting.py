@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg", ".pdf")
 COLORS = ("#1f5fa8", "#c4541a", "#2f8f4e", "#7b4aa0", "#b0912c", "#4a4a4a")
+METRIC_WORDS = {"top1": "accuracy", "macro_f1": "macro F1", "mean_per_class": "mean per-class accuracy"}
 LABEL_GAP = 9.0  # pixels on the axes between the labels of two alphas
 
 
@@ -27,49 +28,54 @@ def sweep_table(
     split: str = "test",
     metric: str | None = None,
 ) -> pd.DataFrame:
-    """One row for each run and alpha: ``run, model, alpha, patching, supported, chosen, selected_on`` and half-widths of intervals.
+    """One row for each run and alpha.
 
-    The patching task is the one that the rows name as such, or ``patching``; the supported accuracy is the mean over all other
-    tasks, or over ``supported``. Accuracies are fractions. Raises :class:`ResultsError` where the results hold no sweep.
+    Its columns are ``run, model, task, metric, alpha, patching, supported, chosen, selected_on``, the interval of ``patching``
+    and the half-width of that of ``supported``. The metric is the first that a run measured on its patching task, or
+    ``metric``. The patching task is the one that the rows name as such, or ``patching``; the supported accuracy is the mean
+    over all other tasks, or over ``supported``. Accuracies are fractions.
+
+    Raises :class:`ResultsError` where the results hold no sweep.
     """
     import pandas as pd
 
     rows = results[results["alpha"].notna()]
     rows = rows[rows["split"].fillna("test") == split]
-    if metric:
-        if not (rows["metric"] == metric).any():
-            raise ResultsError(
-                f"no row measures {metric!r}",
-                f"metrics there are: {', '.join(sorted(map(str, rows['metric'].unique())))}",
-            )
-        rows = rows[rows["metric"] == metric]
-    records = []
+    if metric and not (rows["metric"] == metric).any():
+        known = ", ".join(sorted(map(str, rows["metric"].unique())))
+        raise ResultsError(f"no row measures {metric!r}", f"metrics there are: {known}")
+    records: list[dict[str, Any]] = []
+    unnamed = []
     for (run, alpha), group in rows.groupby(["run", "alpha"], sort=True):
         named = [name for name in group["patching"].dropna().unique() if name]
         target = patching or (named[0] if named else None)
-        if target is None:
-            raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
-        mine = group[group["task"] == target].drop_duplicates("task", keep="last")
-        others = group[group["task"] != target].drop_duplicates("task", keep="last")
-        if supported is not None:
-            others = others[others["task"].isin(supported)]
+        if target is None:  # a run of zeroshot or eval: no sweep
+            unnamed.append(run)
+            continue
+        mine = group[group["task"] == target]
+        if mine.empty and patching:
+            tasks = ", ".join(sorted(group["task"].unique()))
+            raise ResultsError(f"{patching!r} was not measured in run {run!r}", f"tasks there are: {tasks}")
+        shown = metric or (mine["metric"].iloc[0] if len(mine) else None)
+        mine = mine[mine["metric"] == shown].drop_duplicates("task", keep="last")
+        # Each supported task with the same metric, or with the first of its own.
+        others = group[group["task"] != target]
+        others = others[others["task"].isin(supported)] if supported is not None else others
+        others = others.sort_values("metric", key=lambda names: names != shown, kind="stable").drop_duplicates("task")
         if mine.empty:
-            if patching:
-                raise ResultsError(
-                    f"{patching!r} was not measured in run {run!r}",
-                    f"tasks there are: {', '.join(sorted(group['task'].unique()))}",
-                )
             continue
         half = (others["ci_high"] - others["ci_low"]) / 2
         picked = group[group["chosen"].fillna(value=False).astype(bool)]
         records.append({
-            "run": run, "model": mine["model"].iloc[0], "task": target, "alpha": alpha,
+            "run": run, "model": mine["model"].iloc[0], "task": target, "metric": shown, "alpha": alpha,
             "patching": mine["value"].iloc[0], "supported": others["value"].mean() if len(others) else float("nan"),
             "patching_low": mine["ci_low"].iloc[0], "patching_high": mine["ci_high"].iloc[0],
             "supported_half": float((half**2).sum() ** 0.5 / len(half)) if len(half) else float("nan"),
             "names": ", ".join(others["task"]), "chosen": not picked.empty,
             "selected_on": picked["selected_on"].iloc[0] if len(picked) else None,
         })  # fmt: skip
+    if unnamed and not records:
+        raise ResultsError(f"run {unnamed[0]!r} does not say which task was patched", "name it with --patching TASK")
     if not records:
         raise ResultsError(
             f"the results hold no sweep over alpha on the {split!r} split",
@@ -102,13 +108,14 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
             _mark(axes, point, color, over_alpha=over_alpha, explain=number == 0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     tasks = ", ".join(table["task"].unique())
-    axes.set_ylabel(f"accuracy on the patching task ({tasks})")
+    measure = " / ".join(METRIC_WORDS.get(name, name) for name in table["metric"].unique())
+    axes.set_ylabel(f"{measure} on the patching task ({tasks})")
     if over_alpha:
         axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
     else:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         names = " / ".join(dict.fromkeys(table["names"]))
-        axes.set_xlabel(f"mean accuracy on the supported tasks ({names if len(names) <= 60 else names[:57] + '...'})")
+        axes.set_xlabel(f"mean {measure} on the supported tasks ({names if len(names) <= 60 else names[:57] + '...'})")
     axes.margins(0.09)
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)

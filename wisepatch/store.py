@@ -1,7 +1,8 @@
 """The checkpoint store: safetensors and manifests; atomic, hashed, verified.
 
 A checkpoint is a folder ``checkpoints/<id>`` with ``manifest.json`` and, unless it is a recipe (an interpolation that
-is mixed when it is loaded), ``model.safetensors``. The manifest is written last, so what has one is whole.
+is mixed when it is loaded), ``model.safetensors``. A checkpoint is written into a partial folder, its manifest last, and
+published by one rename, so what has a manifest is whole.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError, UnknownNameError
+from wisepatch.files import PARTIAL, sha256, sync_folder, write_durably, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 KINDS = ("zeroshot", "finetuned", "interpolated", "patched")
-PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,22 @@ class Store:
         }  # fmt: skip
         with self.writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            partial = Path(mkdtemp(prefix=f"{PARTIAL}{os.getpid()}-", dir=self.checkpoints))
+            partial = self.checkpoints / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}"
+            partial.mkdir()
             try:
                 if weights is not None:
                     write_tensors(partial / WEIGHTS, weights)
                     content["files"] = {WEIGHTS: sha256(partial / WEIGHTS)}
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
                 folder = self.checkpoints / digest
-                if not _is_whole(folder, content["files"]):
-                    shutil.rmtree(folder, ignore_errors=True)
-                    partial.chmod(0o755)
-                    partial.rename(folder)
                 manifest = content | {"id": digest, "versions": versions(), "created": datetime.now(UTC).isoformat()}
-                write_durably(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
+                if _is_whole(folder, content["files"]):
+                    write_durably(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
+                else:
+                    write_durably(partial / MANIFEST, json.dumps(manifest, indent=2).encode())
+                    shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would be whole
+                    partial.rename(folder)
+                    sync_folder(self.checkpoints)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return self._read(folder)
@@ -302,50 +306,6 @@ def _under_way(path: Path) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Write a safetensors file and wait until the disk has it."""
-    from safetensors.torch import save_file
-
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path, {"format": "pt"}
-    )
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step: whoever reads sees the old bytes or the new ones, also after a crash."""
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_tensors(tensors: Tensors) -> str:
-    """One sha256 over names, types, shapes and bytes of some tensors."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

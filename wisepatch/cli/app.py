@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from wisepatch import __version__
 from wisepatch.cli import datasets, demo, evaluate, finetune, interpolate, patch, plot, plugins, store, zeroshot
-from wisepatch.cli.output import print_error
+from wisepatch.cli.output import close_bars, print_error
 from wisepatch.errors import WisepatchError
 
 INTERRUPTED = 130
@@ -25,15 +25,19 @@ class Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except WisepatchError as error:
+            close_bars()
             if os.environ.get("WISEPATCH_DEBUG") == "1":
                 raise
             print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
+            close_bars()
             sys.stderr.write(
                 "interrupted: what is in the store is whole, what was under way is not kept; run the same command again\n"
             )
             raise typer.Exit(INTERRUPTED) from error
+        finally:
+            close_bars()
 
 
 app = typer.Typer(

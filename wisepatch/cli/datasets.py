@@ -9,7 +9,9 @@ import typer
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 
-app = typer.Typer(help="Tasks known by name. `wisepatch datasets check NAME` opens one.")
+app = typer.Typer(
+    help="List the tasks known by name; `check` opens one.\n\nExample: `wisepatch datasets`, `wisepatch datasets check Digits`"
+)
 
 
 @app.callback(invoke_without_command=True)

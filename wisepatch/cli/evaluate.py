@@ -8,6 +8,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, show_rows
+from wisepatch.config import check_precision
 
 CheckpointsArgument = Annotated[
     list[str],
@@ -40,27 +41,19 @@ def command(
     Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
     """
     from wisepatch.datasets.prompts import templates
-    from wisepatch.errors import UsageError
     from wisepatch.metrics import find_metric
-    from wisepatch.plugins import find_tasks
     from wisepatch.store import Store
 
     output = Output(as_json=as_json or wide, quiet=quiet)
     metrics = [find_metric(name) for name in o.split_list(metric)]
     names, prompts = o.read_classnames(classnames), templates(template) or None
-    tasks = find_tasks(o.split_list(task), names, prompts)
-    folder, precision, place = o.data_folder(data), o.check_precision(mixed_precision), Store(store)
+    folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
     found = [place.find(reference) for reference in o.split_list(checkpoints)]
     from wisepatch.evaluation import evaluate
-    from wisepatch.patching import line_tasks, new_run
+    from wisepatch.patching import new_run, tasks_of
     from wisepatch.results import wide as widen
 
-    if not tasks:
-        trained = next((checkpoint for checkpoint in found if "task" in checkpoint.config), None)
-        if trained is None:
-            raise UsageError(f"{found[0].name} was not trained on a task", "name tasks with --task")
-        patching, others = line_tasks(trained, None)
-        tasks = [patching, *others]
+    tasks = tasks_of(found, o.split_list(task), names, prompts)
     rows = evaluate(
         found, tasks, place, folder, split=split, metrics=metrics, batch_size=batch_size, workers=workers,
         mixed_precision=precision, run=new_run("eval"), progress=output.progress(),

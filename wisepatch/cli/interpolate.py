@@ -8,7 +8,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, check_precision, parse_alphas
 from wisepatch.selection import parse_rule
 
 EvalOption = Annotated[
@@ -51,7 +51,7 @@ def command(
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
     metrics = [find_metric(name) for name in o.split_list(metric)]
     tasks = None if evaluate is None else [task.spec for task in find_tasks(o.split_list(evaluate))]
-    folder, precision, place = o.data_folder(data), o.check_precision(mixed_precision), Store(store)
+    folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
     place.find(checkpoint)
     from wisepatch.patching import sweep
     from wisepatch.results import wide as widen

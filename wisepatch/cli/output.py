@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -78,6 +78,8 @@ class Output:
 class Bar:
     """Draws the library's progress with rich; silent when quiet. Without a terminal, one line a stage."""
 
+    live: ClassVar[list[Bar]] = []
+
     def __init__(self, output: Output) -> None:
         """Draw to the stderr of ``output``."""
         self.output = output
@@ -107,6 +109,7 @@ class Bar:
         )  # fmt: skip
         self.task = self.bars.add_task(what, total=total, detail="")
         self.bars.start()
+        Bar.live.append(self)
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
         """Go on."""
@@ -118,6 +121,7 @@ class Bar:
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
+            Bar.live.remove(self)
 
     def note(self, text: str) -> None:
         """Say something that stays."""
@@ -125,6 +129,12 @@ class Bar:
             self.bars.console.print(text, markup=False)
         else:
             self.output.say(text)
+
+
+def close_bars() -> None:
+    """Give the terminal back: end every bar that an error left open."""
+    for bar in list(Bar.live):
+        bar.finish()
 
 
 def print_error(error: WisepatchError) -> None:
@@ -165,8 +175,9 @@ def show_sweep(output: Output, sweep: Sweep) -> None:
     tasks = (sweep.patching, *sweep.supported)
     for split, points in sweep.points.items():
         rows = [row for row in sweep.rows if row["split"] == split]
-        metric = rows[0]["metric"] if rows else ""
-        values = {(row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == metric}
+        first = {row["task"]: row["metric"] for row in reversed(rows)}
+        metric = " / ".join(dict.fromkeys(first[task] for task in tasks))
+        values = {(row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == first[row["task"]]}
         strong = next((i for i, p in enumerate(points) if sweep.choice and p.alpha == sweep.choice.alpha), None)
         extra = ("supported", "mean") if len(sweep.supported) else ()
         body = []

@@ -115,12 +115,14 @@ def summary(sweep: Sweep, picture: Path | None) -> str:
     assert sweep.chosen is not None
     after = sweep.at("test", sweep.choice.alpha)
     before = min(sweep.points["test"], key=lambda point: point.alpha)
+    start = "zero-shot" if before.alpha == 0 else f"alpha {before.alpha:g}"
     kept = ""
     if after.supported is not None:
         kept = f", supported tasks from {percent(before.supported)} to {percent(after.supported)} %"
     drawn = f"the picture is {picture}" if picture else "draw it with: wisepatch plot --output plot.png"
+    on = "validation" if sweep.selected_on == "val" else "TEST"
     return (
-        f"{sweep.patching} from {percent(before.patching)} to {percent(after.patching)} %{kept}, at alpha {sweep.choice.alpha:g} "
-        f"chosen on {'validation' if sweep.selected_on == 'val' else 'TEST'} data; the patched model is {sweep.chosen.name} "
-        f"({sweep.chosen.id}); {drawn}"
+        f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{kept}, "
+        f"at alpha {sweep.choice.alpha:g} chosen on {on} data; "
+        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id}); {drawn}"
     )

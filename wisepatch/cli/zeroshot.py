@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, show_rows
-from wisepatch.config import ModelConfig
+from wisepatch.config import ModelConfig, check_precision
 
 
 def command(
@@ -34,7 +34,7 @@ def command(
     output = Output(as_json=as_json, quiet=quiet)
     metrics = [find_metric(name) for name in o.split_list(metric)]
     tasks = find_tasks(o.split_list(task), o.read_classnames(classnames), templates(template) or None)
-    folder, precision = o.data_folder(data), o.check_precision(mixed_precision)
+    folder, precision = o.data_folder(data), check_precision(mixed_precision)
     from wisepatch.patching import zeroshot
 
     checkpoint, rows = zeroshot(

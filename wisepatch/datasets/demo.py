@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wisepatch.datasets.base import Samples, Transform
 
-SIZES = {"train": 2000, "val": 500, "test": 1000}
+SIZES = {"train": 2000, "val": 300, "test": 500}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS_TEST = 500  # of scikit-learn's 1,797 images
 

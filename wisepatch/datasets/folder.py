@@ -2,13 +2,14 @@
 
 A folder holds ``train/``, ``val/`` and ``test/`` with one folder a class in each, or the class folders alone. A CSV has the
 columns ``path,label`` and perhaps ``split``; paths are relative to the CSV. Where no test split is given, a fifth of the
-images of every class is held out, by seed 0.
+images of every class is held out, by a hash of its path.
 """
 
 from __future__ import annotations
 
 import csv
-import random
+import hashlib
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,7 +144,7 @@ def _dataset(path: Path, files: Files) -> Dataset:
     if not any(files.values()):
         raise DataError(f"{path} lists no images", "add some")
     if "test" not in files and "train" in files:
-        files["train"], files["test"] = _hold_out(files["train"])
+        files["train"], files["test"] = _hold_out(path if path.is_dir() else path.parent, files["train"])
     first = next(split for split in SPLITS if split in files)
     labels = _ordered({label for _, label in files[first]})
     for split, listed in files.items():
@@ -174,12 +175,13 @@ def _open(
     return FileSamples(files[split], transform)
 
 
-def _hold_out(listed: list[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+def _hold_out(root: Path, listed: list[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
     """Split off a fifth of every class, at least one image where there are two; the rest stays for training."""
     train, test = [], []
     for label in _ordered({label for _, label in listed}):
         mine = [item for item in listed if item[1] == label]
-        random.Random(0).shuffle(mine)
+        # In the order of a hash of the path below the folder: an image that is added moves few others.
+        mine.sort(key=lambda item: hashlib.sha256(os.path.relpath(item[0], root).encode()).digest())
         most = max(round(len(mine) * TEST_FRACTION), 1) if len(mine) > 1 else 0
         test += mine[:most]
         train += mine[most:]

@@ -50,7 +50,8 @@ def loader(
         _Guarded(samples),  # type: ignore[arg-type]
         batch_size=batch_size,
         shuffle=shuffle is not None,
-        generator=shuffle,
+        # Of its own, so that looking at data in the middle of a run leaves the run's random numbers alone.
+        generator=shuffle if shuffle is not None else torch.Generator(),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),

@@ -1,0 +1,67 @@
+"""Files that are whole or not there: durable writes, and hashes of files and tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+
+PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """Write a safetensors file and wait until the disk has it."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path, {"format": "pt"}
+    )
+    path.chmod(0o644)  # safetensors writes files that only their owner can read
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` in one step: whoever reads sees the old bytes or the new ones, also after a crash."""
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in ``folder``."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tensors(tensors: Tensors) -> str:
+    """One sha256 over names, types, shapes and bytes of some tensors."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
