@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -118,12 +119,44 @@ def fails(result, code, message, hint=""):
             "",
         ),
         (("eval", "zeroshot", "--task", "Shapes", "--mixed-precision", "int8"), "unknown precision 'int8'", "bf16"),
+        (("finetune", "--task", "Shapes", "--seed", "-1"), "seed must lie in [0, 2**32), not -1", ""),
+        (
+            ("finetune", "--task", "Shapes", "--wd", "nan", "--lr", "inf"),
+            "lr must be above 0, not inf; wd must not be",
+            "",
+        ),
+        (
+            ("finetune", "--task", "Shapes", "--model", "demo", "--pretrained", "x.pt"),
+            "demo brings its own weights",
+            "leave",
+        ),
+        (
+            ("finetune", "--task", "Shapes", "--model", "demo", "--from", "patched"),
+            "--from patched already says which",
+            "leave",
+        ),
+        (
+            ("zeroshot", "--task", "Shapes,Colors", "--classnames", "names.txt"),
+            "class names are given for several tasks",
+            "one",
+        ),
+        (
+            ("interpolate", "--select", "best-mean", "--select-on", "tset"),
+            "selected on val or test, not 'tset'",
+            "val or test",
+        ),
+        (
+            ("plot", "--output", "/proc/nowhere/plot.png"),
+            "the picture /proc/nowhere/plot.png cannot be written",
+            "--output",
+        ),
         (("plot", "--output", "plot.gif"), "cannot draw '.gif'", ".png, .svg, .pdf"),
         (("plot", "--output", "plot"), "cannot draw 'a file without suffix'", ".png"),
         (("demo", "--output", "demo.txt"), "cannot draw '.txt'", ".png"),
     ],
 )
-def test_usage_errors_name_thing_reason_and_next_step(cli, words, message, hint):
+def test_usage_errors_name_thing_reason_and_next_step(cli, run_store, words, message, hint):
+    Path("names.txt").write_text("a\n")
     fails(cli(*words), 2, message, hint)
 
 
@@ -316,11 +349,37 @@ def test_store_commands(cli, run_store):
     assert "removed 1 folders" in cli("store", "gc").stdout
 
 
+def test_damaged_manifest_is_reported_and_the_rest_goes_on(cli, run_store):
+    (run_store.checkpoints / run_store.find("finetuned").id / "manifest.json").write_text("{")
+    assert cli("store", "list").exit_code == 0
+    assert cli("eval", "zeroshot", "--task", "Colors").exit_code == 0
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "manifest.json is not a manifest of this version" in verified.stderr
+    (run_store.checkpoints / "stray").write_text("")
+    assert cli("store", "gc").exit_code == 0
+
+
+def test_store_that_is_not_there_is_not_called_whole(cli):
+    fails(cli("store", "verify", "--store", "nowhere"), 1, "there is no store at nowhere", "--store")
+
+
+def test_names_with_commas_can_be_given(cli, run_store):
+    run_store.save(None, kind="patched", name="a, b", model={"model": "demo", "pretrained": ""})
+    assert "removed a, b" in cli("store", "rm", "a, b").stdout
+
+
+def test_json_holds_no_nan(cli, run_store):
+    cli("interpolate", "--alpha", "0,1", "--eval", "")
+    for line in cli("plot", "--json").stdout.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+
 def test_datasets_lists_and_checks(cli, shapes):
     names = {json.loads(line)["name"] for line in cli("datasets", "--json").stdout.splitlines()}
     assert {"Shapes", "Digits", "MNIST", "CIFAR100", "STL10", "SVHN", "FashionMNIST"} <= names
     checked = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
-    assert [(c["split"], c["images"]) for c in checked] == [("train", 14), ("val", 1), ("test", 3)]
+    assert [(c["split"], c["images"]) for c in checked] == [("train", 12), ("val", 3), ("test", 3)]
     assert checked[0]["first"].startswith("64 x 64, ")
 
 

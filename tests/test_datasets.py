@@ -225,14 +225,45 @@ def test_class_folders_alone_are_split_by_seed_and_class(tmp_path):
     dataset = task(str(root))
     assert dataset.classes == tuple(sorted(SHAPES[:3]))
     splits = {s: dataset.split(s, tmp_path) for s in dataset.offered}
-    assert {s: len(x) for s, x in splits.items()} == {"train": 22, "val": 2, "test": 6}
-    assert np.bincount([label for _, label in splits["test"].samples.files]).tolist() == [2, 2, 2]
-    paths = [str(p) for p, _ in splits["train"].samples.samples.files] + [
-        str(p) for p, _ in splits["test"].samples.files
-    ]
-    assert len(set(paths)) == 30
+    assert {s: len(x) for s, x in splits.items()} == {"train": 21, "val": 3, "test": 6}
+    for name, each in (("test", 2), ("val", 1)):
+        assert np.bincount([label for _, label in splits[name].samples.files]).tolist() == [each] * 3
+    assert len({path for split in splits.values() for path, _ in split.samples.files}) == 30
     again = task(str(root)).split("test", tmp_path)
     assert again.samples.files == splits["test"].samples.files
+
+
+def test_image_that_is_added_moves_few_others(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=10)
+    before = {p for p, _ in task(str(root)).split("test", tmp_path).samples.files}
+    (root / "circle" / "99.png").write_bytes((root / "circle" / "0.png").read_bytes())
+    after = {p for p, _ in task(str(root)).split("test", tmp_path).samples.files}
+    assert len(before - after) <= 1
+    assert {p for p in before if p.parent.name != "circle"} <= after
+
+
+def test_split_folders_may_be_written_in_any_case_and_near_misses_are_named(tmp_path):
+    draw_folder(tmp_path / "a" / "Train")
+    draw_folder(tmp_path / "a" / "TEST")
+    assert task(str(tmp_path / "a")).offered == ("train", "val", "test")
+    draw_folder(tmp_path / "a" / "valid")
+    with pytest.raises(DataError, match="a/valid is neither a split nor a class") as caught:
+        task(str(tmp_path / "a"))
+    assert caught.value.hint == "rename it to val"
+
+
+def test_sixteen_bit_images_are_scaled_and_unknown_ranges_refused(tmp_path):
+    pixels = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "float.tif")
+    for mode in ("L", "P", "RGBA", "CMYK", "1", "LA"):
+        name = "x.jpg" if mode == "CMYK" else "x.png"
+        Image.new(mode, (8, 8)).save(tmp_path / name)
+        assert folder.FileSamples(((tmp_path / name, 0),))[0][0].mode == "RGB"
+    image, _ = folder.FileSamples(((tmp_path / "deep.png", 0),))[0]
+    assert np.abs(np.asarray(image)[..., 0] - pixels / 257).max() <= 1
+    with pytest.raises(DataError, match=r"float\.tif cannot be read: its pixels are of mode 'F'"):
+        folder.FileSamples(((tmp_path / "float.tif", 0),))[0]
 
 
 def test_folders_of_splits_are_taken_as_they_are(tmp_path):
@@ -277,7 +308,7 @@ def test_csv_with_and_without_splits(shapes, tmp_path):
     rows = [f"shapes/{label}/{i}.png,{label}" for label in labels for i in range(6)]
     plain = task(write_csv(tmp_path / "plain.csv", ["path,label", *rows]))
     assert plain.name == "plain"
-    assert {s: len(plain.split(s, tmp_path)) for s in plain.offered} == {"train": 14, "val": 1, "test": 3}
+    assert {s: len(plain.split(s, tmp_path)) for s in plain.offered} == {"train": 12, "val": 3, "test": 3}
     marked = [f"{row},{'test' if '/5.' in row else 'train'}" for row in rows]
     split = task(write_csv(tmp_path / "split.csv", ["path,label,split", *marked])).split("test", tmp_path)
     assert len(split) == 3
@@ -286,14 +317,25 @@ def test_csv_with_and_without_splits(shapes, tmp_path):
 
 def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
     files = sorted(shapes.rglob("*.png"))[:12]
-    rows = [f"{p.relative_to(tmp_path)},{i},{split}" for i, p in enumerate(files) for split in ("train", "test")]
-    assert task(write_csv(tmp_path / "n.csv", ["path,label,split", *rows])).classes == tuple(map(str, range(12)))
+    for below in ("a", "b", "c"):
+        for i, path in enumerate(files):
+            (tmp_path / below).mkdir(exist_ok=True)
+            (tmp_path / below / f"{i}.png").write_bytes(path.read_bytes())
+    rows = [
+        f"{below}/{i}.png, {i}, {split}"
+        for split, below in (("train", "a"), ("val", "b"), ("Test", "c"))
+        for i in range(12)
+    ]
+    assert task(write_csv(tmp_path / "n.csv", ["Path,Label,Split", *rows])).classes == tuple(map(str, range(12)))
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["file,label", "a.png,star"], "has no column path"),
+        (["file,label", "a.png,star"], "has no column path; its first line has: file, label"),
+        (["path;label", "a.png;star"], "has no column label and no column path; its first line has: path;label"),
+        (["path,label", "shapes/circle/0.png,a", "shapes/circle/0.png,b"], "names .*circle/0.png twice"),
+        (["path,label", *(f"shapes/circle/{i}.png,c{i}" for i in range(6))], "too few images to hold out a test split"),
         (["path,label,split", "shapes/circle/0.png,circle,dev"], "line 2: split 'dev'"),
         (["path,label", "shapes/circle/0.png,"], "line 2: an empty path or label"),
         (["path,label", "shapes/circle/99.png,circle"], "names 1 files that do not exist, the first"),

@@ -66,7 +66,7 @@ def test_every_image_is_decoded_once_whatever_the_number_of_alphas(run_store, fi
     )
     decoded.clear()
     found = next(predict(found.checkpoints, [found.task], run_store, tmp_path, split="train"))
-    assert len(decoded) == found.predicted.shape[1] == 14
+    assert len(decoded) == found.predicted.shape[1] == 12
     assert found.predicted.shape[0] == len(ALPHAS)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wisepatch import FinetuneConfig, ModelConfig, Store, finetune, load_weights, sweep
-from wisepatch.errors import DataError, TrainingError
+from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
 from wisepatch.finetuning import learning_rate, warmup_steps
 from wisepatch.patching import finetune_watched
 
@@ -52,7 +52,7 @@ def test_frozen_encoder_trains_the_head_alone_on_features_computed_once(shapes, 
     original = wisepatch.finetuning.features
     monkeypatch.setattr(wisepatch.finetuning, "features", lambda v, x: calls.append(len(x)) or original(v, x))
     done = run(shapes, tmp_path / "store", freeze_encoder=True, steps=None, epochs=5)
-    assert sum(calls) == 14  # the training images once, for five epochs
+    assert sum(calls) == 12  # the training images once, for five epochs
     assert differing(Store(tmp_path / "store"), done) == {"classifier.weight", "classifier.bias"}
     assert done.finetuned.method == "linear"
 
@@ -64,19 +64,19 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(shapes, tmp_pa
 
 
 def test_accumulated_batches_are_one_larger_batch(shapes, tmp_path):
-    """Fourteen images as one batch, or as two of seven: the same gradient up to rounding."""
+    """Twelve images as one batch, or as two of six: the same gradient up to rounding."""
     ends = []
-    for name, settings in (("one", {"batch_size": 14}), ("two", {"batch_size": 7, "grad_accumulation": 2})):
+    for name, settings in (("one", {"batch_size": 12}), ("two", {"batch_size": 6, "grad_accumulation": 2})):
         store = Store(tmp_path / name)
         done = run(shapes, tmp_path / name, freeze_encoder=True, steps=2, **settings)
         ends.append(load_weights(store, done.finetuned)["classifier.weight"])
-        assert len(done.losses) == 1
+        assert len(done.losses) == 2
     assert torch.allclose(ends[0], ends[1], atol=1e-4)
 
 
 def test_loss_falls_when_there_is_something_to_learn(shapes, tmp_path):
     losses = run(shapes, tmp_path / "store", steps=40, lr=3e-3).losses
-    assert len(losses) == 4
+    assert len(losses) == 5  # of the first step, and of every tenth
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -116,6 +116,20 @@ def test_warmup_is_the_papers_at_most_a_tenth_unless_given():
     assert [warmup_steps(paint, steps) for steps in (2000, 5000, 100, 5)] == [200, 200, 10, 0]
     assert warmup_steps(FinetuneConfig.with_defaults("Digits", head="trained"), 10_000) == 500
     assert warmup_steps(FinetuneConfig.with_defaults("Digits", warmup=7), 10) == 7
+
+
+def test_split_other_than_train_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="Digits@test names the test split, and training uses train") as caught:
+        finetune(FinetuneConfig.with_defaults("Digits@test", steps=1), DEMO, Store(tmp_path), tmp_path)
+    assert caught.value.hint == "write Digits: a tenth of train is held out anyway"
+
+
+def test_start_in_another_store_is_refused(finished, shapes, tmp_path):
+    path = finished[0] / "store" / "checkpoints" / finished[1].finetuned.id
+    config = FinetuneConfig.with_defaults(str(shapes), steps=1, start=str(path))
+    with pytest.raises(StoreError, match="lies in another store") as caught:
+        finetune(config, DEMO, Store(tmp_path / "store"), tmp_path)
+    assert str(finished[0] / "store") in caught.value.hint
 
 
 def test_task_without_training_images_says_so(tmp_path, shapes):

@@ -144,3 +144,21 @@ def test_runs_that_swept_nothing_are_left_out_of_all(cli, run_store):
     result = cli("plot", "--run", "all")
     assert result.exit_code == 0, result.output
     assert "drew 2 points of 1 runs" in result.stdout
+
+
+def test_runs_without_supported_tasks_are_named_and_not_drawn_beside_others(cli, run_store):
+    cli("interpolate", "--alpha", "0,1", "--eval", "Colors")
+    cli("interpolate", "--alpha", "0,1", "--eval", "")
+    result = cli("plot", "--run", "all")
+    assert "drew 2 points of 1 runs" in result.stdout
+    assert "warning: runs without supported tasks are not drawn beside others: interpolate-" in result.stderr
+
+
+def test_supported_task_that_was_not_measured_is_an_error():
+    with pytest.raises(ResultsError, match="'bogus' was not measured in run"):
+        sweep_table(paint(), supported=["bogus"])
+
+
+def test_many_supported_tasks_fit_on_the_axis():
+    figure = draw_sweep(sweep_table(read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]))
+    assert figure.axes[0].get_xlabel() == "mean accuracy on the supported tasks (5 tasks)"

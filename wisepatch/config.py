@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_ALPHAS = 10_001
 DEFAULT_ALPHAS = "0:1:0.1"
+DEMO = "demo"
+SCHEMAS = ("hf-hub:", "local-dir:")
 PRECISIONS = ("no", "bf16", "fp16")
 
 
@@ -47,6 +50,17 @@ class ModelConfig(Config):
 
     model: str = "ViT-B-32"
     pretrained: str = "openai"
+
+    def __post_init__(self) -> None:
+        """Drop the tag of a model that brings its own weights."""
+        super().__post_init__()
+        if self.brings_weights:
+            object.__setattr__(self, "pretrained", "")
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the name says where the weights are: ``demo``, ``hf-hub:``, ``local-dir:``."""
+        return self.model.lower() == DEMO or self.model.startswith(SCHEMAS)
 
     def __str__(self) -> str:
         """Return the name for people."""
@@ -95,11 +109,13 @@ class FinetuneConfig(Config):
             yield "give either steps or epochs"
         for name in ("steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 yield f"{name.replace('_', '-')} must be above 0, not {value}"
         for name in ("warmup", "wd", "workers"):
-            if (getattr(self, name) or 0) < 0:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 yield f"{name} must not be negative"
+        if not 0 <= self.seed < 2**32:
+            yield f"seed must lie in [0, 2**32), not {self.seed}"
         if not 0 <= self.label_smoothing < 1:
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         if self.head not in ("frozen", "trained"):

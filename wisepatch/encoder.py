@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.config import DEMO, SCHEMAS
 from wisepatch.errors import ModelError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from wisepatch.config import ModelConfig
 
 EMBEDDED = Path(__file__).with_name("embedded")
-DEMO = "demo"
-SCHEMAS = ("hf-hub:", "local-dir:")
 
 
 @dataclass(frozen=True)
@@ -148,11 +147,7 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
 
 
 def _not_loaded(config: ModelConfig, error: BaseException, details: dict[str, Any]) -> ModelError:
-    what = (
-        config.model
-        if config.model.startswith(SCHEMAS) or config.model == DEMO
-        else f"{config.pretrained} weights of {config.model}"
-    )
+    what = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
     # Nothing in a file says which activation its weights were trained with; the name of the model has to.
     name = f"--model {config.model.replace('/', '-')}-quickgelu " if details.get("quick_gelu") else ""
     return ModelError(
@@ -163,7 +158,7 @@ def _not_loaded(config: ModelConfig, error: BaseException, details: dict[str, An
 
 def _first_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 240 else text[:237] + "..."
+    return text if len(text) <= 400 else text[:397] + "..."
 
 
 @contextmanager

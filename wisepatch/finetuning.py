@@ -20,7 +20,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from wisepatch.config import FinetuneConfig, ModelConfig
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.encoder import load_encoder
-from wisepatch.errors import TrainingError
+from wisepatch.errors import TrainingError, UsageError
 from wisepatch.head import Classifier, features, zeroshot_head
 from wisepatch.interpolation import load_weights
 from wisepatch.plugins import find_task
@@ -65,6 +65,11 @@ def finetune(
     """
     progress = progress or Silent()
     task = find_task(config.task, config.classnames, config.templates)
+    if task.split not in (None, "train"):
+        raise UsageError(
+            f"{task.spec} names the {task.split} split, and training uses train",
+            f"write {task.name}: a tenth of train is held out anyway",
+        )
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
     AcceleratorState._reset_state()  # a second run in this process may ask for another precision
@@ -77,6 +82,8 @@ def finetune(
 
     # Where the line begins: the published model, or a checkpoint of the store.
     start = store.find(config.start) if config.start else None
+    if start:
+        store.check_own(start)
     weights = load_weights(store, start) if start else None
     named = ModelConfig.from_json(start.model) if start else model
     progress.start(f"loading {named}", 1)
@@ -139,7 +146,7 @@ def finetune(
             if not accelerator.sync_gradients:
                 continue
             step += 1
-            if step % REPORT_EVERY == 0 or step == steps:
+            if step == 1 or step % REPORT_EVERY == 0 or step == steps:
                 mean = running.item() / (step - reported)
                 running.zero_()
                 losses.append(mean)

@@ -11,7 +11,7 @@ from wisepatch.config import DEFAULT_ALPHAS, FinetuneConfig, ModelConfig, parse_
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation import BATCH_SIZE, evaluate, watcher
 from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
-from wisepatch.interpolation import load_weights
+from wisepatch.interpolation import interpolate, load_weights
 from wisepatch.plugins import find_task, find_tasks
 from wisepatch.progress import Silent
 from wisepatch.results import append
@@ -116,10 +116,7 @@ def sweep(
         raise StoreError(
             f"{end.name} ({end.id}) is not a fine-tuned checkpoint", "name one; `wisepatch store list` lists them"
         )
-    if end.home.parent.resolve() != store.checkpoints.resolve():
-        raise StoreError(
-            f"{end.name} ({end.id}) lies in another store", f"name that with --store {end.home.parent.parent}"
-        )
+    store.check_own(end)
     (start,) = store.parents(end)
     patching, others = line_tasks(end, tasks)
     check_selection(alphas, others, rule, select_on)
@@ -174,7 +171,7 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, floa
 def check_selection(alphas: Sequence[float], others: Sequence[Task], rule: Rule | None, select_on: str) -> None:
     """Raise :class:`UsageError` for a choice of alpha that cannot be made, before anything is trained or measured."""
     if select_on not in (VAL, TEST):
-        raise UsageError(f"alpha is selected on val or test, not {select_on!r}")
+        raise UsageError(f"alpha is selected on val or test, not {select_on!r}", "--select-on takes val or test")
     named = next((task for task in others if task.split), None)
     if rule and named:
         raise UsageError(
@@ -245,15 +242,10 @@ def _mix(store: Store, start: Checkpoint, end: Checkpoint, alpha: float, task: s
     """The checkpoint at ``alpha``: an end itself, or a recipe (its weights with ``materialize``)."""
     if alpha in (0, 1):
         return end if alpha else start
-    recipe = store.save(
-        None, kind="interpolated", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/alpha={alpha:g}",
-        model=end.model, parents=[start.id, end.id], alpha=alpha, method=end.method, config=end.config, head=end.head,
-    )  # fmt: skip
-    if not materialize:
-        return recipe
+    weights = interpolate(load_weights(store, start), load_weights(store, end), alpha) if materialize else None
     return store.save(
-        load_weights(store, recipe), kind=recipe.kind, name=recipe.name, model=recipe.model, parents=recipe.parents,
-        alpha=alpha, method=recipe.method, config=recipe.config, head=recipe.head,
+        weights, kind="interpolated", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/alpha={alpha:g}",
+        model=end.model, parents=[start.id, end.id], alpha=alpha, method=end.method, config=end.config, head=end.head,
     )  # fmt: skip
 
 

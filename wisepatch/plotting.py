@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 COLORS = ("#1f5fa8", "#c4541a", "#2f8f4e", "#7b4aa0", "#b0912c", "#4a4a4a")
 METRIC_WORDS = {"top1": "accuracy", "macro_f1": "macro F1", "mean_per_class": "mean per-class accuracy"}
+STYLES = ("-", "--", ":")
+MOST_LETTERS = 44  # of the supported tasks' names on the axis
 LABEL_GAP = 9.0  # pixels on the axes between the labels of two alphas
 
 
@@ -52,6 +54,10 @@ def sweep_table(
         if target is None:  # a run of zeroshot or eval: no sweep
             unnamed.append(run)
             continue
+        strange = sorted(set(supported or ()) - set(group["task"]))
+        if strange:
+            tasks = ", ".join(sorted(group["task"].unique()))
+            raise ResultsError(f"{strange[0]!r} was not measured in run {run!r}", f"tasks there are: {tasks}")
         mine = group[group["task"] == target]
         if mine.empty and patching:
             tasks = ", ".join(sorted(group["task"].unique()))
@@ -81,7 +87,13 @@ def sweep_table(
             f"the results hold no sweep over alpha on the {split!r} split",
             "run `wisepatch interpolate` or `wisepatch patch`",
         )
-    return pd.DataFrame(records)
+    table = pd.DataFrame(records)
+    bare = table["supported"].isna()
+    if bare.any() and not bare.all():  # their x axis would be another one
+        left_out = list(table[bare]["run"].unique())
+        table = table[~bare].reset_index(drop=True)
+        table.attrs["left_out"] = left_out
+    return table
 
 
 def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
@@ -98,14 +110,21 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     over_alpha = bool(table["supported"].isna().all())
+    marks: dict[str, tuple[str, float, str]] = {}
+    alone = table["run"].nunique() == 1
     for number, (run, curve) in enumerate(table.groupby("run", sort=False)):
         color = COLORS[number % len(COLORS)]
-        name = str(curve["model"].iloc[0] or run) if table["run"].nunique() == 1 else str(run)
+        name = str(curve["model"].iloc[0] or run) if alone else str(run)
         x = curve["alpha"] if over_alpha else curve["supported"]
-        axes.plot(x, curve["patching"], "-", color=color, linewidth=1.8, zorder=2, label=name)
+        style = STYLES[number // len(COLORS) % len(STYLES)]
+        axes.plot(x, curve["patching"], style, color=color, linewidth=1.8, zorder=2, label=name)
         axes.plot(x, curve["patching"], ".", color=color, markersize=7, zorder=3)
         for _, point in curve.iterrows():
-            _mark(axes, point, color, over_alpha=over_alpha, explain=number == 0)
+            marks |= _mark(axes, point, color, over_alpha=over_alpha, alone=alone)
+    for label, (marker, size, face) in marks.items():  # explained once, in a colour that belongs to no run
+        edge = COLORS[0] if alone else "#555555"
+        axes.plot([], [], marker, markersize=size, markerfacecolor=face if face == "white" else edge, markeredgecolor=edge,
+                  markeredgewidth=1.6, linestyle="none", label=label)  # fmt: skip
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     tasks = ", ".join(table["task"].unique())
     measure = " / ".join(METRIC_WORDS.get(name, name) for name in table["metric"].unique())
@@ -114,8 +133,9 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
         axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
     else:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-        names = " / ".join(dict.fromkeys(table["names"]))
-        axes.set_xlabel(f"mean {measure} on the supported tasks ({names if len(names) <= 60 else names[:57] + '...'})")
+        names = " / ".join(name for name in dict.fromkeys(table["names"]) if name)
+        count = " / ".join(f"{len(name.split(', '))} tasks" for name in dict.fromkeys(table["names"]) if name)
+        axes.set_xlabel(f"mean {measure} on the supported tasks ({names if len(names) <= MOST_LETTERS else count})")
     axes.margins(0.09)
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -127,26 +147,26 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     return figure
 
 
-def _mark(axes: Axes, point: Any, color: str, *, over_alpha: bool, explain: bool) -> None:
-    """Mark an end of the line or the chosen point, with its interval."""
-    marks: list[tuple[str, float, str, str]] = []
+def _mark(axes: Axes, point: Any, color: str, *, over_alpha: bool, alone: bool) -> dict[str, tuple[str, float, str]]:
+    """Mark an end of the line or the chosen point, with its interval; return what the legend has to explain."""
+    marks: dict[str, tuple[str, float, str]] = {}
     if point["alpha"] == 0:
-        marks.append(("o", 9, "white", "zero-shot (alpha 0)"))
+        marks["zero-shot (alpha 0)"] = ("o", 9, "white")
     if point["alpha"] == 1:
-        marks.append(("s", 8.5, "white", "fine-tuned (alpha 1)"))
+        marks["fine-tuned (alpha 1)"] = ("s", 8.5, "white")
     if point["chosen"]:
         on = f" on {'validation' if point['selected_on'] == 'val' else 'TEST'} data" if point["selected_on"] else ""
-        marks.append(("*", 17, color, f"chosen{on} (alpha {point['alpha']:g})"))
+        marks[f"chosen{on} (alpha {point['alpha']:g})" if alone else f"chosen{on}"] = ("*", 17, color)
     x, y = point["alpha"] if over_alpha else point["supported"], point["patching"]
-    for marker, size, face, label in marks:
+    for marker, size, face in marks.values():
         if point["patching_low"] == point["patching_low"]:  # not NaN
-            across = (
-                None if over_alpha or point["supported_half"] != point["supported_half"] else point["supported_half"]
-            )
+            half = point["supported_half"]
+            across = None if over_alpha or half != half else [[min(half, x)], [min(half, 1 - x)]]
             down = [[max(y - point["patching_low"], 0)], [max(point["patching_high"] - y, 0)]]
             axes.errorbar(x, y, yerr=down, xerr=across, color=color, alpha=0.45, linewidth=1, capsize=2.5, zorder=1)
-        axes.plot([x], [y], marker, markersize=size, markerfacecolor=face, markeredgecolor=color, markeredgewidth=1.6, zorder=5,
-                  linestyle="none", label=label if explain else None)  # fmt: skip
+        axes.plot([x], [y], marker, markersize=size, markerfacecolor=face, markeredgecolor=color, markeredgewidth=1.6,
+                  zorder=5, linestyle="none")  # fmt: skip
+    return marks
 
 
 def _label_alphas(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
@@ -168,7 +188,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write PNG, SVG or PDF by suffix. Raises :class:`UsageError` for any other, and for a folder that cannot be written."""
     check_picture_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except OSError as error:
         raise UsageError(
@@ -177,8 +196,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def check_picture_path(path: Path) -> None:
-    """Raise :class:`UsageError` unless the suffix is one that can be drawn."""
+    """Make the picture's folder; raise :class:`UsageError` if it cannot be made or the suffix cannot be drawn."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})", f"pictures end in {', '.join(SUFFIXES)}"
         )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the picture {path} cannot be written: {error.strerror or error}", "name another with --output"
+        ) from error

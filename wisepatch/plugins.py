@@ -181,6 +181,9 @@ def find_tasks(
 ) -> list[Task]:
     """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
     found: dict[tuple[str, str | None], Task] = {}
+    specs = list(specs)
+    if classnames and len(specs) > 1:
+        raise UsageError("class names are given for several tasks", "name one --task with --classnames")
     for spec in specs:
         task = find_task(spec, classnames, templates)
         other = found.setdefault((task.name, task.split), task)

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +68,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         """Name the folder; nothing is read or made yet."""
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.checkpoints = self.root / "checkpoints"
         self.heads = self.root / "heads"
         self.predictions = self.root / "predictions"
@@ -131,11 +131,33 @@ class Store:
         return self._read(folder)
 
     def everything(self) -> list[Checkpoint]:
-        """All whole checkpoints, oldest first."""
-        found = [
-            self._read(path.parent) for path in self.checkpoints.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."
-        ]
+        """All whole checkpoints, oldest first; those whose manifest cannot be read are left out (see :meth:`unreadable`)."""
+        found = []
+        for folder in self._folders():
+            with suppress(StoreError):
+                found.append(self._read(folder))
         return sorted(found, key=lambda checkpoint: checkpoint.created)
+
+    def unreadable(self) -> list[StoreError]:
+        """Why some manifests cannot be read."""
+        problems = []
+        for folder in self._folders():
+            try:
+                self._read(folder)
+            except StoreError as error:
+                problems.append(error)
+        return problems
+
+    def _folders(self) -> list[Path]:
+        return [path.parent for path in self.checkpoints.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."]
+
+    def check_own(self, checkpoint: Checkpoint) -> None:
+        """Raise :class:`StoreError` for a checkpoint of another store: lines and recipes need their parents beside them."""
+        if checkpoint.home.parent.resolve() != self.checkpoints.resolve():
+            raise StoreError(
+                f"{checkpoint.name} ({checkpoint.id}) lies in another store",
+                f"name that with --store {checkpoint.home.parent.parent}",
+            )
 
     def find(self, reference: str) -> Checkpoint:
         """Return the checkpoint that ``reference`` names.
@@ -174,6 +196,7 @@ class Store:
                 f"{reference!r} begins {len(begun)} ids: {', '.join(c.id for c in begun)}", "give more of the id"
             )
         folder = Path(reference)
+        folder = folder.parent if folder.name == MANIFEST else folder
         if (folder / MANIFEST).is_file():
             return self._read(folder)
         known = {checkpoint.name for checkpoint in everything}
@@ -248,7 +271,8 @@ class Store:
 
     def collect_garbage(self) -> list[Path]:
         """Remove what no manifest vouches for (interrupted writes) and recipes whose parents are gone; return the paths."""
-        gone = [path for path in self.checkpoints.glob("*") if not (path / MANIFEST).is_file() and not _under_way(path)]
+        folders = [path for path in self.checkpoints.glob("*") if path.is_dir()]
+        gone = [path for path in folders if not (path / MANIFEST).is_file() and not _under_way(path)]
         broken = [c for c in self.everything() if c.is_recipe and self.problem(c)]
         gone += dict.fromkeys(self.checkpoints / c.id for first in broken for c in (*self.children(first), first))
         for path in gone:

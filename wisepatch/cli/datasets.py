@@ -44,6 +44,16 @@ def listing(ctx: typer.Context, as_json: o.JsonOption = False) -> None:
     output.result("A folder of images or a CSV is a task too: --task path/to/folder")
 
 
+@app.command("list", hidden=True)
+def listing_too(ctx: typer.Context, as_json: o.JsonOption = False) -> None:
+    """The same as `wisepatch datasets`.
+
+    Example: `wisepatch datasets list`
+    """
+    ctx.invoked_subcommand = None
+    listing(ctx, as_json)
+
+
 @app.command("check")
 def check(
     task: Annotated[list[str], typer.Argument(metavar="TASK...", help="Known names, folders or CSVs.")],

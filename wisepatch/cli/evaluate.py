@@ -48,7 +48,7 @@ def command(
     metrics = [find_metric(name) for name in o.split_list(metric)]
     names, prompts = o.read_classnames(classnames), templates(template) or None
     folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
-    found = [place.find(reference) for reference in o.split_list(checkpoints)]
+    found = o.find_checkpoints(place, checkpoints)
     from wisepatch.evaluation import evaluate
     from wisepatch.patching import new_run, tasks_of
     from wisepatch.results import wide as widen

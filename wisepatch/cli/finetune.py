@@ -8,7 +8,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
-from wisepatch.config import FinetuneConfig, ModelConfig
+from wisepatch.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,8 +73,8 @@ OneTaskOption = Annotated[
 def command(
     task: OneTaskOption,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
-    model: o.ModelOption = "ViT-B-32",
-    pretrained: o.PretrainedOption = "openai",
+    model: o.ModelOption = None,
+    pretrained: o.PretrainedOption = None,
     start: FromOption = None,
     classnames: o.ClassnamesOption = None,
     template: o.TemplateOption = [],  # noqa: B006
@@ -114,11 +114,11 @@ def command(
     folder = o.data_folder(data)
     from wisepatch.patching import finetune_watched
 
-    done = finetune_watched(config, ModelConfig(model, pretrained), Store(store), folder, output.progress())
+    done = finetune_watched(config, o.model_config(model, pretrained, start), Store(store), folder, output.progress())
     output.records([describe(done.zeroshot), describe(done.finetuned)])
     output.table(
         ("checkpoint", "id", "kind"),
-        [(c.name, c.id, "zero-shot" if c is done.zeroshot else "fine-tuned") for c in (done.zeroshot, done.finetuned)],
+        [(c.name, c.id, c.kind) for c in (done.zeroshot, done.finetuned)],
     )
     output.say(
         f"loss {done.losses[0]:.3f} at the start, {done.losses[-1]:.3f} at the end; next: wisepatch interpolate --alpha 0:1:0.1"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wisepatch.errors import DataError, UsageError
+from wisepatch.config import ModelConfig
+from wisepatch.errors import DataError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from wisepatch.store import Checkpoint, Store
 
 DEFAULT_STORE = Path("wisepatch-store")
 DEFAULT_DATA = Path("~/data")
@@ -26,11 +30,18 @@ DataOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")]
 ModelOption = Annotated[
-    str,
-    typer.Option("--model", help="An open_clip name, hf-hub:, local-dir:, or demo (embedded).", rich_help_panel=MODEL),
+    str | None,
+    typer.Option(
+        "--model",
+        help="An open_clip name, hf-hub:, local-dir:, or demo (embedded).  [default: ViT-B-32]",
+        rich_help_panel=MODEL,
+    ),
 ]
 PretrainedOption = Annotated[
-    str, typer.Option("--pretrained", help="A tag of open_clip, or a file of weights.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(
+        "--pretrained", help="A tag of open_clip, or a file of weights.  [default: openai]", rich_help_panel=MODEL
+    ),
 ]
 TaskOption = Annotated[
     list[str],
@@ -69,6 +80,30 @@ def split_list(words: list[str]) -> list[str]:
     return found
 
 
+def model_config(model: str | None, pretrained: str | None, start: str | None = None) -> ModelConfig:
+    """The model that is asked for. Raises :class:`UsageError` where two options contradict each other."""
+    if start and (model or pretrained):
+        raise UsageError(f"--from {start} already says which model", "leave --model and --pretrained out")
+    config = ModelConfig(model or "ViT-B-32", pretrained or "openai")
+    if pretrained and config.brings_weights:
+        raise UsageError(f"the model {config.model} brings its own weights", "leave --pretrained out")
+    return config
+
+
+def find_checkpoints(store: Store, words: list[str]) -> list[Checkpoint]:
+    """Look checkpoints up, each once; a name with a comma in it is tried whole first."""
+    found: dict[str, Checkpoint] = {}
+    for word in words:
+        try:
+            names = [store.find(word)]
+        except UnknownNameError:
+            if "," not in word:
+                raise
+            names = [store.find(part) for part in split_list([word])]
+        found |= {checkpoint.id: checkpoint for checkpoint in names}
+    return list(found.values())
+
+
 def data_folder(data: Path | None) -> Path:
     """The data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
     if data is None:
@@ -97,6 +132,6 @@ def read_classnames(path: Path | None) -> tuple[str, ...] | None:
 
 def _is_path(word: str) -> bool:
     try:
-        return Path(word).exists()
+        return bool(word) and Path(word).exists()
     except OSError:  # longer than a file name can be
         return False

@@ -43,7 +43,8 @@ class Output:
         """Print records as JSON lines; nothing for people."""
         if self.as_json:
             for record in records:
-                sys.stdout.write(json.dumps(record, default=str) + "\n")
+                clean = {key: None if value != value else value for key, value in record.items()}  # JSON knows no NaN
+                sys.stdout.write(json.dumps(clean, default=str, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     def table(
@@ -152,6 +153,8 @@ def percent(value: float | None) -> str:
 def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
     """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names."""
     output.records(rows)
+    if not rows:
+        return
     output.table(
         ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", "n"),
         [

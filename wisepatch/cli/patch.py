@@ -30,8 +30,8 @@ def command(
     select: o.SelectOption = "best-mean",
     select_on: o.SelectOnOption = "val",
     output_path: PictureOption = None,
-    model: o.ModelOption = "ViT-B-32",
-    pretrained: o.PretrainedOption = "openai",
+    model: o.ModelOption = None,
+    pretrained: o.PretrainedOption = None,
     start: f.FromOption = None,
     classnames: o.ClassnamesOption = None,
     template: o.TemplateOption = [],  # noqa: B006
@@ -73,7 +73,7 @@ def command(
     place, folder = Store(store), o.data_folder(data)
     run_patch(
         config,
-        ModelConfig(model, pretrained),
+        o.model_config(model, pretrained, start),
         place,
         folder,
         alphas=alphas,

@@ -33,7 +33,7 @@ def command(
     patching: PatchingOption = None,
     supported: o.SupportedOption = [],  # noqa: B006
     split: SplitOption = "test",
-    metric: o.MetricOption = [],  # noqa: B006
+    metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each run.")] = None,
     title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
     store: o.StoreOption = o.DEFAULT_STORE,
     as_json: o.JsonOption = False,
@@ -55,8 +55,12 @@ def command(
     runs = o.split_list(run) or ([] if results else ["newest"])
     table = sweep_table(
         pick_runs(frame, runs), patching=patching, supported=o.split_list(supported) or None, split=split,
-        metric=next(iter(o.split_list(metric)), None),
+        metric=metric,
     )  # fmt: skip
     save_figure(draw_sweep(table, title), output_path)
+    if table.attrs.get("left_out"):
+        output.say(
+            f"warning: runs without supported tasks are not drawn beside others: {', '.join(table.attrs['left_out'])}"
+        )
     output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
     output.result(f"drew {len(table)} points of {table['run'].nunique()} runs to {output_path}")

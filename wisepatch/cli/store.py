@@ -49,13 +49,16 @@ def verify(store: o.StoreOption = o.DEFAULT_STORE, as_json: o.JsonOption = False
 
     output = Output(as_json=as_json)
     place = Store(store)
+    if not place.root.is_dir():
+        raise StoreError(f"there is no store at {store}", "name one with --store or WISEPATCH_STORE")
     found = [(checkpoint, place.problem(checkpoint)) for checkpoint in place.everything()]
+    unreadable = [error.message for error in place.unreadable()]
     output.records({"id": c.id, "name": c.name, "ok": not problem, "problem": problem} for c, problem in found)
     output.table(("name", "id", "state"), [(c.name, c.id, problem or "whole") for c, problem in found])
-    damaged = [problem for _, problem in found if problem]
+    damaged = [problem for _, problem in found if problem] + unreadable
     if damaged:
         raise StoreError(
-            f"{len(damaged)} of {len(found)} checkpoints are damaged: {damaged[0]}",
+            f"{len(damaged)} of {len(found) + len(unreadable)} checkpoints are damaged: {damaged[0]}",
             "remove them with `wisepatch store rm`",
         )
 
@@ -75,8 +78,8 @@ def remove(
 
     output = Output(as_json=as_json)
     place = Store(store)
-    for reference in o.split_list(checkpoint):
-        for gone in place.remove(place.find(reference), with_recipes=recipes):
+    for found in o.find_checkpoints(place, checkpoint):
+        for gone in place.remove(found, with_recipes=recipes):
             output.records([{"removed": gone.id, "name": gone.name}])
             output.result(f"removed {gone.name} ({gone.id})")
 

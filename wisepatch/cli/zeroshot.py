@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, show_rows
-from wisepatch.config import ModelConfig, check_precision
+from wisepatch.config import check_precision
 
 
 def command(
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
-    model: o.ModelOption = "ViT-B-32",
-    pretrained: o.PretrainedOption = "openai",
+    model: o.ModelOption = None,
+    pretrained: o.PretrainedOption = None,
     classnames: o.ClassnamesOption = None,
     template: o.TemplateOption = [],  # noqa: B006
     metric: o.MetricOption = [],  # noqa: B006
@@ -38,7 +38,7 @@ def command(
     from wisepatch.patching import zeroshot
 
     checkpoint, rows = zeroshot(
-        ModelConfig(model, pretrained), tasks, Store(store), folder, metrics=metrics, batch_size=batch_size, workers=workers,
+        o.model_config(model, pretrained), tasks, Store(store), folder, metrics=metrics, batch_size=batch_size, workers=workers,
         mixed_precision=precision, progress=output.progress(),
     )  # fmt: skip
     show_rows(output, rows, {checkpoint.id: checkpoint.name})

@@ -2,7 +2,7 @@
 
 A folder holds ``train/``, ``val/`` and ``test/`` with one folder a class in each, or the class folders alone. A CSV has the
 columns ``path,label`` and perhaps ``split``; paths are relative to the CSV. Where no test split is given, a fifth of the
-images of every class is held out, by a hash of its path.
+images of every class is held out, and where no validation split is given, a tenth of the rest, by a hash of the path.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from wisepatch.datasets.base import Samples, Transform
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-TEST_FRACTION = 0.2
+TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
+NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
@@ -48,7 +50,7 @@ class FileSamples:
         path, label = self.files[index]
         try:
             with Image.open(path) as opened:
-                image = opened.convert("RGB")
+                image = _rgb(opened)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             reason = (
                 "it is missing" if isinstance(error, FileNotFoundError) else str(error).replace(str(path), path.name)
@@ -59,17 +61,38 @@ class FileSamples:
         return (self.transform(image) if self.transform else image), label
 
 
+def _rgb(image: Any) -> Any:
+    """Any image as 8-bit RGB; 16-bit ones are scaled, others with more than 8 bits a channel are refused."""
+    if image.mode.startswith("I;16"):
+        return _eight_bits(image).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise OSError(f"its pixels are of mode {image.mode!r}, whose range is unknown; save it with 8 or 16 bits")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Any) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+
+
 def folder_dataset(path: Path) -> Dataset:
     """Describe the folder ``path`` as a task named after it. Lists files; opens none.
 
     Raises :class:`DataError` for a folder without class folders, an empty class folder, or a class that only one split has.
     """
     path = path.resolve()
-    present = [split for split in SPLITS if (path / split).is_dir()]
+    folders = {entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir()}
+    misnamed = set(folders) & set(NEAR_SPLITS)
+    if misnamed and set(folders) & set(SPLITS):
+        wrong = folders[min(misnamed)]
+        raise DataError(f"{wrong} is neither a split nor a class", f"rename it to {NEAR_SPLITS[wrong.name.lower()]}")
+    present = [split for split in SPLITS if split in folders]
     files: Files = {}
     if present:
         for split in present:
-            files[split] = _class_files(path / split)
+            files[split] = _class_files(folders[split])
     else:
         files["train"] = _class_files(path)
     return _dataset(path, files)
@@ -85,21 +108,30 @@ def csv_dataset(path: Path) -> Dataset:
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
-            missing = {"path", "label"} - set(reader.fieldnames or ())
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            missing = sorted({"path", "label"} - set(reader.fieldnames))
             if missing:
+                found = ", ".join(reader.fieldnames) or "nothing"
+                hint = "its first line must read path,label or path,label,split"
                 raise DataError(
-                    f"{path} has no column {' and no column '.join(sorted(missing))}",
-                    "its first line must read path,label or path,label,split",
+                    f"{path} has no column {' and no column '.join(missing)}; its first line has: {found}", hint
                 )
             for row in reader:
-                split = (row.get("split") or "train").strip()
-                if split not in SPLITS or not row["path"] or not row["label"]:
-                    what = f"split {split!r}" if split not in SPLITS else "an empty path or label"
-                    raise DataError(f"{path}, line {reader.line_num}: {what}", f"splits are {', '.join(SPLITS)}")
-                files.setdefault(split, []).append((path.parent / row["path"].strip(), row["label"].strip()))
+                where = f"{path}, line {reader.line_num}"
+                image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
+                split = (row.get("split") or "train").strip().lower()
+                if not image or not label:
+                    raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
+                if split not in SPLITS:
+                    raise DataError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
+                files.setdefault(split, []).append((path.parent / Path(image).expanduser(), label))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error
-    absent = [image for listed in files.values() for image, _ in listed if not image.is_file()]
+    everything = [image for listed in files.values() for image, _ in listed]
+    twice = next((image for image, count in Counter(everything).items() if count > 1), None)
+    if twice:
+        raise DataError(f"{path} names {twice} twice", "keep one line for each image, so that no split holds another's")
+    absent = [image for image in everything if not image.is_file()]
     if absent:
         raise DataError(
             f"{path} names {len(absent)} files that do not exist, the first {absent[0]}",
@@ -143,8 +175,13 @@ def _class_files(folder: Path) -> list[tuple[Path, str]]:
 def _dataset(path: Path, files: Files) -> Dataset:
     if not any(files.values()):
         raise DataError(f"{path} lists no images", "add some")
-    if "test" not in files and "train" in files:
-        files["train"], files["test"] = _hold_out(path if path.is_dir() else path.parent, files["train"])
+    labels = _ordered({label for listed in files.values() for _, label in listed})
+    if len(labels) < 2:
+        raise DataError(f"{path} has one class, {labels[0]!r}", "a task needs at least two")
+    for split, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
+        if split not in files and "train" in files:
+            root = path if path.is_dir() else path.parent
+            files["train"], files[split] = _hold_out(root, files["train"], fraction, split)
     first = next(split for split in SPLITS if split in files)
     labels = _ordered({label for _, label in files[first]})
     for split, listed in files.items():
@@ -154,8 +191,6 @@ def _dataset(path: Path, files: Files) -> Dataset:
                 f"{path}: class {min(strange)!r} is in {split} and not in {first}",
                 "every class needs images in every split, or at least in train",
             )
-    if len(labels) < 2:
-        raise DataError(f"{path} has one class, {labels[0]!r}", "a task needs at least two")
     index = {label: i for i, label in enumerate(labels)}
     numbered = {split: tuple((image, index[label]) for image, label in listed) for split, listed in files.items()}
     return Dataset(
@@ -175,21 +210,24 @@ def _open(
     return FileSamples(files[split], transform)
 
 
-def _hold_out(root: Path, listed: list[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    """Split off a fifth of every class, at least one image where there are two; the rest stays for training."""
-    train, test = [], []
+def _hold_out(
+    root: Path, listed: list[tuple[Path, str]], fraction: float, split: str
+) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+    """Split off a fraction of every class, at least one image where that leaves two; return what stays and what goes."""
+    stays, goes = [], []
     for label in _ordered({label for _, label in listed}):
         mine = [item for item in listed if item[1] == label]
         # In the order of a hash of the path below the folder: an image that is added moves few others.
         mine.sort(key=lambda item: hashlib.sha256(os.path.relpath(item[0], root).encode()).digest())
-        most = max(round(len(mine) * TEST_FRACTION), 1) if len(mine) > 1 else 0
-        test += mine[:most]
-        train += mine[most:]
-    if not test:
+        most = max(round(len(mine) * fraction), 1) if len(mine) > 2 else 0
+        goes += mine[:most]
+        stays += mine[most:]
+    if not goes:
         raise DataError(
-            "too few images to hold out a test split: one a class", "add images, or name test images yourself"
+            f"{root}: too few images to hold out a {split} split, which takes three or more of a class",
+            f"add images, or name {split} images yourself",
         )
-    return train, test
+    return stays, goes
 
 
 def _ordered(labels: Iterable[str]) -> list[str]:
