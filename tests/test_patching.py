@@ -164,3 +164,22 @@ def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
     rows = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"]).rows
     assert [row["alpha"] for row in rows if row["task"] == "Colors"] == [0, 0.5, 1]
     assert store.find("zeroshot").id == first.zeroshot.id
+
+
+@pytest.mark.slow
+def test_demo_patches_the_embedded_model_on_real_digits(cli, tmp_path):
+    """What the README shows, as it is measured here."""
+    result = cli("demo", "--json")
+    assert result.exit_code == 0, result.output
+    *rows, chosen = (json.loads(line) for line in result.stdout.splitlines())
+    accuracy = {(row["alpha"], row["task"]): row["value"] for row in rows if row["split"] == "test"}
+
+    def supported(alpha):
+        return sum(accuracy[alpha, task] for task in ("Shapes", "Colors", "Textures")) / 3
+
+    assert chosen["selected_on"] == "val"
+    assert accuracy[0, "Digits"] < 0.25
+    assert accuracy[chosen["alpha"], "Digits"] >= 0.85
+    assert supported(chosen["alpha"]) >= supported(0) - 0.02
+    assert supported(1) < supported(chosen["alpha"]) - 0.02
+    assert (tmp_path / "wisepatch-demo.png").read_bytes().startswith(b"\x89PNG")

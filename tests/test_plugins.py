@@ -1,7 +1,9 @@
 """Plugins: found, looked up, skipped with a reason, refused with the owners' names."""
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -104,25 +106,36 @@ def test_hook_that_gives_something_else_is_an_error(tmp_path, monkeypatch):
 def test_usps_plugin_from_its_wheel_is_used_by_the_installed_program(tmp_path):
     """Build the wheel, install it into a folder of its own, and let the program find it there."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", PLUGINS / "wisepatch-usps"], check=True, timeout=300
-    )
+    source = shutil.copytree(PLUGINS / "wisepatch-usps", tmp_path / "source")
+    build = [*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", tmp_path / "wheels", source]
+    subprocess.run(build, check=True, timeout=300)
     (wheel,) = (tmp_path / "wheels").glob("wisepatch_usps-*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True, timeout=300)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True, timeout=300
+    )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "WISEPATCH_PLUGINS": "1"}
     program = Path(sys.executable).with_name("wisepatch")
 
     def run(*words):
         done = subprocess.run(
-            [program, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+            [program, *words, "--json"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
-        return done.returncode, done.stdout, done.stderr
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
-    code, out, _ = run("plugins", "--json")
-    assert code == 0
-    listed = [json.loads(line) for line in out.splitlines()]
-    assert {"name": "usps", "distribution": "wisepatch-usps 0.1.0", "datasets": ["USPS"], "problem": ""} in listed
-    (tmp_path / "data").mkdir()
-    code, _, err = run("zeroshot", "--model", "demo", "--task", "usps", "--data", "data")
-    assert code == 1
-    assert "USPS is not below data and could not be downloaded" in err
+    assert {"name": "usps", "distribution": "wisepatch-usps 0.1.0", "datasets": ["USPS"], "problem": ""} in run(
+        "plugins"
+    )
+    tests = importlib.util.spec_from_file_location("test_usps", PLUGINS / "wisepatch-usps" / "tests" / "test_usps.py")
+    module = importlib.util.module_from_spec(tests)
+    tests.loader.exec_module(module)
+    module.write_usps(tmp_path / "data")
+    (row,) = run("zeroshot", "--model", "demo", "--task", "usps", "--data", "data")
+    assert (row["task"], row["n"], row["split"]) == ("USPS", 10, "test")
+    assert "USPS" in {record["name"] for record in run("datasets")}

@@ -1,4 +1,4 @@
-"""Make the embedded model again: ``python -m wisepatch.pretraining --output DIR``.
+"""Make the embedded model again: ``python -m wisepatch.pretraining``.
 
 A small CLIP is trained from scratch on pictures that :mod:`wisepatch.datasets.scenes` draws: shapes in colours on
 textured backgrounds, words, letters, and shapes with a word written over them. Every picture is contrasted with
@@ -15,14 +15,14 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path  # noqa: TC003 -- Typer reads the annotation
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wisepatch.datasets.lettering import FONTS, fitting_font, text_mask
 from wisepatch.datasets.scenes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
-from wisepatch.encoder import EMBEDDED, encode_short
+from wisepatch.encoder import encode_short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -335,7 +335,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Folder for the config and the weights.")] = EMBEDDED,
+    output: Annotated[Path, typer.Option(help="Folder for the config and the weights.")] = Path("embedded"),
     steps: Annotated[int, typer.Option(help="Training steps.")] = STEPS,
     seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
     threads: Annotated[int, typer.Option(help="Threads; other numbers round differently.")] = 1,

@@ -15,7 +15,13 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def listing(ctx: typer.Context, as_json: o.JsonOption = False) -> None:
+def listing(
+    ctx: typer.Context,
+    _store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
     """List the tasks known by name, with classes, splits, prompts, metric, and who provides them.
 
     Example: `wisepatch datasets`
@@ -25,7 +31,7 @@ def listing(ctx: typer.Context, as_json: o.JsonOption = False) -> None:
     from wisepatch.plugins import registry
 
     known = registry()
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     records: list[dict[str, Any]] = [
         {
             "name": d.name, "family": d.family, "classes": len(d.classes), "splits": list(d.offered), "templates": len(d.templates),
@@ -45,20 +51,28 @@ def listing(ctx: typer.Context, as_json: o.JsonOption = False) -> None:
 
 
 @app.command("list", hidden=True)
-def listing_too(ctx: typer.Context, as_json: o.JsonOption = False) -> None:
+def listing_too(
+    ctx: typer.Context,
+    store: o.StoreOption = o.DEFAULT_STORE,
+    data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
     """The same as `wisepatch datasets`.
 
     Example: `wisepatch datasets list`
     """
     ctx.invoked_subcommand = None
-    listing(ctx, as_json)
+    listing(ctx, store, data, as_json=as_json, quiet=quiet)
 
 
 @app.command("check")
 def check(
     task: Annotated[list[str], typer.Argument(metavar="TASK...", help="Known names, folders or CSVs.")],
+    _store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
     as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
 ) -> None:
     """Open every split of a task and decode its first image.
 
@@ -66,7 +80,7 @@ def check(
     """
     from wisepatch.plugins import find_tasks
 
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     folder = o.data_folder(data)
     records = []
     for found in find_tasks(o.split_list(task)):

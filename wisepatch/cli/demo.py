@@ -22,6 +22,7 @@ def command(
         "wisepatch-demo.png"
     ),
     store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the fine-tuning.")] = 0,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,

@@ -17,6 +17,7 @@ DEFAULT_STORE = Path("wisepatch-store")
 DEFAULT_DATA = Path("~/data")
 WHERE, MODEL, SPEED = "Where things are", "Model", "Speed and precision"
 
+# Every command takes --store, --data, --json and --quiet, also where one of them has no use: scripts can always pass them.
 StoreOption = Annotated[
     Path,
     typer.Option("--store", envvar="WISEPATCH_STORE", help="Folder of checkpoints and results.", rich_help_panel=WHERE),

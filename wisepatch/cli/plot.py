@@ -36,6 +36,7 @@ def command(
     metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each run.")] = None,
     title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
     store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:

@@ -6,14 +6,19 @@ from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 
 
-def command(as_json: o.JsonOption = False) -> None:
+def command(
+    _store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
     """List the installed plugins, what each registers, and why any was skipped.
 
     Example: `wisepatch plugins`
     """
     from wisepatch.plugins import registry
 
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     found = registry().plugins
     output.records(
         {"name": p.name, "distribution": p.distribution, "datasets": list(p.datasets), "problem": p.problem}

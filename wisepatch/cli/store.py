@@ -13,14 +13,19 @@ app = typer.Typer(help="Checkpoints: list, verify, rm, gc.", no_args_is_help=Tru
 
 
 @app.command("list")
-def listing(store: o.StoreOption = o.DEFAULT_STORE, as_json: o.JsonOption = False) -> None:
+def listing(
+    store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
     """List the checkpoints, oldest first.
 
     Example: `wisepatch store list`
     """
     from wisepatch.store import Store, describe
 
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
     checkpoints = place.everything()
     output.records(describe(checkpoint) for checkpoint in checkpoints)
@@ -39,7 +44,12 @@ def listing(store: o.StoreOption = o.DEFAULT_STORE, as_json: o.JsonOption = Fals
 
 
 @app.command("verify")
-def verify(store: o.StoreOption = o.DEFAULT_STORE, as_json: o.JsonOption = False) -> None:
+def verify(
+    store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
     """Hash every file and compare it with its manifest; exit code 1 if one differs.
 
     Example: `wisepatch store verify`
@@ -47,7 +57,7 @@ def verify(store: o.StoreOption = o.DEFAULT_STORE, as_json: o.JsonOption = False
     from wisepatch.errors import StoreError
     from wisepatch.store import Store
 
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
     if not place.root.is_dir():
         raise StoreError(f"there is no store at {store}", "name one with --store or WISEPATCH_STORE")
@@ -68,7 +78,9 @@ def remove(
     checkpoint: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Names or ids.")],
     recipes: Annotated[bool, typer.Option("--recipes", help="Also remove the recipes that are mixed from it.")] = False,
     store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
     as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
 ) -> None:
     """Remove checkpoints.
 
@@ -76,7 +88,7 @@ def remove(
     """
     from wisepatch.store import Store
 
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
     for found in o.find_checkpoints(place, checkpoint):
         for gone in place.remove(found, with_recipes=recipes):
@@ -85,14 +97,19 @@ def remove(
 
 
 @app.command("gc")
-def collect(store: o.StoreOption = o.DEFAULT_STORE, as_json: o.JsonOption = False) -> None:
+def collect(
+    store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
     """Remove what interrupted writes left behind, and recipes whose parents are gone.
 
     Example: `wisepatch store gc`
     """
     from wisepatch.store import Store
 
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, quiet=quiet)
     gone = Store(store).collect_garbage()
     output.records({"removed": str(path)} for path in gone)
     output.result(f"removed {len(gone)} folders" + "".join(f"\n  {path}" for path in gone))
