@@ -175,7 +175,7 @@ def finetune(
     finetuned = on_main(accelerator, store, lambda: store.save(
         {**encoder.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
         kind="finetuned", name=f"{checkpoint_prefix(encoder.config)}/{task.name}/finetuned", model=encoder.config.to_json(),
-        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.spec},
+        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.whole},
         head=_head_details(task) if train_head else None,
     ))  # fmt: skip
     return Finetuned(zeroshot, finetuned, tuple(losses))

@@ -191,9 +191,7 @@ def line_tasks(finetuned: Checkpoint, specs: Sequence[str] | None) -> tuple[Task
     ``specs`` of ``None`` means the supported tasks of its run.
     """
     config = finetuned.config
-    plain = find_task(config["task"]).dataset
-    source = plain.source if plain.family == "folder" else plain.name
-    patching = find_task(source, config.get("classnames"), config.get("templates"))
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
     return patching, other_tasks(patching, config.get("supported") or () if specs is None else specs)
 
 
@@ -202,7 +200,7 @@ def other_tasks(patching: Task, specs: Sequence[str]) -> list[Task]:
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
-    others = [task for task in find_tasks(specs) if task.spec != patching.spec]
+    others = [task for task in find_tasks(specs) if task.whole != patching.whole]
     seen = {patching.name: patching.spec}
     for task in others:
         if task.name in seen:
@@ -233,7 +231,7 @@ def tasks_of(
         return [patching, *others]
     found = []
     for task in find_tasks(specs, classnames, templates):
-        run = next((c.config for c in trained if c.config["task"].partition("@")[0] == task.spec.partition("@")[0]), {})
+        run = next((c.config for c in trained if c.config["task"] == task.whole), {})
         found.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
     return found
 

@@ -54,6 +54,11 @@ class Task:
     split: str | None = None
 
     @property
+    def whole(self) -> str:
+        """What finds the task again without the split."""
+        return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
+
+    @property
     def name(self) -> str:
         """The name under which results are kept."""
         return self.dataset.name

@@ -25,6 +25,8 @@ from wisepatch.datasets.scenes import COLORS, SHAPES, SIZE, TEXTURES, Scene, bac
 from wisepatch.encoder import encode_short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import torch
     from PIL import Image
@@ -75,19 +77,44 @@ ATTRIBUTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "last": (LETTERS, ("a word that ends with {}.", "text ending in {}.")),
 }
 ABSENT = -1
-STEPS = 8000
-EASY_UNTIL = 0.15  # share of the training in which words and letters move in: shapes are learned first, then reading
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: how long, how fast, and what the pictures show.
+
+    ``shapes`` and ``letters`` are shares of the pictures, words are the rest; in the first ``ease`` of the stage words and
+    letters move in. With ``hand`` letters are bent as by a hand. ``noise`` is added to the weights of the image tower for each
+    step, relative to their spread, and taken off again: the model learns to stand small moves of its weights.
+    """
+
+    steps: int
+    lr: float
+    shapes: float
+    letters: float
+    ease: float = 0.0
+    hand: bool = False
+    noise: float = 0.0
+
+
+STAGES = (
+    Stage(steps=8000, lr=3e-3, shapes=0.45, letters=0.2, ease=0.15),  # shapes first, then reading
+    Stage(steps=2400, lr=1.5e-3, shapes=0.5, letters=0.3, hand=True, noise=0.12),  # strokes, and a flat minimum
+    Stage(steps=2400, lr=1.5e-3, shapes=0.42, letters=0.42, hand=True, noise=0.15),  # more of both
+)
 
 
 @dataclass
 class Drawings:
-    """Map-style dataset of the pre-training pictures: ``(uint8 (3, 64, 64), labels (7,))`` by index.
+    """Map-style dataset of a stage's pictures: ``(uint8 (3, 64, 64), labels (7,))`` by index.
 
-    Labels stand in the order of :data:`ATTRIBUTES`, :data:`ABSENT` where a picture has none.
+    Labels stand in the order of :data:`ATTRIBUTES`, :data:`ABSENT` where a picture has none. ``seeds`` begin the seed of
+    every picture.
     """
 
     length: int
-    seed: int
+    stage: Stage
+    seeds: tuple[int, ...]
 
     def __len__(self) -> int:
         return self.length
@@ -96,13 +123,13 @@ class Drawings:
         import numpy as np
         import torch
 
-        ease = max(1 - index / (EASY_UNTIL * self.length), 0.0)
-        image, labels = picture(generator("pretraining", self.seed, index), ease)
+        ease = max(1 - index / (self.stage.ease * self.length), 0.0) if self.stage.ease else 0.0
+        image, labels = picture(generator("pretraining", *self.seeds, index), self.stage, ease)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels, torch.tensor(labels)
 
 
-def picture(rng: np.random.Generator, ease: float = 0.0) -> tuple[Image.Image, list[int]]:
+def picture(rng: np.random.Generator, stage: Stage, ease: float = 0.0) -> tuple[Image.Image, list[int]]:
     """One picture and its labels: shapes (a third of them written on), words, and letters.
 
     As on the web, the caption of a picture with writing in it often says what is written: the name of a shape, written on
@@ -111,10 +138,10 @@ def picture(rng: np.random.Generator, ease: float = 0.0) -> tuple[Image.Image, l
     """
     kind = rng.random() * (1 - 0.5 * ease)
     texture = int(rng.integers(len(TEXTURES)))
-    if kind >= 0.45 and rng.random() < 0.5:
+    if kind >= stage.shapes and rng.random() < 0.5:
         texture = TEXTURES.index("plain")
     labels = dict.fromkeys(ATTRIBUTES, ABSENT) | {"texture": texture}
-    if kind < 0.45:
+    if kind < stage.shapes:
         shape, color = int(rng.integers(len(SHAPES))), int(rng.integers(len(COLORS)))
         labels |= {"shape": shape, "color": color}
         image = draw(Scene(TEXTURES[texture], SHAPES[shape], list(COLORS)[color]), rng)
@@ -123,13 +150,13 @@ def picture(rng: np.random.Generator, ease: float = 0.0) -> tuple[Image.Image, l
             image = write(WORDS[labels["word"]], image, rng)
             if rng.random() < 0.6:
                 labels["shape"] = labels["word"] if labels["word"] < len(SHAPES) else ABSENT
-    elif kind < 0.8:
+    elif kind < 1 - stage.letters:
         labels["word"] = _choose_word(rng)
         labels["shape"] = labels["word"] if labels["word"] < len(SHAPES) else ABSENT
         image = write(WORDS[labels["word"]], _blank(TEXTURES[texture], rng), rng)
     else:
         labels["letter"] = int(rng.integers(len(LETTERS)))
-        image = write_letter(LETTERS[labels["letter"]], _blank(TEXTURES[texture], rng), rng)
+        image = write_letter(LETTERS[labels["letter"]], _blank(TEXTURES[texture], rng), rng, hand=stage.hand)
     if labels["word"] != ABSENT:
         labels["first"], labels["last"] = (LETTERS.index(WORDS[labels["word"]][i]) for i in (0, -1))
     return image, list(labels.values())
@@ -154,15 +181,26 @@ def write(word: str, image: Image.Image, rng: np.random.Generator) -> Image.Imag
     return _ink(image, mask, rng)
 
 
-def write_letter(letter: str, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Write one large letter, turned a little, sometimes as coarse as a scan of 8 x 8 to 16 x 16 pixels."""
-    from PIL import Image
+def write_letter(letter: str, image: Image.Image, rng: np.random.Generator, *, hand: bool = False) -> Image.Image:
+    """Write one large letter, turned a little, sometimes as coarse as a scan of 8 x 8 to 16 x 16 pixels.
+
+    With ``hand`` it is also slanted, stretched and thickened or thinned, and more often coarse.
+    """
+    from PIL import Image, ImageFilter
 
     name = FONTS[int(rng.integers(len(FONTS)))]
     text = letter if rng.random() < 0.5 else letter.upper()
-    mask = text_mask(text, fitting_font(text, name, int(rng.integers(30, 68)), SIZE), SIZE, rng.random(), rng.random())
+    face = fitting_font(text, name, int(rng.integers(30, 68)), SIZE)
+    mask = text_mask(text, face, SIZE, rng.random(), rng.random())
+    if hand:
+        slant, squeeze = rng.uniform(-0.35, 0.35), rng.uniform(0.8, 1.25)
+        bend = (squeeze, slant, SIZE / 2 * (1 - squeeze - slant), 0, 1, 0)
+        mask = mask.transform(mask.size, Image.Transform.AFFINE, bend, Image.Resampling.BILINEAR)
+        pen = rng.random()
+        if pen < 0.5:
+            mask = mask.filter(ImageFilter.MaxFilter(3) if pen < 0.3 else ImageFilter.MinFilter(3))
     mask = mask.rotate(rng.uniform(-14, 14), Image.Resampling.BILINEAR)
-    if rng.random() < 0.4:
+    if rng.random() < (0.6 if hand else 0.4):
         coarse = int(rng.integers(8, 17))
         mask = mask.resize((coarse, coarse), Image.Resampling.BOX).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return _ink(image, mask, rng)
@@ -223,48 +261,78 @@ def attribute_losses(
 
 
 def pretrain(
-    steps: int = STEPS,
-    batch_size: int = 128,
-    lr: float = 3e-3,
-    seed: int = 0,
-    workers: int = 0,
-    report_every: int = 250,
+    stages: Sequence[Stage] = STAGES, batch_size: int = 128, seed: int = 0, workers: int = 0, report_every: int = 250
 ) -> Any:
-    """Train the model and return it (an open_clip ``CLIP`` on the CPU, fp32)."""
+    """Train the model, stage after stage, and return it (an open_clip ``CLIP`` on the CPU, fp32)."""
     import open_clip
     import torch
 
     torch.manual_seed(seed)
     model = open_clip.CLIP(**CONFIG["model_cfg"]).to(memory_format=torch.channels_last)
+    tokens = caption_tokens()
+    chooser = torch.Generator().manual_seed(seed)
+    spread_captions(model, tokens, chooser)
+    for number, stage in enumerate(stages):
+        seeds = (seed, number) if number else (seed,)
+        if number:  # a stage of its own: it can be run again from what the one before left
+            torch.manual_seed(seed + number)
+            chooser.manual_seed(seed + number)
+        train_stage(model, tokens, stage, seeds, chooser, batch_size, workers, report_every)
+    return model.eval()
+
+
+def caption_tokens() -> dict[str, torch.Tensor]:
+    """The tokens of every caption, per attribute ``(templates, classes, length)``."""
+    import open_clip
+    import torch
+
     tokenizer = open_clip.SimpleTokenizer(context_length=32)
     tokens = {
         attribute: torch.stack([tokenizer([t.format(c) for c in classes], context_length=16) for t in templates])
         for attribute, (classes, templates) in ATTRIBUTES.items()
-    }  # each (templates, classes, length)
+    }
     longest = max(int((t != 0).sum(-1).max()) for t in tokens.values())
-    tokens = {attribute: t[..., :longest] for attribute, t in tokens.items()}
+    return {attribute: t[..., :longest] for attribute, t in tokens.items()}
+
+
+def train_stage(
+    model: Any,
+    tokens: dict[str, torch.Tensor],
+    stage: Stage,
+    seeds: tuple[int, ...],
+    chooser: torch.Generator,
+    batch_size: int,
+    workers: int,
+    report_every: int,
+) -> None:
+    """Train ``model`` in place through one stage: AdamW, linear warm-up, half a cosine to zero."""
+    import torch
+
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-        lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
+        lr=stage.lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
     )  # fmt: skip
-    warmup = 200
+    steps, warmup = stage.steps, min(200, stage.steps // 2)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: (s + 1) / warmup if s < warmup else 0.5 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup))),
     )
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        Drawings(steps * batch_size, seed),  # type: ignore[arg-type]
+        Drawings(steps * batch_size, stage, seeds),  # type: ignore[arg-type]
         batch_size=batch_size,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
     )
-    chooser = torch.Generator().manual_seed(seed)
-    spread_captions(model, tokens, chooser)
+    noisy = [p for p in model.visual.parameters() if p.ndim > 1] if stage.noise else []
     start = time.monotonic()
     model.train()
     for step, (pixels, labels) in enumerate(loader, 1):
+        with torch.no_grad():
+            shifts = [torch.randn_like(p) * (stage.noise * p.std()) for p in noisy]
+            for parameter, shift in zip(noisy, shifts, strict=True):
+                parameter.add_(shift)
         images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         image_features = model.encode_image(images, normalize=True)
         text_features = encode_captions(model, tokens, chooser)
@@ -272,6 +340,9 @@ def pretrain(
         loss = torch.stack(list(losses.values())).sum() / len(labels)
         optimizer.zero_grad()
         loss.backward()
+        with torch.no_grad():
+            for parameter, shift in zip(noisy, shifts, strict=True):
+                parameter.sub_(shift)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -285,7 +356,6 @@ def pretrain(
                 for (name, value), count in zip(losses.items(), counts, strict=True)
             )
             typer.echo(f"step {step}/{steps}  {step * batch_size / seconds:.0f} images/s  {parts}")
-    return model.eval()
 
 
 def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator) -> dict[str, torch.Tensor]:
@@ -336,7 +406,6 @@ def save(model: Any, folder: Path) -> None:
 
 def main(
     output: Annotated[Path, typer.Option(help="Folder for the config and the weights.")] = Path("embedded"),
-    steps: Annotated[int, typer.Option(help="Training steps.")] = STEPS,
     seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
     threads: Annotated[int, typer.Option(help="Threads; other numbers round differently.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that draw; the pictures are the same with any number.")] = 1,
@@ -345,7 +414,7 @@ def main(
     import torch
 
     torch.set_num_threads(threads)
-    save(pretrain(steps, seed=seed, workers=workers), output)
+    save(pretrain(seed=seed, workers=workers), output)
     typer.echo(f"wrote {output}")
 
 

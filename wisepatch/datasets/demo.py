@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIZES = {"train": 2000, "val": 300, "test": 500}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PAGE, INK = 64, 44  # pixels
 DIGITS_TEST = 500  # of scikit-learn's 1,797 images
 
 
@@ -60,7 +61,7 @@ def open_drawn(task: str, split: str, root: Path, transform: Transform | None = 
 
 @dataclass(frozen=True)
 class DigitSamples:
-    """Scikit-learn's digits (the test set of UCI's optical recognition data), white on black, as RGB images."""
+    """Scikit-learn's digits (the test set of UCI's optical recognition data), dark ink on white paper, as RGB images."""
 
     indices: tuple[int, ...]
     transform: Transform | None = None
@@ -70,12 +71,14 @@ class DigitSamples:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the 8 x 8 image as an RGB picture of 64 x 64 pixels (bicubic), and its digit."""
+        """Return the scan of 8 x 8 pixels, enlarged to 44 x 44 (bicubic) on a page of 64 x 64, and its digit."""
         from PIL import Image
 
         pixels, digits = _digits()
-        coarse = Image.fromarray((pixels[self.indices[index]] * (255 / 16)).astype("uint8"))
-        image: Image.Image = coarse.resize((64, 64), Image.Resampling.BICUBIC).convert("RGB")
+        scan = Image.fromarray(255 - (pixels[self.indices[index]] * (255 / 16)).astype("uint8"))
+        page = Image.new("L", (PAGE, PAGE), 255)
+        page.paste(scan.resize((INK, INK), Image.Resampling.BICUBIC), ((PAGE - INK) // 2, (PAGE - INK) // 2))
+        image: Image.Image = page.convert("RGB")
         return (self.transform(image) if self.transform else image), int(digits[self.indices[index]])
 
 
