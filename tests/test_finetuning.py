@@ -55,6 +55,12 @@ def test_frozen_encoder_trains_the_head_alone_on_features_computed_once(shapes, 
     assert sum(calls) == 12  # the training images once, for five epochs
     assert differing(Store(tmp_path / "store"), done) == {"classifier.weight", "classifier.bias"}
     assert done.finetuned.method == "linear"
+    run(shapes, tmp_path / "store", freeze_encoder=True, steps=2, lr=1e-2)
+    assert sum(calls) == 12  # nor are they computed again by another run
+    for path in shapes.rglob("*.png"):
+        path.touch()
+    run(shapes, tmp_path / "store", freeze_encoder=True, steps=2)
+    assert sum(calls) == 24  # but they are when the files have changed
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(shapes, tmp_path):

@@ -6,6 +6,7 @@ end to end, or the head alone on fixed features. Both start from the zero-shot m
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from wisepatch.config import FinetuneConfig, ModelConfig
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import TrainingError, UsageError
+from wisepatch.files import hash_tensors
 from wisepatch.head import Classifier, features, zeroshot_head
 from wisepatch.interpolation import load_weights
 from wisepatch.plugins import find_task
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples
+    from wisepatch.datasets.base import Samples, Split
     from wisepatch.encoder import Encoder
     from wisepatch.plugins import Task
     from wisepatch.store import Checkpoint, Store
@@ -108,7 +110,7 @@ def finetune(
     samples: Samples = split
     order = torch.Generator()
     if config.freeze_encoder:
-        samples = _feature_samples(classifier, split, config, accelerator, progress)
+        samples = _feature_samples(classifier, split, config, store, accelerator, progress)
     batches = loader(samples, config.batch_size, workers=config.workers, shuffle=order)
 
     # What is trained.
@@ -243,21 +245,38 @@ def warmup_steps(config: FinetuneConfig, steps: int) -> int:
 
 
 def _feature_samples(
-    classifier: Classifier, split: Samples, config: FinetuneConfig, accelerator: Accelerator, progress: Progress
+    classifier: Classifier,
+    split: Split,
+    config: FinetuneConfig,
+    store: Store,
+    accelerator: Accelerator,
+    progress: Progress,
 ) -> Samples:
-    """Image features and labels of a split, computed once, as a map-style dataset."""
+    """Image features and labels of a split as a map-style dataset; computed once, then cached in the store."""
+    parts = (
+        hash_tensors(classifier.visual.state_dict()),
+        str(classifier.visual),
+        config.mixed_precision,
+        split.fingerprint(),
+    )
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    cached = store.load_features(key)
+    if cached:
+        return _Features(cached["features"], cached["labels"])
     visual = classifier.visual.to(accelerator.device).eval()
     found, labels = [], []
     batches = loader(split, config.batch_size, workers=config.workers)
     progress.start("computing features", len(split))
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.no_grad(), accelerator.autocast():
         for batch in batches:
             images, truth = checked(batch)
             found.append(features(visual, images.to(accelerator.device)).float().cpu())
             labels.append(truth)
             progress.advance(len(truth))
     progress.finish()
-    return _Features(torch.cat(found).clone(), torch.cat(labels).clone())
+    samples = _Features(torch.cat(found), torch.cat(labels))
+    store.save_features(key, samples.features, samples.labels)
+    return samples
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Store:
         self.root = Path(root).expanduser()
         self.checkpoints = self.root / "checkpoints"
         self.heads = self.root / "heads"
+        self.features = self.root / "features"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"
 
@@ -293,22 +294,38 @@ class Store:
 
     def load_head(self, digest: str) -> torch.Tensor | None:
         """The cached zero-shot head of that hash, or ``None``."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        path = self.heads / f"{digest}.safetensors"
-        try:
-            return load_file(path)["weight"] if path.is_file() else None
-        except (SafetensorError, KeyError):
-            return None  # a cache: what cannot be read is built again
+        return _load_cached(self.heads / f"{digest}.safetensors", "weight").get("weight")
 
     def save_head(self, digest: str, weight: torch.Tensor) -> None:
         """Cache a zero-shot head under a hash of all that it depends on."""
+        self._save_cached(self.heads / f"{digest}.safetensors", {"weight": weight})
+
+    def load_features(self, digest: str) -> dict[str, torch.Tensor]:
+        """The cached ``features`` ``(n, dim)`` and ``labels`` ``(n,)`` of that hash; empty if there are none."""
+        return _load_cached(self.features / f"{digest}.safetensors", "features", "labels")
+
+    def save_features(self, digest: str, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Cache image features under a hash of all that they depend on."""
+        self._save_cached(self.features / f"{digest}.safetensors", {"features": features, "labels": labels})
+
+    def _save_cached(self, path: Path, tensors: Tensors) -> None:
         from safetensors.torch import save
 
         with self.writing():
-            self.heads.mkdir(parents=True, exist_ok=True)
-            write_durably(self.heads / f"{digest}.safetensors", save({"weight": weight.contiguous()}))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def _load_cached(path: Path, *names: str) -> dict[str, torch.Tensor]:
+    """The tensors of a cache file; empty where it is missing or broken, as a cache can be built again."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path) if path.is_file() else {}
+    except SafetensorError:
+        found = {}
+    return found if set(names) <= set(found) else {}
 
 
 def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:

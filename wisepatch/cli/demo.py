@@ -30,8 +30,8 @@ def command(
 ) -> None:
     """Patch the embedded model on real handwritten digits: about a minute, no download.
 
-    Fine-tunes on Digits with Shapes, Colors and Textures as supported tasks, sweeps alpha, and takes the best digits that cost the
-    others at most two points, by validation data.
+    Fine-tunes on Digits with Shapes, Colors and Textures as supported tasks, sweeps alpha, and takes the best digits
+    that cost the others at most two points, by validation data.
 
     Example: `wisepatch demo`
     """
@@ -42,7 +42,7 @@ def command(
     check_picture_path(output_path)
     config = FinetuneConfig.with_defaults(TASK, supported=SUPPORTED, seed=seed, **TRAINING)
     run_patch(
-        config, ModelConfig("demo", ""), Store(store), o.data_folder(None), alphas=parse_alphas(DEFAULT_ALPHAS), rule=parse_rule(RULE),
-        select_on="val", picture=output_path, output=output,
+        config, ModelConfig("demo", ""), Store(store), o.data_folder(None), alphas=parse_alphas(DEFAULT_ALPHAS),
+        rule=parse_rule(RULE), select_on="val", picture=output_path, output=output,
     )  # fmt: skip
     output.say("next: wisepatch patch --model demo --task YOUR_FOLDER --supported Shapes,Colors,Textures")

@@ -44,6 +44,10 @@ class Split:
         """Return the number of images."""
         return len(self.samples)
 
+    def fingerprint(self) -> str:
+        """Return what tells this split from others and from other versions of itself."""
+        return f"{self.task} {self.name} {fingerprint(self.samples)}"
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return ``(image, label)``; an image that cannot be read is a :class:`DataError` that names it."""
         try:
@@ -55,6 +59,12 @@ class Split:
                 f"{self.task} ({self.name}): image {index} cannot be read: {error}",
                 "replace or remove the file, then run the command again",
             ) from error
+
+
+def fingerprint(samples: Samples) -> str:
+    """What tells two versions of the same split apart, without reading an image: its own word for it, or kind and size."""
+    own = getattr(samples, "fingerprint", None)
+    return own() if own is not None else f"{type(samples).__qualname__} {len(samples)}"
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,10 @@ class Subset:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.indices)
+
+    def fingerprint(self) -> str:
+        """Return what tells this choice of images from others."""
+        return f"{list(self.indices)} of {fingerprint(self.samples)}"
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and label at ``indices[index]``."""

@@ -43,6 +43,11 @@ class FileSamples:
         """Return the number of files."""
         return len(self.files)
 
+    def fingerprint(self) -> str:
+        """Return paths, labels, sizes and times of change of all files."""
+        stats = [(str(path), label, path.stat()) for path, label in self.files]
+        return str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
         from PIL import Image
