@@ -4,12 +4,15 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 from typer.testing import CliRunner
 
 from tests.samples import draw_folder
 
 
 def pytest_configure():
+    settings.register_profile("repeatable", derandomize=True, deadline=None)  # a red run is red again
+    settings.load_profile("repeatable")
     os.environ["WISEPATCH_PLUGINS"] = "0"  # what else is installed must not change what is tested
     os.environ["HF_HUB_OFFLINE"] = "1"
     for name in ("WISEPATCH_STORE", "WISEPATCH_DATA", "WISEPATCH_DEBUG"):
