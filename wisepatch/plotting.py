@@ -134,7 +134,8 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     else:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         names = " / ".join(name for name in dict.fromkeys(table["names"]) if name)
-        count = " / ".join(f"{len(name.split(', '))} tasks" for name in dict.fromkeys(table["names"]) if name)
+        counts = [len(name.split(", ")) for name in dict.fromkeys(table["names"]) if name]
+        count = " / ".join(f"{number} task{'s' if number > 1 else ''}" for number in counts)
         axes.set_xlabel(f"mean {measure} on the supported tasks ({names if len(names) <= MOST_LETTERS else count})")
     axes.margins(0.09)
     axes.grid(color="#dddddd", linewidth=0.7)
