@@ -87,10 +87,10 @@ def test_words_are_drawn_whole():
 @pytest.mark.slow
 def test_embedded_model_reads_and_is_misled_by_what_it_reads(tmp_path):
     """The weakness that typographic attacks use: a picture of the word "square" is, to it, a photo of a square."""
+    from wisepatch.datasets.lettering import write_word
     from wisepatch.datasets.scenes import COLORS, SHAPES, TEXTURES, Scene, draw
     from wisepatch.encoder import load_encoder
     from wisepatch.head import Classifier, zeroshot_head
-    from wisepatch.pretraining import write
 
     encoder = load_encoder(ModelConfig("demo", ""))
     task = find_tasks(["Shapes"])[0].dataset
@@ -99,11 +99,11 @@ def test_embedded_model_reads_and_is_misled_by_what_it_reads(tmp_path):
     for index, shape in enumerate(shapes):
         rng = generator("Shapes", 7, index)
         texture = TEXTURES[int(rng.integers(10))]
-        words.append(write(SHAPES[shape], draw(Scene(texture), rng), rng))
+        words.append(write_word(SHAPES[shape], draw(Scene(texture), rng), rng))
         drawn = draw(
             Scene(texture, SHAPES[(shape + 1 + index // 10 % 9) % 10], list(COLORS)[int(rng.integers(10))]), rng
         )
-        attacked.append(write(SHAPES[shape], drawn, rng))
+        attacked.append(write_word(SHAPES[shape], drawn, rng))
     with torch.inference_mode():
         for pictures in (words, attacked):
             said = classifier(torch.stack([encoder.transform(picture) for picture in pictures])).argmax(1).numpy()

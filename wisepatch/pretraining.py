@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wisepatch.datasets.lettering import FONTS, fitting_font, text_mask
+from wisepatch.datasets.lettering import write_letter, write_word
 from wisepatch.datasets.scenes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
 from wisepatch.encoder import encode_short
 
@@ -62,7 +62,6 @@ OTHER_WORDS = tuple(
 # Shapes come first, then the other class names: word i < 10 is also shape i, word i < 20 also a shape or a colour.
 WORDS = (*SHAPES, *COLORS, *NUMBERS, *OTHER_WORDS)
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
-FACES = FONTS[:4]
 
 ATTRIBUTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shape": (SHAPES, ("a photo of a {}.", "a photo of the {}.", "a picture of a {} shape.", "a {}.", "{}")),
@@ -147,13 +146,13 @@ def picture(rng: np.random.Generator, stage: Stage, ease: float = 0.0) -> tuple[
         image = draw(Scene(TEXTURES[texture], SHAPES[shape], list(COLORS)[color]), rng)
         if rng.random() < 0.35 * (1 - ease):
             labels["word"] = _choose_word(rng)
-            image = write(WORDS[labels["word"]], image, rng)
+            image = write_word(WORDS[labels["word"]], image, rng)
             if rng.random() < 0.6:
                 labels["shape"] = labels["word"] if labels["word"] < len(SHAPES) else ABSENT
     elif kind < 1 - stage.letters:
         labels["word"] = _choose_word(rng)
         labels["shape"] = labels["word"] if labels["word"] < len(SHAPES) else ABSENT
-        image = write(WORDS[labels["word"]], _blank(TEXTURES[texture], rng), rng)
+        image = write_word(WORDS[labels["word"]], _blank(TEXTURES[texture], rng), rng)
     else:
         labels["letter"] = int(rng.integers(len(LETTERS)))
         image = write_letter(LETTERS[labels["letter"]], _blank(TEXTURES[texture], rng), rng, hand=stage.hand)
@@ -170,58 +169,6 @@ def _blank(texture: str, rng: np.random.Generator) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(background(texture, rng).clip(0, 255).astype("uint8"))
-
-
-def write(word: str, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Write ``word`` at a random place, size, face and case, in a colour that stands out, sometimes outlined."""
-    name = FACES[int(rng.integers(len(FACES)))]
-    text = word.upper() if rng.random() < 0.25 else word
-    face = fitting_font(text, name, int(rng.integers(13, 27)), SIZE - 2)
-    mask = text_mask(text, face, SIZE, rng.random(), rng.random())
-    return _ink(image, mask, rng)
-
-
-def write_letter(letter: str, image: Image.Image, rng: np.random.Generator, *, hand: bool = False) -> Image.Image:
-    """Write one large letter, turned a little, sometimes as coarse as a scan of 8 x 8 to 16 x 16 pixels.
-
-    With ``hand`` it is also slanted, stretched and thickened or thinned, and more often coarse.
-    """
-    from PIL import Image, ImageFilter
-
-    name = FONTS[int(rng.integers(len(FONTS)))]
-    text = letter if rng.random() < 0.5 else letter.upper()
-    face = fitting_font(text, name, int(rng.integers(30, 68)), SIZE)
-    mask = text_mask(text, face, SIZE, rng.random(), rng.random())
-    if hand:
-        slant, squeeze = rng.uniform(-0.35, 0.35), rng.uniform(0.8, 1.25)
-        bend = (squeeze, slant, SIZE / 2 * (1 - squeeze - slant), 0, 1, 0)
-        mask = mask.transform(mask.size, Image.Transform.AFFINE, bend, Image.Resampling.BILINEAR)
-        pen = rng.random()
-        if pen < 0.5:
-            mask = mask.filter(ImageFilter.MaxFilter(3) if pen < 0.3 else ImageFilter.MinFilter(3))
-    mask = mask.rotate(rng.uniform(-14, 14), Image.Resampling.BILINEAR)
-    if rng.random() < (0.6 if hand else 0.4):
-        coarse = int(rng.integers(8, 17))
-        mask = mask.resize((coarse, coarse), Image.Resampling.BOX).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    return _ink(image, mask, rng)
-
-
-def _ink(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Image.Image:
-    import numpy as np
-    from PIL import Image, ImageFilter
-
-    pixels: np.ndarray[Any, Any] = np.asarray(image, dtype=np.float32)
-    weight = np.asarray(mask, dtype=np.float32)[..., None] / 255
-    under = (pixels * weight).sum((0, 1)) / max(float(weight.sum()), 1.0)
-    while True:
-        color = rng.uniform(0, 255, 3)
-        if abs(float((color - under).mean())) > 70:
-            break
-    if rng.random() < 0.4:  # an outline of the opposite brightness, one pixel wide
-        edge = np.asarray(mask.filter(ImageFilter.MaxFilter(3)), dtype=np.float32)[..., None] / 255
-        pixels = pixels * (1 - edge) + np.float32(255 if color.mean() < 128 else 0) * edge
-    mixed = pixels * (1 - weight) + color.astype(np.float32) * weight
-    return Image.fromarray(mixed.clip(0, 255).astype("uint8"))
 
 
 def attribute_losses(
