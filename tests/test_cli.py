@@ -51,7 +51,8 @@ def test_every_command_has_help_with_an_example(cli, command):
 
 
 @pytest.mark.parametrize(
-    "words", [("store", name) for name in ("list", "verify", "rm", "gc")] + [("datasets", "check")]
+    "words",
+    [("store", name) for name in ("list", "verify", "rm", "gc")] + [("datasets", "check"), ("plugins", "check")],
 )
 def test_every_subcommand_has_help_with_an_example(cli, words):
     result = cli(*words, "--help")
@@ -375,12 +376,91 @@ def test_json_holds_no_nan(cli, run_store):
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
-def test_datasets_lists_and_checks(cli, shapes):
-    names = {json.loads(line)["name"] for line in cli("datasets", "--json").stdout.splitlines()}
-    assert {"Shapes", "Digits", "MNIST", "CIFAR100", "STL10", "SVHN", "FashionMNIST"} <= names
+def test_datasets_lists_and_says_whether_the_data_is_there(cli, tmp_path):
+    write_mnist(tmp_path / "data")
+    records = {r["name"]: r for r in map(json.loads, cli("datasets", "--data", "data", "--json").stdout.splitlines())}
+    assert {"Shapes", "Digits", "MNIST", "CIFAR100", "STL10", "SVHN", "FashionMNIST", "GTSRB"} <= set(records)
+    assert (records["Shapes"]["data"], records["MNIST"]["data"], records["GTSRB"]["data"]) == ("built in", "yes", "no")
+    assert (len(records["GTSRB"]["classes"]), records["GTSRB"]["splits"]) == (43, ["train", "val", "test"])
+
+
+def test_datasets_show_tells_what_is_known(cli):
+    text = cli("datasets", "show", "gtsrb").stdout
+    for part in (
+        "GTSRB",
+        "traffic sign",
+        "32.6 % ViT-B-32 openai",
+        "gtsrb/{GTSRB/Training",
+        "https://",
+        "43 classes",
+        "23976 train",
+    ):
+        assert part in text
+    (record,) = map(json.loads, cli("datasets", "show", "GTSRB", "--json").stdout.splitlines())
+    assert record["zeroshot"]["ViT-L-14 openai"] == 0.5055
+    assert record["downloads"]
+
+
+def test_datasets_check_counts_images_and_classes(cli, shapes):
     checked = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
-    assert [(c["split"], c["images"]) for c in checked] == [("train", 12), ("val", 3), ("test", 3)]
-    assert checked[0]["first"].startswith("64 x 64, ")
+    assert [(c["split"], c["images"], c["expected"]) for c in checked] == [
+        ("train", 12, None), ("val", 3, None), ("test", 3, None),
+    ]  # fmt: skip
+    assert checked[0]["per_class"] == {
+        f"{i} {name}": 4 for i, name in enumerate(sorted(p.name for p in shapes.iterdir()))
+    }
+    assert checked[0]["sample"].startswith("64 x 64, ")
+    text = cli("datasets", "check", "Digits@val").stdout
+    assert "6 to 20" in text or "? (--deep counts)" in text
+
+
+def test_datasets_check_names_sizes_that_differ_from_the_published_ones(cli, tmp_path):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    result = cli("datasets", "check", "MNIST", "--data", "data")
+    assert result.exit_code == 0
+    assert "note: MNIST (test) has 20 images, its publisher 10000" in result.stderr
+
+
+def test_datasets_check_deep_names_every_broken_file(cli, shapes):
+    victims = sorted(shapes.rglob("*.png"))
+    for path in (victims[1], victims[-2]):
+        broken_png(path)
+    result = cli("datasets", "check", shapes, "--deep")
+    assert result.exit_code == 1
+    assert "error: 2 images cannot be read" in result.stderr
+    for path in (victims[1], victims[-2]):
+        assert f"image {path} cannot be read: " in result.stderr
+    assert "images per class" in result.stdout
+    broken_png(victims[0])
+
+
+def test_datasets_check_deep_counts_what_plain_checking_cannot(cli):
+    assert "? (--deep counts)" in cli("datasets", "check", "Shapes@val").stdout
+    (record,) = map(json.loads, cli("datasets", "check", "Shapes@val", "--deep", "--json").stdout.splitlines())
+    assert set(record["per_class"].values()) == {30}
+    assert record["images"] == record["expected"] == 300
+
+
+def test_datasets_download_asks_torchvision_or_says_where_to_get_it(cli, shapes, monkeypatch, tmp_path):
+    import torchvision.datasets.utils
+
+    asked = []
+
+    def refuse(url, *args, **kwargs):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "_get_redirect_url", refuse)
+    result = cli("datasets", "download", "GTSRB", "--data", "data")
+    assert result.exit_code == 1
+    assert "GTSRB is not below data and could not be downloaded: " in result.stderr
+    assert asked
+    assert "GTSRB" in asked[0]
+    refused = cli("datasets", "download", shapes)
+    assert refused.exit_code == 2
+    assert "error: shapes cannot be downloaded by wisepatch" in refused.stderr
+    write_mnist(tmp_path / "data")
+    assert cli("datasets", "download", "MNIST", "--data", "data").stdout == "MNIST is below data\n"
 
 
 def test_broken_line_of_results_is_reported_by_number_and_the_rest_drawn(cli, run_store):

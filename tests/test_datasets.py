@@ -26,7 +26,7 @@ def task(name):
     return find_task(name).dataset
 
 
-@pytest.mark.parametrize("name", ["MNIST", "SVHN", "FashionMNIST", "CIFAR10", "CIFAR100", "STL10", "simple"])
+@pytest.mark.parametrize("name", sorted(set(BENCHMARKS["templates"]) - {"FMoW", "iWildCam"}))  # those are a plugin's
 def test_templates_are_those_of_the_papers_evaluations(name):
     assert list(TEMPLATES[name]) == BENCHMARKS["templates"][name]
 
@@ -376,3 +376,62 @@ def test_prompts_fill_names_and_articles_and_keep_other_braces():
     assert templates(["stl10", "my {}"]) == ("a photo of a {}.", "a photo of the {}.", "my {}")
     with pytest.raises(UnknownNameError, match="unknown prompt template 'STL'; did you mean STL10"):
         templates(["STL"])
+
+
+HALVES = {"name": "Halves", "classes": ("a", "b"), "open": None, "head_classes": ("x", "y", "z")}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"merges": ()},
+        {"merges": ((0,),)},
+        {"merges": ((0,), (3,))},
+        {"merges": ((0,), (-1,))},
+        {"merges": ((0,), (1,)), "head_classes": ()},
+    ],
+)
+def test_merges_have_to_fit_classes_and_head(wrong):
+    with pytest.raises(UsageError, match="the merges of dataset 'Halves' do not fit"):
+        base.Dataset(**HALVES | wrong)
+
+
+def test_class_names_given_to_a_task_with_another_tasks_head_are_the_heads():
+    dataset = base.Dataset(**HALVES, merges=((0, 2), (1,)))
+    assert dataset.head_names == ("x", "y", "z")
+    given = folder.renamed(dataset, ["p", "q", "r"], None)
+    assert (given.classes, given.head_names) == (("a", "b"), ("p", "q", "r"))
+    with pytest.raises(UsageError, match="2 class names for 3 classes of 'Halves'"):
+        folder.renamed(dataset, ["p", "q"], None)
+
+
+def test_layouts_are_found_by_name_alone(tmp_path):
+    layouts = ("a/{train,test}/*/*.jpg", "b/{x/{one,two},y}.txt")
+    assert base.parts(layouts[0]) == ["a/train", "a/test"]
+    assert sorted(base.parts(layouts[1])) == ["b/x/one.txt", "b/x/two.txt", "b/y.txt"]
+    dataset = base.Dataset("Things", ("a", "b"), None, layouts=layouts)
+    assert dataset.find(tmp_path) is None
+    (tmp_path / "a" / "train").mkdir(parents=True)
+    assert dataset.find(tmp_path) is None
+    (tmp_path / "a" / "test").mkdir()
+    assert dataset.find(tmp_path) == layouts[0]
+
+
+def test_expected_sizes_know_of_the_cut():
+    dataset = base.Dataset("Things", ("a",), None, counts={"train": 60_000, "test": 10_000})
+    assert [dataset.expected(split) for split in base.SPLITS] == [55_000, 5_000, 10_000]
+    native = base.Dataset("Things", ("a",), None, splits=base.SPLITS, counts={"train": 50, "val": 7})
+    assert [native.expected(split) for split in base.SPLITS] == [50, 7, None]
+
+
+def test_context_of_some_images_keeps_what_is_whole():
+    context = base.Context([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
+    assert context.of([3, 2, 1]) == base.Context([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
+    assert base.context(base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, context), [1])).groups == [1]
+    assert base.context(range(3)) == base.Context()
+
+
+def test_labels_are_known_without_decoding():
+    samples = folder.FileSamples([("missing.png", 4), ("missing.jpg", 5), ("none", 6)])
+    assert base.labels_of(base.Subset(base.Subset(samples, [2, 0]), [1])) == [4]
+    assert base.labels_of(range(3)) is None

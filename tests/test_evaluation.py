@@ -17,7 +17,7 @@ from wisepatch import (
     predict,
 )
 from wisepatch.errors import StoreError, UnknownNameError, UsageError
-from wisepatch.evaluation import gather_lines, set_weights
+from wisepatch.evaluation import gather_lines, merged, set_weights
 from wisepatch.patching import sweep
 
 DEMO = ModelConfig("demo", "")
@@ -168,3 +168,69 @@ def test_bf16_agrees_with_fp32_on_nearly_all_images(run_store, tasks, tmp_path):
         for precision in ("no", "bf16")
     )
     assert (full.predicted == half.predicted).mean() > 0.97
+
+
+def test_merged_logits_are_the_largest_of_those_that_merge():
+    said = torch.tensor([[1.0, 5.0, 2.0, 9.0], [-3.0, -2.0, -8.0, -1.0]])
+    assert merged(())(said) is said
+    assert merged(((2,), (0,)))(said).tolist() == [[2.0, 1.0], [-8.0, -3.0]]
+    assert merged(((0, 1), (2,), ()))(said).tolist() == [[5.0, 2.0, -torch.inf], [-2.0, -8.0, -torch.inf]]
+
+
+def shifted(parent):
+    """A task with the head of ``parent``: three classes, of which the second stands for two of its own, the last for none."""
+    from dataclasses import replace
+
+    from wisepatch.plugins import Task
+
+    dataset = parent.dataset
+    halves = replace(
+        dataset, name="halves", classes=("a", "b", "c"), head_classes=dataset.classes, merges=((0,), (1, 2), ()), metric="top1"
+    )  # fmt: skip
+    return Task("halves", halves)
+
+
+def test_task_with_the_head_of_another_task_is_measured_under_that_head(run_store, tasks, tmp_path):
+    mixes = recipes(run_store, tmp_path)
+    whole = next(predict(mixes, tasks[:1], run_store, tmp_path, split="train"))
+    half = next(predict(mixes, [shifted(tasks[0])], run_store, tmp_path, split="train"))
+    assert set(np.unique(whole.predicted)) > {0, 1}
+    assert np.array_equal(half.predicted, np.minimum(whole.predicted, 1))  # a maximum of logits keeps the winner
+
+
+def test_trained_head_serves_the_tasks_that_share_it(finished, tasks, tmp_path):
+    config = FinetuneConfig.with_defaults(
+        str(finished[0] / "shapes"), head="trained", steps=6, batch_size=8, lr=1e-2, warmup=0
+    )
+    store = Store(tmp_path / "store")
+    done = finetune(config, DEMO, store, tmp_path)
+    (line,) = gather_lines([done.finetuned], store, torch.device("cpu"))
+    from wisepatch.evaluation import Heads
+
+    assert Heads(line, shifted(tasks[0]), store).trained
+    whole = next(predict([done.finetuned], tasks[:1], store, tmp_path, split="train"))
+    half = next(predict([done.finetuned], [shifted(tasks[0])], store, tmp_path, split="train"))
+    assert np.array_equal(half.predicted, np.minimum(whole.predicted, 1))
+
+
+def test_groups_and_further_metrics_have_rows_of_their_own(run_store, tasks, finished, tmp_path):
+    from dataclasses import replace
+
+    from wisepatch.datasets.base import Context
+    from wisepatch.plugins import Task
+
+    plain = tasks[0].dataset
+
+    def with_groups(split, root, transform=None):
+        samples = plain.open(split, root, transform)
+        context = Context(groups=[i % 2 for i in range(len(samples))], group_names=("even", "odd"))
+        return replace(samples, context=context)
+
+    grouped = Task("grouped", replace(plain, name="grouped", open=with_groups, also=("worst_group", "macro_f1")))
+    rows = evaluate([finished[1].finetuned], [grouped], run_store, tmp_path, split="train")
+    found = {row["metric"]: row for row in rows}
+    assert list(found) == ["top1", "worst_group", "top1[even]", "top1[odd]", "macro_f1"]
+    assert found["top1[even]"]["n"] + found["top1[odd]"]["n"] == found["top1"]["n"]
+    assert found["worst_group"]["value"] == min(found["top1[even]"]["value"], found["top1[odd]"]["value"])
+    with pytest.raises(UsageError, match="pm0 needs sequences"):
+        evaluate([finished[1].finetuned], [grouped], run_store, tmp_path, metrics=["pm0"])

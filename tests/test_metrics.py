@@ -6,8 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from wisepatch.errors import UnknownNameError
-from wisepatch.metrics import METRICS, Measured, find_metric, macro_f1, mean_per_class, measure, top1, wilson
+from wisepatch.datasets.base import Context
+from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.metrics import (
+    ALL,
+    METRICS,
+    Measured,
+    find_metric,
+    macro_f1,
+    macro_f1_present,
+    mean_per_class,
+    measure,
+    measurements,
+    top1,
+    wilson,
+)
 
 PREDICTIONS = st.integers(2, 5).flatmap(
     lambda classes: st.tuples(
@@ -150,8 +163,8 @@ def test_a_known_metric_is_found(name):
 def test_an_unknown_metric_proposes_close_ones_and_lists_all():
     with pytest.raises(UnknownNameError) as caught:
         find_metric("macro-f1")
-    assert caught.value.message == "unknown metric 'macro-f1'; did you mean macro_f1?"
-    assert caught.value.hint == "known: macro_f1, mean_per_class, top1"
+    assert caught.value.message == "unknown metric 'macro-f1'; did you mean macro_f1 or macro_f1_present?"
+    assert caught.value.hint.removeprefix("known: ").split(", ") == sorted(ALL)
 
 
 def test_measuring_an_unknown_metric_is_the_same_error():
@@ -168,3 +181,68 @@ def test_bootstrap_in_pieces_is_as_good_and_small(monkeypatch):
     monkeypatch.setattr(wisepatch.metrics, "CELLS_AT_ONCE", 1)
     assert measure("macro_f1", labels, predicted, 4) == whole
     assert measure("mean_per_class", labels, predicted, 1000).n == 400
+
+
+@settings(deadline=None, max_examples=100)
+@given(PREDICTIONS)
+def test_f1_over_the_classes_that_have_images_is_scikit_learns(case):
+    classes, pairs = case
+    labels, predicted = split(pairs)
+    counts = confusion_matrix(labels, predicted, labels=range(classes))
+    expected = f1_score(labels, predicted, average="macro", labels=np.unique(labels), zero_division=0)
+    assert macro_f1_present(counts) == pytest.approx(expected)
+
+
+def test_worst_group_and_every_group_with_its_size():
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1])
+    predicted = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1])
+    context = Context(groups=[0, 0, 0, 0, 2, 2, 2, 2, -1], group_names=("Asia", "Europe", "Africa"))
+    found = dict(measurements("worst_group", labels, predicted, 2, context))
+    assert {name: (value.value, value.n) for name, value in found.items()} == {
+        "worst_group": (0.5, 4),
+        "top1[Asia]": (0.75, 4),
+        "top1[Africa]": (0.5, 4),  # Europe has no images; -1 belongs to no group
+    }
+    assert found["worst_group"].low <= 0.5 <= found["worst_group"].high
+    assert found["top1[Asia]"][2:] == wilson(0.75, 4)
+    # Of two groups that are equally hard the worse one is, by chance alone, lower than either.
+    assert found["worst_group"].high < found["top1[Africa]"].high
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32 - 1))
+def test_pm0_and_pm10_by_the_definition(seed):
+    """Anchors that are right, and anchors that are right together with every similar frame (Shankar et al.)."""
+    rng = np.random.default_rng(seed)
+    frames = 30
+    predicted = rng.integers(0, 3, frames)
+    accepted = [set(rng.integers(0, 3, rng.integers(1, 3)).tolist()) for _ in range(frames)]
+    anchors = rng.permutation(frames)[:5]
+    sequences = [[int(a), *rng.permutation(frames)[: rng.integers(0, 4)].tolist()] for a in anchors]
+    labels = np.array([min(each) for each in accepted])
+    benign = worst = 0
+    for anchor, *similar in sequences:
+        if predicted[anchor] in accepted[anchor]:
+            benign += 1
+            wrong = [frame for frame in similar if predicted[frame] not in accepted[frame]]
+            worst += not wrong
+    context = Context(accepted=accepted, sequences=sequences)
+    (pm0,) = measurements("pm0", labels, predicted, 3, context)
+    (pm10,) = measurements("pm10", labels, predicted, 3, context)
+    assert pm0 == ("pm0", Measured(benign / 5, 5, *wilson(benign / 5, 5)))
+    assert pm10 == ("pm10", Measured(worst / 5, 5, *wilson(worst / 5, 5)))
+
+
+def test_pm0_takes_the_label_where_nothing_else_is_accepted():
+    context = Context(sequences=[[0, 1], [2]])
+    (pm0,) = measurements("pm0", np.array([0, 1, 2]), np.array([0, 0, 2]), 3, context)
+    (pm10,) = measurements("pm10", np.array([0, 1, 2]), np.array([0, 0, 2]), 3, context)
+    assert (pm0[1].value, pm10[1].value) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(("name", "what"), [("worst_group", "groups"), ("pm0", "sequences"), ("pm10", "sequences")])
+def test_metric_that_needs_context_says_so(name, what):
+    with pytest.raises(UsageError, match=f"{name} needs {what} of .*, and this task has none"):
+        list(measurements(name, np.array([0]), np.array([0]), 2))
+    with pytest.raises(UsageError, match="needs the context of a split"):
+        measure(name, np.array([0]), np.array([0]), 2)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from wisepatch.errors import PluginError, UnknownNameError
+import wisepatch
+from wisepatch.errors import DataError, PluginError, UnknownNameError
 from wisepatch.plugins import BUILTIN, collect, find_task, registry
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
+ROOT = Path(wisepatch.__file__).parent / "datasets"
 
 GOOD = """
 import wisepatch as wp
@@ -39,19 +41,11 @@ def load(tmp_path, monkeypatch, **modules):
 def test_builtin_datasets_come_through_the_same_hook():
     known = registry()
     assert set(known.owners.values()) == {"wisepatch"}
-    assert {
-        "Shapes",
-        "Colors",
-        "Textures",
-        "Digits",
-        "MNIST",
-        "FashionMNIST",
-        "CIFAR10",
-        "CIFAR100",
-        "STL10",
-        "SVHN",
-    } == set(known.datasets)
-    assert len(BUILTIN) == 5
+    assert {"Shapes", "Digits", "MNIST", "CIFAR10", "GTSRB"} < set(known.datasets)
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    assert set(BUILTIN) < modules
+    families = {name for name in modules if "hookimpl" in (ROOT / f"{name}.py").read_text()}
+    assert families == set(BUILTIN)
 
 
 def test_plugin_is_registered_with_its_owner(tmp_path, monkeypatch):
@@ -139,3 +133,37 @@ def test_usps_plugin_from_its_wheel_is_used_by_the_installed_program(tmp_path):
     (row,) = run("zeroshot", "--model", "demo", "--task", "usps", "--data", "data")
     assert (row["task"], row["n"], row["split"]) == ("USPS", 10, "test")
     assert "USPS" in {record["name"] for record in run("datasets")}
+
+
+SCHEMED = """
+import wisepatch as wp
+
+@wp.hookimpl
+def find_dataset(name):
+    scheme, _, rest = name.partition(":")
+    if scheme != "toy":
+        return None
+    return "nothing" if rest == "bad" else wp.Dataset(name=name, classes=("cat", "dog"), open=None)
+"""
+
+
+def test_names_with_a_scheme_are_found_by_the_plugin_that_knows_it(tmp_path, monkeypatch):
+    known = load(tmp_path, monkeypatch, schemed=SCHEMED)
+    monkeypatch.setattr("wisepatch.plugins.registry", lambda: known)
+    found = find_task("toy:owner/name@val", ["kitten", "puppy"])
+    assert (found.spec, found.name, found.split) == ("toy:owner/name@val", "toy:owner/name", "val")
+    assert found.dataset.classes == ("kitten", "puppy")
+    with pytest.raises(PluginError, match=r"plugin 'schemed' .*: find_dataset gave a str"):
+        find_task("toy:bad")
+    with pytest.raises(DataError, match="no plugin knows what hf: means in the task 'hf:a/b'") as caught:
+        find_task("hf:a/b")
+    assert caught.value.hint == "install wisepatch-huggingface"
+
+
+def test_aliases_find_their_task_and_clash_like_names(tmp_path, monkeypatch):
+    aliased = GOOD.replace("open=None", "open=None, aliases=('OxfordPets',)")
+    known = load(tmp_path, monkeypatch, aliased=aliased)
+    monkeypatch.setattr("wisepatch.plugins.registry", lambda: known)
+    assert (find_task("oxfordpets").name, find_task("OxfordPetsVal").split) == ("Pets", "val")
+    with pytest.raises(PluginError, match=r"the alias 'mnist' of 'Pets' .* is taken by wisepatch"):
+        load(tmp_path, monkeypatch, taken=GOOD.replace("open=None", "open=None, aliases=('mnist',)"))

@@ -22,7 +22,7 @@ from wisepatch.errors import UsageError
 from wisepatch.files import hash_tensors, write_durably
 from wisepatch.head import logits, zeroshot_head
 from wisepatch.interpolation import check_same, load_weights, mix
-from wisepatch.metrics import find_metric, measure
+from wisepatch.metrics import find_metric, measurements
 from wisepatch.progress import Progress, Silent
 from wisepatch.results import append
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wisepatch.datasets.base import Context
     from wisepatch.encoder import Encoder
     from wisepatch.finetuning import Watcher
     from wisepatch.head import Classifier
@@ -52,6 +53,7 @@ class Predictions:
     checkpoints: tuple[Checkpoint, ...]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
+    context: Context
 
 
 @dataclass
@@ -97,18 +99,18 @@ def evaluate(
         checkpoints, tasks, store, data, split=split, batch_size=batch_size, workers=workers,
         mixed_precision=mixed_precision, progress=progress,
     ):  # fmt: skip
-        classes = found.task.dataset.classes
+        dataset = found.task.dataset
         rows_of_task = []
         for checkpoint, predicted in zip(found.checkpoints, found.predicted, strict=True):
-            for metric in metrics or (found.task.dataset.metric,):
-                value = measure(metric, found.labels, predicted, len(classes))
-                rows_of_task.append({
-                    "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "method": checkpoint.method,
-                    "alpha": position(checkpoint), "task": found.task.name, "split": found.split, "metric": metric,
-                    "value": value.value, "n": value.n, "ci_low": value.low, "ci_high": value.high,
-                    "seed": checkpoint.config.get("seed"),
-                    **(labels(checkpoint, found.task) if labels else {}),
-                })  # fmt: skip
+            for asked in metrics or (dataset.metric, *dataset.also):
+                for metric, value in measurements(asked, found.labels, predicted, len(dataset.classes), found.context):
+                    rows_of_task.append({
+                        "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "method": checkpoint.method,
+                        "alpha": position(checkpoint), "task": found.task.name, "split": found.split, "metric": metric,
+                        "value": value.value, "n": value.n, "ci_low": value.low, "ci_high": value.high,
+                        "seed": checkpoint.config.get("seed"),
+                        **(labels(checkpoint, found.task) if labels else {}),
+                    })  # fmt: skip
         save_predictions(store, found, run)
         rows += append(store.results, rows_of_task) if record else rows_of_task
     return rows
@@ -144,6 +146,7 @@ def predict(
         name = task.split or split
         predicted: NDArray[np.int64] | None = None
         truth: list[NDArray[np.int64]] = []
+        choice = merged(task.dataset.merges, device)
         for model in dict.fromkeys(line.encoder.config for line in lines):
             mine = [line for line in lines if line.encoder.config == model]
             opened = task.dataset.split(name, data, mine[0].encoder.transform)
@@ -163,13 +166,31 @@ def predict(
                         set_weights(visual, line, alpha)
                         weight, bias = heads[id(line)].at(alpha)
                         with torch.autocast(device.type, precision) if precision else nullcontext():
-                            said = logits(visual, images, weight, bias)
+                            said = choice(logits(visual, images, weight, bias))
                         predicted[index, done : done + len(labels)] = said.argmax(1).cpu().numpy()
                 done += len(labels)
                 progress.advance(len(labels))
             progress.finish()
         assert predicted is not None
-        yield Predictions(task, name, tuple(checkpoints), np.concatenate(truth), predicted)
+        yield Predictions(task, name, tuple(checkpoints), np.concatenate(truth), predicted, opened.context)
+
+
+def merged(
+    merges: Sequence[Sequence[int]], device: torch.device | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from the head's logits ``(n, head classes)`` to the task's ``(n, classes)``: the largest of those that merge.
+
+    Without ``merges`` it changes nothing; a class that none merge into has ``-inf`` (WiSE-FT section 3, ObjectNet and others).
+    """
+    if not merges:
+        return lambda said: said
+    most = max(len(indices) for indices in merges)
+    columns = torch.tensor([[*indices, *[-1] * (most - len(indices))] for indices in merges], device=device)
+
+    def merge(said: torch.Tensor) -> torch.Tensor:
+        return said[:, columns].masked_fill(columns < 0, -torch.inf).amax(-1)
+
+    return merge
 
 
 def watcher(
@@ -189,12 +210,12 @@ def watcher(
             weight: torch.Tensor = classifier.weight
             bias: torch.Tensor | None = classifier.bias
             if task is not tasks[0]:
-                weight = zeroshot_head(encoder, task.dataset.classes, task.dataset.templates, store).to(device)
+                weight = zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store).to(device)
                 bias = None
-            hits = total = 0
+            hits, total, choice = 0, 0, merged(task.dataset.merges, device)
             for batch in loader(task.dataset.split("val", data, encoder.transform), batch_size, workers=workers):
                 images, labels = checked(batch)
-                answers = logits(classifier.visual, images.to(device), weight, bias).argmax(1).cpu()
+                answers = choice(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()
                 hits, total = hits + int((answers == labels).sum()), total + len(labels)
             said.append(f"{task.name} {100 * hits / total:.1f} %")
         return f"epoch {epoch:.1f} (val): {', '.join(said)}"
@@ -270,7 +291,7 @@ class Heads:
         """Prepare the head of ``task`` for a line."""
         self.line, self.task, self.store = line, task, store
         trained = line.parents[1].head
-        self.trained = trained is not None and trained["classes"] == list(task.dataset.classes)
+        self.trained = trained is not None and trained["classes"] == list(task.dataset.head_names)
         self.fixed: dict[float, torch.Tensor] = {}
 
     def at(self, alpha: float) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -286,7 +307,7 @@ class Heads:
                 ends = [load_weights(self.store, parent) for parent in line.parents]
                 mixed = {k: mix(v, ends[1][k], alpha) for k, v in ends[0].items()}
                 encoder = load_encoder(encoder.config, mixed)
-            classes, templates = self.task.dataset.classes, self.task.dataset.templates
+            classes, templates = self.task.dataset.head_names, self.task.dataset.templates
             device = next(line.encoder.model.visual.parameters()).device
             self.fixed[key] = zeroshot_head(encoder, classes, templates, self.store).to(device)
         return self.fixed[key], None

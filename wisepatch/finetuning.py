@@ -19,6 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, set_seed
 
 from wisepatch.config import FinetuneConfig, ModelConfig
+from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import TrainingError, UsageError
@@ -72,6 +73,11 @@ def finetune(
             f"{task.spec} names the {task.split} split, and training uses train",
             f"write {task.name}: a tenth of train is held out anyway",
         )
+    if task.dataset.merges:
+        raise UsageError(
+            f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
+            "fine-tune on the task that has this head, and measure this one",
+        )
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
     AcceleratorState._reset_state()  # a second run in this process may ask for another precision
@@ -93,10 +99,10 @@ def finetune(
     progress.advance()
     progress.finish()
     classifier = Classifier(
-        encoder.model.visual, zeroshot_head(encoder, task.dataset.classes, task.dataset.templates, store)
+        encoder.model.visual, zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store)
     )
     train_head = config.head == "trained"
-    if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.classes):
+    if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
         classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
     zeroshot = start
     if zeroshot is None or zeroshot.head or train_head:
@@ -132,6 +138,7 @@ def finetune(
     running, losses = torch.zeros((), device=accelerator.device), []
     while step < steps:
         order.manual_seed(config.seed * 1_000_003 + epoch)
+        set_epoch(samples, epoch)  # typographic attacks write anew
         for batch in batches:
             images, labels = checked(batch)
             for group in optimizer.param_groups:
@@ -296,4 +303,4 @@ def _classifier_tensors(classifier: Classifier) -> Mapping[str, torch.Tensor]:
 
 
 def _head_details(task: Task) -> dict[str, Any]:
-    return {"task": task.name, "classes": list(task.dataset.classes)}
+    return {"task": task.name, "classes": list(task.dataset.head_names)}

@@ -7,6 +7,7 @@ a misspelt hook and a name taken twice are errors that name the owners. ``WISEPA
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -21,9 +22,14 @@ from wisepatch.datasets.base import Dataset
 from wisepatch.errors import DataError, PluginError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-BUILTIN = ("demo", "mnist", "cifar", "stl", "svhn")
+SCHEME = re.compile(r"[a-z][a-z0-9-]+:")
+KNOWN_SCHEMES = {"hf": "wisepatch-huggingface"}
+BUILTIN = (
+    "demo", "mnist", "cifar", "stl", "svhn", "gtsrb", "kitti", "mtsd", "imagenet", "shifts", "video", "cars",
+    "textures", "satellite", "sun", "food", "clevr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Registry:
     datasets: dict[str, Dataset]
     owners: dict[str, str]
     plugins: tuple[Plugin, ...]
+    names: dict[str, str]  # every name and alias in lower case, and whose it is
+    finders: tuple[tuple[str, Callable[[str], Dataset | None]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def collect(entry_points: Iterable[tuple[EntryPoint, str]]) -> Registry:
     datasets: dict[str, Dataset] = {}
     owners: dict[str, str] = {}
     taken: dict[str, str] = {}
-    plugins = []
+    plugins, finders = [], []
     for name in BUILTIN:
         module = import_module(f"wisepatch.datasets.{name}")
         _register(manager, module, "wisepatch", datasets, owners, taken)
@@ -94,7 +102,9 @@ def collect(entry_points: Iterable[tuple[EntryPoint, str]]) -> Registry:
         plugins.append(
             Plugin(entry_point.name, distribution, _register(manager, module, owner, datasets, owners, taken))
         )
-    return Registry(datasets, owners, tuple(plugins))
+        if hasattr(module, "find_dataset"):
+            finders.append((owner, module.find_dataset))
+    return Registry(datasets, owners, tuple(plugins), taken, tuple(finders))
 
 
 def _register(
@@ -120,13 +130,15 @@ def _register(
                 raise PluginError(
                     f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
                 )
-            key = dataset.name.lower()
-            if key in taken:
-                raise PluginError(
-                    f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}",
-                    "uninstall one of the two, or rename its task",
-                )
-            taken[key] = dataset.name
+            for key in dict.fromkeys(name.lower() for name in (dataset.name, *dataset.aliases)):
+                if key in taken:
+                    raise PluginError(
+                        f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}"
+                        if key == dataset.name.lower()
+                        else f"the alias {key!r} of {dataset.name!r} ({owner}) is taken by {owners[taken[key]]}",
+                        "uninstall one of the two, or rename its task",
+                    )
+                taken[key] = dataset.name
             datasets[dataset.name], owners[dataset.name] = dataset, owner
             names.append(dataset.name)
     return tuple(names)
@@ -147,23 +159,33 @@ def _entry_points() -> list[tuple[EntryPoint, str]]:
 def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:
     """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, or a CSV.
 
+    A name with a scheme (``hf:owner/name``) is given to the plugins' ``find_dataset``; ``typo:`` before any of these writes
+    wrong names on the images.
+
     Raises :class:`UnknownNameError` that lists close names, or :class:`DataError` for a folder that is none.
     """
     from wisepatch.datasets.base import SPLITS
     from wisepatch.datasets.folder import csv_dataset, folder_dataset, renamed
+    from wisepatch.datasets.typography import PREFIX, attacked
 
     plain, at, split = spec.rpartition("@")
     if not at or split not in SPLITS:
         if at and "/" not in split and not Path(spec).exists():
             raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
         plain, split = spec, ""
-    known = {name.lower(): dataset for name, dataset in registry().datasets.items()}
+    known = {name: registry().datasets[owner] for name, owner in registry().names.items()}
     path = Path(plain).expanduser()
     if plain.lower() in known:
         dataset, spec = known[plain.lower()], known[plain.lower()].name
     elif plain.lower().endswith("val") and plain.lower()[:-3] in known:
         dataset, split = known[plain.lower()[:-3]], split or "val"
         spec = dataset.name
+    elif plain.lower().startswith(PREFIX):
+        inner = find_task(plain[len(PREFIX) :])
+        dataset, split = attacked(inner.dataset), split or inner.split or ""
+        spec = f"{PREFIX}{inner.whole}"
+    elif SCHEME.match(plain) and not path.exists():
+        dataset, spec = _find_by_scheme(plain), plain
     elif path.is_dir():
         dataset, spec = folder_dataset(path), str(path.resolve())
     elif path.is_file() and path.suffix.lower() == ".csv":
@@ -179,6 +201,22 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
         note = f"; plugins that failed to load: {', '.join(skipped)}" if skipped else ""
         raise UnknownNameError("task", plain, registry().datasets, f"`wisepatch datasets` lists all of them{note}")
     return Task(f"{spec}@{split}" if split else spec, renamed(dataset, classnames, templates), split or None)
+
+
+def _find_by_scheme(name: str) -> Dataset:
+    for owner, find in registry().finders:
+        dataset = find(name)
+        if dataset is not None:
+            if not isinstance(dataset, Dataset):
+                raise PluginError(
+                    f"{owner}: find_dataset gave a {type(dataset).__name__}", "return a wisepatch.Dataset, or None"
+                )
+            return dataset
+    scheme = name.partition(":")[0]
+    hint = (
+        f"install {KNOWN_SCHEMES[scheme]}" if scheme in KNOWN_SCHEMES else "`wisepatch plugins` lists those installed"
+    )
+    raise DataError(f"no plugin knows what {scheme}: means in the task {name!r}", hint)
 
 
 def find_tasks(

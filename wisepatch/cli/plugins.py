@@ -1,12 +1,20 @@
-"""``wisepatch plugins``."""
+"""``wisepatch plugins``: what is installed, and whether a plugin keeps to the contract."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 
+app = typer.Typer(help="List the installed plugins; `check` holds one to the contract.\n\nExample: `wisepatch plugins`")
 
-def command(
+
+@app.callback(invoke_without_command=True)
+def listing(
+    ctx: typer.Context,
     _store: o.StoreOption = o.DEFAULT_STORE,
     _data: o.DataOption = None,
     as_json: o.JsonOption = False,
@@ -16,6 +24,8 @@ def command(
 
     Example: `wisepatch plugins`
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from wisepatch.plugins import registry
 
     output = Output(as_json=as_json, quiet=quiet)
@@ -34,3 +44,32 @@ def command(
             for p in found
         ],
     )
+
+
+@app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin (its entry point), or its distribution.")],
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", help="A name with a scheme that it has to find, such as hf:./path.")
+    ] = [],  # noqa: B006 -- Typer copies it
+    _store: o.StoreOption = o.DEFAULT_STORE,
+    data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Hold a plugin to the contract; with --data, open every split of its tasks too. Exit code 1 for a problem.
+
+    Example: `wisepatch plugins check usps --data ~/data`
+    """
+    from wisepatch.testing import inspect_plugin
+
+    output = Output(as_json=as_json, quiet=quiet)
+    report = inspect_plugin(name, None if data is None else o.data_folder(data), o.split_list(task))
+    output.records(
+        {"plugin": report.plugin, "subject": f.subject, "check": f.check, "ok": not f.problem, "problem": f.problem}
+        for f in report.findings
+    )
+    output.table(
+        ("plugin or task", "check", "state"), [(f.subject, f.check, f.problem or "passed") for f in report.findings]
+    )
+    report.raise_problems()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     Transform = Callable[[Any], Any]
@@ -31,6 +32,35 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
+class Context:
+    """What some metrics need to know of the images of a split besides one label each. Samples carry it as ``context``.
+
+    ``groups`` gives each image an index into ``group_names`` (the regions of FMoW). ``accepted`` gives each image all labels
+    that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
+    ``written`` gives each image the class whose name is written on it, -1 where it is none of the task's (typographic attacks).
+    """
+
+    groups: Sequence[int] | None = None
+    group_names: tuple[str, ...] = ()
+    accepted: Sequence[Collection[int]] | None = None
+    sequences: Sequence[Sequence[int]] | None = None
+    written: Sequence[int] | None = None
+
+    def of(self, indices: Sequence[int]) -> Context:
+        """The context of some of the images; a sequence that is not there as a whole is left out."""
+        place = {index: new for new, index in enumerate(indices)}
+        return Context(
+            None if self.groups is None else [self.groups[i] for i in indices],
+            self.group_names,
+            None if self.accepted is None else [self.accepted[i] for i in indices],
+            None
+            if self.sequences is None
+            else [[place[i] for i in row] for row in self.sequences if all(i in place for i in row)],
+            None if self.written is None else [self.written[i] for i in indices],
+        )
+
+
+@dataclass(frozen=True)
 class Split:
     """An opened split: a map-style dataset that knows its size, its class names and its metric."""
 
@@ -43,6 +73,11 @@ class Split:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.samples)
+
+    @property
+    def context(self) -> Context:
+        """What metrics know of the images besides their labels."""
+        return context(self.samples)
 
     def fingerprint(self) -> str:
         """Return what tells this split from others and from other versions of itself."""
@@ -67,6 +102,34 @@ def fingerprint(samples: Samples) -> str:
     return own() if own is not None else f"{type(samples).__qualname__} {len(samples)}"
 
 
+def context(samples: Samples) -> Context:
+    """What samples say of their images besides labels; empty where they say nothing."""
+    found: Context | None = getattr(samples, "context", None)
+    return found if found is not None else Context()
+
+
+def set_epoch(samples: Samples, epoch: int) -> None:
+    """Tell samples that draw anew each epoch which epoch it is, also through subsets and splits; others do not mind."""
+    each: Any = samples
+    while each is not None:
+        if hasattr(each, "set_epoch"):
+            each.set_epoch(epoch)
+            return
+        each = getattr(each, "samples", None) if isinstance(each, Split | Subset) else None
+
+
+def labels_of(samples: Samples) -> Sequence[int] | None:
+    """The labels of all images where samples know them without decoding one (``labels`` or ``targets``), else ``None``."""
+    for name in ("labels", "targets", "_labels"):  # the last is torchvision's, in most of its sets
+        found = getattr(samples, name, None)
+        if found is not None and len(found) == len(samples):
+            return [int(label) for label in found]
+    pairs = getattr(samples, "_samples", None)  # torchvision's GTSRB: (path, label)
+    if isinstance(pairs, list) and len(pairs) == len(samples):
+        return [int(label) for _, label in pairs]
+    return None
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A task that can be named: cheap to make and to list; nothing is read until :meth:`split`.
@@ -74,6 +137,13 @@ class Dataset:
     ``open(split, root, transform)`` returns the map-style dataset of one published split; ``root`` is the data folder.
     ``splits`` are the published ones. A missing ``val`` is cut from ``train``: a tenth, at most 5,000 images, seed 0, as in
     the code of WiSE-FT and PAINT, so that ``train``, ``val`` and ``test`` are always disjoint.
+
+    ``metric`` is what alpha is chosen by, ``also`` are further metrics that are reported. A task whose classes are some of
+    another task's (ImageNet-A), or stand for several of them (ObjectNet), names that task's classes in ``head_classes`` and,
+    for each of its own, their indices in ``merges``: the head is the other task's, a class has the largest of their logits,
+    and one without any is never predicted. ``counts`` are the images of each published split, ``layouts`` the places below
+    the data folder where the data may lie (``{a,b}``: both; ``*``: any name), ``zeroshot`` published accuracies
+    by model, ``gigabytes`` the size of the download, ``downloads`` says that :meth:`split` can do it.
     """
 
     name: str
@@ -84,6 +154,16 @@ class Dataset:
     metric: str = "top1"
     family: str = "other"
     source: str = field(default="", compare=False)
+    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    head_classes: tuple[str, ...] = ()
+    merges: tuple[tuple[int, ...], ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict, compare=False)
+    layouts: tuple[str, ...] = ()
+    licence: str = field(default="", compare=False)
+    gigabytes: float | None = field(default=None, compare=False)
+    zeroshot: Mapping[str, float] = field(default_factory=dict, compare=False)
+    downloads: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check what a plugin author can get wrong. Raises :class:`UsageError`."""
@@ -101,11 +181,38 @@ class Dataset:
             raise UsageError(f"dataset {self.name!r} names the splits {self.splits}", f"splits are {', '.join(SPLITS)}")
         if not self.classes:
             raise UsageError(f"dataset {self.name!r} has no classes")
+        if bool(self.merges) != bool(self.head_classes) or (
+            self.merges
+            and (
+                len(self.merges) != len(self.classes)
+                or not all(0 <= index < len(self.head_classes) for merged in self.merges for index in merged)
+            )
+        ):
+            raise UsageError(
+                f"the merges of dataset {self.name!r} do not fit its classes and head_classes",
+                "give for each class the indices of the head's classes that it stands for",
+            )
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The class names that the head is made of, in its order."""
+        return self.head_classes or self.classes
 
     @property
     def offered(self) -> tuple[str, ...]:
         """The splits that can be opened, the cut validation split among them."""
         return tuple(s for s in SPLITS if s in self.splits or (s == "val" and "train" in self.splits))
+
+    def expected(self, split: str) -> int | None:
+        """The number of images that ``split`` should have, where the publisher's figures are known."""
+        if split in self.counts:
+            cut = split == "train" and "val" not in self.splits
+            return self.counts[split] - (held_out(self.counts[split]) if cut else 0)
+        return held_out(self.counts["train"]) if split == "val" and "train" in self.counts else None
+
+    def find(self, root: Path) -> str | None:
+        """The first of ``layouts`` of which every part exists below ``root``; looks at names alone."""
+        return next((layout for layout in self.layouts if all((root / part).exists() for part in parts(layout))), None)
 
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
         """Open ``split`` (``train``, ``val`` or ``test``) below ``root``.
@@ -139,6 +246,17 @@ class Subset:
         """Return the number of images."""
         return len(self.indices)
 
+    @property
+    def context(self) -> Context:
+        """What metrics know of these images."""
+        return context(self.samples).of(self.indices)
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """The labels of these images, where they are known without decoding."""
+        labels = labels_of(self.samples)
+        return None if labels is None else [labels[i] for i in self.indices]
+
     def fingerprint(self) -> str:
         """Return what tells this choice of images from others."""
         return f"{list(self.indices)} of {fingerprint(self.samples)}"
@@ -157,6 +275,25 @@ def cut_validation(samples: Samples, split: str) -> Subset:
     import torch
 
     size = len(samples)
-    held_out = min(max(int(size * VAL_FRACTION), 1), VAL_MOST)
+    stays = size - held_out(size)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist()
-    return Subset(samples, order[: size - held_out] if split == "train" else order[size - held_out :])
+    return Subset(samples, order[:stays] if split == "train" else order[stays:])
+
+
+def held_out(size: int) -> int:
+    """How many of ``size`` training images are held out to validate."""
+    return min(max(int(size * VAL_FRACTION), 1), VAL_MOST)
+
+
+def parts(layout: str) -> list[str]:
+    """The paths that a layout needs: ``{a,b}`` stands for both, and a path ends where a name may be any."""
+    inner = re.search(r"\{([^{}]*)\}", layout)
+    if inner:
+        choices = [layout[: inner.start()] + choice + layout[inner.end() :] for choice in inner[1].split(",")]
+        return list(dict.fromkeys(path for choice in choices for path in parts(choice)))
+    fixed = []
+    for name in layout.split("/"):
+        if "*" in name:
+            break
+        fixed.append(name)
+    return ["/".join(fixed)]

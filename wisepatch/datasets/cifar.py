@@ -1,16 +1,29 @@
-"""CIFAR-10 and CIFAR-100, in the archives of their publisher (``<data>/cifar-10-batches-py``, ``<data>/cifar-100-python``)."""
+"""CIFAR-10, CIFAR-100, and two reproductions of CIFAR-10, in the files of their publishers.
+
+CIFAR-10 and CIFAR-100 are ``<data>/cifar-10-batches-py`` and ``<data>/cifar-100-python``. CIFAR-10.1 (Recht et al. 2018, arXiv
+1806.00451), version 6, is ``<data>/CIFAR-10.1/cifar10.1_v6_{data,labels}.npy``. CIFAR-10.2 (Lu et al. 2020) is
+``<data>/CIFAR-10.2/cifar102_{train,test}.npy``: each a dict, which NumPy wrote as a pickle. It is read by an unpickler that can
+build arrays and nothing else.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+import sys
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published import open_torchvision
+from wisepatch.datasets.published import missing, open_torchvision
+from wisepatch.errors import DataError
 from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from wisepatch.datasets.base import Samples, Transform
@@ -30,14 +43,169 @@ HUNDRED = tuple(
 )  # fmt: skip
 
 
+SOURCES = {
+    "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
+    "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
+}
+URLS = {
+    "CIFAR10.1": f"{SOURCES['CIFAR10.1']}/raw/master/datasets",
+    "CIFAR10.2": f"{SOURCES['CIFAR10.2']}/raw/master",
+}
+FOLDERS = {"CIFAR10.1": "CIFAR-10.1", "CIFAR10.2": "CIFAR-10.2"}
+LAYOUTS = {
+    "CIFAR10.1": "CIFAR-10.1/{cifar10.1_v6_data.npy,cifar10.1_v6_labels.npy}",
+    "CIFAR10.2": "CIFAR-10.2/{cifar102_train.npy,cifar102_test.npy}",
+}
+
+
 def _open(name: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
     return open_torchvision(name, name, root, transform, SOURCE, train=split == "train")
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Images in an array, and their labels."""
+
+    pixels: Any  # uint8 (n, 32, 32, 3)
+    labels: list[int]
+    transform: Transform | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the images and their labels: they are in memory."""
+        import hashlib
+
+        return hashlib.sha256(self.pixels.tobytes() + repr(self.labels).encode()).hexdigest()
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Return one image and its label."""
+        from PIL import Image
+
+        image = Image.fromarray(self.pixels[index])
+        return (self.transform(image) if self.transform else image), self.labels[index]
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Builds what NumPy's own pickles are made of, and refuses everything else before it is looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of NumPy's builders of arrays. Raises :class:`pickle.UnpicklingError` for any other name."""
+        import codecs
+
+        import numpy as np
+
+        array, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+        known = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
+        for core in ("numpy.core", "numpy._core"):  # NumPy 2 renamed it
+            known |= {(f"{core}.multiarray", "_reconstruct"): array, (f"{core}.multiarray", "scalar"): scalar}
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and no code of a file is run")
+        return known[module, name]
+
+
+def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
+    import numpy as np
+
+    if task == "CIFAR10.1":
+        data, marks = (_find(task, root, f"cifar10.1_v6_{kind}.npy") for kind in ("data", "labels"))
+        with _readable(task, data.parent):
+            pixels, labels = (np.load(path, allow_pickle=False) for path in (data, marks))
+    else:
+        path = _find(task, root, f"cifar102_{split}.npy")
+        with _readable(task, path), path.open("rb") as file:
+            found = _dict(file)
+            pixels, labels = np.asarray(found["images"]), np.asarray(found["labels"])
+    with _readable(task, root / FOLDERS[task]):
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 32, 32, 3) or labels.shape != (len(pixels),):
+            raise ValueError(f"images of {pixels.dtype} {pixels.shape}, labels {labels.shape}")
+        numbers = [int(label) for label in labels]
+        if not all(0 <= number < len(TEN) for number in numbers):
+            raise ValueError(f"labels from {min(numbers)} to {max(numbers)}")
+    return Pictures(pixels, numbers, transform)
+
+
+@contextlib.contextmanager
+def _readable(task: str, path: Path) -> Iterator[None]:
+    """Turn what a file that is not the published one raises into a :class:`DataError` that names it."""
+    try:
+        yield
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        EOFError,
+        AttributeError,
+        MemoryError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise DataError(
+            f"{task}: {path} is not what was published: {' '.join(str(error).split())}",
+            f"fetch it again from {SOURCES[task]}",
+        ) from error
+
+
+def _dict(file: BinaryIO) -> dict[str, Any]:
+    """The dict in a ``.npy`` file: a header that promises one object, then a pickled array that holds it."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(file)
+    if kind != np.dtype(object) or shape != ():
+        raise ValueError(f"it holds an array of {kind}, not a dict")
+    found = ArrayUnpickler(file, encoding="latin1").load().item()
+    if not isinstance(found, dict) or not {"images", "labels"} <= set(found):
+        raise ValueError("it holds no dict with images and labels")
+    return found
+
+
+def _find(task: str, root: Path, name: str) -> Path:
+    """The file ``name`` below ``root``, downloaded where it is missing."""
+    folder = root / FOLDERS[task]
+    if not (folder / name).is_file():
+        from torchvision.datasets.utils import download_url
+
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                (folder / f"{name}.part").unlink(missing_ok=True)
+                download_url(f"{URLS[task]}/{name}", str(folder), f"{name}.part")
+            (folder / f"{name}.part").replace(folder / name)  # what is there is whole
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = f"there is no {name}, and it could not be downloaded: {' '.join(str(error).split())}"
+            raise missing(task, root, [LAYOUTS[task]], SOURCES[task], reason) from error
+    return folder / name
+
+
 @hookimpl
 def register_datasets() -> list[Dataset]:
-    """CIFAR10 and CIFAR100."""
+    """CIFAR10 and CIFAR100, CIFAR10.1 (test images alone) and CIFAR10.2."""
+    archives = {
+        "CIFAR10": (TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}"),
+        "CIFAR100": (HUNDRED, "cifar-100-python/{train,test,meta}"),
+    }
+    reproductions: dict[str, tuple[dict[str, int], str, str]] = {
+        "CIFAR10.1": ({"test": 2000}, "CIFAR101", "MIT"),
+        "CIFAR10.2": ({"train": 10000, "test": 2000}, "CIFAR102", ""),
+    }
     return [
-        Dataset(name, classes, partial(_open, name), TEMPLATES[name], family="CIFAR", source=SOURCE)
-        for name, classes in (("CIFAR10", TEN), ("CIFAR100", HUNDRED))
-    ]
+        *(
+            Dataset(
+                name, classes, partial(_open, name), TEMPLATES[name], family="CIFAR", source=SOURCE,
+                counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True,
+                zeroshot=zeroshot_accuracies(name),
+            )
+            for name, (classes, layout) in archives.items()
+        ),
+        *(
+            Dataset(
+                name, TEN, partial(_open_reproduction, name), TEMPLATES["CIFAR10"], tuple(counts), family="CIFAR",
+                source=SOURCES[name], aliases=(alias,), counts=counts, layouts=(LAYOUTS[name],), licence=licence,
+                gigabytes=0.01 if name == "CIFAR10.1" else 0.04, downloads=True,
+            )
+            for name, (counts, alias, licence) in reproductions.items()
+        ),
+    ]  # fmt: skip

@@ -114,9 +114,12 @@ def register_datasets() -> list[Dataset]:
         *(
             Dataset(
                 name, classes, partial(open_drawn, name), TEMPLATES[name], ("train", "val", "test"),
-                family="demo", source=source,
+                family="demo", source=source, counts=SIZES, gigabytes=0,
             )
             for name, classes in drawn.items()
         ),
-        Dataset("Digits", NUMBERS, open_digits, TEMPLATES["Digits"], family="demo", source="scikit-learn, load_digits"),
+        Dataset(
+            "Digits", NUMBERS, open_digits, TEMPLATES["Digits"], family="demo", source="scikit-learn, load_digits",
+            counts={"train": 1297, "test": DIGITS_TEST}, gigabytes=0,
+        ),
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from wisepatch.errors import DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Context, Samples, Transform
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
@@ -36,16 +36,22 @@ Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 class FileSamples:
     """Image files and their labels, opened as RGB when asked for."""
 
-    files: Sequence[tuple[Path, int]]
+    files: Sequence[tuple[Path | str, int]]
     transform: Transform | None = None
+    context: Context | None = None
 
     def __len__(self) -> int:
         """Return the number of files."""
         return len(self.files)
 
+    @property
+    def labels(self) -> list[int]:
+        """The labels of all files."""
+        return [label for _, label in self.files]
+
     def fingerprint(self) -> str:
         """Return paths, labels, sizes and times of change of all files."""
-        stats = [(str(path), label, path.stat()) for path, label in self.files]
+        stats = [(str(path), label, Path(path).stat()) for path, label in self.files]
         return str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
@@ -58,7 +64,9 @@ class FileSamples:
                 image = _rgb(opened)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             reason = (
-                "it is missing" if isinstance(error, FileNotFoundError) else str(error).replace(str(path), path.name)
+                "it is missing"
+                if isinstance(error, FileNotFoundError)
+                else str(error).replace(str(path), Path(path).name)
             )
             raise DataError(
                 f"image {path} cannot be read: {reason}", "replace it or take it out, then run again"
@@ -147,16 +155,17 @@ def csv_dataset(path: Path) -> Dataset:
 
 def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
     """Return ``dataset`` with other class names (as many, in the same order) and prompt templates."""
-    if classnames is not None and len(classnames) != len(dataset.classes):
+    names = dataset.head_names
+    if classnames is not None and len(classnames) != len(names):
         raise UsageError(
-            f"{len(classnames)} class names for {len(dataset.classes)} classes of {dataset.name!r}",
-            f"one name a line, in this order: {', '.join(dataset.classes[:8])}{', ...' if len(dataset.classes) > 8 else ''}",
+            f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
+            f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         )
-    return replace(
-        dataset,
-        classes=tuple(classnames) if classnames is not None else dataset.classes,
-        templates=tuple(templates) if templates else dataset.templates,
-    )
+    if classnames is not None and dataset.merges:
+        dataset = replace(dataset, head_classes=tuple(classnames))
+    elif classnames is not None:
+        dataset = replace(dataset, classes=tuple(classnames))
+    return replace(dataset, templates=tuple(templates)) if templates else dataset
 
 
 def _class_files(folder: Path) -> list[tuple[Path, str]]:

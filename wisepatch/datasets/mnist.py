@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import open_torchvision
 from wisepatch.hookspecs import hookimpl
@@ -23,6 +24,7 @@ SOURCES = {
     "MNIST": "http://yann.lecun.com/exdb/mnist/",
     "FashionMNIST": "https://github.com/zalandoresearch/fashion-mnist",
 }
+FILES = "{train-images-idx3-ubyte,train-labels-idx1-ubyte,t10k-images-idx3-ubyte,t10k-labels-idx1-ubyte}"
 
 
 def _open(name: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
@@ -33,6 +35,10 @@ def _open(name: str, split: str, root: Path, transform: Transform | None = None)
 def register_datasets() -> list[Dataset]:
     """MNIST and FashionMNIST."""
     return [
-        Dataset(name, classes, partial(_open, name), TEMPLATES[name], family="MNIST", source=SOURCES[name])
-        for name, classes in (("MNIST", DIGITS), ("FashionMNIST", CLOTHES))
-    ]
+        Dataset(
+            name, classes, partial(_open, name), TEMPLATES[name], family="MNIST", source=SOURCES[name],
+            counts={"train": 60000, "test": 10000}, layouts=(f"{name}/raw/{FILES}",), licence=licence,
+            gigabytes=gigabytes, downloads=True, zeroshot=zeroshot_accuracies(name),
+        )
+        for name, classes, licence, gigabytes in (("MNIST", DIGITS, "", 0.01), ("FashionMNIST", CLOTHES, "MIT", 0.03))
+    ]  # fmt: skip

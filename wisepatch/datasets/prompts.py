@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wisepatch.datasets.names import names
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -26,6 +28,13 @@ def _fashion() -> tuple[str, ...]:
     return tuple(f"a {kind} of {article} {{}}." for article in ("a", "the") for kind in kinds)
 
 
+def _aerial() -> tuple[str, ...]:
+    views = ("satellite imagery", "aerial imagery", "satellite photo", "aerial photo", "satellite view", "aerial view")
+    return tuple(f"{view} of {article}{{}}." for article in ("", "a ", "the ") for view in views)
+
+
+_SIGNS = tuple(f'a {view} photo of a "{{}}" traffic sign.' for view in ("zoomed in", "centered", "close up"))
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "simple": ("a photo of a {}.",),
     "MNIST": ('a photo of the number: "{}".',),
@@ -34,6 +43,25 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "CIFAR10": _cifar(),
     "CIFAR100": _cifar(),
     "STL10": ("a photo of a {}.", "a photo of the {}."),
+    "SUN397": ("a photo of a {}.", "a photo of the {}."),
+    "Cars": (
+        *(f"a photo of {article} {{}}." for article in ("a", "the", "my")),
+        "i love my {}!",
+        *(f"a photo of my {state} {{}}." for state in ("dirty", "clean", "new", "old")),
+    ),
+    "DTD": tuple(
+        f"a photo of {article} {{}} {noun}."
+        for article in ("a", "the")
+        for noun in ("texture", "pattern", "thing", "object")
+    ),
+    "EuroSAT": tuple(f"a centered satellite photo of {article}{{}}." for article in ("", "a ", "the ")),
+    "Food101": ("a photo of {}, a type of food.",),
+    "GTSRB": _SIGNS,
+    "MTSD": _SIGNS,
+    "KITTI": ("{}",),
+    "RESISC45": _aerial(),
+    "CLEVR": ("a photo of {} objects.",),
+    "ImageNet": names("ImageNet templates"),
     "Shapes": ("a photo of a {}.", "a picture of a {} shape."),
     "Colors": ("a photo of a {} thing.", "a {} object."),
     "Textures": ("a photo of a {} texture.", "a {} pattern."),
@@ -41,8 +69,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def templates(names: Iterable[str]) -> tuple[str, ...]:
-    """Resolve each of ``names``: the name of a set of templates (any case), or the text of one with ``{}`` in it.
+def templates(asked: Iterable[str]) -> tuple[str, ...]:
+    """Resolve each of ``asked``: the name of a set of templates (any case), or the text of one with ``{}`` in it.
 
     Raises :class:`~wisepatch.errors.UnknownNameError` for a word that is neither.
     """
@@ -50,7 +78,7 @@ def templates(names: Iterable[str]) -> tuple[str, ...]:
 
     by_name = {name.lower(): texts for name, texts in TEMPLATES.items()}
     found: list[str] = []
-    for name in names:
+    for name in asked:
         if "{}" in name or "{article}" in name:
             found.append(name)
         elif name.lower() in by_name:

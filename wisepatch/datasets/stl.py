@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import open_torchvision
 from wisepatch.hookspecs import hookimpl
@@ -25,4 +26,10 @@ def _open(split: str, root: Path, transform: Transform | None = None) -> Samples
 @hookimpl
 def register_datasets() -> list[Dataset]:
     """STL10."""
-    return [Dataset("STL10", CLASSES, _open, TEMPLATES["STL10"], family="STL10", source=SOURCE)]
+    return [
+        Dataset(
+            "STL10", CLASSES, _open, TEMPLATES["STL10"], family="STL10", source=SOURCE, counts={"train": 5000, "test": 8000},
+            layouts=("stl10_binary/{train_X.bin,train_y.bin,test_X.bin,test_y.bin,class_names.txt}",), gigabytes=2.6,
+            downloads=True, zeroshot=zeroshot_accuracies("STL10"),
+        )
+    ]  # fmt: skip

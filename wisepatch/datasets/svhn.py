@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import open_torchvision
 from wisepatch.hookspecs import hookimpl
@@ -25,4 +26,11 @@ def _open(split: str, root: Path, transform: Transform | None = None) -> Samples
 @hookimpl
 def register_datasets() -> list[Dataset]:
     """SVHN."""
-    return [Dataset("SVHN", tuple("0123456789"), _open, TEMPLATES["SVHN"], family="SVHN", source=SOURCE)]
+    return [
+        Dataset(
+            "SVHN", tuple("0123456789"), _open, TEMPLATES["SVHN"], family="SVHN", source=SOURCE,
+            counts={"train": 73257, "test": 26032},
+            layouts=("svhn/{train_32x32.mat,test_32x32.mat}", "{train_32x32.mat,test_32x32.mat}"), gigabytes=0.25,
+            downloads=True, zeroshot=zeroshot_accuracies("SVHN"),
+        )
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 import pytest
 
 import wisepatch as wp
+from wisepatch.testing import check_plugin
 
 
 def write_usps(folder, train=20, test=10):
@@ -22,6 +23,11 @@ def write_usps(folder, train=20, test=10):
 
 def test_entry_point_is_installed():
     assert "usps" in entry_points(group="wisepatch").names
+
+
+def test_contract_is_kept(tmp_path):
+    write_usps(tmp_path, train=40)
+    assert [dataset.name for dataset in check_plugin("usps", tmp_path)] == ["USPS"]
 
 
 @pytest.mark.parametrize("below", ["", "usps"])
