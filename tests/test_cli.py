@@ -10,7 +10,9 @@ import pytest
 from tests.samples import broken_png, draw_folder, write_mnist
 
 HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotlib", "sklearn", "timm", "numpy")
-COMMANDS = ("demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "datasets", "store", "plugins")
+COMMANDS = (
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "typo-attack", "datasets", "store", "plugins",
+)  # fmt: skip
 
 
 def heavy_after(*words):
@@ -52,7 +54,8 @@ def test_every_command_has_help_with_an_example(cli, command):
 
 @pytest.mark.parametrize(
     "words",
-    [("store", name) for name in ("list", "verify", "rm", "gc")] + [("datasets", "check"), ("plugins", "check")],
+    [("store", name) for name in ("list", "verify", "rm", "gc")]
+    + [("datasets", "check"), ("plugins", "check"), ("typo-attack", "make"), ("typo-attack", "eval")],
 )
 def test_every_subcommand_has_help_with_an_example(cli, words):
     result = cli(*words, "--help")
@@ -414,6 +417,45 @@ def test_datasets_check_counts_images_and_classes(cli, shapes):
     assert "6 to 20" in text or "? (--deep counts)" in text
 
 
+def test_datasets_check_goes_on_after_a_task_that_is_not_there(cli, data):
+    result = cli("datasets", "check", "ImageNetA", "Digits@test", "MNIST", "--data", data, "--json")
+    assert result.exit_code == 1
+    (record,) = map(json.loads, result.stdout.splitlines())
+    assert (record["task"], record["images"]) == ("Digits", 500)
+    assert "error: ImageNetA is not below" in result.stderr
+    assert "error: MNIST is not below" in result.stderr
+    assert "`wisepatch datasets download MNIST` fetches it" in result.stderr  # a look fetches nothing
+    assert not list(data.iterdir())
+
+
+def test_datasets_check_names_classes_without_images(cli, data):
+    draw_folder(data / "imagenet-a", classes=("circle",))
+    (data / "imagenet-a" / "circle").rename(data / "imagenet-a" / "n01498041")
+    result = cli("datasets", "check", "imagenet-a", "--data", data)
+    assert result.exit_code == 0
+    assert "note: ImageNetA (test) has 6 images, its publisher 7500" in result.stderr
+    assert "note: ImageNetA (test) has no images of " in result.stderr
+    assert "stingray" not in result.stderr
+    assert "and 194 more" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("datasets", "show", ""), "no task is named"),
+        (("datasets", "check", "@val"), "the task name '@val' is empty"),
+        (("datasets", "show", "FMoWOOD"), "the task 'FMoWOOD' is of the plugin wisepatch-wilds, which is not installed"),
+        (("finetune", "--model", "demo", "--task", "CIFAR10.1"), "task 'CIFAR10.1' has no 'train' split"),
+        (("zeroshot", "--model", "demo", "--task", "ImageNetA@val"), "task 'ImageNetA' has no 'val' split"),
+    ],
+)  # fmt: skip
+def test_names_that_cannot_be_used_are_refused_before_anything_is_loaded(cli, words, message):
+    result = cli(*words)
+    assert result.exit_code in (1, 2)
+    assert f"error: {message}" in result.stderr
+    assert "hint: " in result.stderr
+
+
 def test_datasets_check_names_sizes_that_differ_from_the_published_ones(cli, tmp_path):
     write_mnist(tmp_path / "data", train=40, test=20)
     result = cli("datasets", "check", "MNIST", "--data", "data")
@@ -435,10 +477,9 @@ def test_datasets_check_deep_names_every_broken_file(cli, shapes):
 
 
 def test_datasets_check_deep_counts_what_plain_checking_cannot(cli):
-    assert "? (--deep counts)" in cli("datasets", "check", "Shapes@val").stdout
-    (record,) = map(json.loads, cli("datasets", "check", "Shapes@val", "--deep", "--json").stdout.splitlines())
-    assert set(record["per_class"].values()) == {30}
-    assert record["images"] == record["expected"] == 300
+    assert "? (--deep counts)" in cli("datasets", "check", "Digits@val").stdout
+    (record,) = map(json.loads, cli("datasets", "check", "Digits@val", "--deep", "--json").stdout.splitlines())
+    assert sum(record["per_class"].values()) == record["images"] == record["expected"] == 129
 
 
 def test_datasets_download_asks_torchvision_or_says_where_to_get_it(cli, shapes, monkeypatch, tmp_path):
@@ -456,9 +497,14 @@ def test_datasets_download_asks_torchvision_or_says_where_to_get_it(cli, shapes,
     assert "GTSRB is not below data and could not be downloaded: " in result.stderr
     assert asked
     assert "GTSRB" in asked[0]
-    refused = cli("datasets", "download", shapes)
+    refused = cli("datasets", "download", "Cars,Shapes", shapes)
     assert refused.exit_code == 2
-    assert "error: shapes cannot be downloaded by wisepatch" in refused.stderr
+    assert "error: Cars cannot be downloaded by wisepatch" in refused.stderr
+    assert "stanford_cars" in refused.stderr
+    assert refused.stdout == "Shapes is there without a download\nshapes is there without a download\n"
+    nowhere = cli("datasets", "download", "GTSRB", "--data", shapes / "circle" / "0.png")
+    assert nowhere.exit_code == 2
+    assert "cannot be made: " in nowhere.stderr
     write_mnist(tmp_path / "data")
     assert cli("datasets", "download", "MNIST", "--data", "data").stdout == "MNIST is below data\n"
 

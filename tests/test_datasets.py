@@ -414,6 +414,9 @@ def test_layouts_are_found_by_name_alone(tmp_path):
     (tmp_path / "a" / "train").mkdir(parents=True)
     assert dataset.find(tmp_path) is None
     (tmp_path / "a" / "test").mkdir()
+    assert dataset.find(tmp_path) is None  # empty folders hold no data
+    for split in ("train", "test"):
+        (tmp_path / "a" / split / "cat").mkdir()
     assert dataset.find(tmp_path) == layouts[0]
 
 

@@ -315,7 +315,7 @@ def test_val_classes_are_imagenets_own_images_of_the_shifts_classes(name, imagen
     assert len(split) == sum(map(len, dataset.merges)) == dataset.counts["test"] // 50
     for path, label in split.samples.files:
         assert FOLDERS.index(Path(path).parent.name) in dataset.merges[label]
-    assert split[0][0].size == ((4, 2) if name == "ObjectNetValClasses" else (8, 6))
+    assert split[0][0].size == (8, 6)
     assert (dataset.metric, dataset.also) == ("top1", ())
 
 

@@ -162,3 +162,51 @@ def test_supported_task_that_was_not_measured_is_an_error():
 def test_many_supported_tasks_fit_on_the_axis():
     figure = draw_sweep(sweep_table(read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]))
     assert figure.axes[0].get_xlabel() == "mean accuracy on the supported tasks (5 tasks)"
+
+
+def test_every_task_is_drawn_over_alpha_point_by_point():
+    from wisepatch.plotting import alpha_table, draw_over_alpha
+
+    results = read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]
+    table = alpha_table(results)
+    assert set(table["task"]) == {"ImageNet", "ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA"}
+    figure = draw_over_alpha(table)
+    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+    assert len(lines) == 6
+    assert tuple(lines["ImageNet, accuracy"][0]) == (0.0, 0.683)
+    assert all(len(points) == 21 for points in lines.values())
+
+
+def test_attack_success_stands_beside_the_accuracy_of_an_attacked_task():
+    import pandas as pd
+
+    from wisepatch.plotting import alpha_table, draw_over_alpha
+
+    results = paint()
+    attacked = results[results["task"] == "MNIST"].assign(metric="attack_success", value=0.25)
+    further = results[results["task"] == "MNIST"].assign(metric="neither", value=0.1)
+    both = pd.concat([results, attacked, further], ignore_index=True)
+    both["chosen"], both["selected_on"] = both["alpha"] == 0.33, "val"
+    lines = {line.get_label(): line for line in draw_over_alpha(alpha_table(both)).axes[0].lines}
+    assert set(lines) == {
+        "MNIST, accuracy", "CIFAR10, accuracy", "MNIST, says what is written", "chosen on validation data (alpha 0.33)",
+    }  # fmt: skip
+    assert lines["MNIST, says what is written"].get_linestyle() == "--"
+    assert set(lines["MNIST, says what is written"].get_ydata()) == {0.25}
+    alone = draw_over_alpha(alpha_table(both, metric="neither"))
+    assert [line.get_label() for line in alone.axes[0].lines if line.get_label().startswith("M")] == ["MNIST, neither"]
+
+
+def test_over_alpha_there_has_to_be_one_sweep():
+    import pandas as pd
+
+    from wisepatch.plotting import alpha_table
+
+    two = pd.concat([paint(), paint().assign(run="second")], ignore_index=True)
+    with pytest.raises(ResultsError, match="here are 2 sweeps on the 'test' split") as caught:
+        alpha_table(two)
+    assert "second" in caught.value.hint
+    with pytest.raises(ResultsError, match="here are none on the 'val' split"):
+        alpha_table(paint(), split="val")
+    with pytest.raises(ResultsError, match="no row measures 'macro_f1'"):
+        alpha_table(paint(), metric="macro_f1")

@@ -167,3 +167,17 @@ def test_aliases_find_their_task_and_clash_like_names(tmp_path, monkeypatch):
     assert (find_task("oxfordpets").name, find_task("OxfordPetsVal").split) == ("Pets", "val")
     with pytest.raises(PluginError, match=r"the alias 'mnist' of 'Pets' .* is taken by wisepatch"):
         load(tmp_path, monkeypatch, taken=GOOD.replace("open=None", "open=None, aliases=('mnist',)"))
+
+
+def test_plugin_whose_hook_fails_is_named_and_skipped(tmp_path, monkeypatch):
+    known = load(
+        tmp_path,
+        monkeypatch,
+        alone=GOOD.replace("[wp", "(wp").replace("None)]", "None))"),
+        bad=GOOD.replace("open=None", "open=None, templates=('a photo',)"),
+    )
+    assert [(p.name, p.problem.partition(":")[0]) for p in known.plugins] == [
+        ("alone", "TypeError"),
+        ("bad", "UsageError"),
+    ]
+    assert "Pets" not in known.datasets

@@ -46,13 +46,17 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Predictions:
-    """What some checkpoints said of one split: ``predicted`` is ``(checkpoints, n)``, ``labels`` is ``(n,)``."""
+    """What some checkpoints said of one split.
+
+    ``predicted`` and ``confidence`` (the probability of what was predicted) are ``(checkpoints, n)``, ``labels`` is ``(n,)``.
+    """
 
     task: Task
     split: str
     checkpoints: tuple[Checkpoint, ...]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
     context: Context
 
 
@@ -82,18 +86,21 @@ def evaluate(
     run: str = "",
     labels: Callable[[Checkpoint, Task], Mapping[str, Any]] | None = None,
     record: bool = True,
+    watch: Callable[[Predictions], object] | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure every checkpoint on every task, append the rows to the store's results, and return them.
 
     A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``labels`` gives further fields of
     the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
-    Per-image predictions go to ``predictions/``.
+    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task.
 
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric.
     """
     for name in metrics:
         find_metric(name)
+    for task in tasks:
+        task.dataset.check_split(task.split or split)
     rows: list[dict[str, Any]] = []
     for found in predict(
         checkpoints, tasks, store, data, split=split, batch_size=batch_size, workers=workers,
@@ -112,6 +119,8 @@ def evaluate(
                         **(labels(checkpoint, found.task) if labels else {}),
                     })  # fmt: skip
         save_predictions(store, found, run)
+        if watch:
+            watch(found)
         rows += append(store.results, rows_of_task) if record else rows_of_task
     return rows
 
@@ -152,6 +161,7 @@ def predict(
             opened = task.dataset.split(name, data, mine[0].encoder.transform)
             if predicted is None:
                 predicted = np.full((len(checkpoints), len(opened)), -1, dtype=np.int64)
+                confidence = np.zeros(predicted.shape, dtype=np.float32)
             heads = {id(line): Heads(line, task, store) for line in mine}
             truth = []
             progress.start(f"{task.name} ({name}), {len(checkpoints)} checkpoints", len(opened))
@@ -167,12 +177,15 @@ def predict(
                         weight, bias = heads[id(line)].at(alpha)
                         with torch.autocast(device.type, precision) if precision else nullcontext():
                             said = choice(logits(visual, images, weight, bias))
-                        predicted[index, done : done + len(labels)] = said.argmax(1).cpu().numpy()
+                        answer = said.argmax(1, keepdim=True)
+                        sure = said.float().softmax(1).gather(1, answer)
+                        predicted[index, done : done + len(labels)] = answer.flatten().cpu().numpy()
+                        confidence[index, done : done + len(labels)] = sure.flatten().cpu().numpy()
                 done += len(labels)
                 progress.advance(len(labels))
             progress.finish()
         assert predicted is not None
-        yield Predictions(task, name, tuple(checkpoints), np.concatenate(truth), predicted, opened.context)
+        yield Predictions(task, name, tuple(checkpoints), np.concatenate(truth), predicted, confidence, opened.context)
 
 
 def merged(

@@ -73,6 +73,7 @@ def finetune(
             f"{task.spec} names the {task.split} split, and training uses train",
             f"write {task.name}: a tenth of train is held out anyway",
         )
+    task.dataset.check_split("train")
     if task.dataset.merges:
         raise UsageError(
             f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",

@@ -139,13 +139,16 @@ def _by_group(labels: Labels, predicted: Labels, context: Context) -> Iterator[t
 
 
 def _attack(name: str, labels: Labels, predicted: Labels, context: Context) -> Measured:
-    """The fraction of images that the model takes for what is written on them, or for neither that nor what they show."""
+    """The fraction of images that the model takes for what is written on them, or for neither that nor what they show.
+
+    With ``top1`` the two make one: where what is written is right, the model is right and not misled.
+    """
     import numpy as np
 
     if context.written is None:
         raise UsageError(f"{name} needs images that are written on, and this task has none", "name the task typo:NAME")
-    said_written = predicted == np.asarray(list(context.written))
-    hits = said_written if name == "attack_success" else ~said_written & (predicted != labels)
+    wrong, said_written = predicted != labels, predicted == np.asarray(list(context.written))
+    hits = wrong & (said_written if name == "attack_success" else ~said_written)
     value = float(hits.mean())
     return Measured(value, len(hits), *wilson(value, len(hits)))
 

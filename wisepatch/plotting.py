@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg", ".pdf")
 COLORS = ("#1f5fa8", "#c4541a", "#2f8f4e", "#7b4aa0", "#b0912c", "#4a4a4a")
-METRIC_WORDS = {"top1": "accuracy", "macro_f1": "macro F1", "mean_per_class": "mean per-class accuracy"}
+METRIC_WORDS = {
+    "top1": "accuracy", "macro_f1": "macro F1", "mean_per_class": "mean per-class accuracy",
+    "attack_success": "says what is written", "worst_group": "accuracy of the worst group",
+}  # fmt: skip
+BESIDE = ("attack_success", "worst_group", "pm10")  # metrics that are drawn over alpha beside the first of a task
 STYLES = ("-", "--", ":")
 MOST_LETTERS = 44  # of the supported tasks' names on the axis
 LABEL_GAP = 9.0  # pixels on the axes between the labels of two alphas
@@ -148,6 +152,75 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     return figure
 
 
+def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | None = None) -> pd.DataFrame:
+    """One row for each task, metric and alpha of a single run.
+
+    Its columns are ``task, metric, alpha, value, ci_low, ci_high, patching, chosen, selected_on``. Of each task the first
+    metric that was measured (or ``metric``), and the attack success, worst group or pm10 beside it.
+
+    Raises :class:`ResultsError` where the results hold no sweep, or several.
+    """
+    rows = results[results["alpha"].notna() & (results["split"].fillna("test") == split)]
+    runs = [run for run, mine in rows.groupby("run", sort=False) if mine["alpha"].nunique() > 1]
+    if len(runs) != 1:
+        found = f"{len(runs)} sweeps" if runs else "none"
+        raise ResultsError(
+            f"one sweep is drawn over alpha, and here are {found} on the {split!r} split",
+            f"name one with --run: {', '.join(map(str, runs))}" if runs else "run `wisepatch interpolate`",
+        )
+    rows = rows[rows["run"] == runs[0]]
+    first = rows.groupby("task", sort=False)["metric"].transform("first")
+    shown = rows["metric"] == (metric or first)
+    if not shown.any():
+        known = ", ".join(sorted(map(str, rows["metric"].unique())))
+        raise ResultsError(f"no row measures {metric!r}", f"metrics there are: {known}")
+    kept = rows[shown | (rows["metric"].isin(BESIDE) & (metric is None))]
+    columns = ["task", "metric", "alpha", "value", "ci_low", "ci_high", "patching", "chosen", "selected_on"]
+    return kept.drop_duplicates(["task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")[columns]
+
+
+def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """Draw every task over alpha, in per cent, one curve a task and metric; ``table`` is what :func:`alpha_table` returns.
+
+    The patching task is drawn thick, metrics beside the first of a task dashed, intervals as bands, the chosen alpha as a line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained", dpi=144)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colors = {task: COLORS[number % len(COLORS)] for number, task in enumerate(table["task"].unique())}
+    for (task, metric), curve in table.groupby(["task", "metric"], sort=False):
+        patching = task in set(table["patching"].dropna())
+        style = "--" if _beside(table, task, metric) else "-"
+        axes.plot(curve["alpha"], curve["value"], style, color=colors[task], linewidth=2.4 if patching else 1.5,
+                  marker=".", label=f"{task}, {METRIC_WORDS.get(str(metric), metric)}")  # fmt: skip
+        axes.fill_between(
+            curve["alpha"], curve["ci_low"], curve["ci_high"], color=colors[task], alpha=0.12, linewidth=0
+        )
+    picked = table[table["chosen"].fillna(value=False).astype(bool)]
+    if len(picked):
+        on = {"val": "validation", "test": "TEST"}.get(str(picked["selected_on"].iloc[0]), "")
+        axes.axvline(picked["alpha"].iloc[0], color="#555555", linewidth=1, linestyle=":",
+                     label=f"chosen on {on} data (alpha {picked['alpha'].iloc[0]:g})")  # fmt: skip
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    tasks = ", ".join(str(name) for name in table["patching"].dropna().unique())
+    axes.set_title(title or f"Mixing zero-shot and fine-tuned weights: {tasks}", loc="left", fontsize=11)
+    axes.legend(frameon=False, fontsize=8.5, loc="best")
+    return figure
+
+
+def _beside(table: pd.DataFrame, task: object, metric: object) -> bool:
+    """Whether a metric stands beside another, first one of its task."""
+    return bool(table[table["task"] == task]["metric"].iloc[0] != metric)
+
+
 def _mark(axes: Axes, point: Any, color: str, *, over_alpha: bool, alone: bool) -> dict[str, tuple[str, float, str]]:
     """Mark an end of the line or the chosen point, with its interval; return what the legend has to explain."""
     marks: dict[str, tuple[str, float, str]] = {}
@@ -196,11 +269,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         ) from error
 
 
-def check_picture_path(path: Path) -> None:
+def check_picture_path(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
     """Make the picture's folder; raise :class:`UsageError` if it cannot be made or the suffix cannot be drawn."""
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise UsageError(
-            f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})", f"pictures end in {', '.join(SUFFIXES)}"
+            f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})", f"pictures end in {', '.join(suffixes)}"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

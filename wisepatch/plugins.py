@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 SCHEME = re.compile(r"[a-z][a-z0-9-]+:")
 KNOWN_SCHEMES = {"hf": "wisepatch-huggingface"}
+ELSEWHERE = {  # tasks of this project's own plugins
+    "wisepatch-wilds": ("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"),
+    "wisepatch-usps": ("usps",),
+}
 BUILTIN = (
     "demo", "mnist", "cifar", "stl", "svhn", "gtsrb", "kitti", "mtsd", "imagenet", "shifts", "video", "cars",
     "textures", "satellite", "sun", "food", "clevr",
@@ -99,9 +103,14 @@ def collect(entry_points: Iterable[tuple[EntryPoint, str]]) -> Registry:
             plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
             continue
         owner = f"plugin {entry_point.name!r} ({distribution})"
-        plugins.append(
-            Plugin(entry_point.name, distribution, _register(manager, module, owner, datasets, owners, taken))
-        )
+        try:
+            offered = _register(manager, module, owner, datasets, owners, taken)
+        except PluginError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- its hook fails: as good as one that does not load
+            plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
+            continue
+        plugins.append(Plugin(entry_point.name, distribution, offered))
         if hasattr(module, "find_dataset"):
             finders.append((owner, module.find_dataset))
     return Registry(datasets, owners, tuple(plugins), taken, tuple(finders))
@@ -129,6 +138,11 @@ def _register(
             if not isinstance(dataset, Dataset):
                 raise PluginError(
                     f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
+                )
+            if not dataset.name.strip() or any(sign in dataset.name for sign in ",@\n"):
+                raise PluginError(
+                    f"{owner}: {dataset.name!r} cannot be the name of a task",
+                    "names are not empty and hold no , and no @",
                 )
             for key in dict.fromkeys(name.lower() for name in (dataset.name, *dataset.aliases)):
                 if key in taken:
@@ -166,26 +180,38 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
     """
     from wisepatch.datasets.base import SPLITS
     from wisepatch.datasets.folder import csv_dataset, folder_dataset, renamed
+    from wisepatch.datasets.photos import attacked_folder, is_attacked_folder
     from wisepatch.datasets.typography import PREFIX, attacked
 
-    plain, at, split = spec.rpartition("@")
+    if spec.lower().startswith(PREFIX) and not Path(spec).exists():
+        if not spec[len(PREFIX) :].strip():
+            raise UsageError(f"the task {spec!r} names nothing to write on", f"write {PREFIX}NAME")
+        inner = find_task(spec[len(PREFIX) :], classnames, templates)
+        return Task(f"{PREFIX}{inner.spec}", attacked(inner.dataset), inner.split)
+    plain, at, split = spec.strip().rpartition("@")
+    split = split.lower() if split.lower() in SPLITS else split
+    if not (plain if at and split in SPLITS else spec).strip():
+        raise UsageError(
+            f"the task name {spec!r} is empty", "name a task; `wisepatch datasets` lists those known by name"
+        )
     if not at or split not in SPLITS:
         if at and "/" not in split and not Path(spec).exists():
             raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
         plain, split = spec, ""
     known = {name: registry().datasets[owner] for name, owner in registry().names.items()}
     path = Path(plain).expanduser()
+    near = re.sub(r"[-_ ]", "", plain.lower())  # imagenet-a, CIFAR-10
     if plain.lower() in known:
         dataset, spec = known[plain.lower()], known[plain.lower()].name
+    elif near in known and not path.exists():
+        dataset, spec = known[near], known[near].name
     elif plain.lower().endswith("val") and plain.lower()[:-3] in known:
         dataset, split = known[plain.lower()[:-3]], split or "val"
         spec = dataset.name
-    elif plain.lower().startswith(PREFIX):
-        inner = find_task(plain[len(PREFIX) :])
-        dataset, split = attacked(inner.dataset), split or inner.split or ""
-        spec = f"{PREFIX}{inner.whole}"
     elif SCHEME.match(plain) and not path.exists():
         dataset, spec = _find_by_scheme(plain), plain
+    elif path.is_dir() and is_attacked_folder(path):
+        dataset, spec, classnames = attacked_folder(path, classnames), str(path.resolve()), None
     elif path.is_dir():
         dataset, spec = folder_dataset(path), str(path.resolve())
     elif path.is_file() and path.suffix.lower() == ".csv":
@@ -197,6 +223,9 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
             f"there is no folder or CSV {plain}", "check the path; `wisepatch datasets` lists the tasks known by name"
         )
     else:
+        owner = next((owner for owner, names in ELSEWHERE.items() if near in names), None)
+        if owner:
+            raise DataError(f"the task {plain!r} is of the plugin {owner}, which is not installed", f"install {owner}")
         skipped = [f"{p.name} ({p.problem})" for p in registry().plugins if p.problem]
         note = f"; plugins that failed to load: {', '.join(skipped)}" if skipped else ""
         raise UnknownNameError("task", plain, registry().datasets, f"`wisepatch datasets` lists all of them{note}")

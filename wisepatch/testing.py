@@ -17,6 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -173,6 +174,8 @@ def _sources(plugin: ModuleType | str) -> list[EntryPoint]:
     found = [each for each in installed if each.name == plugin] or [
         each for each in installed if each.dist and owners[each.dist.name] == _normal(plugin)
     ]
+    if not found and plugin.isidentifier() and find_spec(plugin):
+        return [EntryPoint(plugin, plugin, GROUP)]
     if not found:
         known = sorted({each.name for each in installed} | set(owners))
         raise UnknownNameError(

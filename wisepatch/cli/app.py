@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from wisepatch import __version__
-from wisepatch.cli import datasets, demo, evaluate, finetune, interpolate, patch, plot, plugins, store, zeroshot
+from wisepatch.cli import (
+    datasets,
+    demo,
+    evaluate,
+    finetune,
+    interpolate,
+    patch,
+    plot,
+    plugins,
+    store,
+    typo_attack,
+    zeroshot,
+)
 from wisepatch.cli.output import close_bars, print_error
 from wisepatch.errors import WisepatchError
 
@@ -72,6 +84,7 @@ app.command("finetune")(finetune.command)
 app.command("interpolate")(interpolate.command)
 app.command("eval")(evaluate.command)
 app.command("plot")(plot.command)
+app.add_typer(typo_attack.app, name="typo-attack")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(store.app, name="store")
 app.add_typer(plugins.app, name="plugins")

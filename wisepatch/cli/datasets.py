@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, percent
+from wisepatch.cli.output import Output, percent, print_error
+from wisepatch.errors import DataError, UsageError, WisepatchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wisepatch.datasets.base import Dataset
+    from wisepatch.plugins import Task
 
+SHOWN = 5  # classes that a note names
+NARROW = 120  # columns of a terminal below which the listing leaves some out
+MOST_NAMES, MOST_TEMPLATES = 60, 8  # that `show` prints; --json has all
 app = typer.Typer(
     help="List the tasks known by name; `show` tells of one, `check` looks at its data, `download` fetches it.\n\n"
     "Example: `wisepatch datasets`, `wisepatch datasets check Digits`"
@@ -45,16 +50,16 @@ def listing(
     tasks = sorted(known.datasets.values(), key=lambda d: (d.family.lower(), _numbers_by_size(d.name.lower())))
     records = [describe(dataset, known.owners[dataset.name], folder) for dataset in tasks]
     output.records(records)
-    output.table(
-        ("task", "family", "classes", "splits", "templates", "metric", "data", "from"),
-        [
-            (
-                r["name"], r["family"], len(r["classes"]), " ".join(r["splits"]), len(r["templates"]),
-                " ".join(r["metrics"]), r["data"], r["plugin"],
-            )
-            for r in records
-        ],
-    )  # fmt: skip
+    columns = ("task", "family", "classes", "splits", "templates", "metric", "data", "from")
+    rows = [
+        (
+            r["name"], r["family"], len(r["classes"]), " ".join(r["splits"]), len(r["templates"]), " ".join(r["metrics"]),
+            r["data"], r["plugin"],
+        )
+        for r in records
+    ]  # fmt: skip
+    kept = (0, 2, 3, 6) if output.out.is_terminal and output.out.width < NARROW else range(len(columns))
+    output.table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
     output.result("A folder of images or a CSV is a task too: --task path/to/folder")
 
 
@@ -67,10 +72,12 @@ def describe(dataset: Dataset, owner: str, folder: Path) -> dict[str, Any]:
     """What is known of a task without opening it."""
     found = dataset.find(folder)
     there = "built in" if dataset.gigabytes == 0 else "yes" if found else "no" if dataset.layouts else "?"
+    there = "yes" if dataset.family in ("folder", "attacked") else there
     return {
         "name": dataset.name, "family": dataset.family, "classes": list(dataset.classes), "splits": list(dataset.offered),
         "templates": list(dataset.templates), "metrics": [dataset.metric, *dataset.also], "plugin": owner, "data": there,
-        "found": found, "layouts": list(dataset.layouts), "counts": dict(dataset.counts), "gigabytes": dataset.gigabytes,
+        "found": found, "layouts": list(dataset.layouts), "expected": {s: dataset.expected(s) for s in dataset.offered},
+        "gigabytes": dataset.gigabytes,
         "licence": dataset.licence, "source": dataset.source, "downloads": dataset.downloads, "aliases": list(dataset.aliases),
         "zeroshot": dict(dataset.zeroshot), "head_classes": len(dataset.head_names),
     }  # fmt: skip
@@ -104,10 +111,10 @@ def show(
 
     Example: `wisepatch datasets show GTSRB`
     """
-    from wisepatch.plugins import find_tasks, registry
+    from wisepatch.plugins import registry
 
     output, folder = Output(as_json=as_json, quiet=quiet), o.data_folder(data)
-    tasks = [found.dataset for found in find_tasks(o.split_list(task))]
+    tasks = [found.dataset for found in _named(task)]
     records = [describe(dataset, registry().owners.get(dataset.name, "your own"), folder) for dataset in tasks]
     output.records(records)
     for dataset, record in zip(tasks, records, strict=True):
@@ -119,7 +126,12 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
     counts = ", ".join(f"{dataset.expected(s) or '?'} {s}" for s in dataset.offered) if dataset.counts else ""
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
     by_program = f"`wisepatch datasets download {dataset.name}`" if dataset.downloads else "by hand"
-    merged = f"the {len(dataset.head_names)} of another task, of which classes have the largest logit"
+    whole = len(dataset.head_names)
+    merged = f"of another task, {whole} classes; " + (
+        "each class here takes the largest logit of those that it stands for"
+        if any(len(merged) != 1 for merged in dataset.merges)
+        else f"its logits are restricted to the {len(dataset.classes)} here"
+    )
     lines = [
         ("family", dataset.family),
         ("from", record["plugin"]),
@@ -133,11 +145,16 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
         ("licence", dataset.licence),
         ("source", dataset.source),
         ("zero-shot", "\n".join(f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items())),
-        ("templates", "\n".join(dataset.templates)),
+        ("templates", "\n".join(_first(dataset.templates, MOST_TEMPLATES))),
         ("head", merged if dataset.merges else ""),
-        (f"{len(dataset.classes)} classes", ", ".join(dataset.classes)),
+        (f"{len(dataset.classes)} classes", ", ".join(_first(dataset.classes, MOST_NAMES))),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _first(names: tuple[str, ...], most: int) -> list[str]:
+    """The first names, and how many more there are."""
+    return [*names[:most], *([f"... and {len(names) - most} more (--json has all)"] if len(names) > most else [])]
 
 
 @app.command("check")
@@ -154,32 +171,59 @@ def check(
     Example: `wisepatch datasets check Digits path/to/folder --deep`
     """
     from wisepatch.datasets.inspection import inspect
-    from wisepatch.errors import DataError
-    from wisepatch.plugins import find_tasks
 
     output, folder = Output(as_json=as_json, quiet=quiet), o.data_folder(data)
-    reports = []
-    for found in find_tasks(o.split_list(task)):
-        for name in [found.split] if found.split else found.dataset.offered:
-            reports.append(inspect(found.dataset, name, folder, deep=deep, progress=output.progress()))
+    reports, problems = [], []
+    for found in _named(task):
+        try:
+            for name in [found.split] if found.split else found.dataset.offered:
+                reports.append(inspect(found.dataset, name, folder, deep=deep, progress=output.progress()))
+        except WisepatchError as error:
+            problems.append(error)
     output.records([report.to_json() for report in reports])
-    output.table(
-        ("task", "split", "images", "expected", "classes", "images per class", "sample"),
-        [
-            (r.task, r.split, r.images, "?" if r.expected is None else r.expected, r.classes, _spread(r.per_class), r.sample)
-            for r in reports
-        ],
-    )  # fmt: skip
+    if reports:
+        output.table(
+            ("task", "split", "images", "expected", "classes", "images per class", "sample"),
+            [
+                (r.task, r.split, r.images, "?" if r.expected is None else r.expected, r.classes, _spread(r.per_class), r.sample)
+                for r in reports
+            ],
+        )  # fmt: skip
     for report in reports:
         if report.expected not in (None, report.images):
             output.say(
                 f"note: {report.task} ({report.split}) has {report.images} images, its publisher {report.expected}"
             )
+        empty = [name.partition(" ")[2] for name, count in (report.per_class or {}).items() if count == 0]
+        if empty:
+            more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
+            output.say(f"note: {report.task} ({report.split}) has no images of {', '.join(empty[:SHOWN])}{more}")
     broken = [problem for report in reports for problem in report.broken]
     for problem in broken:
         output.say(problem)
     if broken:
-        raise DataError(f"{len(broken)} images cannot be read", "replace or remove the files named above")
+        problems.append(
+            DataError(f"{len(broken)} images cannot be read", "replace or remove the files that are named above")
+        )
+    _raise(problems, output)
+
+
+def _named(words: list[str]) -> list[Task]:
+    """The tasks that are named. Raises :class:`UsageError` for none."""
+    from wisepatch.plugins import find_tasks
+
+    names = o.split_list(words)
+    if not names:
+        raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
+    return find_tasks(names)
+
+
+def _raise(problems: list[WisepatchError], output: Output) -> None:
+    """Raise the last problem, after the others have been said: one task's does not hide what was found of the rest."""
+    for problem in problems[:-1]:
+        print_error(problem)
+    if problems:
+        raise problems[-1]
 
 
 def _spread(per_class: dict[str, int] | None) -> str:
@@ -202,16 +246,20 @@ def download(
     Example: `wisepatch datasets download STL10`
     """
     from wisepatch.datasets.inspection import download as fetch
-    from wisepatch.plugins import find_tasks
 
-    output, tasks = Output(as_json=as_json, quiet=quiet), find_tasks(o.split_list(task))
-    if data is not None:
-        data.expanduser().mkdir(parents=True, exist_ok=True)
-    folder = o.data_folder(data)
-    for found in tasks:
+    output, folder = Output(as_json=as_json, quiet=quiet), (data or o.DEFAULT_DATA).expanduser()
+    problems = []
+    for found in _named(task):
         dataset = found.dataset
-        size = f" ({dataset.gigabytes:g} GB)" if dataset.gigabytes else ""
-        output.say(f"fetching {dataset.name}{size} into {folder}")
-        fetch(dataset, folder)
+        if dataset.downloads:
+            size = f" ({dataset.gigabytes:g} GB)" if dataset.gigabytes else ""
+            output.say(f"fetching {dataset.name}{size} into {folder}, or finding it there")
+        try:
+            fetch(dataset, folder)
+        except WisepatchError as error:
+            problems.append(error)
+            continue
         output.records([{"task": dataset.name, "folder": str(folder)}])
-        output.result(f"{dataset.name} is below {folder}")
+        here = f"is below {folder}" if dataset.downloads else "is there without a download"
+        output.result(f"{dataset.name} {here}")
+    _raise(problems, output)

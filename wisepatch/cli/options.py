@@ -110,9 +110,8 @@ def data_folder(data: Path | None) -> Path:
     if data is None:
         return DEFAULT_DATA.expanduser()
     if not data.expanduser().is_dir():
-        raise DataError(
-            f"the data folder {data} does not exist", "make it, or name another with --data or WISEPATCH_DATA"
-        )
+        reason = "is no folder" if data.expanduser().exists() else "does not exist"
+        raise DataError(f"the data folder {data} {reason}", "make it, or name another with --data or WISEPATCH_DATA")
     return data.expanduser()
 
 

@@ -9,6 +9,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
+from wisepatch.errors import UsageError
 
 ResultsArgument = Annotated[
     list[Path] | None,
@@ -34,17 +35,27 @@ def command(
     supported: o.SupportedOption = [],  # noqa: B006
     split: SplitOption = "test",
     metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each run.")] = None,
+    over_alpha: Annotated[
+        bool, typer.Option("--over-alpha", help="Draw each task over alpha instead, for one run.")
+    ] = False,
     title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
     store: o.StoreOption = o.DEFAULT_STORE,
     _data: o.DataOption = None,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run.
+    """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
 
     Example: `wisepatch plot --output plot.png`
     """
-    from wisepatch.plotting import check_picture_path, draw_sweep, save_figure, sweep_table
+    from wisepatch.plotting import (
+        alpha_table,
+        check_picture_path,
+        draw_over_alpha,
+        draw_sweep,
+        save_figure,
+        sweep_table,
+    )
     from wisepatch.results import pick_runs, read_all
     from wisepatch.store import Store
 
@@ -54,6 +65,14 @@ def command(
     for problem in problems:
         output.say(f"warning: {problem}")
     runs = o.split_list(run) or ([] if results else ["newest"])
+    if over_alpha:
+        if patching or supported:
+            raise UsageError("--over-alpha draws every task of a run", "leave --patching and --supported out")
+        table = alpha_table(pick_runs(frame, runs), split=split, metric=metric)
+        save_figure(draw_over_alpha(table, title), output_path)
+        output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
+        output.result(f"drew {table['task'].nunique()} tasks at {table['alpha'].nunique()} alphas to {output_path}")
+        return
     table = sweep_table(
         pick_runs(frame, runs), patching=patching, supported=o.split_list(supported) or None, split=split,
         metric=metric,

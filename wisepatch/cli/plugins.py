@@ -8,6 +8,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
+from wisepatch.errors import PluginError
 
 app = typer.Typer(help="List the installed plugins; `check` holds one to the contract.\n\nExample: `wisepatch plugins`")
 
@@ -72,4 +73,6 @@ def check(
     output.table(
         ("plugin or task", "check", "state"), [(f.subject, f.check, f.problem or "passed") for f in report.findings]
     )
-    report.raise_problems()
+    if report.problems:
+        count = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
+        raise PluginError(f"the plugin {report.plugin} has {count}", "mend what the table says, then check again")

@@ -211,19 +211,28 @@ class Dataset:
         return held_out(self.counts["train"]) if split == "val" and "train" in self.counts else None
 
     def find(self, root: Path) -> str | None:
-        """The first of ``layouts`` of which every part exists below ``root``; looks at names alone."""
-        return next((layout for layout in self.layouts if all((root / part).exists() for part in parts(layout))), None)
+        """The first of ``layouts`` of which every part exists below ``root`` and no folder is empty; looks at names alone."""
+
+        def there(part: str) -> bool:
+            path = root / part
+            return any(path.iterdir()) if path.is_dir() else path.exists()
+
+        return next((layout for layout in self.layouts if all(map(there, parts(layout)))), None)
+
+    def check_split(self, split: str) -> None:
+        """Raise :class:`DataError` for a split that the task does not offer."""
+        if split not in self.offered:
+            raise DataError(
+                f"task {self.name!r} has no {split!r} split",
+                f"it offers {', '.join(self.offered)}",
+            )
 
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
         """Open ``split`` (``train``, ``val`` or ``test``) below ``root``.
 
         Raises :class:`DataError` where the data is missing or the task has no such split.
         """
-        if split not in self.offered:
-            raise DataError(
-                f"task {self.name!r} has no {split!r} split",
-                f"it offers {', '.join(self.offered)}",
-            )
+        self.check_split(split)
         cut = "val" not in self.splits and split in ("train", "val")
         samples = self.open("train" if cut else split, root, transform)
         if cut:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published import missing, open_torchvision
+from wisepatch.datasets.published import ASKED, missing, open_torchvision
 from wisepatch.errors import DataError
 from wisepatch.hookspecs import hookimpl
 
@@ -110,9 +110,8 @@ def _open_reproduction(task: str, split: str, root: Path, transform: Transform |
     import numpy as np
 
     if task == "CIFAR10.1":
-        data, marks = (_find(task, root, f"cifar10.1_v6_{kind}.npy") for kind in ("data", "labels"))
-        with _readable(task, data.parent):
-            pixels, labels = (np.load(path, allow_pickle=False) for path in (data, marks))
+        paths = [_find(task, root, f"cifar10.1_v6_{kind}.npy") for kind in ("data", "labels")]
+        pixels, labels = (_array(task, path) for path in paths)
     else:
         path = _find(task, root, f"cifar102_{split}.npy")
         with _readable(task, path), path.open("rb") as file:
@@ -148,6 +147,16 @@ def _readable(task: str, path: Path) -> Iterator[None]:
         ) from error
 
 
+def _array(task: str, path: Path) -> Any:
+    import numpy as np
+
+    with _readable(task, path):
+        try:
+            return np.load(path, allow_pickle=False)
+        except ValueError as error:  # NumPy's words advise to load it unsafely
+            raise ValueError("it holds no array of numbers") from error
+
+
 def _dict(file: BinaryIO) -> dict[str, Any]:
     """The dict in a ``.npy`` file: a header that promises one object, then a pickled array that holds it."""
     import numpy as np
@@ -167,6 +176,8 @@ def _find(task: str, root: Path, name: str) -> Path:
     """The file ``name`` below ``root``, downloaded where it is missing."""
     folder = root / FOLDERS[task]
     if not (folder / name).is_file():
+        if ASKED.get() is False:
+            raise missing(task, root, [LAYOUTS[task]], SOURCES[task], f"there is no {name}")
         from torchvision.datasets.utils import download_url
 
         try:

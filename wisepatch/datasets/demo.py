@@ -37,6 +37,11 @@ class DrawnSamples:
         """Return the number of pictures."""
         return SIZES[self.split]
 
+    @property
+    def labels(self) -> list[int]:
+        """The labels of all pictures."""
+        return [index % len(SHAPES) for index in range(len(self))]
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Draw picture ``index``."""
         if not 0 <= index < len(self):

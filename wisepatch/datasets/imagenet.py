@@ -43,7 +43,8 @@ def open_imagenet(task: str, split: str, root: Path, transform: Transform | None
     """
     folder = next((root / name for name in FOLDERS[split] if (root / name).is_dir()), None)
     if folder is None:
-        raise missing(task, root, FILES[split], SOURCE)
+        what = "training" if split == "train" else "test"
+        raise missing(task, root, FILES[split], SOURCE, f"there is no folder of {what} images")
     with os.scandir(folder) as entries:  # ends at the first image: the publisher's archive of test images is flat
         flat = any(entry.name.endswith(".JPEG") for entry in entries)
     if flat:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import labels_of
+from wisepatch.datasets.published import asked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.progress import Silent
 
@@ -50,7 +51,8 @@ def inspect(
 
     Raises :class:`DataError` where the data is missing, the first image cannot be decoded, or a label is out of range.
     """
-    opened = dataset.split(split, root)
+    with asked(wanted=False):  # a look fetches nothing
+        opened = dataset.split(split, root)
     labels = labels_of(opened.samples)
     broken: list[str] = []
     first = 0
@@ -115,8 +117,8 @@ def download(dataset: Dataset, root: Path) -> None:
 
     Raises :class:`UsageError` for one that cannot, with where to get it, and :class:`DataError` where the download fails.
     """
-    from wisepatch.datasets.published import asked
-
+    if dataset.gigabytes == 0 or not dataset.source.startswith("http"):
+        return  # built in, or the user's own
     if not dataset.downloads:
         where = f"fetch it from {dataset.source}" if dataset.source else "ask its author where to get it"
         layouts = " or as ".join(dataset.layouts)
@@ -124,7 +126,12 @@ def download(dataset: Dataset, root: Path) -> None:
             f"{dataset.name} cannot be downloaded by wisepatch",
             f"{where}{f' and put it below {root} as {layouts}' if layouts else ''}",
         )
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the data folder {root} cannot be made: {error.strerror or error}", "name another with --data"
+        ) from error
     with asked():
         for split in dataset.splits:
             dataset.split(split, root)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.base import Samples, Transform
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone
-ASKED: ContextVar[bool] = ContextVar("ASKED", default=False)
+ASKED: ContextVar[bool | None] = ContextVar("ASKED", default=None)  # None: small sets by the way; False: nothing
 
 
 def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> DataError:
@@ -46,7 +46,8 @@ def open_folders(
             continue
         below = Path(parent).relative_to(folder).as_posix()
         if below not in label:
-            raise DataError(f"{task}: {folder / below} is not the folder of one of its classes", hint)
+            shown = f"its class folders are named {folders[0]}, {folders[1]}, ..."
+            raise DataError(f"{task}: {folder / below} is not the folder of one of its classes; {shown}", hint)
         files += [(f"{parent}/{name}", label[below]) for name in images]
     if not files:
         raise DataError(f"{task}: there are no images below {folder}", hint)
@@ -91,10 +92,11 @@ def open_torchvision(
             f"{task}: its files below {root} are not what was published: {error!r}", f"fetch them again from {source}"
         ) from error
     by_hand = f"fetch it from {source} and put it below {root} as `wisepatch datasets show {task}` says"
-    if gigabytes > UNASKED_GIGABYTES and not ASKED.get():
+    if ASKED.get() is False or (gigabytes > UNASKED_GIGABYTES and not ASKED.get()):
+        size = f" ({gigabytes:g} GB)" if gigabytes else ""
         raise DataError(
-            f"{task} is not below {root}",
-            f"`wisepatch datasets download {task}` fetches it ({gigabytes:g} GB), or {by_hand}",
+            f"{task} is not below {root}, or not whole",
+            f"`wisepatch datasets download {task}` fetches it{size}, or {by_hand}",
         )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
@@ -110,9 +112,9 @@ def _open(make: Any, root: Path, arguments: dict[str, Any]) -> Samples:
 
 
 @contextlib.contextmanager
-def asked() -> Iterator[None]:
-    """Downloads of any size are asked for within this context."""
-    token = ASKED.set(True)
+def asked(wanted: bool = True) -> Iterator[None]:
+    """Downloads of any size are asked for within this context, or with ``False`` none at all."""
+    token = ASKED.set(wanted)
     try:
         yield
     finally:

@@ -45,11 +45,12 @@ RESISC_LAYOUT = "resisc45/{NWPU-RESISC45/*/*.jpg,resisc45-train.txt,resisc45-val
 def _open_eurosat(split: str, root: Path, transform: Transform | None = None) -> Samples:
     folders, hint = tuple(EUROSAT), f"fetch it again from {EUROSAT_SOURCE}"
     cut = root / "EuroSAT_splits"
-    if cut.is_dir():
-        if not (cut / split).is_dir():
-            raise missing("EuroSAT", root, EUROSAT_LAYOUTS, EUROSAT_SOURCE, f"there is no EuroSAT_splits/{split}")
-        return open_folders("EuroSAT", cut / split, folders, transform, hint=hint)
     whole = root / "eurosat" / "2750"
+    absent = [part for part in ("train", "val", "test") if not (cut / part).is_dir()]
+    if cut.is_dir() and absent and not whole.is_dir():
+        raise missing("EuroSAT", root, EUROSAT_LAYOUTS, EUROSAT_SOURCE, f"there is no EuroSAT_splits/{absent[0]}")
+    if not absent:
+        return open_folders("EuroSAT", cut / split, folders, transform, hint=hint)
     if not whole.is_dir():
         open_torchvision("EuroSAT", "EuroSAT", root, None, EUROSAT_SOURCE)  # it downloads, or says what to do
     samples = open_folders("EuroSAT", whole, folders, transform, hint=hint)

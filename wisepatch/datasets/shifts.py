@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder import FileSamples
-from wisepatch.datasets.imagenet import open_val_classes, val_classes
+from wisepatch.datasets.imagenet import val_classes
 from wisepatch.datasets.names import names, zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import missing, open_folders
@@ -77,13 +76,6 @@ def _open_objectnet(folders: Sequence[str], split: str, root: Path, transform: T
     return FileSamples(files, Cropped(transform))
 
 
-def _open_objectnet_val(
-    merges: Sequence[Sequence[int]], split: str, root: Path, transform: Transform | None = None
-) -> FileSamples:
-    """The frame is cut off these images too, which have none: so does the code of WiSE-FT."""
-    return open_val_classes("ObjectNetValClasses", merges, split, root, Cropped(transform))
-
-
 def _whole(name: str, folders: Sequence[str]) -> Dataset:
     return Dataset(
         name, names("ImageNet"), partial(_open, name, folders), TEMPLATES["ImageNet"], splits=("test",),
@@ -115,8 +107,7 @@ def _objectnet() -> list[Dataset]:
         family="ImageNet", source=SOURCES["ObjectNet"], head_classes=names("ImageNet"), merges=merges,
         layouts=LAYOUTS["ObjectNet"], zeroshot=zeroshot_accuracies("ObjectNet"),
     )  # fmt: skip
-    same = val_classes("ObjectNetValClasses", classes, merges)
-    return [shift, replace(same, open=partial(_open_objectnet_val, merges))]
+    return [shift, val_classes("ObjectNetValClasses", classes, merges)]
 
 
 @hookimpl

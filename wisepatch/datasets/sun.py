@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced, zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published import missing, open_folders, open_listed, open_torchvision
+from wisepatch.datasets.published import ASKED, missing, open_folders, open_listed, open_torchvision
 from wisepatch.errors import DataError
 from wisepatch.hookspecs import hookimpl
 
@@ -66,6 +66,8 @@ def _list_file(split: str, root: Path) -> Path:
     for folder in (images, images / "Partitions"):
         if (folder / LISTS[split]).is_file():
             return folder / LISTS[split]
+    if ASKED.get() is False:
+        raise missing("SUN397", root, LAYOUTS, PARTITIONS, f"there is no {LISTS[split]}")
     from torchvision.datasets.utils import download_and_extract_archive
 
     try:

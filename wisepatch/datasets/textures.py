@@ -56,7 +56,8 @@ def _from_lists(split: str, folder: Path, transform: Transform | None) -> Sample
     try:
         lines = listed.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"DTD: {listed} cannot be read: {error}", AGAIN) from error
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise DataError(f"DTD: {listed} {reason}", AGAIN) from error
     strange = [line for line in lines if line.split("/")[0] not in label]
     if strange:
         raise DataError(f"DTD: {listed} names {strange[0]}, which is in none of its classes", AGAIN)
@@ -71,7 +72,7 @@ def register_datasets() -> list[Dataset]:
     return [
         Dataset(
             "DTD", names("DTD"), _open, TEMPLATES["DTD"], splits=("train", "val", "test"), family="DTD", source=SOURCE,
-            counts={"train": 1880, "val": 1880, "test": 1880}, layouts=LAYOUTS, gigabytes=0.6, downloads=True,
+            counts={"test": 1880}, layouts=LAYOUTS, gigabytes=0.6, downloads=True,
             zeroshot=zeroshot_accuracies("DTD"),
         )
     ]  # fmt: skip

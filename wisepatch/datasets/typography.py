@@ -1,7 +1,8 @@
 """Typographic attacks: the name of a wrong class written on an image, as a task of its own, ``typo:NAME``.
 
 PAINT (section 6) patches CLIP against them; neither its generator nor a tool was released. What is written, where, how large
-and in which colour follows from a seed and the index of the image alone, not from the order or the number of workers.
+and in which colour follows from a seed and the index of the image alone, not from the order or the number of workers. In
+training it follows from the epoch too; where features are computed once (a frozen encoder), it stays.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.datasets import base
 from wisepatch.datasets.base import Context, context, fingerprint, labels_of
-from wisepatch.datasets.lettering import FONTS, font
+from wisepatch.datasets.lettering import FONTS
+from wisepatch.datasets.overlays import SMALLEST, overlay
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +24,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from wisepatch.datasets.base import Dataset, Samples, Transform
-    from wisepatch.datasets.lettering import Font
 
 PREFIX = "typo:"
 WRONG, RANDOM_WORD = "wrong", "random-word"
-SMALLEST = 5  # pixels; nothing can be read below
-FAR = 70  # between the mean brightness of ink and of what lies under it
+PROBED = (SMALLEST, 12, 33)  # pixels at which a font file is tried: some have a few sizes alone
 STREAM = 7  # the first number of every seed here, so that no other random numbers are the same
 RANDOM_WORDS = (
     "anchor", "autumn", "basket", "bottle", "bridge", "butter", "candle", "castle", "cherry", "copper", "desert", "dinner",
@@ -41,6 +42,7 @@ RANDOM_WORDS = (
 class Style:
     """How an attack writes. ``text`` is ``wrong`` (the name of a wrong class), ``random-word``, or any text of your own.
 
+    No image is given its own class name: where your own text is that, the image has the name of a wrong class instead.
     ``low`` and ``high`` bound the height of the letters as fractions of the shorter side of the image (PAINT's appendix has
     20 to 40 pixels of 224: 0.09 to 0.18). ``fonts`` are names of :data:`~wisepatch.datasets.lettering.FONTS` or files.
     """
@@ -60,6 +62,8 @@ class Style:
             )
         if not self.text.strip():
             raise UsageError("there is no text to write", f"give --text {WRONG}, {RANDOM_WORD}, or words of your own")
+        if not self.fonts:
+            raise UsageError("there is no font to write with", "name one, or leave the choice to wisepatch")
         for name in self.fonts:
             if name not in FONTS:
                 check_font(name)
@@ -70,9 +74,10 @@ def check_font(path: str) -> None:
     from PIL import ImageFont
 
     try:
-        ImageFont.truetype(path, 12)
-    except OSError as error:
-        reason = "it does not exist" if not Path(path).exists() else "it is no font that FreeType reads"
+        for size in PROBED:
+            ImageFont.truetype(path, size)
+    except (OSError, ValueError) as error:
+        reason = "it does not exist" if not Path(path).exists() else "it is no font that FreeType draws at any size"
         raise UsageError(f"the font {path} cannot be used: {reason}", "give a .ttf or .otf file") from error
 
 
@@ -80,11 +85,17 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
     """The task ``typo:<name>``: the images of ``dataset`` with writing on them, its own classes, labels, splits and prompts.
 
     Besides its metric it reports ``attack_success`` (the model says the written class) and ``neither``. Raises
-    :class:`UsageError` for a task with one class, of which none is wrong.
+    :class:`UsageError` for a task with one class, of which none is wrong, and for one whose images are written on already.
     """
     style = style or Style()
-    if style.text == WRONG and len({_plain(name) for name in dataset.classes}) < 2:
-        raise UsageError(f"{dataset.name} has one class, and an attack needs the name of another")
+    if "attack_success" in dataset.also:
+        raise UsageError(f"the images of {dataset.name} are written on already", f"leave {PREFIX} out")
+    names = {plain(name) for name in dataset.classes}
+    if len(names) < 2 and (style.text == WRONG or plain(style.text) in names):
+        raise UsageError(
+            f"{dataset.name} has one class, and an attack needs the name of another",
+            "add classes, or write other words with --text",
+        )
 
     return replace(
         dataset,
@@ -92,6 +103,7 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
         open=_Opener(dataset, style),
         also=(*dataset.also, "attack_success", "neither"),
         aliases=(),
+        zeroshot={},
     )
 
 
@@ -142,6 +154,7 @@ class AttackedSamples:
     def set_epoch(self, epoch: int) -> None:
         """Draw the writing anew, as training does each epoch; the same epoch gives the same writing, also after a resume."""
         self.epoch = epoch
+        base.set_epoch(self.samples, epoch)
 
     def _generator(self, index: int) -> np.random.Generator:
         import numpy as np
@@ -152,11 +165,11 @@ class AttackedSamples:
         )
 
     def _text(self, label: int, rng: np.random.Generator) -> str:
-        if self.style.text == WRONG:
+        own = plain(self.classes[label])
+        if self.style.text == WRONG or plain(self.style.text) == own:
             others = wrong_classes(self.classes, label)
             return self.classes[others[int(rng.integers(len(others)))]]
         if self.style.text == RANDOM_WORD:
-            own = _plain(self.classes[label])
             words = [word for word in RANDOM_WORDS if word != own]
             return words[int(rng.integers(len(words)))]
         return self.style.text
@@ -183,7 +196,9 @@ class Written(Sequence[int]):
         """Read from ``samples``; nothing is decoded before the first look."""
         self.samples = samples
         self.labels = samples.labels
-        self.by_name = {name: index for index, name in enumerate(samples.classes)}
+        # Of two classes of one name the first: a model cannot tell them apart, and says the first of two equal ones.
+        self.by_name = {plain(name): i for i, name in reversed(list(enumerate(samples.classes)))}
+        self.known: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -195,8 +210,10 @@ class Written(Sequence[int]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if index >= len(self):
             raise IndexError(index)
-        label = self.samples.samples[index][1] if self.labels is None else self.labels[index]
-        return self.by_name.get(self.samples._text(label, self.samples._generator(index)), -1)
+        if index not in self.known:
+            label = self.samples.samples[index][1] if self.labels is None else self.labels[index]
+            self.known[index] = self.by_name.get(plain(self.samples._text(label, self.samples._generator(index))), -1)
+        return self.known[index]
 
 
 def wrong_classes(classes: tuple[str, ...], label: int) -> tuple[int, ...]:
@@ -206,117 +223,10 @@ def wrong_classes(classes: tuple[str, ...], label: int) -> tuple[int, ...]:
 
 @cache
 def _wrong(classes: tuple[str, ...]) -> dict[int, tuple[int, ...]]:
-    plain = [_plain(name) for name in classes]
-    return {i: tuple(j for j, name in enumerate(plain) if name != own) for i, own in enumerate(plain)}
+    names = [plain(name) for name in classes]
+    return {i: tuple(j for j, name in enumerate(names) if name != own) for i, own in enumerate(names)}
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name as it is compared with others: in any case, with single spaces."""
     return " ".join(name.split()).casefold()
-
-
-def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Style) -> Image.Image:
-    """``text`` written wholly inside a copy of ``image`` (RGB), in a random face, size, colour and place.
-
-    The ink has a one-pixel outline in black or white, whichever is further from it. Text that is too wide is wrapped at
-    spaces and hyphens, then shrunk. Raises :class:`DataError` where it fits at no size from 5 pixels up.
-    """
-    import numpy as np
-    from PIL import Image, ImageFilter
-
-    ink, size = _fitting_ink(text, image.size, rng, style)
-    width, height = size
-    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
-    box = (left, top, left + width, top + height)
-    pixels = np.asarray(image.crop(box), dtype=np.float32)
-    weight = np.asarray(ink, dtype=np.float32)[..., None] / 255
-    under = (pixels * weight).sum((0, 1)) / max(float(weight.sum()), 1.0)
-    color = _far_color(rng, float(under.mean()))
-    edge = np.asarray(ink.filter(ImageFilter.MaxFilter(3)), dtype=np.float32)[..., None] / 255
-    outlined = pixels * (1 - edge) + np.float32(255 if color.mean() < 128 else 0) * edge
-    mixed = outlined * (1 - weight) + color * weight
-    result = image.copy()
-    result.paste(Image.fromarray(mixed.clip(0, 255).astype(np.uint8)), (left, top))
-    return result
-
-
-def _far_color(rng: np.random.Generator, under: float) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    while True:
-        color = rng.uniform(0, 255, 3).astype(np.float32)
-        if abs(float(color.mean()) - under) > FAR:
-            return color
-
-
-def _fitting_ink(
-    text: str, room: tuple[int, int], rng: np.random.Generator, style: Style
-) -> tuple[Image.Image, tuple[int, int]]:
-    """The text as a mask with one empty pixel around the ink, for the outline, no larger than ``room``."""
-    from PIL import Image
-
-    faces = [name for name in style.fonts if has_all(name, text)]
-    if not faces:
-        raise DataError(
-            f"no font here has all characters of {text!r}", "name one that has with --font FILE, or other class names"
-        )
-    name = faces[int(rng.integers(len(faces)))]
-    asked = max(round(rng.uniform(style.low, style.high) * min(room)), SMALLEST)
-    for size in range(asked, SMALLEST - 1, -1):
-        ink = _rendered(text, name, size, room[0] - 2)
-        if ink is not None and ink.height + 2 <= room[1]:
-            mask = Image.new("L", (ink.width + 2, ink.height + 2))
-            mask.paste(ink, (1, 1))
-            return mask, mask.size
-    raise DataError(
-        f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {SMALLEST} pixels up",
-        "take larger images, or a shorter text",
-    )
-
-
-@cache
-def _rendered(text: str, name: str, size: int, width: int) -> Image.Image | None:
-    """The ink of a text and nothing around it, wrapped to ``width`` pixels; ``None`` where a word is wider than that."""
-    from PIL import Image, ImageDraw
-
-    face = _face(name, size)
-    lines = _wrapped(text, face, width)
-    if lines is None:
-        return None
-    wide = round(max(face.getlength(line) for line in lines)) + 4 * size
-    canvas = Image.new("L", (wide, (len(lines) + 3) * 2 * size))
-    ImageDraw.Draw(canvas).multiline_text(
-        (2 * size, size), "\n".join(lines), fill=255, font=face, align="center", spacing=1
-    )
-    ink = canvas.crop(canvas.getbbox())
-    return ink if ink.width <= width else None
-
-
-def _wrapped(text: str, face: Font, width: int) -> list[str] | None:
-    """Lines of at most ``width`` pixels, broken after spaces and hyphens; ``None`` where one piece alone is wider."""
-    pieces = text.replace("-", "- ").replace("/", "/ ").split()
-    lines = [""]
-    for piece in pieces:
-        glue = " " if lines[-1] and not lines[-1].endswith(("-", "/")) else ""
-        if lines[-1] and face.getlength(lines[-1] + glue + piece) > width:
-            lines.append(piece)
-        else:
-            lines[-1] += glue + piece
-    return lines if all(face.getlength(line) <= width for line in lines) else None
-
-
-@cache
-def _face(name: str, size: int) -> Font:
-    from PIL import ImageFont
-
-    return font(name, size) if name in FONTS else ImageFont.truetype(name, size)
-
-
-@cache
-def has_all(name: str, text: str) -> bool:
-    """Whether a face has a glyph for every character of ``text`` (Pillow's own face is taken to have printable ASCII)."""
-    if name == "":
-        return text.isascii() and text.isprintable()
-    from matplotlib.ft2font import FT2Font
-
-    known = FT2Font(str(_face(name, 12).path)).get_charmap()
-    return all(ord(character) in known or character.isspace() for character in text)
