@@ -1,6 +1,7 @@
 """The command line: what people see, what programs read, and every mistake a user can make."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.samples import broken_png, draw_folder, write_mnist
 
 HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotlib", "sklearn", "timm", "numpy")
 COMMANDS = (
-    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "typo-attack", "datasets", "store", "plugins",
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "typo-attack", "datasets", "export", "store", "plugins",
 )  # fmt: skip
 
 
@@ -41,6 +42,97 @@ def heavy_after(*words):
 )
 def test_help_listings_and_usage_errors_load_nothing_heavy(words, code):
     assert heavy_after(*words) == f"loaded {code} []"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("datasets",), ("store", "list", "--json"), ("plugins",)])
+def test_help_and_listings_load_neither_rich_nor_pydantic_nor_other_commands(words):
+    code = (
+        "import gc, sys\nfrom wisepatch.__main__ import main\n"
+        f"sys.argv = ['wisepatch', *{words!r}]\ntry:\n    main()\nexcept SystemExit as e:\n    code = e.code\n"
+        "slow = [m for m in ('rich.console', 'pydantic', 'importlib.metadata') if m in sys.modules]\n"
+        "files = [m.rpartition('.')[2] for m in sorted(sys.modules) if m.startswith('wisepatch.cli.')]\n"
+        "print('loaded', code, slow, [f for f in files if f not in ('app', 'options', 'output')], gc.isenabled())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    own = [] if words == ("--help",) else [words[0]]  # --help ends before the collector of garbage is needed again
+    assert out.stdout.splitlines()[-1] == f"loaded 0 [] {own} {bool(own)}"
+
+
+def test_help_lists_every_command_in_its_own_words(cli):
+    from typer.main import get_command
+
+    from wisepatch.cli.app import SECTIONS, app
+
+    group, files = get_command(app), set()
+    text = " ".join(cli("--help").stdout.split())
+    for section, rows in SECTIONS.items():
+        assert f" {section}: " in text
+        for name, (file, summary) in rows.items():
+            assert group.commands[name].help.replace("\n", " ").startswith(summary.removesuffix(".")), name
+            assert f" {name} {summary} " in text.replace("fine- tuned", "fine-tuned")
+            files.add(file)
+    assert set(group.commands) == set(COMMANDS) == {name for rows in SECTIONS.values() for name in rows}
+    folder = Path(sys.modules["wisepatch.cli"].__file__).parent
+    assert files == {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output"}
+
+
+def test_misspelt_command_and_values_that_do_not_fit_are_usage_errors(cli):
+    for words, message in (
+        (("dataset",), "No such command 'dataset'. Did you mean 'datasets'?"),
+        (("eval",), "Missing argument 'CHECKPOINT...'."),
+        (("eval", "zeroshot", "--workers", "many"), "'--workers'"),
+        (("eval", "zeroshot", "--workers", "-1"), "'--workers'"),
+        (("datasets", "--nothing"), "--nothing"),
+    ):
+        result = cli(*words)
+        assert (result.exit_code, result.stdout) == (2, ""), words
+        assert message in result.stderr
+
+
+def test_values_of_options_reach_commands_from_words_environment_and_defaults(cli, run_store, monkeypatch):
+    def kinds(*words):
+        return [json.loads(line)["kind"] for line in cli("store", "list", "--json", *words).stdout.splitlines()]
+
+    both = ["zeroshot", "finetuned"]
+    assert (kinds(), kinds("--store", run_store.root), kinds("--store", "nowhere")) == (both, both, [])
+    monkeypatch.setenv("WISEPATCH_STORE", "nowhere")
+    assert (kinds(), kinds("--store", run_store.root)) == ([], both)
+
+
+TABLES = [
+    (("task", "n"), [("MNIST", 10), ("Digits [x]", ""), ("", 7)], 1, 200, True),
+    (("a", "", "per cent"), [], None, 200, True),
+    (("a", "b"), [("one\ntwo", "x")], None, 200, False),
+    (("a", "b"), [("Zürich", "日本")], None, 200, False),
+    (("a", "b"), [("word " * 60, "x")], 0, 80, False),
+]
+
+
+@pytest.mark.parametrize(("columns", "rows", "strong", "width", "fits"), TABLES)
+def test_tables_look_the_same_with_and_without_rich(capsys, monkeypatch, columns, rows, strong, width, fits):
+    from wisepatch.cli.output import Grid, Output
+
+    ways = []
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("wisepatch.cli.output.UNBOUND", 80)
+    wrap = Grid.wrap
+    monkeypatch.setattr(Grid, "wrap", lambda grid, limit: (ways.append(limit), wrap(grid, limit)))
+    Output().table(columns, rows, strong=strong)
+    quick = capsys.readouterr().out
+    assert ways == ([] if fits else [width])
+    monkeypatch.setattr(Grid, "fits", lambda grid, limit: False)
+    Output().table(columns, rows, strong=strong)
+    assert quick == capsys.readouterr().out
+    assert max(map(len, quick.splitlines())) <= width
+
+
+def test_table_on_a_terminal_is_bold_where_rich_is(capsys):
+    from wisepatch.cli.output import Grid
+
+    grid = Grid(("a", "b"), [("1", "x"), ("2", "y")], (True, False), 1)
+    bold = [line for line in grid.drawn(bold=True).splitlines() if "\x1b[1m" in line]
+    assert [re.sub("\x1b\\[[01]m", "", line) for line in bold] == ["┃ a ┃ b ┃", "│ 2 │ y │"]
+    assert "\x1b" not in grid.drawn(bold=False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

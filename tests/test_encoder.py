@@ -207,3 +207,57 @@ def test_file_of_weights_as_model_says_to_name_the_architecture(tmp_path):
 def test_unknown_model_lists_close_names():
     with pytest.raises(UnknownNameError, match="unknown model 'VitB32'; did you mean"):
         resolve_name("VitB32")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (500, 375), (31, 200)])
+def test_bytes_normalised_in_a_batch_are_the_transform_bit_for_bit(size):
+    import numpy as np
+    from PIL import Image
+
+    encoder = load_encoder(ModelConfig("demo", ""))
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(3)]
+    pixels = torch.stack([encoder.pixels(image) for image in images])
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(encoder.normalise(pixels), torch.stack([encoder.transform(image) for image in images]))
+    floats = torch.rand(2, 3, 8, 8)
+    assert encoder.normalise(floats) is floats
+
+
+def test_transform_of_another_making_stays_whole():
+    from dataclasses import replace
+
+    from PIL import Image
+
+    encoder = replace(load_encoder(ModelConfig("demo", "")), transform=lambda image: torch.ones(3, 8, 8))
+    assert torch.equal(encoder.normalise(encoder.pixels(Image.new("RGB", (9, 9)))[None]), torch.ones(1, 3, 8, 8))
+
+
+def test_head_is_open_clips_own_and_encodes_every_prompt_once(monkeypatch):
+    import open_clip
+
+    from wisepatch import head
+
+    encoder = load_encoder(ModelConfig("demo", ""))
+    classes = ["circle", "a very long name of a square", "star", "circle", "ring"]
+    templates = ["a photo of a {}.", "{}", "an {} that is drawn on paper by hand", "a photo of a {}."]
+    encoded = []
+    original = head.encode_tokens
+    monkeypatch.setattr(head, "TEXTS_PER_BATCH", 3)
+    monkeypatch.setattr(
+        head,
+        "encode_tokens",
+        lambda model, tokens, lengths: (encoded.append(lengths.tolist()), original(model, tokens, lengths))[1],
+    )
+    ours = head.zeroshot_head(encoder, classes, templates)
+    with torch.no_grad():
+        theirs = (
+            open_clip.build_zero_shot_classifier(
+                encoder.model, encoder.tokenizer, classes, [lambda c, t=t: t.replace("{}", c) for t in templates]
+            ).T
+            * encoder.model.logit_scale.exp()
+        )
+    assert (ours - theirs).abs().max() < 1e-4  # of logits up to 100
+    assert sum(map(len, encoded)) == 4 * 3  # different names times different templates
+    lengths = [length for batch in encoded for length in batch]
+    assert lengths == sorted(lengths)

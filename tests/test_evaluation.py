@@ -234,3 +234,57 @@ def test_groups_and_further_metrics_have_rows_of_their_own(run_store, tasks, fin
     assert found["worst_group"]["value"] == min(found["top1[even]"]["value"], found["top1[odd]"]["value"])
     with pytest.raises(UsageError, match="pm0 needs sequences"):
         evaluate([finished[1].finetuned], [grouped], run_store, tmp_path, metrics=["pm0"])
+
+
+@pytest.fixture
+def linear(finished, tmp_path):
+    """A store with a linear classifier: the encoder as it was, the head trained."""
+    config = FinetuneConfig.with_defaults(
+        str(finished[0] / "shapes"), freeze_encoder=True, steps=20, batch_size=8, lr=1.0, warmup=0
+    )
+    store = Store(tmp_path / "linear")
+    return store, finetune(config, DEMO, store, tmp_path)
+
+
+def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_runs(
+    linear, tasks, tmp_path, monkeypatch
+):
+    """Logits are linear in alpha: the answers are those of a whole model at every alpha (WiSE-FT section 3)."""
+    from wisepatch import evaluation, load_encoder
+    from wisepatch.head import Classifier
+
+    store, done = linear
+    seen = []
+    from wisepatch.datasets.folder import FileSamples
+
+    original = FileSamples.__getitem__
+    monkeypatch.setattr(FileSamples, "__getitem__", lambda self, i: seen.append(i) or original(self, i))
+    alphas = [i / 10 for i in range(11)]
+    mixes = list(sweep(store, tmp_path, alphas=alphas, tasks=()).checkpoints.values())
+    seen.clear()
+    (tested,) = predict(mixes, tasks[:1], store, tmp_path, split="val")
+    assert len(seen) == len(tested.labels)
+    (again,) = predict(mixes, tasks[:1], store, tmp_path, split="val")
+    (found,) = predict(mixes, tasks[:1], store, tmp_path, split="train")
+    assert len(seen) == len(tested.labels)  # the features are in the store, those of train since the training
+    assert np.array_equal(tested.predicted, again.predicted)
+    assert len({row.tobytes() for row in found.confidence}) == 11  # the heads do differ
+    opened = tasks[0].dataset.split("train", tmp_path, load_encoder(DEMO).transform)
+    images = torch.stack([opened[i][0] for i in range(len(opened))])
+    ends = [load_weights(store, checkpoint) for checkpoint in (done.zeroshot, done.finetuned)]
+    for alpha, predicted in zip(alphas, found.predicted, strict=True):
+        weights = interpolate(*ends, alpha)
+        encoder = load_encoder(DEMO, weights)
+        whole = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"]).eval()
+        with torch.no_grad():
+            assert whole(images).argmax(1).tolist() == predicted.tolist()
+    (line,) = evaluation.gather_lines(mixes, store, torch.device("cpu"))
+    assert line.is_linear
+
+
+def test_text_derived_heads_beside_a_linear_classifier_use_the_same_features(linear, tasks, tmp_path):
+    store, done = linear
+    (colors,) = predict([done.zeroshot, done.finetuned], tasks[1:], store, tmp_path)
+    assert np.array_equal(colors.predicted[0], colors.predicted[1])  # the encoder did not change
+    alone = next(predict([done.finetuned], tasks[1:], store, tmp_path))
+    assert np.array_equal(alone.predicted[0], colors.predicted[0])

@@ -46,11 +46,11 @@ def test_trained_head_changes_tower_and_head_and_the_parent_has_the_zeroshot_hea
 
 
 def test_frozen_encoder_trains_the_head_alone_on_features_computed_once(shapes, tmp_path, monkeypatch):
-    import wisepatch.finetuning
+    import wisepatch.features
 
     calls = []
-    original = wisepatch.finetuning.features
-    monkeypatch.setattr(wisepatch.finetuning, "features", lambda v, x: calls.append(len(x)) or original(v, x))
+    original = wisepatch.features.features
+    monkeypatch.setattr(wisepatch.features, "features", lambda v, x: calls.append(len(x)) or original(v, x))
     done = run(shapes, tmp_path / "store", freeze_encoder=True, steps=None, epochs=5)
     assert sum(calls) == 12  # the training images once, for five epochs
     assert differing(Store(tmp_path / "store"), done) == {"classifier.weight", "classifier.bias"}

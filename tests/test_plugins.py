@@ -13,7 +13,7 @@ import pytest
 
 import wisepatch
 from wisepatch.errors import DataError, PluginError, UnknownNameError
-from wisepatch.plugins import BUILTIN, collect, find_task, registry
+from wisepatch.plugins import BUILTIN, Entry, _entry_points, collect, find_task, registry
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ROOT = Path(wisepatch.__file__).parent / "datasets"
@@ -46,6 +46,45 @@ def test_builtin_datasets_come_through_the_same_hook():
     assert set(BUILTIN) < modules
     families = {name for name in modules if "hookimpl" in (ROOT / f"{name}.py").read_text()}
     assert families == set(BUILTIN)
+
+
+def test_installed_plugins_are_found_as_importlib_metadata_finds_them(tmp_path, monkeypatch):
+    """Each folder of metadata is written as pip (or setuptools) writes it."""
+    import importlib.metadata
+
+    def installed(place, folder, name, entry_points, about="METADATA"):
+        (tmp_path / place / folder).mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\nSummary: x\n\nName: no\nVersion: 9\n"
+        (tmp_path / place / folder / about).write_text(text)
+        if entry_points is not None:
+            (tmp_path / place / folder / "entry_points.txt").write_text(entry_points)
+
+    group = "[wisepatch]\n"
+    installed(
+        "a", "one_two-1.2.dist-info", "one-two", f"[console_scripts]\nx = y:z\n\n{group}pets = pets\n\n[other]\nq = r\n"
+    )
+    installed("a", "plain-1.2.dist-info", "plain", None)
+    installed("a", "near-1.2.dist-info", "near", "[wisepatch.more]\nnot = this\n")
+    installed("a", "empty-1.2.dist-info", "empty", group)
+    installed("b", "old.egg-info", "old", f"{group}# a comment\nolder = old.module:inner.name\nb=c\n", "PKG-INFO")
+    installed("b", "one_two-1.2.dist-info", "one-two", f"{group}pets = pets\n")
+    (tmp_path / "archive.zip").write_text("")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in ("a", "b", "nowhere", "archive.zip", "a")])
+    found = _entry_points()
+    assert [(entry.name, entry.value, owner) for entry, owner in found] == [
+        ("b", "c", "old 1.2"),
+        ("older", "old.module:inner.name", "old 1.2"),
+        ("pets", "pets", "one-two 1.2"),
+    ]
+    expected = importlib.metadata.entry_points(group="wisepatch")
+    assert {(entry.name, entry.value) for entry, _ in found} == {(entry.name, entry.value) for entry in expected}
+
+
+def test_entry_point_may_name_a_thing_in_a_module():
+    for value in ("os", "os:path", "os:path.join", "os.path : join", "os:path [extra]"):
+        assert Entry("x", value).load() is EntryPoint("x", value, "wisepatch").load(), value
+    with pytest.raises(AttributeError):
+        Entry("x", "os:nothing").load()
 
 
 def test_plugin_is_registered_with_its_owner(tmp_path, monkeypatch):

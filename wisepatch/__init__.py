@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,10 +14,12 @@ if TYPE_CHECKING:
     from wisepatch.encoder import Encoder, load_encoder
     from wisepatch.errors import WisepatchError
     from wisepatch.evaluation import evaluate, predict
+    from wisepatch.exporting import export
     from wisepatch.finetuning import finetune
     from wisepatch.head import Classifier, zeroshot_head
     from wisepatch.hookspecs import hookimpl
     from wisepatch.interpolation import interpolate, load_weights
+    from wisepatch.merging import merge_files
     from wisepatch.metrics import measure
     from wisepatch.patching import patch, sweep, zeroshot
     from wisepatch.plotting import draw_sweep, save_figure, sweep_table
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
     from wisepatch.selection import Point, Rule, choose, parse_rule
     from wisepatch.store import Checkpoint, Store
 
-__version__ = _version("wisepatch")
+__version__: str
 
 _HOMES = {
     "Checkpoint": "store", "Classifier": "head", "Dataset": "datasets.base", "Encoder": "encoder",
     "FinetuneConfig": "config", "ModelConfig": "config", "Point": "selection", "Rule": "selection",
     "Split": "datasets.base", "Store": "store", "Task": "plugins", "WisepatchError": "errors", "choose": "selection",
-    "draw_sweep": "plotting", "evaluate": "evaluation", "find_task": "plugins", "find_tasks": "plugins",
+    "draw_sweep": "plotting", "evaluate": "evaluation", "export": "exporting", "find_task": "plugins", "find_tasks": "plugins",
     "finetune": "finetuning", "hookimpl": "hookspecs", "interpolate": "interpolation", "load_encoder": "encoder",
-    "load_weights": "interpolation", "measure": "metrics", "parse_alphas": "config", "parse_rule": "selection",
-    "patch": "patching", "predict": "evaluation", "read_results": "results.read", "save_figure": "plotting",
-    "sweep": "patching", "sweep_table": "plotting", "zeroshot": "patching", "zeroshot_head": "head",
+    "load_weights": "interpolation", "measure": "metrics", "merge_files": "merging", "parse_alphas": "config",
+    "parse_rule": "selection", "patch": "patching", "predict": "evaluation", "read_results": "results.read",
+    "save_figure": "plotting", "sweep": "patching", "sweep_table": "plotting", "zeroshot": "patching", "zeroshot_head": "head",
 }  # fmt: skip
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "choose",
     "draw_sweep",
     "evaluate",
+    "export",
     "find_task",
     "find_tasks",
     "finetune",
@@ -65,6 +67,7 @@ __all__ = [
     "load_encoder",
     "load_weights",
     "measure",
+    "merge_files",
     "parse_alphas",
     "parse_rule",
     "patch",
@@ -79,7 +82,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use (PEP 562)."""
+    """Import a public name on first use (PEP 562); ``__version__`` too: importlib.metadata costs as much as all the rest."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("wisepatch")
     if name not in _HOMES:
         raise AttributeError(f"module 'wisepatch' has no attribute {name!r}")
     home, _, other = _HOMES[name].removeprefix("datasets.").partition(".")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Self
 
-from wisepatch.errors import UsageError
+from wisepatch.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +17,7 @@ DEFAULT_ALPHAS = "0:1:0.1"
 DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
 PRECISIONS = ("no", "bf16", "fp16")
+LINEAR, FISHER = MIXES = ("linear", "fisher")
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,13 @@ def check_precision(name: str) -> str:
     """Return a precision that can be asked for. Raises :class:`UsageError` for any other."""
     if name not in PRECISIONS:
         raise UsageError(f"unknown precision {name!r}", f"--mixed-precision takes {', '.join(PRECISIONS)}")
+    return name
+
+
+def check_mix(name: str) -> str:
+    """Return a way of mixing weights: ``linear`` or ``fisher``. Raises :class:`UnknownNameError` for any other."""
+    if name not in MIXES:
+        raise UnknownNameError("way of mixing", name, MIXES)
     return name
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from wisepatch.config import ModelConfig
 
+CONFIG_NAME = "open_clip_config.json"
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
@@ -26,7 +29,8 @@ class Encoder:
     """A CLIP in fp32 on the CPU with what belongs to it.
 
     ``transform`` maps a PIL image to a ``(3, height, width)`` tensor as the model expects it in evaluation;
-    ``train_transform`` crops at random (scale 0.9 to 1, bicubic, no flip) before it.
+    ``train_transform`` crops at random (scale 0.9 to 1, bicubic, no flip) before it. :meth:`pixels` and :meth:`normalise` are
+    ``transform`` in two halves, bit for bit: bytes, a quarter of the size, and what is done to a whole batch on the device.
     """
 
     config: ModelConfig
@@ -34,6 +38,23 @@ class Encoder:
     transform: Callable[[Any], torch.Tensor]
     train_transform: Callable[[Any], torch.Tensor]
     tokenizer: Callable[..., torch.Tensor]
+
+    @property
+    def pixels(self) -> Callable[[Any], torch.Tensor]:
+        """``transform`` up to the conversion to floating point: a PIL image to ``uint8`` pixels ``(3, height, width)``."""
+        halves = _halves(self.transform)
+        return halves[0] if halves else self.transform
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """The rest of ``transform`` for a batch ``(n, 3, height, width)``; what is no ``uint8`` passes unchanged."""
+        import torch
+
+        if images.dtype != torch.uint8:
+            return images
+        halves = _halves(self.transform)
+        assert halves is not None
+        mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in halves[1:])
+        return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     @property
     def text_design(self) -> str:
@@ -69,7 +90,7 @@ def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None
     if weights is None:
         options |= {"pretrained": tag, "require_pretrained": True}
     else:
-        preprocess = {k: details[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in details}
+        preprocess = {k: details[k] for k in PREPROCESSING if k in details}
         options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
     with _quiet_logging():
         try:
@@ -104,6 +125,20 @@ def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None
     )
 
 
+def _halves(transform: Any) -> tuple[Callable[[Any], torch.Tensor], Sequence[float], Sequence[float]] | None:
+    """A transform as open_clip makes it: what comes before ``ToTensor``, as bytes, then mean and std; ``None`` for any other."""
+    from torchvision import transforms
+
+    steps = list(getattr(transform, "transforms", ()))
+    if (
+        len(steps) < 2
+        or not isinstance(steps[-2], transforms.ToTensor)
+        or not isinstance(steps[-1], transforms.Normalize)
+    ):
+        return None
+    return transforms.Compose([*steps[:-2], transforms.PILToTensor()]), steps[-1].mean, steps[-1].std
+
+
 def resolve_name(model: str) -> str:
     """Return open_clip's spelling: ``demo`` is the embedded model, ``ViT-B/32`` is ``ViT-B-32``; schemas stay.
 
@@ -126,6 +161,63 @@ def resolve_name(model: str) -> str:
             "model", model, [DEMO, *known.values()], "take demo, a name that open_clip lists, hf-hub:, or local-dir:"
         )
     return name
+
+
+def describe(config: ModelConfig) -> dict[str, Any]:
+    """What ``open_clip_config.json`` has to say for :func:`load_encoder` to build the same model from a ``local-dir:``.
+
+    ``model_cfg`` with the activation of the published weights, and ``preprocess_cfg`` with their mean and std. open_clip is
+    imported only for models that it knows by name or from the Hub. Raises as :func:`load_encoder` does.
+    """
+    if config.model.lower() == DEMO or config.model.startswith("local-dir:"):
+        folder = EMBEDDED if config.model.lower() == DEMO else Path(config.model.removeprefix("local-dir:"))
+        return _read_config(folder / CONFIG_NAME, config)
+    import open_clip
+
+    name = resolve_name(config.model)
+    if name.startswith(SCHEMAS):
+        from open_clip.pretrained import download_pretrained_from_hf
+
+        try:
+            path = download_pretrained_from_hf(name.removeprefix("hf-hub:"), filename=CONFIG_NAME)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise _not_loaded(config, error, {}) from error
+        return _read_config(Path(path), config)
+    details = _tag_details(name, config.pretrained, needed=False)
+    model = open_clip.get_model_config(name)
+    if details.get("quick_gelu"):
+        model["quick_gelu"] = True
+    return {
+        "model_cfg": model,
+        "preprocess_cfg": {
+            key: details.get(key, default) for key, default in asdict(open_clip.transform.PreprocessCfg()).items()
+            if key in PREPROCESSING
+        },
+    }  # fmt: skip
+
+
+def _read_config(path: Path, config: ModelConfig) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"model_cfg": found["model_cfg"], "preprocess_cfg": found.get("preprocess_cfg", {})}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{config.model}: {path} cannot be read: {error!r}", "it is the open_clip_config.json with the model_cfg"
+        ) from error
+
+
+def save_tokenizer(config: ModelConfig, folder: Path) -> None:
+    """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
+    import open_clip
+
+    with _quiet_logging():
+        try:
+            open_clip.get_tokenizer(resolve_name(config.model)).save_pretrained(folder)
+        except (ImportError, OSError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"the tokenizer of {config.model} cannot be read: {_first_line(error)}",
+                "it needs the package transformers, and the network where it was never fetched",
+            ) from error
 
 
 def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
@@ -172,14 +264,12 @@ def _quiet_logging() -> Iterator[None]:
         logging.disable(previous)
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
-    """Text features ``(n, dim)`` of unit length, encoded only as long as the longest text.
+def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens ``(n, context)`` of texts, and the length of each up to its end token.
 
-    With a causal text tower that reads out at the end token, what follows that token has no influence, so the embedding is
-    the same as with padding to the full context. Raises :class:`ModelError` naming a text that is longer than the context.
+    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off.
     """
-    model = encoder.model
-    context = model.context_length
+    context = encoder.model.context_length
     tokens = encoder.tokenizer(list(texts), context_length=context + 1)
     padding = getattr(getattr(encoder.tokenizer, "tokenizer", None), "pad_token_id", 0)  # 0 is open_clip's own
     too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
@@ -188,12 +278,24 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
             f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads",
             "shorten the class name or template",
         )
-    tokens = tokens[:, :context]
+    return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
+    """Text features ``(n, dim)`` of unit length, encoded only as long as the longest text.
+
+    With a causal text tower that reads out at the end token, what follows that token has no influence, so the embedding is
+    the same as with padding to the full context. Raises :class:`ModelError` naming a text that is longer than the context.
+    """
+    return encode_tokens(encoder.model, *tokenize(encoder, texts))
+
+
+def encode_tokens(model: Any, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Text features ``(n, dim)`` of unit length of tokens ``(n, context)``, encoded as long as the longest of them."""
     if not _is_causal(model):
         features: torch.Tensor = model.encode_text(tokens, normalize=True)
         return features
-    length = int(tokens.argmax(1).max()) + 1  # the end token has the largest id
-    return encode_short(model, tokens[:, :length])
+    return encode_short(model, tokens[:, : int(lengths.max())])
 
 
 def _is_causal(model: Any) -> bool:

@@ -10,24 +10,27 @@ from __future__ import annotations
 import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import ModelConfig, check_precision
+from wisepatch.config import FISHER, ModelConfig
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import UsageError
+from wisepatch.features import precision_of, split_features
 from wisepatch.files import hash_tensors, write_durably
-from wisepatch.head import logits, zeroshot_head
-from wisepatch.interpolation import check_same, load_weights, mix
+from wisepatch.head import features, logits, zeroshot_head
+from wisepatch.interpolation import check_same, load_weights, mix, pair
 from wisepatch.metrics import find_metric, measurements
 from wisepatch.progress import Progress, Silent
 from wisepatch.results import append
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 BATCH_SIZE = 64
+HELD = 256  # images that are held while every mix sees them: weights are written once for all of them
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,23 @@ class Line:
     text_differs: bool
     parents: tuple[Checkpoint, Checkpoint]
     members: list[tuple[int, float]] = field(default_factory=list)  # (index of the checkpoint, alpha)
+    fishers: tuple[Tensors, Tensors] | None = None  # of the two ends, by name, where mixes are weighed by them
+
+    def mixed(self, name: str, alpha: float, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The tensor ``name`` at ``alpha``, written into ``out`` where given."""
+        return mix(self.start[name], self.end[name], alpha, out, pair(self.fishers, name))
+
+    @cached_property
+    def is_fixed(self) -> bool:
+        """Whether the image tower is the same at both ends, and so at every alpha."""
+        return all(
+            torch.equal(tensor, self.end[name]) for name, tensor in self.start.items() if name.startswith("visual.")
+        )
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether this is the line of a linear classifier: two ends that differ in their heads alone."""
+        return self.is_fixed and self.parents[0].id != self.parents[1].id
 
 
 def evaluate(
@@ -149,7 +170,7 @@ def predict(
     """
     progress = progress or Silent()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[check_precision(mixed_precision)]
+    precision = precision_of(mixed_precision)
     lines = gather_lines(checkpoints, store, device)
     for task in tasks:
         name = task.split or split
@@ -158,34 +179,83 @@ def predict(
         choice = merged(task.dataset.merges, device)
         for model in dict.fromkeys(line.encoder.config for line in lines):
             mine = [line for line in lines if line.encoder.config == model]
-            opened = task.dataset.split(name, data, mine[0].encoder.transform)
+            encoder = mine[0].encoder
+            opened = task.dataset.split(name, data, encoder.pixels)
             if predicted is None:
                 predicted = np.full((len(checkpoints), len(opened)), -1, dtype=np.int64)
                 confidence = np.zeros(predicted.shape, dtype=np.float32)
             heads = {id(line): Heads(line, task, store) for line in mine}
             truth = []
+            source: Any = opened
+            if all(line.is_linear for line in mine):  # the features once and for all, also for later runs
+                set_weights(encoder.model.visual, mine[0], 0)
+                source = split_features(
+                    encoder, opened, store, device, batch_size=batch_size, workers=workers, precision=precision,
+                    progress=progress,
+                )  # fmt: skip
             progress.start(f"{task.name} ({name}), {len(checkpoints)} checkpoints", len(opened))
             done = 0
-            for batch in loader(opened, batch_size, workers=workers):
-                images, labels = checked(batch)
-                images = images.to(device, non_blocking=True)
-                truth.append(labels.numpy())
+            batches = loader(source, batch_size, workers=workers if source is opened else 0)
+            for held in _held(batches, encoder, device, max(HELD // batch_size, 1)):
+                sizes = [len(labels) for _, labels in held]
+                truth += [labels.numpy() for _, labels in held]
                 for line in mine:
-                    visual = line.encoder.model.visual
-                    for index, alpha in line.members:
-                        set_weights(visual, line, alpha)
-                        weight, bias = heads[id(line)].at(alpha)
-                        with torch.autocast(device.type, precision) if precision else nullcontext():
-                            said = choice(logits(visual, images, weight, bias))
-                        answer = said.argmax(1, keepdim=True)
-                        sure = said.float().softmax(1).gather(1, answer)
-                        predicted[index, done : done + len(labels)] = answer.flatten().cpu().numpy()
-                        confidence[index, done : done + len(labels)] = sure.flatten().cpu().numpy()
-                done += len(labels)
-                progress.advance(len(labels))
+                    with torch.autocast(device.type, precision) if precision else nullcontext():
+                        for index, part, said in answers(line, [images for images, _ in held], heads[id(line)]):
+                            said = choice(said)
+                            answer = said.argmax(1, keepdim=True)
+                            sure = said.float().softmax(1).gather(1, answer)
+                            begin = done + sum(sizes[:part])
+                            predicted[index, begin : begin + sizes[part]] = answer.flatten().cpu().numpy()
+                            confidence[index, begin : begin + sizes[part]] = sure.flatten().cpu().numpy()
+                done += sum(sizes)
+                progress.advance(sum(sizes))
             progress.finish()
         assert predicted is not None
         yield Predictions(task, name, tuple(checkpoints), np.concatenate(truth), predicted, confidence, opened.context)
+
+
+def _held(
+    batches: Iterable[Any], encoder: Encoder, device: torch.device, most: int
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Batches on the device, normalised, ``most`` at a time: weights are mixed once for all that are held."""
+    held = []
+    for batch in batches:
+        images, labels = checked(batch)
+        held.append((encoder.normalise(images.to(device, non_blocking=True)), labels))
+        if len(held) == most:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def answers(line: Line, batches: Sequence[torch.Tensor], head: Heads) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield ``(index of the checkpoint, number of the batch, logits (n, classes))`` for every checkpoint of a line.
+
+    Where the image tower is the same at every alpha, the images (or their features ``(n, dim)``) pass it once; a trained head is
+    linear in alpha then (unless it is weighed by Fisher information), and so are its logits: two products give those of every
+    alpha.
+    """
+    visual = line.encoder.model.visual
+    if not line.is_fixed:
+        for index, alpha in line.members:
+            set_weights(visual, line, alpha)
+            weight, bias = head.at(alpha)
+            for part, images in enumerate(batches):
+                yield index, part, logits(visual, images, weight, bias)
+        return
+    if batches[0].ndim > 2:
+        set_weights(visual, line, 0)
+    for part, images in enumerate(batches):
+        seen = features(visual, images) if images.ndim > 2 else images
+        if not head.trained or line.fishers:
+            for index, alpha in line.members:
+                yield index, part, F.linear(seen, *head.at(alpha))
+            continue
+        start, end = (F.linear(seen, *head.at(alpha)) for alpha in (0.0, 1.0))
+        for index, alpha in line.members:
+            yield index, part, mix(start, end, alpha)
 
 
 def merged(
@@ -242,7 +312,7 @@ def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.
         raise UsageError("no checkpoint to evaluate", "name at least one")
     read: dict[str, dict[str, torch.Tensor]] = {}
     encoders: dict[str, Encoder] = {}
-    lines: dict[tuple[str, str], Line] = {}
+    lines: dict[tuple[str, str, str], Line] = {}
     # The longest lines first, so that an end that is also asked for alone joins its line.
     ends = [_ends(checkpoint, store) for checkpoint in checkpoints]
     for index in sorted(range(len(ends)), key=lambda i: ends[i][0].id == ends[i][1].id):
@@ -254,7 +324,7 @@ def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.
         for each in (start, end):
             if each.id not in read:
                 read[each.id] = load_weights(store, each)
-        key = (start.id, end.id)
+        key = (start.id, end.id, str(_fishers_of(checkpoints[index])))
         if key not in lines:
             if start.id != end.id:
                 check_same(read[start.id], read[end.id])
@@ -268,6 +338,7 @@ def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.
                 _tower_side(read[end.id], device),
                 len(texts) > 1,
                 (start, end),
+                fishers=_to_device(store.read_fishers(checkpoints[index]), device),
             )
         lines[key].members.append((index, alpha))
     for line in lines.values():
@@ -283,6 +354,15 @@ def _ends(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoint,
     return start, end, checkpoint.alpha
 
 
+def _fishers_of(checkpoint: Checkpoint) -> Any:
+    """What tells a mix that is weighed by Fisher information from others of the same ends."""
+    return checkpoint.config["fisher"]["files"] if checkpoint.is_recipe and checkpoint.method == FISHER else None
+
+
+def _to_device(fishers: tuple[Tensors, Tensors] | None, device: torch.device) -> tuple[Tensors, Tensors] | None:
+    return (_tower_side(fishers[0], device), _tower_side(fishers[1], device)) if fishers else None
+
+
 def _tower_side(tensors: Tensors, device: torch.device) -> dict[str, torch.Tensor]:
     return {k: v.to(device) for k, v in tensors.items() if k.startswith(("visual.", "classifier."))}
 
@@ -294,7 +374,7 @@ def _text_side(tensors: Tensors) -> dict[str, torch.Tensor]:
 def set_weights(visual: torch.nn.Module, line: Line, alpha: float) -> None:
     """Write the mix at ``alpha`` into the working copy of the image tower, in place."""
     for name, tensor in visual.state_dict(keep_vars=True).items():
-        mix(line.start[f"visual.{name}"], line.end[f"visual.{name}"], alpha, out=tensor.data)
+        line.mixed(f"visual.{name}", alpha, out=tensor.data)
 
 
 class Heads:
@@ -311,8 +391,7 @@ class Heads:
         """Weight ``(classes, dim)`` and bias ``(classes,)`` at ``alpha``."""
         line = self.line
         if self.trained:
-            weight, bias = (mix(line.start[k], line.end[k], alpha) for k in ("classifier.weight", "classifier.bias"))
-            return weight, bias
+            return line.mixed("classifier.weight", alpha), line.mixed("classifier.bias", alpha)
         key = alpha if line.text_differs else 0.0
         if key not in self.fixed:
             encoder = line.encoder

@@ -6,7 +6,6 @@ end to end, or the head alone on fixed features. Both start from the zero-shot m
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import TrainingError, UsageError
-from wisepatch.files import hash_tensors
-from wisepatch.head import Classifier, features, zeroshot_head
+from wisepatch.features import precision_of, split_features
+from wisepatch.head import Classifier, zeroshot_head
 from wisepatch.interpolation import load_weights
 from wisepatch.plugins import find_task
 from wisepatch.progress import Progress, Silent
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Split
+    from wisepatch.datasets.base import Samples
     from wisepatch.encoder import Encoder
     from wisepatch.plugins import Task
     from wisepatch.store import Checkpoint, Store
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     Watcher = Callable[[Encoder, Classifier, float], str]
 
 REPORT_EVERY = 10  # steps between looks at the loss, each of which waits for the device
+
 WARMUP_SHARE = 0.1  # of the run, at most, where the warm-up is the paper's and not the user's
 
 
@@ -112,12 +112,14 @@ def finetune(
         )
 
     # Data. With a frozen encoder the features are computed once and stand in for the images.
-    transform = encoder.transform if config.freeze_encoder else encoder.train_transform
-    split = task.dataset.split("train", data, transform)
+    split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
     samples: Samples = split
     order = torch.Generator()
     if config.freeze_encoder:
-        samples = _feature_samples(classifier, split, config, store, accelerator, progress)
+        samples = split_features(
+            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=config.workers,
+            precision=precision_of(config.mixed_precision), progress=progress,
+        )  # fmt: skip
     batches = loader(samples, config.batch_size, workers=config.workers, shuffle=order)
 
     # What is trained.
@@ -125,7 +127,9 @@ def finetune(
     classifier.weight.requires_grad_(train_head)
     classifier.bias.requires_grad_(train_head)
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd)
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
+    )
     wrapped, optimizer, batches = accelerator.prepare(classifier, optimizer, batches)
     steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
     steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
@@ -250,53 +254,6 @@ def warmup_steps(config: FinetuneConfig, steps: int) -> int:
     if config.warmup is not None:
         return config.warmup
     return min(config.paper_warmup, int(steps * WARMUP_SHARE))
-
-
-def _feature_samples(
-    classifier: Classifier,
-    split: Split,
-    config: FinetuneConfig,
-    store: Store,
-    accelerator: Accelerator,
-    progress: Progress,
-) -> Samples:
-    """Image features and labels of a split as a map-style dataset; computed once, then cached in the store."""
-    parts = (
-        hash_tensors(classifier.visual.state_dict()),
-        str(classifier.visual),
-        config.mixed_precision,
-        split.fingerprint(),
-    )
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    cached = store.load_features(key)
-    if cached:
-        return _Features(cached["features"], cached["labels"])
-    visual = classifier.visual.to(accelerator.device).eval()
-    found, labels = [], []
-    batches = loader(split, config.batch_size, workers=config.workers)
-    progress.start("computing features", len(split))
-    with torch.no_grad(), accelerator.autocast():
-        for batch in batches:
-            images, truth = checked(batch)
-            found.append(features(visual, images.to(accelerator.device)).float().cpu())
-            labels.append(truth)
-            progress.advance(len(truth))
-    progress.finish()
-    samples = _Features(torch.cat(found), torch.cat(labels))
-    store.save_features(key, samples.features, samples.labels)
-    return samples
-
-
-@dataclass(frozen=True)
-class _Features:
-    features: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.features[index], int(self.labels[index])
 
 
 def _classifier_tensors(classifier: Classifier) -> Mapping[str, torch.Tensor]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.datasets.prompts import prompts
-from wisepatch.encoder import encode_texts
+from wisepatch.encoder import encode_tokens, tokenize
 from wisepatch.files import hash_tensors
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from wisepatch.encoder import Encoder
     from wisepatch.store import Store
 
-TEXTS_PER_BATCH = 512
+TEXTS_PER_BATCH = 256
 
 
 def zeroshot_head(
@@ -37,17 +36,9 @@ def zeroshot_head(
         cached = store.load_head(key)
         if cached is not None:
             return cached
-    import open_clip
-
     with torch.no_grad():
-        weight = open_clip.build_zero_shot_classifier(
-            _TextModel(encoder),
-            _keep,
-            list(classes),
-            [partial(_fill, template) for template in templates],
-            num_classes_per_batch=max(TEXTS_PER_BATCH // len(templates), 1),
-        ).T
-        head: torch.Tensor = (weight.float() * encoder.model.logit_scale.float().exp()).contiguous()
+        weight = class_embeddings(encoder, classes, templates)
+        head: torch.Tensor = (weight * encoder.model.logit_scale.float().exp()).contiguous()
     if store is not None:
         store.save_head(key, head)
     return head
@@ -60,29 +51,26 @@ def head_hash(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _fill(template: str, class_name: str) -> str:
-    return prompts(class_name, [template])[0]
+def class_embeddings(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Text embeddings ``(classes, dim)`` of unit length in fp32: the mean over all prompts of a class, each of unit length.
 
-
-class _Texts(list[str]):
-    """Texts that open_clip's builder may call ``.to(device)`` on, as it does on tokens."""
-
-    def to(self, device: object) -> _Texts:
-        return self
-
-
-def _keep(texts: Sequence[str]) -> _Texts:
-    return _Texts(texts)
-
-
-class _TextModel:
-    """What open_clip's builder of zero-shot heads needs of a model; tokenizes only as long as needed."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-
-    def encode_text(self, texts: Sequence[str], normalize: bool = True) -> torch.Tensor:
-        return encode_texts(self.encoder, texts)
+    Every different prompt is encoded once, sorted by length, many to a batch, and only as long as the batch needs.
+    """
+    said = [prompts(name, templates) for name in classes]
+    place = {text: index for index, text in enumerate(dict.fromkeys(text for texts in said for text in texts))}
+    users = torch.tensor([[place[text] for text in texts] for texts in said])  # (classes, templates)
+    tokens, lengths = tokenize(encoder, list(place))
+    order = lengths.argsort(stable=True)
+    device = next(iter(encoder.text_weights.values())).device
+    found: torch.Tensor | None = None
+    for rows in order.split(TEXTS_PER_BATCH):
+        embedded = encode_tokens(encoder.model, tokens[rows].to(device), lengths[rows]).float().cpu()
+        if found is None:
+            found = torch.empty(len(place), embedded.shape[1])
+        found[rows] = embedded
+    assert found is not None
+    means = torch.stack([found[rows].mean(0) for rows in users])
+    return F.normalize(means, dim=-1)
 
 
 class Classifier(torch.nn.Module):

@@ -1,44 +1,76 @@
 """Weights in, weights out: ``theta = (1 - alpha) * theta_0 + alpha * theta_1`` (WiSE-FT eq. 1, PAINT section 2).
 
-State dicts only; knows no model. The mix is computed as ``lerp`` in fp32, which gives both ends bit for bit and leaves
-equal weights as they are at any alpha.
+State dicts only; knows no model. The mix is one subtraction, one multiplication and one addition in fp32, from the nearer end,
+each rounded for itself: the same bits on every machine, and those of :mod:`wisepatch.merging` (``torch.lerp`` fuses two of them
+where the processor can). Both ends come out bit for bit, and equal weights stay as they are at any alpha.
+
+With the Fisher information of both ends every weight has an alpha of its own (Matena and Raffel 2021, arXiv 2111.09832; WiSE-FT's
+code).
 """
 
 from __future__ import annotations
 
+import os
+import secrets
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from wisepatch.config import FISHER
 from wisepatch.errors import StoreError
+from wisepatch.files import PARTIAL, write_tensors
+from wisepatch.merging import merge_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import torch
 
     from wisepatch.store import Checkpoint, Store
 
     Tensors = Mapping[str, torch.Tensor]
+    Fishers = tuple[Tensors, Tensors]
 
+FISHER_FLOOR = 1e-8  # WiSE-FT's: where no end cares, the mix is the linear one
 COUNTERS = "num_batches_tracked"  # batch normalisation's, which differ by training and do not matter
 
 
-def interpolate(theta_0: Tensors, theta_1: Tensors, alpha: float) -> dict[str, torch.Tensor]:
+def interpolate(
+    theta_0: Tensors, theta_1: Tensors, alpha: float, fishers: Fishers | None = None
+) -> dict[str, torch.Tensor]:
     """Mix two state dicts of one architecture; dtypes and order follow ``theta_0``.
 
+    ``fishers`` are the diagonal Fisher information of both ends by name; what is not in them is mixed linearly.
     Raises :class:`StoreError` that names the first keys or shapes that differ.
     """
     check_same(theta_0, theta_1)
-    return dict(stream(theta_0, theta_1, alpha))
+    return dict(stream(theta_0, theta_1, alpha, fishers))
 
 
-def stream(theta_0: Tensors, theta_1: Tensors, alpha: float) -> Iterator[tuple[str, torch.Tensor]]:
+def stream(
+    theta_0: Tensors, theta_1: Tensors, alpha: float, fishers: Fishers | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the mixed tensors one at a time."""
     for name, start in theta_0.items():
-        yield name, mix(start, theta_1[name], alpha)
+        yield name, mix(start, theta_1[name], alpha, fisher=pair(fishers, name))
 
 
-def mix(start: torch.Tensor, end: torch.Tensor, alpha: float, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Mix two tensors of one shape, into ``out`` where given (same dtype as ``start``); integers come from ``start``."""
+def pair(fishers: Fishers | None, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The Fisher information of one tensor at both ends, where there is any."""
+    return (fishers[0][name], fishers[1][name]) if fishers and name in fishers[0] else None
+
+
+def mix(
+    start: torch.Tensor,
+    end: torch.Tensor,
+    alpha: float,
+    out: torch.Tensor | None = None,
+    fisher: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Mix two tensors of one shape, into ``out`` where given (same dtype as ``start``); integers come from ``start``.
+
+    With ``fisher``, the Fisher information of both, each weight is mixed by its own :func:`share` of the end.
+    """
     import torch
 
     if not start.is_floating_point() or alpha == 0:
@@ -48,10 +80,33 @@ def mix(start: torch.Tensor, end: torch.Tensor, alpha: float, out: torch.Tensor 
     else:
         wide = start if start.dtype == torch.float64 else start.float()
         other = end.to(wide.dtype)
-        mixed = torch.lerp(wide, other, alpha, out=out if out is not None and out.dtype == wide.dtype else None)
-        # lerp turns equal infinities into NaN and a common -0.0 into 0.0
-        result = torch.where(wide == other, wide, mixed).to(start.dtype)
-    return out.copy_(result) if out is not None else result.clone()
+        room = out if out is not None and out.dtype == wide.dtype else None
+        mixed = torch.sub(other, wide, out=room)
+        if fisher:
+            part = share(fisher[0].to(wide.dtype), fisher[1].to(wide.dtype), alpha)
+            mixed = mixed.mul_(torch.where(part < 0.5, part, part - 1)).add_(torch.where(part < 0.5, wide, other))
+        else:
+            weight = float(torch.tensor(alpha, dtype=wide.dtype))
+            base, factor = (wide, weight) if weight < 0.5 else (other, weight - 1)
+            mixed = mixed.mul_(factor).add_(base)
+        # Arithmetic turns equal infinities into NaN and a common -0.0 into 0.0.
+        bits = torch.int64 if wide.dtype == torch.float64 else torch.int32
+        result = torch.where(wide.view(bits) == other.view(bits), wide, mixed, out=room).to(start.dtype)
+    if out is None:
+        return result.clone() if result is start or result is end else result
+    return out if result is out else out.copy_(result)
+
+
+def share(fisher_0: torch.Tensor, fisher_1: torch.Tensor, alpha: float) -> torch.Tensor:
+    """How much a Fisher-weighted mix takes of the end: ``w = alpha F_1 / ((1 - alpha) F_0 + alpha F_1)``.
+
+    ``theta_0 + w (theta_1 - theta_0)`` is ``((1 - alpha) F_0 theta_0 + alpha F_1 theta_1) / ((1 - alpha) F_0 + alpha F_1)``. Both
+    are at least ``FISHER_FLOOR``; where they are equal, ``w`` is alpha.
+    """
+    import torch
+
+    start, end = fisher_0.clamp(min=FISHER_FLOOR), fisher_1.clamp(min=FISHER_FLOOR)
+    return torch.where(start == end, alpha, alpha * end / ((1 - alpha) * start + alpha * end))
 
 
 def check_same(theta_0: Tensors, theta_1: Tensors) -> None:
@@ -86,10 +141,57 @@ def _first(names: list[str]) -> str:
 def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The weights of any checkpoint: read and verified, or mixed from its parents where it is a recipe.
 
-    Raises :class:`StoreError` for damaged files and missing parents.
+    Raises :class:`StoreError` for damaged files, missing parents, and missing Fisher information.
     """
     if not checkpoint.is_recipe:
         return store.read(checkpoint)
     start, end = (load_weights(store, parent) for parent in store.parents(checkpoint))
     assert checkpoint.alpha is not None
-    return interpolate(start, end, checkpoint.alpha)
+    return interpolate(start, end, checkpoint.alpha, store.read_fishers(checkpoint))
+
+
+@contextmanager
+def weights_files(store: Store, checkpoint: Checkpoint, room: Path) -> Iterator[tuple[Path, Path, float]]:
+    """Two files and the alpha at which :func:`~wisepatch.merging.merge_files` makes the weights of any checkpoint of them.
+
+    They are verified; for a checkpoint with weights its own file, twice. What a recipe of recipes needs besides lies in the
+    folder ``room`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
+    """
+    with ExitStack() as stack:
+        if not checkpoint.is_recipe:
+            start = end = store.weights_path(checkpoint)
+            alpha = 0.0
+        elif checkpoint.method == FISHER:
+            start = end = stack.enter_context(_passing(room))
+            write_tensors(start, load_weights(store, checkpoint))
+            alpha = 0.0
+        else:
+            start, end = (stack.enter_context(weights_file(store, each, room)) for each in store.parents(checkpoint))
+            assert checkpoint.alpha is not None
+            alpha = checkpoint.alpha
+        yield start, end, alpha
+
+
+@contextmanager
+def weights_file(store: Store, checkpoint: Checkpoint, room: Path) -> Iterator[Path]:
+    """A file with the weights of any checkpoint, verified: its own, or a passing one in the folder ``room``.
+
+    Raises :class:`StoreError` as :func:`load_weights` does.
+    """
+    with weights_files(store, checkpoint, room) as (start, end, alpha), ExitStack() as stack:
+        if start == end:
+            yield start
+        else:
+            mixed = stack.enter_context(_passing(room))
+            merge_files(start, end, alpha, mixed, digest=False)
+            yield mixed
+
+
+@contextmanager
+def _passing(room: Path) -> Iterator[Path]:
+    """The path of a file that is gone afterwards."""
+    path = room / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}.safetensors"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import DEFAULT_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, FISHER, LINEAR, FinetuneConfig, ModelConfig, check_mix, parse_alphas
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation import BATCH_SIZE, evaluate, watcher
 from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
-from wisepatch.interpolation import interpolate, load_weights
+from wisepatch.fisher import EXAMPLES, line_fishers
+from wisepatch.interpolation import interpolate, load_weights, weights_file
+from wisepatch.merging import merge_files
 from wisepatch.plugins import find_task, find_tasks
 from wisepatch.progress import Silent
 from wisepatch.results import append
 from wisepatch.selection import MAX_DROP, Point, Rule, choose, points
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    import torch
 
     from wisepatch.finetuning import Watcher
     from wisepatch.plugins import Task
@@ -92,6 +98,8 @@ def sweep(
     data: Path,
     *,
     alphas: Sequence[float] | None = None,
+    method: str = LINEAR,
+    fisher_examples: int = EXAMPLES,
     checkpoint: str = "finetuned",
     tasks: Sequence[str] | None = None,
     rule: Rule | None = None,
@@ -109,7 +117,11 @@ def sweep(
     With ``rule``, alpha is chosen on the ``val`` splits and the ``test`` splits are measured once, after the choice
     (``select_on="test"`` chooses on test data, and every row says so). ``tasks`` defaults to the run's own task and its
     supported ones. Mixes are stored as recipes, as weights with ``materialize``; the chosen one as ``<model>/<task>/patched``.
+
+    With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
+    fine-tuning on up to ``fisher_examples`` images of its training split.
     """
+    check_mix(method)
     alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
     end = store.find(checkpoint)
     if end.kind != "finetuned" or not end.parents:
@@ -121,7 +133,13 @@ def sweep(
     patching, others = line_tasks(end, tasks)
     check_selection(alphas, others, rule, select_on)
     run = run or new_run("interpolate")
-    mixes = {alpha: _mix(store, start, end, alpha, patching.name, materialize=materialize) for alpha in alphas}
+    fisher = None
+    if method == FISHER:
+        fisher = line_fishers(
+            start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+    mixes = _mixes(store, start, end, alphas, patching.name, fisher, materialize=materialize)
     by_id = {mixed.id: alpha for alpha, mixed in mixes.items()}
 
     def measure(split: str) -> list[dict[str, Any]]:
@@ -131,6 +149,7 @@ def sweep(
             labels=lambda mixed, task: {
                 "alpha": by_id[mixed.id], "patching": patching.name,
                 "role": "patching" if task.name == patching.name else "supported",
+                **({"method": FISHER} if fisher else {}),
             },
         )  # fmt: skip
 
@@ -150,8 +169,8 @@ def sweep(
     if choice is not None:
         chosen = store.save(
             None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{patching.name}/patched",
-            model=end.model, parents=[start.id, end.id], alpha=choice.alpha, method=end.method, head=end.head,
-            config=end.config | {"select": str(rule), "select_on": select_on},
+            model=end.model, parents=[start.id, end.id], alpha=choice.alpha, method=FISHER if fisher else end.method,
+            head=end.head, config=_mix_config(end, fisher) | {"select": str(rule), "select_on": select_on},
         )  # fmt: skip
     return Sweep(
         run, patching.name, tuple(t.name for t in others), rows, found, mixes, rule, select_on if rule else None, choice, chosen
@@ -236,15 +255,48 @@ def tasks_of(
     return found
 
 
-def _mix(store: Store, start: Checkpoint, end: Checkpoint, alpha: float, task: str, *, materialize: bool) -> Checkpoint:
-    """The checkpoint at ``alpha``: an end itself, or a recipe (its weights with ``materialize``)."""
-    if alpha in (0, 1):
-        return end if alpha else start
-    weights = interpolate(load_weights(store, start), load_weights(store, end), alpha) if materialize else None
-    return store.save(
-        weights, kind="interpolated", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/alpha={alpha:g}",
-        model=end.model, parents=[start.id, end.id], alpha=alpha, method=end.method, config=end.config, head=end.head,
-    )  # fmt: skip
+def _mix_config(end: Checkpoint, fisher: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings that a mix carries: those of the training, and what it is weighed with."""
+    return end.config | ({"fisher": fisher} if fisher else {})
+
+
+def _mixes(
+    store: Store,
+    start: Checkpoint,
+    end: Checkpoint,
+    alphas: Sequence[float],
+    task: str,
+    fisher: dict[str, Any] | None = None,
+    *,
+    materialize: bool,
+) -> dict[float, Checkpoint]:
+    """The checkpoint at each alpha: an end itself, or a recipe.
+
+    With ``materialize`` the weights, the same to the bit as those of the recipe, merged from file to file in little memory;
+    Fisher-weighted ones are mixed in memory.
+    """
+    name = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/{'fisher-' if fisher else ''}alpha="
+    mixes: dict[float, Checkpoint] = {}
+    with ExitStack() as stack:
+        files = weighed = None
+        if materialize and fisher:
+            weighed = load_weights(store, start), load_weights(store, end), store.load_fishers(fisher["files"])
+        elif materialize:
+            files = [stack.enter_context(weights_file(store, parent, store.checkpoints)) for parent in (start, end)]
+        for alpha in alphas:
+            if alpha in (0, 1):
+                mixes[alpha] = end if alpha else start
+                continue
+            weights: Mapping[str, torch.Tensor] | Callable[[Path], str] | None = None
+            if weighed:
+                weights = interpolate(weighed[0], weighed[1], alpha, weighed[2])
+            elif files:
+                weights = partial(merge_files, files[0], files[1], alpha)
+            mixes[alpha] = store.save(
+                weights, kind="interpolated", name=f"{name}{alpha:g}", model=end.model, parents=[start.id, end.id], alpha=alpha,
+                method=FISHER if fisher else end.method, config=_mix_config(end, fisher), head=end.head,
+            )  # fmt: skip
+    return mixes
 
 
 def patch(
@@ -254,6 +306,7 @@ def patch(
     data: Path,
     *,
     alphas: Sequence[float] | None = None,
+    method: str = LINEAR,
     rule: Rule | None = None,
     select_on: str = VAL,
     run: str | None = None,
@@ -265,12 +318,13 @@ def patch(
     PAINT section 2, start to end. ``options`` go to :func:`sweep`.
     """
     # What is misspelt or cannot be chosen is said before anything is trained.
+    check_mix(method)
     alphas, rule = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas, rule or Rule()
     others = other_tasks(find_task(config.task, config.classnames, config.templates), config.supported)
     check_selection(alphas, others, rule, select_on)
     finished = finetune_watched(config, model, store, data, progress)
     swept = sweep(
-        store, data, alphas=alphas, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
+        store, data, alphas=alphas, method=method, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
         rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress, workers=config.workers,
         mixed_precision=config.mixed_precision, **options,
     )  # fmt: skip

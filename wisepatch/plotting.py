@@ -22,6 +22,7 @@ METRIC_WORDS = {
 }  # fmt: skip
 BESIDE = ("attack_success", "worst_group", "pm10")  # metrics that are drawn over alpha beside the first of a task
 STYLES = ("-", "--", ":")
+FISHER_WORDS = ", weighed by Fisher information"
 MOST_LETTERS = 44  # of the supported tasks' names on the axis
 LABEL_GAP = 9.0  # pixels on the axes between the labels of two alphas
 
@@ -36,8 +37,8 @@ def sweep_table(
 ) -> pd.DataFrame:
     """One row for each run and alpha.
 
-    Its columns are ``run, model, task, metric, alpha, patching, supported, chosen, selected_on``, the interval of ``patching``
-    and the half-width of that of ``supported``. The metric is the first that a run measured on its patching task, or
+    Its columns are ``run, model, method, task, metric, alpha, patching, supported, chosen, selected_on``, the interval of
+    ``patching`` and the half-width of that of ``supported``. The metric is the first that a run measured on its patching task, or
     ``metric``. The patching task is the one that the rows name as such, or ``patching``; the supported accuracy is the mean
     over all other tasks, or over ``supported``. Accuracies are fractions.
 
@@ -77,7 +78,8 @@ def sweep_table(
         half = (others["ci_high"] - others["ci_low"]) / 2
         picked = group[group["chosen"].fillna(value=False).astype(bool)]
         records.append({
-            "run": run, "model": mine["model"].iloc[0], "task": target, "metric": shown, "alpha": alpha,
+            "run": run, "model": mine["model"].iloc[0], "method": mine["method"].iloc[0], "task": target, "metric": shown,
+            "alpha": alpha,
             "patching": mine["value"].iloc[0], "supported": others["value"].mean() if len(others) else float("nan"),
             "patching_low": mine["ci_low"].iloc[0], "patching_high": mine["ci_high"].iloc[0],
             "supported_half": float((half**2).sum() ** 0.5 / len(half)) if len(half) else float("nan"),
@@ -119,6 +121,7 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     for number, (run, curve) in enumerate(table.groupby("run", sort=False)):
         color = COLORS[number % len(COLORS)]
         name = str(curve["model"].iloc[0] or run) if alone else str(run)
+        name += FISHER_WORDS if (curve["method"] == "fisher").any() else ""
         x = curve["alpha"] if over_alpha else curve["supported"]
         style = STYLES[number // len(COLORS) % len(STYLES)]
         axes.plot(x, curve["patching"], style, color=color, linewidth=1.8, zorder=2, label=name)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -22,7 +22,8 @@ from wisepatch.datasets.base import Dataset
 from wisepatch.errors import DataError, PluginError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from importlib.metadata import EntryPoint
 
 SCHEME = re.compile(r"[a-z][a-z0-9-]+:")
 KNOWN_SCHEMES = {"hf": "wisepatch-huggingface"}
@@ -34,6 +35,21 @@ BUILTIN = (
     "demo", "mnist", "cifar", "stl", "svhn", "gtsrb", "kitti", "mtsd", "imagenet", "shifts", "video", "cars",
     "textures", "satellite", "sun", "food", "clevr",
 )  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """An entry point, like that of importlib.metadata, which loads as slowly as all built-in datasets together."""
+
+    name: str
+    value: str
+
+    def load(self) -> Any:
+        """Import the module; ``module:name`` is what it calls so."""
+        module, _, names = self.value.partition("[")[0].partition(":")
+        found: Any = import_module(module.strip())
+        for name in filter(None, names.strip().split(".")):
+            found = getattr(found, name)
+        return found
 
 
 @dataclass(frozen=True)
@@ -85,9 +101,18 @@ def registry() -> Registry:
     return collect(_entry_points() if os.environ.get("WISEPATCH_PLUGINS") != "0" else ())
 
 
-def collect(entry_points: Iterable[tuple[EntryPoint, str]]) -> Registry:
+class _Manager(pluggy.PluginManager):
+    """Looks at what is marked as a hook, and passes the many other names of a module over."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return the options of a marked function."""
+        marked = hasattr(getattr(plugin, name, None), f"{hookspecs.GROUP}_impl")
+        return super().parse_hookimpl_opts(plugin, name) if marked else None
+
+
+def collect(entry_points: Iterable[tuple[Entry | EntryPoint, str]]) -> Registry:
     """Build a registry from the built-in modules and the given ``(entry point, distribution)`` pairs."""
-    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager = _Manager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
     datasets: dict[str, Dataset] = {}
     owners: dict[str, str] = {}
@@ -158,16 +183,37 @@ def _register(
     return tuple(names)
 
 
-def _entry_points() -> list[tuple[EntryPoint, str]]:
-    found = {}
-    for distribution in distributions():
-        for entry_point in distribution.entry_points:
-            if entry_point.group == hookspecs.GROUP:
-                found[entry_point.name, entry_point.value] = (
-                    entry_point,
-                    f"{distribution.name} {distribution.version}",
-                )
+def _entry_points() -> list[tuple[Entry, str]]:
+    """The entry points of the group, and whose they are; of a plugin that is there twice, the one that is imported."""
+    found: dict[tuple[str, str], tuple[Entry, str]] = {}
+    for folder in _installed():
+        text = _read(folder / "entry_points.txt")
+        inner = re.search(rf"^\[{hookspecs.GROUP}\]$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+        if inner:
+            about = _read(folder / "METADATA") or _read(folder / "PKG-INFO")
+            owner = " ".join(re.findall(r"^(?:Name|Version): *(\S+)", about.partition("\n\n")[0], re.MULTILINE)[:2])
+            for line in inner[1].splitlines():
+                name, equals, value = (part.strip() for part in line.partition("="))
+                if equals and not name.startswith("#"):
+                    found.setdefault((name, value), (Entry(name, value), owner))
     return [found[key] for key in sorted(found)]
+
+
+def _installed() -> Iterator[Path]:
+    """The folders of metadata of what is installed, in the order of ``sys.path``."""
+    for place in dict.fromkeys(sys.path):
+        try:
+            with os.scandir(place or ".") as entries:
+                yield from (Path(e.path) for e in entries if e.name.endswith((".dist-info", ".egg-info")))
+        except OSError:  # not there, or an archive
+            continue
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:

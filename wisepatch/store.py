@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.config import FISHER
 from wisepatch.errors import StoreError, UnknownNameError
 from wisepatch.files import PARTIAL, sha256, sync_folder, write_durably, write_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import torch
 
@@ -39,7 +40,8 @@ class Checkpoint:
 
     ``model`` holds the fields of :class:`~wisepatch.config.ModelConfig`; ``parents`` are ids (the zero-shot one first);
     ``alpha`` is the mixing coefficient; ``head`` describes a trained classifier (task, classes) that lies in the weights as
-    ``classifier.weight`` and ``classifier.bias``; ``files`` maps each file to the sha256 of its bytes.
+    ``classifier.weight`` and ``classifier.bias``; ``files`` maps each file to the sha256 of its bytes. The ``method`` of a recipe
+    is ``fisher`` where it is mixed with Fisher information, whose files and their sha256 are in ``config["fisher"]["files"]``.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Store:
         self.checkpoints = self.root / "checkpoints"
         self.heads = self.root / "heads"
         self.features = self.root / "features"
+        self.fishers = self.root / "fisher"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"
 
@@ -82,15 +85,18 @@ class Store:
 
         try:
             yield
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, StoreError) as error:
+            reason = error.__cause__ if isinstance(error, StoreError) else error
+            if not isinstance(reason, (OSError, SafetensorError)):
+                raise
             raise StoreError(
-                f"the store {self.root} cannot be written: {getattr(error, 'strerror', None) or error}",
+                f"the store {self.root} cannot be written: {getattr(reason, 'strerror', None) or reason}",
                 "name another folder with --store or WISEPATCH_STORE, or free space there",
             ) from error
 
     def save(
         self,
-        weights: Tensors | None,
+        weights: Tensors | Callable[[Path], str] | None,
         *,
         kind: str,
         name: str,
@@ -103,6 +109,7 @@ class Store:
     ) -> Checkpoint:
         """Write a checkpoint, or a recipe where ``weights`` is ``None``; its id follows from its content.
 
+        ``weights`` may also be a function that writes them to a path, as safetensors, and returns the sha256 of the file.
         Saving the same content again keeps the id and makes it the newest. Raises :class:`StoreError` if it cannot be written.
         """
         content: dict[str, Any] = {
@@ -114,7 +121,9 @@ class Store:
             partial = self.checkpoints / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}"
             partial.mkdir()
             try:
-                if weights is not None:
+                if callable(weights):
+                    content["files"] = {WEIGHTS: weights(partial / WEIGHTS)}
+                elif weights is not None:
                     write_tensors(partial / WEIGHTS, weights)
                     content["files"] = {WEIGHTS: sha256(partial / WEIGHTS)}
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -219,10 +228,14 @@ class Store:
         """
         from safetensors.torch import load_file
 
+        return load_file(self.weights_path(checkpoint))
+
+    def weights_path(self, checkpoint: Checkpoint) -> Path:
+        """The file of weights of a checkpoint that has one, verified. Raises :class:`StoreError` as :meth:`read` does."""
         problem = self.problem(checkpoint)
         if problem:
             raise StoreError(problem, "remove it with `wisepatch store rm` and make it again")
-        return load_file(checkpoint.home / WEIGHTS)
+        return checkpoint.home / WEIGHTS
 
     def problem(self, checkpoint: Checkpoint) -> str:
         """What is wrong with the files or parents of a checkpoint; empty if nothing is."""
@@ -236,11 +249,64 @@ class Store:
         for parent in checkpoint.parents:
             if checkpoint.is_recipe and not (checkpoint.home.parent / parent / MANIFEST).is_file():
                 return f"{label} is a recipe and its parent {parent} is gone"
-        return ""
+        missing = _home(checkpoint).fisher_problem(_fisher_files(checkpoint))
+        return f"{label} is a recipe, and {missing}" if missing else ""
 
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """The checkpoints that one was made from, in the store in which it lies itself."""
-        return [Store(checkpoint.home.parent.parent).get(parent) for parent in checkpoint.parents]
+        return [_home(checkpoint).get(parent) for parent in checkpoint.parents]
+
+    def find_fisher(self, digest: str) -> dict[str, Any] | None:
+        """What is written beside the Fisher information of that hash, its ``sha256`` too; ``None`` unless it is whole."""
+        try:
+            about: dict[str, Any] = json.loads((self.fishers / f"{digest}.json").read_text(encoding="utf-8"))
+            return about if about["sha256"] == sha256(self.fishers / f"{digest}.safetensors") else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save_fisher(self, digest: str, fisher: Tensors, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep Fisher information under a hash of all that it depends on, and say beside it what it is of."""
+        path = self.fishers / f"{digest}.safetensors"
+        partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+        with self.writing():
+            self.fishers.mkdir(parents=True, exist_ok=True)
+            write_tensors(partial, fisher)
+            written = {**about, "sha256": sha256(partial)}
+            partial.replace(path)
+            write_durably(path.with_suffix(".json"), json.dumps(written, indent=2).encode())
+        return written
+
+    def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
+        """The Fisher information of both ends that a recipe is mixed with, or ``None`` for one that is mixed linearly.
+
+        Raises as :meth:`load_fishers` does.
+        """
+        files = _fisher_files(checkpoint)
+        return _home(checkpoint).load_fishers(files) if files else None
+
+    def load_fishers(self, files: Iterable[Sequence[str]]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The Fisher information of two ends, named by hash and sha256, and verified.
+
+        Raises :class:`StoreError` where it was removed or differs by one bit.
+        """
+        from safetensors.torch import load_file
+
+        files = list(files)
+        problem = self.fisher_problem(files)
+        if problem:
+            raise StoreError(problem, "run `wisepatch interpolate --method fisher` again, which makes it anew")
+        start, end = (load_file(self.fishers / f"{digest}.safetensors") for digest, _ in files)
+        return start, end
+
+    def fisher_problem(self, files: Iterable[Sequence[str]]) -> str:
+        """What is wrong with files of Fisher information that are named by hash and sha256; empty if nothing is."""
+        for digest, expected in files:
+            path = self.fishers / f"{digest}.safetensors"
+            if not path.is_file():
+                return f"the Fisher information {path} is gone"
+            if sha256(path) != expected:
+                return f"the Fisher information {path} is not what the mix was made with"
+        return ""
 
     def size(self, checkpoint: Checkpoint) -> int:
         """Bytes of a checkpoint's own files."""
@@ -314,6 +380,17 @@ class Store:
         with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def _home(checkpoint: Checkpoint) -> Store:
+    """The store in which a checkpoint lies."""
+    return Store(checkpoint.home.parent.parent)
+
+
+def _fisher_files(checkpoint: Checkpoint) -> list[list[str]]:
+    """Hash and sha256 of the Fisher information that a recipe needs, of its start and its end; empty for all others."""
+    weighed = checkpoint.is_recipe and checkpoint.method == FISHER
+    return list(checkpoint.config["fisher"]["files"]) if weighed else []
 
 
 def _load_cached(path: Path, *names: str) -> dict[str, torch.Tensor]:

@@ -58,7 +58,7 @@ def listing(
         )
         for r in records
     ]  # fmt: skip
-    kept = (0, 2, 3, 6) if output.out.is_terminal and output.out.width < NARROW else range(len(columns))
+    kept = (0, 2, 3, 6) if output.width and output.width < NARROW else range(len(columns))
     output.table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
     output.result("A folder of images or a CSV is a task too: --task path/to/folder")
 

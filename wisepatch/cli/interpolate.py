@@ -8,7 +8,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, check_precision, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, LINEAR, check_mix, check_precision, parse_alphas
 from wisepatch.selection import parse_rule
 
 EvalOption = Annotated[
@@ -24,6 +24,8 @@ WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide
 
 def command(
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006 -- Typer copies defaults
+    method: o.MethodOption = LINEAR,
+    fisher_examples: o.FisherExamplesOption = 1000,
     evaluate: EvalOption = None,
     checkpoint: CheckpointOption = "finetuned",
     select: o.SelectOption = None,
@@ -48,6 +50,7 @@ def command(
     from wisepatch.store import Store
 
     output = Output(as_json=as_json or wide, quiet=quiet)
+    check_mix(method)
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
     metrics = [find_metric(name) for name in o.split_list(metric)]
     tasks = None if evaluate is None else [task.spec for task in find_tasks(o.split_list(evaluate))]
@@ -57,8 +60,9 @@ def command(
     from wisepatch.results import wide as widen
 
     done = sweep(
-        place, folder, alphas=alphas, checkpoint=checkpoint, tasks=tasks, rule=rule, select_on=select_on, metrics=metrics,
-        batch_size=batch_size, workers=workers, mixed_precision=precision, materialize=materialize, progress=output.progress(),
+        place, folder, alphas=alphas, method=method, fisher_examples=fisher_examples, checkpoint=checkpoint, tasks=tasks,
+        rule=rule, select_on=select_on, metrics=metrics, batch_size=batch_size, workers=workers, mixed_precision=precision,
+        materialize=materialize, progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(done.rows))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wisepatch.config import ModelConfig
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from wisepatch.config import ModelConfig
     from wisepatch.store import Checkpoint, Store
 
 DEFAULT_STORE = Path("wisepatch-store")
@@ -67,6 +67,12 @@ WorkersOption = Annotated[
 EvalBatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.", rich_help_panel=SPEED)]
 PrecisionOption = Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=SPEED)]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="How to mix: linear, or fisher (each weight by its Fisher information).")
+]
+FisherExamplesOption = Annotated[
+    int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
+]
 SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
 SelectOnOption = Annotated[
     str, typer.Option("--select-on", help="val, or test: which data the choice sees. test is labelled everywhere.")
@@ -83,6 +89,8 @@ def split_list(words: list[str]) -> list[str]:
 
 def model_config(model: str | None, pretrained: str | None, start: str | None = None) -> ModelConfig:
     """The model that is asked for. Raises :class:`UsageError` where two options contradict each other."""
+    from wisepatch.config import ModelConfig
+
     if start and (model or pretrained):
         raise UsageError(f"--from {start} already says which model", "leave --model and --pretrained out")
     config = ModelConfig(model or "ViT-B-32", pretrained or "openai")

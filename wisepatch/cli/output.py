@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from rich.console import Console
-from rich.table import Table
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
     from wisepatch.errors import WisepatchError
     from wisepatch.patching import Sweep
+
+UNBOUND = 200  # columns of what is no terminal, at least
 
 
 class Output:
@@ -26,18 +29,30 @@ class Output:
         """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out."""
         self.as_json = as_json
         self.quiet = quiet
-        self.out = Console(highlight=False, soft_wrap=False)
-        self.err = Console(stderr=True, highlight=False)
+
+    @cached_property
+    def err(self) -> Console:
+        """Where bars are drawn. Made when the first is: rich loads as slowly as a whole listing takes."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
+
+    @cached_property
+    def width(self) -> int | None:
+        """Columns of the terminal; ``None`` where stdout is none."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
     def say(self, text: str) -> None:
         """Tell a person something that is no result (stderr)."""
         if not self.quiet:
-            self.err.print(text, markup=False, soft_wrap=True)
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
     def result(self, text: str) -> None:
         """Print a line that is a result, for people (stdout)."""
         if not self.as_json:
-            self.out.print(text, markup=False, soft_wrap=True)
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     def records(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Print records as JSON lines; nothing for people."""
@@ -59,21 +74,71 @@ class Output:
         if self.as_json:
             return
         body = [[str(cell) for cell in row] for row in rows]
-        table = Table(header_style="bold")
-        for index, column in enumerate(columns):
-            numeric = all(row[index][:1].isdigit() or row[index] in ("", "-") for row in body) and bool(body)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for number, row in enumerate(body):
-            table.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
-        if not self.out.is_terminal:
-            self.out.width = max(self.out.width, 200)
         if title:
             self.result(title)
-        self.out.print(table)
+        right = [
+            bool(body) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in body)
+            for index in range(len(columns))
+        ]
+        grid = Grid(columns, body, right, strong)
+        limit = self.width or max(shutil.get_terminal_size().columns, UNBOUND)
+        if grid.fits(limit):
+            sys.stdout.write(grid.drawn(bold=self.width is not None and os.environ.get("TERM") != "dumb"))
+            sys.stdout.flush()
+        else:
+            grid.wrap(limit)
 
     def progress(self) -> Bar:
         """A bar on stderr for long work."""
         return Bar(self)
+
+
+class Grid(NamedTuple):
+    """A table: columns, which of them stand right, rows, and which row is ``strong``. Drawn without rich where that will do."""
+
+    columns: Sequence[str]
+    body: Sequence[Sequence[str]]
+    right: Sequence[bool]
+    strong: int | None
+
+    @property
+    def widths(self) -> list[int]:
+        """The width of each column."""
+        return [max(map(len, cells)) for cells in zip(self.columns, *self.body, strict=True)]
+
+    def fits(self, limit: int) -> bool:
+        """Whether plain signs, one line a cell, fit into ``limit`` columns of something that can show boxes and bold."""
+        plain = all(cell.isascii() and cell.isprintable() for row in (self.columns, *self.body) for cell in row)
+        shown = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" and os.name != "nt"
+        return plain and shown and sum(self.widths) + 3 * len(self.columns) + 1 <= limit
+
+    def drawn(self, *, bold: bool) -> str:
+        """The table in rich's look; rich itself loads as slowly as a whole listing takes."""
+        widths = self.widths
+
+        def line(cells: Sequence[str], bar: str, *, strong: bool) -> str:
+            on, off = ("\x1b[1m", "\x1b[0m") if strong and bold else ("", "")
+            laid = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(cells, widths, self.right, strict=True)]
+            return bar + bar.join(f"{on} {cell} {off}" for cell in laid) + bar
+
+        def rule(left: str, dash: str, cross: str, end: str) -> str:
+            return left + cross.join(dash * (width + 2) for width in widths) + end
+
+        head = [rule("┏", "━", "┳", "┓"), line(self.columns, "┃", strong=True), rule("┡", "━", "╇", "┩")]
+        rows = [line(row, "│", strong=number == self.strong) for number, row in enumerate(self.body)]
+        return "\n".join([*head, *rows, rule("└", "─", "┴", "┘")]) + "\n"
+
+    def wrap(self, limit: int) -> None:
+        """Print the table by rich, which folds what is too long and knows wide signs and poor terminals."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(header_style="bold")
+        for column, right in zip(self.columns, self.right, strict=True):
+            table.add_column(column, justify="right" if right else "left", overflow="fold")
+        for number, row in enumerate(self.body):
+            table.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == self.strong else None)
+        Console(highlight=False, width=limit).print(table)
 
 
 class Bar:

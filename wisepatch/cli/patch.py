@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wisepatch.cli import finetune as f
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, percent, show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, LINEAR, FinetuneConfig, ModelConfig, check_mix, parse_alphas
 from wisepatch.selection import parse_rule
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def command(
     task: f.OneTaskOption,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006
+    method: o.MethodOption = LINEAR,
+    fisher_examples: o.FisherExamplesOption = 1000,
     select: o.SelectOption = "best-mean",
     select_on: o.SelectOnOption = "val",
     output_path: PictureOption = None,
@@ -64,6 +66,7 @@ def command(
     output = Output(as_json=as_json, quiet=quiet)
     if output_path is not None:
         check_picture_path(output_path)
+    check_mix(method)
     alphas, rule = parse_alphas(alpha), parse_rule(select or "best-mean")
     config = f.training_config(
         task, supported, classnames, template, start=start, head=head, freeze_encoder=freeze_encoder, steps=steps,
@@ -81,6 +84,8 @@ def command(
         select_on=select_on,
         picture=output_path,
         output=output,
+        method=method,
+        fisher_examples=fisher_examples,
     )
 
 
@@ -95,11 +100,14 @@ def run_patch(
     select_on: str,
     picture: Path | None,
     output: Output,
+    **options: Any,
 ) -> None:
-    """Patch, print the sweep, draw it, and say in one line what happened."""
+    """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to the sweep."""
     from wisepatch.patching import patch
 
-    done = patch(config, model, store, data, alphas=alphas, rule=rule, select_on=select_on, progress=output.progress())
+    done = patch(
+        config, model, store, data, alphas=alphas, rule=rule, select_on=select_on, progress=output.progress(), **options
+    )
     show_sweep(output, done.sweep)
     if picture is not None:
         from wisepatch.plotting import draw_sweep, save_figure, sweep_table

@@ -8,7 +8,6 @@ images of every class is held out, and where no validation split is given, a ten
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -228,11 +227,13 @@ def _hold_out(
     root: Path, listed: list[tuple[Path, str]], fraction: float, split: str
 ) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
     """Split off a fraction of every class, at least one image where that leaves two; return what stays and what goes."""
+    from hashlib import sha256
+
     stays, goes = [], []
     for label in _ordered({label for _, label in listed}):
         mine = [item for item in listed if item[1] == label]
         # In the order of a hash of the path below the folder: an image that is added moves few others.
-        mine.sort(key=lambda item: hashlib.sha256(os.path.relpath(item[0], root).encode()).digest())
+        mine.sort(key=lambda item: sha256(os.path.relpath(item[0], root).encode()).digest())
         most = max(round(len(mine) * fraction), 1) if len(mine) > 2 else 0
         goes += mine[:most]
         stays += mine[most:]

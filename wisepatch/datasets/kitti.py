@@ -6,7 +6,6 @@ import contextlib
 import math
 import sys
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile, ZipFile
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder import FileSamples
@@ -90,6 +89,8 @@ def _whole(root: Path) -> Path:
     by_hand = f"fetch {', '.join(absent)} from {SOURCE} and unpack there"
     if not ASKED.get():
         raise DataError(message, f"`wisepatch datasets download KITTI` fetches it ({GIGABYTES} GB), or {by_hand}")
+    from zipfile import BadZipFile
+
     from torchvision.datasets import utils
 
     for archive in absent:
@@ -111,6 +112,8 @@ def _absent(raw: Path) -> list[str]:
 
 def _videos(raw: Path) -> list[str]:
     """The video of each image, from the devkit: the i-th number of ``train_rand.txt`` is a line of ``train_mapping.txt``."""
+    from zipfile import BadZipFile
+
     devkit = next(raw / place for place in DEVKITS if (raw / place).exists())
     devkit = devkit if devkit.suffix == ".zip" else devkit.parent
     hint = f"fetch devkit_object.zip from {SOURCE} again and put it into {raw}"
@@ -128,6 +131,8 @@ def _videos(raw: Path) -> list[str]:
 def _text(devkit: Path, name: str) -> str:
     if devkit.is_dir():
         return (devkit / name).read_text(encoding="utf-8")
+    from zipfile import ZipFile
+
     with ZipFile(devkit) as archive:
         return archive.read(f"mapping/{name}").decode("utf-8")
 

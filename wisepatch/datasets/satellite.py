@@ -9,7 +9,6 @@ RESISC45 has the splits of Neumann et al. 2019 (arXiv 1911.06721), in list files
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset, Subset
@@ -59,10 +58,12 @@ def _open_eurosat(split: str, root: Path, transform: Transform | None = None) ->
 
 def _tenths(paths: list[str], labels: list[int], split: str) -> list[int]:
     """The images of ``split``, in order: of every class the first tenth by hash to test, the second to validate."""
+    from hashlib import sha256
+
     chosen = []
     for label in sorted(set(labels)):
         mine = [index for index, other in enumerate(labels) if other == label]
-        mine.sort(key=lambda index: hashlib.sha256(paths[index].replace("\\", "/").split("/")[-1].encode()).digest())
+        mine.sort(key=lambda index: sha256(paths[index].replace("\\", "/").split("/")[-1].encode()).digest())
         tenth = max(round(len(mine) / 10), 1)
         chosen += {"test": mine[:tenth], "val": mine[tenth : 2 * tenth], "train": mine[2 * tenth :]}[split]
     return sorted(chosen)

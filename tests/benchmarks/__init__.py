@@ -1,0 +1,1 @@
+"""wisepatch beside the papers' way of doing the same, on this machine: ``python -m tests.benchmarks``."""

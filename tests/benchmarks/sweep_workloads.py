@@ -1,0 +1,132 @@
+"""W1, the alpha sweep; M1, its memory; and W1 on a GPU."""
+
+import os
+from functools import partial
+from statistics import median
+
+from tests.benchmarks.harness import measure
+
+LARGE = (1600, 1200)
+
+
+def fp32_and_bf16(bench):
+    """Two sets of JPEGs, the papers' loop at three worker counts, wisepatch in fp32 and bf16; then the demo model.
+
+    A quick run leaves out the 32 workers of the published loop, whose start alone takes minutes on few cores.
+    """
+    from tests.benchmarks import sweeping
+    from tests.benchmarks.material import line, pictures
+
+    number, per_class = (3, 1) if bench.quick else (11, 10)
+    tasks = [bench.folder / "one", bench.folder / "two"]
+    for seed, task in enumerate(tasks):
+        bench.do(pictures, folder=task, per_class=per_class, seed=seed)
+    bench.do(line, folder=bench.folder, model="ViT-B-32", tasks=tasks)
+    shared = {"folder": bench.folder, "tasks": tasks, "number": number}
+    sides = {
+        f"reference, {workers} workers": partial(measure, sweeping.reference_sweep, workers=workers, **shared)
+        for workers in ((0, 2) if bench.quick else (0, 2, 32))
+    } | {
+        f"wisepatch {name}": partial(measure, sweeping.wisepatch_sweep, mixed_precision=precision, **shared)
+        for name, precision in (("fp32", "no"), ("bf16", "bf16"))
+    }
+    found = bench.alternate(sides)
+    size = f"ViT-B/32, {number} alphas, 2 x {10 * per_class} JPEGs"
+    beside = [best_of(found, (0, 2))]
+    if not bench.quick:
+        beside.append((32, found["reference, 32 workers"]))
+    for precision, aims in (("fp32", (2.3, 3)), ("bf16", (4, 5))):
+        mine = found[f"wisepatch {precision}"]
+        for (workers, reference), aim in zip(beside, aims, strict=False):
+            differ, total = sweeping.differing(reference[0].result, mine[0].result)
+            drop = sweeping.accuracy(mine[0].result) - sweeping.accuracy(reference[0].result)
+            note = f"{differ} of {total} predictions differ, accuracy by {100 * drop:+.2f} points; "
+            note += f"{sweeping.spread(mine[0].result)} classes said; reference in fp32 with {workers} workers"
+            # bf16 is another precision: as many predictions may differ as rounding makes, and no more than 5 in 100.
+            agree = differ == 0 if precision == "fp32" else differ <= 0.05 * total
+            how = "best" if workers != 32 else "as published"
+            yield bench.row(f"{precision}, reference {how}: {size}", reference, mine, agree, aim, note,
+                            predictions=total, predictions_differ=differ, accuracy_difference=drop)  # fmt: skip
+    yield from demo(bench)
+
+
+def best_of(found, counts):
+    """The worker count whose median is lowest, and its measurements."""
+    best = min(counts, key=lambda workers: median(m.wall for m in found[f"reference, {workers} workers"]))
+    return best, found[f"reference, {best} workers"]
+
+
+def demo(bench):
+    """Large JPEGs and the model of 64 pixels: decoding is most of the work."""
+    from tests.benchmarks import sweeping
+    from tests.benchmarks.material import line, pictures
+
+    folder = bench.folder / "demo"
+    number, per_class = (3, 2) if bench.quick else (11, 10)
+    tasks = [folder / "one", folder / "two"]
+    for seed, task in enumerate(tasks):
+        bench.do(pictures, folder=task, per_class=per_class, seed=seed, size=LARGE)
+    bench.do(line, folder=folder, model="demo", tasks=tasks)
+    shared = {"folder": folder, "tasks": tasks, "number": number}
+    sides = {
+        f"reference, {workers} workers": partial(measure, sweeping.reference_sweep, workers=workers, **shared)
+        for workers in (0, 2)
+    }
+    found = bench.alternate(sides | {"wisepatch": partial(measure, sweeping.wisepatch_sweep, **shared)})
+    workers, reference = best_of(found, (0, 2))
+    differ, total = sweeping.differing(reference[0].result, found["wisepatch"][0].result)
+    note = f"{differ} of {total} predictions differ; reference with {workers} workers"
+    size = f"demo model, {number} alphas, 2 x {10 * per_class} JPEGs of {LARGE[0]} x {LARGE[1]}"
+    yield bench.row(
+        size, reference, found["wisepatch"], differ == 0, 7, note, predictions=total, predictions_differ=differ
+    )
+
+
+def memory(bench):
+    """The peak of one sweep with the demo model, by alphas and images, each in a new process: it must not grow."""
+    from tests.benchmarks import sweeping
+    from tests.benchmarks.material import line, pictures
+
+    few, many = (4, 16) if bench.quick else (20, 80)
+    base = None
+    for per_class, numbers in ((few, (3, 11, 101)), (many, (11,))):
+        folder = bench.folder / str(per_class)
+        tasks = [folder / "one"]
+        bench.do(pictures, folder=tasks[0], per_class=per_class)
+        bench.do(line, folder=folder, model="demo", tasks=tasks)
+        for number in numbers:
+            job = partial(measure, sweeping.wisepatch_sweep, "fresh", folder=folder, tasks=tasks, number=number)
+            found = bench.alternate({"wisepatch": job})["wisepatch"]
+            peak = median(each.megabytes for each in found)
+            base = base or peak
+            note = f"peak {peak:.0f} MB, {peak - base:+.0f} MB beside 3 alphas and {10 * few} images"
+            variant = f"demo model, {number} alphas, {10 * per_class} images"
+            yield bench.row(variant, (), found, peak <= 1.03 * base + 10, None, note)
+
+
+def gpu(bench):
+    """On a GPU: the papers' loop in fp32 with a worker a core, wisepatch in bf16."""
+    from tests.benchmarks import sweeping
+    from tests.benchmarks.material import line, pictures
+
+    if not bench.do(sweeping.has_gpu):
+        yield bench.row("ViT-B/32 and L/14", note="no GPU here")
+        return
+    number, per_class = (3, 20) if bench.quick else (11, 500)
+    task = bench.folder / "one"
+    bench.do(pictures, folder=task, per_class=per_class)
+    for model, aim in (("ViT-B-32", 8), ("ViT-L-14", 4)):
+        folder = bench.folder / model
+        bench.do(line, folder=folder, model=model, tasks=[task])
+        shared = {"folder": folder, "tasks": [task], "number": number}
+        sides = {
+            "reference": partial(measure, sweeping.reference_sweep, workers=os.cpu_count(), **shared),
+            "wisepatch": partial(measure, sweeping.busy_sweep, mixed_precision="bf16", **shared),
+        }
+        found = bench.alternate(sides)
+        said, busy = found["wisepatch"][0].result
+        differ, total = sweeping.differing(found["reference"][0].result, said)
+        note = f"GPU busy {busy or 0:.0f} %; {differ} of {total} predictions differ (bf16 beside fp32)"
+        variant = f"{model}, bf16, {number} alphas, {10 * per_class} JPEGs"
+        yield bench.row(variant, found["reference"], found["wisepatch"], differ <= 0.05 * total, aim, note,
+                        gpu_busy=busy, predictions=total, predictions_differ=differ)  # fmt: skip

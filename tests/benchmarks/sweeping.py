@@ -1,0 +1,92 @@
+"""The jobs of the sweeps: the papers' loop and wisepatch's, on the same images and ends."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.benchmarks import reference
+from wisepatch import Store, sweep
+
+
+def alphas(number):
+    """``number`` evenly spaced coefficients from 0 to 1, as ``0:1:0.1`` gives them."""
+    return tuple(round(index / (number - 1), 6) for index in range(number))
+
+
+def reference_sweep(clock, folder, tasks, number, workers, freeze_encoder=False):
+    folder = Path(folder)
+    with clock:
+        return reference.sweep(
+            folder / "zeroshot.pt", folder / "finetuned.pt", [str(task) for task in tasks], alphas(number), folder / "mixes",
+            workers=workers, freeze_encoder=freeze_encoder,
+        )  # fmt: skip
+
+
+def wisepatch_sweep(clock, folder, tasks, number, mixed_precision="no", forget=False):
+    """``forget`` removes cached features first."""
+    import pandas as pd
+
+    store = Store(Path(folder) / "store")
+    shutil.rmtree(store.predictions, ignore_errors=True)
+    if forget:
+        shutil.rmtree(store.features, ignore_errors=True)
+    with clock:
+        done = sweep(store, Path(folder), alphas=alphas(number), mixed_precision=mixed_precision)
+    said = {}
+    for path in store.predictions.glob("*.parquet"):
+        frame = pd.read_parquet(path)
+        columns = [done.checkpoints[alpha].id for alpha in alphas(number)]
+        said[frame.attrs["task"]] = frame[columns].to_numpy().T
+    return {str(task): said[str(Path(task).resolve())] for task in tasks}
+
+
+def busy_sweep(clock, **settings):
+    """A sweep of wisepatch and how busy the GPU was, in percent, by ``nvidia-smi`` (both are None without a GPU)."""
+    if not torch.cuda.is_available():
+        return None
+    seen, over = [], threading.Event()
+    watcher = threading.Thread(target=_watch, args=(seen, over), daemon=True)
+    watcher.start()
+    said = wisepatch_sweep(clock, **settings)
+    over.set()
+    watcher.join()
+    return said, float(np.mean(seen)) if seen else None
+
+
+def _watch(seen, over):
+    import subprocess
+
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
+    while not over.wait(0.5):
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            seen.append(float(answer.stdout.split()[0]))
+
+
+def has_gpu(clock):
+    return torch.cuda.is_available()
+
+
+def differing(one, other):
+    """How many predictions differ, and of how many; both ``{task: (alphas, n)}``."""
+    assert set(one) == set(other)
+    return sum(int((one[task] != other[task]).sum()) for task in one), sum(found.size for found in one.values())
+
+
+def accuracy(said):
+    """Mean accuracy over tasks and alphas; the pictures of every class are equally many and lie in order."""
+    from tests.benchmarks.material import CLASSES
+
+    shares = []
+    for found in said.values():
+        labels = np.repeat(np.arange(len(CLASSES)), found.shape[1] // len(CLASSES))
+        shares.append((found == labels).mean())
+    return float(np.mean(shares))
+
+
+def spread(said):
+    """How many different answers there are: with one alone, agreement would say little."""
+    return len(np.unique(np.concatenate([found.ravel() for found in said.values()])))

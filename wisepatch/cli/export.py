@@ -1,0 +1,51 @@
+"""``wisepatch export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wisepatch.cli import options as o
+from wisepatch.cli.output import Output
+
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder.")
+]
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]
+
+
+def command(
+    checkpoint: CheckpointArgument,
+    folder: FolderArgument,
+    store: o.StoreOption = o.DEFAULT_STORE,
+    _data: o.DataOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Write a checkpoint as a folder that open_clip loads: `--model local-dir:DIR`.
+
+    A trained head is no part of such a model and goes into files beside it.
+
+    Example: `wisepatch export patched my-model`
+    """
+    from wisepatch.exporting import HEAD, HEAD_WEIGHTS, MODEL_WEIGHTS, export
+    from wisepatch.store import Store
+
+    output = Output(as_json=as_json, quiet=quiet)
+    place = Store(store)
+    done = export(place, place.find(checkpoint), folder)
+    output.records([{
+        "exported": str(done.folder), "checkpoint": done.checkpoint.id, "name": done.checkpoint.name,
+        "model": done.checkpoint.model, "alpha": done.checkpoint.alpha, "files": done.files, "head": done.checkpoint.head,
+    }])  # fmt: skip
+    output.result(f"exported {done.checkpoint.name} ({done.checkpoint.id}) to {done.folder}")
+    if done.checkpoint.head:
+        classes = len(done.checkpoint.head["classes"])
+        output.result(
+            f"its trained head of {classes} classes is in {HEAD_WEIGHTS} and {HEAD}: {MODEL_WEIGHTS} is the CLIP alone"
+        )
+    output.say(
+        f'next: open_clip.create_model_and_transforms("local-dir:{done.folder}"), or --model local-dir:{done.folder}'
+    )

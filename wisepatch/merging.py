@@ -1,0 +1,396 @@
+"""Two files of weights in, one out, in buffers of fixed size: memory does not grow with the model, and torch is not needed.
+
+Reads safetensors, whole or in shards (``model.safetensors.index.json``), and writes one file, byte for byte the one that
+:func:`~wisepatch.interpolation.interpolate` and :mod:`safetensors` would make of the same two (NaN of narrow types aside):
+both mix with one subtraction, one multiplication and one addition in fp32 (fp64 for fp64), cast back to the type of ``theta_0``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import ModelError, StoreError, UsageError
+from wisepatch.files import PARTIAL, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+BUFFER = 1 << 20  # bytes of each file that are read and written at a time
+BLOCK = 1 << 16  # numbers that are mixed at a time: three arrays of them stay in a core's cache
+THREADS = 4  # at most; they wait for the disk, for each other's writes, and for the memory
+AHEAD = 2  # buffers that are filled while the oldest waits to be hashed
+
+# As safetensors orders a file: these types one after the other, names by the alphabet.
+SIZES = {
+    "U64": 8, "I64": 8, "F64": 8, "F32": 4, "U32": 4, "I32": 4, "BF16": 2, "F16": 2, "U16": 2, "I16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+ORDER = {dtype: place for place, dtype in enumerate(SIZES)}
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what numpy calls them; it has no bf16
+COUNTERS = "num_batches_tracked"  # of batch normalisation: they differ by training and do not matter
+MOST_HEADER = 100_000_000  # as in safetensors
+SAME_MODEL = "mix files that were made from the same model"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: its file, type and shape, and the first byte of its data."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.count * SIZES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Span:
+    """``count`` numbers of a tensor in both files, from number ``begin``."""
+
+    name: str
+    first: Entry
+    second: Entry
+    begin: int
+    count: int
+
+
+def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file. Raises :class:`ModelError` for any other file."""
+    try:
+        whole = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(MOST_HEADER, whole - 8):
+                raise ValueError("it does not begin with the length of a header")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", None) or {}
+        found = {name: _entry(path, name, about, 8 + length, whole) for name, about in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise ModelError(
+            f"{path} is no safetensors file: {'it does not exist' if missing else error}",
+            "give a whole .safetensors file, or the .index.json of one in shards",
+        ) from error
+    return found, metadata
+
+
+def _entry(path: Path, name: str, about: Mapping[str, Any], data: int, whole: int) -> Entry:
+    """Read what a header says of one tensor. Raises :class:`ValueError` and the like where it cannot be."""
+    dtype, shape, (start, end) = about["dtype"], about["shape"], about["data_offsets"]
+    if dtype not in SIZES:
+        raise ValueError(f"{name} is of the type {dtype}, which is not known here")
+    if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
+        raise ValueError(f"{name} has a shape or a place that is none")
+    entry = Entry(path, dtype, tuple(shape), data + start)
+    if entry.size != end - start:
+        raise ValueError(f"{name} has not the size that its shape says")
+    if data + end > whole:
+        raise ValueError(f"it ends too soon, within {name}")
+    return entry
+
+
+def read_weights(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file, or of the shards that an ``.index.json`` names.
+
+    Raises :class:`ModelError` for files that are none, and for an index that names a missing shard or tensor.
+    """
+    if path.suffix != ".json":
+        return read_header(path)
+    try:
+        places: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        shards = {shard: path.parent / shard for shard in sorted(set(places.values()))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is no index of safetensors files: {error!r}", "it needs a weight_map: name of a tensor to file"
+        ) from error
+    headers = {shard: read_header(file) for shard, file in shards.items()}
+    for name, shard in places.items():
+        if name not in headers[shard][0]:
+            raise ModelError(
+                f"{path} says that {name} is in {shard}, which has no such tensor", "fetch the files again"
+            )
+    metadata = next(iter(headers.values()))[1] if headers else {}
+    return {name: headers[shard][0][name] for name, shard in places.items()}, metadata
+
+
+def merge_files(
+    theta_0: Path,
+    theta_1: Path,
+    alpha: float,
+    output: Path,
+    *,
+    keep: Callable[[str], bool] | None = None,
+    digest: bool = True,
+) -> str:
+    """Write ``(1 - alpha) * theta_0 + alpha * theta_1`` to ``output`` and return its sha256 (empty without ``digest``).
+
+    The bits are those of :func:`wisepatch.interpolation.mix`. ``keep`` says by name which tensors are written (all by default).
+    The two files may be in other orders, shards and types; types and metadata follow ``theta_0``. ``output`` is replaced in one
+    step when the disk has all of it, and may be one of the two. Raises :class:`StoreError` for other names, shapes or integers,
+    and where ``output`` cannot be written; :class:`ModelError` for files that are no safetensors; :class:`UsageError` for
+    an ``alpha`` outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha {alpha} lies outside [0, 1]", "alpha 0 is the first file, 1 is the second")
+    (first, metadata), (second, _) = read_weights(theta_0), read_weights(theta_1)
+    if keep:
+        first, second = ({name: e for name, e in entries.items() if keep(name)} for entries in (first, second))
+    check_entries(first, second)
+    first = dict(sorted(first.items(), key=lambda item: (ORDER[item[1].dtype], item[0])))
+    unfinished = output.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{output.name}")
+    try:
+        try:
+            with unfinished.open("xb", buffering=0) as file:
+                found = _write(file.fileno(), first, second, metadata, alpha, digest=digest)
+                os.fsync(file.fileno())
+            unfinished.replace(output)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        sync_folder(output.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{output} cannot be written: {error.strerror or error}", "free space there, or name another place"
+        ) from error
+    return found
+
+
+def check_entries(first: Mapping[str, Entry], second: Mapping[str, Entry]) -> None:
+    """Raise :class:`StoreError` unless both have the same names and shapes, and floats where the other has floats."""
+    alone = sorted(set(first) ^ set(second))
+    if alone:
+        raise StoreError(
+            f"the files are of different architectures: {len(alone)} tensors are in one of them only,"
+            f" such as {', '.join(alone[:3])}",
+            f"{SAME_MODEL} (and with the same kind of head)",
+        )
+    for name, one in first.items():
+        other = second[name]
+        mixes = one.dtype in FLOATS and other.dtype in FLOATS
+        if one.shape != other.shape or not (mixes or one.dtype == other.dtype):
+            raise StoreError(
+                f"{name} is {one.dtype} {list(one.shape)} in one file and {other.dtype} {list(other.shape)} in the other",
+                SAME_MODEL,
+            )
+
+
+def _write(
+    output: int, first: Mapping[str, Entry], second: Mapping[str, Entry], metadata: Mapping[str, str], alpha: float, *, digest: bool
+) -> str:  # fmt: skip
+    """Write header and data. Threads read, mix and write a buffer each; this one hashes them in their order."""
+    head = _header(first, metadata)
+    hashed = hashlib.sha256(head)
+    _pwrite(output, memoryview(head), 0)
+    threads = min(THREADS, os.cpu_count() or 1)
+    with ExitStack() as stack:
+        inputs: dict[Path, int] = {}
+        for path in dict.fromkeys(entry.file for entry in (*first.values(), *second.values())):
+            inputs[path] = stack.enter_context(_readable(path)).fileno()
+        pool = ThreadPoolExecutor(threads)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        busy: deque[tuple[Future[int], _Slot]] = deque()
+
+        def finish() -> _Slot:
+            future, slot = busy.popleft()
+            size = future.result()
+            if digest:
+                hashed.update(memoryview(slot.mine)[:size])
+            return slot
+
+        place = len(head)
+        for spans in _pieces(first, second):
+            slot = finish() if len(busy) == threads + AHEAD else _Slot()
+            busy.append((pool.submit(slot.run, spans, inputs, alpha, output, place), slot))
+            place += sum(span.count * SIZES[span.first.dtype] for span in spans)
+        while busy:
+            finish()
+    return hashed.hexdigest() if digest else ""
+
+
+def _readable(path: Path) -> Any:
+    """Open a file of weights that the system is to read ahead."""
+    try:
+        file = path.open("rb", buffering=0)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "look at its disk and permissions") from error
+    return file
+
+
+def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+    """What a safetensors file begins with: a length, JSON, spaces up to a multiple of eight."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    place = 0
+    for name, entry in entries.items():
+        place, start = place + entry.size, place
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [start, place]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _pieces(first: Mapping[str, Entry], second: Mapping[str, Entry]) -> Iterator[list[Span]]:
+    """Cut all tensors into pieces of at most :data:`BUFFER` bytes in either file; small tensors share a piece."""
+    piece: list[Span] = []
+    used = 0
+    for name, entry in first.items():
+        width, begin = max(SIZES[entry.dtype], SIZES[second[name].dtype]), 0
+        while begin < entry.count:
+            count = min(entry.count - begin, (BUFFER - used) // width)
+            if not count:
+                yield piece
+                piece, used = [], 0
+                continue
+            piece.append(Span(name, entry, second[name], begin, count))
+            begin, used = begin + count, used + count * width
+    if piece:
+        yield piece
+
+
+class _Slot:
+    """The buffers and scratch arrays of one piece under way."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self.mine, self.its = bytearray(BUFFER), bytearray(BUFFER)
+        self.scratch = [np.empty(BLOCK, np.float64) for _ in range(3)]
+        self.different = np.empty(BLOCK, np.bool_)
+
+    def run(self, spans: list[Span], inputs: Mapping[Path, int], alpha: float, output: int, place: int) -> int:
+        """Read, mix and write a piece; return its size."""
+        import numpy as np
+
+        end = 0
+        with np.errstate(all="ignore"):  # infinities, NaN and overflow are what they are
+            for span in spans:
+                start, end = end, end + span.count * SIZES[span.first.dtype]
+                self._fill(span, memoryview(self.mine)[start:end], inputs, alpha)
+        _pwrite(output, memoryview(self.mine)[:end], place)
+        return end
+
+    def _fill(self, span: Span, mine: memoryview, inputs: Mapping[Path, int], alpha: float) -> None:
+        first, second = span.first, span.second
+        floats = first.dtype in FLOATS
+        if floats and alpha == 1 and first.dtype == second.dtype:
+            _pread(inputs, second, span, mine)
+            return
+        _pread(inputs, first, span, mine)
+        if (alpha == 0) if floats else span.name.endswith(COUNTERS):
+            return
+        its = memoryview(self.its)[: span.count * SIZES[second.dtype]]
+        _pread(inputs, second, span, its)
+        if not floats and mine != its:
+            raise StoreError(f"the integer buffer {span.name} differs between the files", "it cannot be mixed")
+        if floats:
+            import numpy as np
+
+            start, end = np.frombuffer(mine, FLOATS[first.dtype]), np.frombuffer(its, FLOATS[second.dtype])
+            for at in range(0, span.count, BLOCK):
+                self._mix(start[at : at + BLOCK], first.dtype, end[at : at + BLOCK], second.dtype, alpha)
+
+    def _mix(self, stored: Array, dtype: str, other: Array, its: str, alpha: float) -> None:
+        """Mix ``other`` into ``stored``; numbers whose bits are the same in both are not touched."""
+        import numpy as np
+
+        count, different = len(stored), self.different[: len(stored)]
+        kind = "<f8" if dtype == "F64" else "<f4"
+        start_room, end_room, mixed = (room.view(kind)[:count] for room in self.scratch)
+        if dtype == its:
+            bits = f"<u{SIZES[dtype]}"
+            np.not_equal(stored.view(bits), other.view(bits), out=different)
+            if not (changed := np.count_nonzero(different)):
+                return
+        start, end = _widen(stored, dtype, start_room), _widen(other, its, end_room)
+        if dtype != its:
+            bits = kind.replace("f", "u")
+            np.not_equal(start.view(bits), end.view(bits), out=different)
+            changed = np.count_nonzero(different)
+        weight = float(np.dtype(kind).type(alpha))
+        base, factor = (start, weight) if weight < 0.5 else (end, weight - 1)
+        if alpha == 1:
+            mixed = end
+        else:
+            np.subtract(end, start, out=mixed)
+            np.multiply(mixed, factor, out=mixed)
+            if changed == count and stored.dtype == mixed.dtype:
+                np.add(mixed, base, out=stored)
+                return
+            np.add(mixed, base, out=mixed)
+        narrow = _round_bf16(mixed, self.scratch[0].view("<u4")[:count]) if dtype == "BF16" else mixed
+        np.copyto(stored, narrow, casting="unsafe", where=True if changed == count else different)
+
+
+def _widen(stored: Array, dtype: str, room: Array) -> Array:
+    """The numbers in the type of ``room``, which they fill unless they are of that type already."""
+    import numpy as np
+
+    if dtype == "BF16":
+        if room.dtype.itemsize == 8:
+            room[:] = _widen(stored, dtype, np.empty(len(stored), "<f4"))
+        else:
+            bits = room.view("<u4")
+            np.copyto(bits, stored)
+            np.left_shift(bits, 16, out=bits)
+        return room
+    if stored.dtype == room.dtype:
+        return stored
+    np.copyto(room, stored, casting="same_kind")
+    return room
+
+
+def _round_bf16(wide: Array, room: Array) -> Array:
+    """The bits of fp32 numbers as bf16, to nearest, ties to even; in the low half of each number of ``room``."""
+    import numpy as np
+
+    bits = wide.view("<u4")
+    np.right_shift(bits, 16, out=room)
+    np.bitwise_and(room, 1, out=room)
+    np.add(room, 0x7FFF, out=room)
+    np.add(room, bits, out=room)
+    np.right_shift(room, 16, out=room)
+    if np.isnan(wide.max(initial=0)):
+        np.copyto(room, 0x7FC0, where=np.isnan(wide))
+    return room
+
+
+def _pread(inputs: Mapping[Path, int], entry: Entry, span: Span, buffer: memoryview) -> None:
+    place = entry.start + span.begin * SIZES[entry.dtype]
+    while buffer:
+        try:
+            got = os.preadv(inputs[entry.file], [buffer], place)
+        except OSError as error:
+            raise ModelError(f"{entry.file} cannot be read: {error.strerror}", "look at its disk") from error
+        if not got:
+            raise ModelError(f"{entry.file} ends too soon, within {span.name}", "fetch or make it again")
+        place, buffer = place + got, buffer[got:]
+
+
+def _pwrite(output: int, data: memoryview, place: int) -> None:
+    while data:
+        done = os.pwrite(output, data, place)
+        place, data = place + done, data[done:]
