@@ -196,15 +196,34 @@ def test_the_papers_head_and_ours_are_the_same():
     assert head_workload.largest_difference(theirs, mine[::-1]) > 100 * head_workload.TOLERANCE
 
 
-def test_the_papers_training_and_ours_reach_the_same_loss(tmp_path):
+def test_the_papers_training_and_ours_reach_the_same_loss(tmp_path, monkeypatch):
     from tests.benchmarks import training_workload
 
-    training_workload.prepare(Clock(), tmp_path, "demo")
-    theirs = measure(training_workload.reference_steps, "here", folder=tmp_path, steps=3)
-    mine = measure(training_workload.wisepatch_steps, "here", folder=tmp_path, steps=3, mixed_precision="no")
-    assert mine.result[-1] == pytest.approx(training_workload.last_report(theirs.result), rel=1e-4)
-    assert theirs.result[2] < theirs.result[0]
-    assert min(theirs.wall, mine.wall) > 0
+    def here(job, where="warm", **settings):
+        return measure(job, "here", **settings | ({"model": "demo"} if "model" in settings else {}))
+
+    monkeypatch.setattr(harness, "measure", here)
+    monkeypatch.setattr(training_workload, "measure", here)
+    fp32, bf16 = training_workload.step(bench(tmp_path, repeats=1))
+    assert fp32.agree is True
+    assert bf16.agree is True
+    assert min(fp32.reference_s, fp32.wisepatch_s, bf16.wisepatch_s) > 0
+    losses = measure(training_workload.reference_steps, "here", folder=tmp_path, steps=3).result
+    assert losses[2] < losses[0]  # it learns: agreement is not that of two that stand still
+    assert training_workload.last_report(losses) == pytest.approx(sum(losses[1:]) / 2)
+    assert f"{training_workload.last_report(losses):.4f} and " in fp32.note
+
+
+def test_a_machine_without_a_gpu_says_so(tmp_path, monkeypatch):
+    import torch
+
+    from tests.benchmarks import sweep_workloads
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(harness, "measure", lambda job, **settings: measure(job, "here", **settings))
+    (row,) = sweep_workloads.gpu(bench(tmp_path))
+    assert row.note == "no GPU here"
+    assert row.agree is None
 
 
 def test_the_papers_merge_and_ours_write_the_same_weights(tmp_path):
