@@ -33,8 +33,8 @@ def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Styl
     left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
     box = (left, top, left + width, top + height)
     weight = np.asarray(ink, dtype=np.float32)
-    gray = np.asarray(image.crop(box)).sum(2, dtype=np.float32)
-    color = _far_color(rng, float(np.vdot(gray, weight)) / max(3 * float(weight.sum()), 1.0))
+    under = sum(float(np.vdot(np.asarray(channel, np.float32), weight)) for channel in image.crop(box).split())
+    color = _far_color(rng, under / max(3 * float(weight.sum()), 1.0))
     outline = 255 if color.mean() < 128 else 0
     result = image.copy()
     result.paste((outline, outline, outline), box, _thickened(ink))
