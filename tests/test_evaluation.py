@@ -17,7 +17,7 @@ from wisepatch import (
     predict,
 )
 from wisepatch.errors import StoreError, UnknownNameError, UsageError
-from wisepatch.evaluation import gather_lines, merged, set_weights
+from wisepatch.lines import Heads, gather_lines, merged, set_weights
 from wisepatch.patching import sweep
 
 DEMO = ModelConfig("demo", "")
@@ -205,8 +205,6 @@ def test_trained_head_serves_the_tasks_that_share_it(finished, tasks, tmp_path):
     store = Store(tmp_path / "store")
     done = finetune(config, DEMO, store, tmp_path)
     (line,) = gather_lines([done.finetuned], store, torch.device("cpu"))
-    from wisepatch.evaluation import Heads
-
     assert Heads(line, shifted(tasks[0]), store).trained
     whole = next(predict([done.finetuned], tasks[:1], store, tmp_path, split="train"))
     half = next(predict([done.finetuned], [shifted(tasks[0])], store, tmp_path, split="train"))
@@ -250,7 +248,7 @@ def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_ru
     linear, tasks, tmp_path, monkeypatch
 ):
     """Logits are linear in alpha: the answers are those of a whole model at every alpha (WiSE-FT section 3)."""
-    from wisepatch import evaluation, load_encoder
+    from wisepatch import load_encoder
     from wisepatch.head import Classifier
 
     store, done = linear
@@ -278,7 +276,7 @@ def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_ru
         whole = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"]).eval()
         with torch.no_grad():
             assert whole(images).argmax(1).tolist() == predicted.tolist()
-    (line,) = evaluation.gather_lines(mixes, store, torch.device("cpu"))
+    (line,) = gather_lines(mixes, store, torch.device("cpu"))
     assert line.is_linear
 
 
@@ -288,3 +286,45 @@ def test_text_derived_heads_beside_a_linear_classifier_use_the_same_features(lin
     assert np.array_equal(colors.predicted[0], colors.predicted[1])  # the encoder did not change
     alone = next(predict([done.finetuned], tasks[1:], store, tmp_path))
     assert np.array_equal(alone.predicted[0], colors.predicted[0])
+
+
+def test_linear_classifiers_on_different_encoders_do_not_share_features(run_store, finished, tasks, tmp_path):
+    """One on the model as published, one on the fine-tuned one: together they answer as each does alone."""
+    mixes = []
+    for start in (None, finished[1].finetuned.id):
+        config = FinetuneConfig.with_defaults(
+            str(finished[0] / "shapes"), freeze_encoder=True, start=start, steps=3, batch_size=8, lr=1e-2, warmup=0
+        )
+        done = finetune(config, DEMO, run_store, tmp_path)
+        swept = sweep(run_store, tmp_path, alphas=[0.5], checkpoint=done.finetuned.id, tasks=())
+        mixes.append(swept.checkpoints[0.5])
+    assert all(line.is_linear for line in gather_lines(mixes, run_store, torch.device("cpu")))
+    (together,) = predict(mixes, tasks[:1], run_store, tmp_path, split="train")
+    for index, mix in enumerate(mixes):
+        (alone,) = predict([mix], tasks[:1], run_store, tmp_path, split="train")
+        assert np.allclose(alone.confidence[0], together.confidence[index], atol=1e-6)
+    assert not np.allclose(together.confidence[0], together.confidence[1], atol=1e-3)
+
+
+def test_progress_counts_every_image_for_every_checkpoint_as_it_goes(run_store, tasks, tmp_path):
+    class Counting:
+        def __init__(self):
+            self.total, self.steps = 0, []
+
+        def start(self, what, total):
+            self.total, self.steps = total, []
+
+        def advance(self, steps=1, detail=""):
+            self.steps.append(steps)
+
+        def finish(self):
+            assert sum(self.steps) == self.total
+
+        def note(self, text):
+            raise AssertionError(text)
+
+    counting = Counting()
+    mixes = recipes(run_store, tmp_path)
+    list(predict(mixes, tasks[:1], run_store, tmp_path, split="train", batch_size=4, progress=counting))
+    assert counting.total == 12 * len(mixes)
+    assert max(counting.steps) == 4  # a step a batch and checkpoint: no bar that stands still for a whole sweep

@@ -14,10 +14,10 @@ from wisepatch import fisher as room
 from wisepatch.datasets import demo
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
-from wisepatch.evaluation import gather_lines
 from wisepatch.fisher import batch_that_fits, diagonal, line_fishers
 from wisepatch.head import Classifier, zeroshot_head
 from wisepatch.interpolation import FISHER_FLOOR, interpolate, mix
+from wisepatch.lines import gather_lines
 from wisepatch.patching import line_tasks, sweep
 
 DEMO = ModelConfig("demo", "")

@@ -17,7 +17,7 @@ from wisepatch.datasets.imagenet import SHOTS, open_imagenet
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import prompts
 from wisepatch.errors import DataError
-from wisepatch.evaluation import merged
+from wisepatch.lines import merged
 from wisepatch.metrics import measurements
 from wisepatch.plugins import find_task, registry
 
