@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -107,6 +108,23 @@ def test_skipped_plugin_is_mentioned_when_a_name_is_not_found(tmp_path, monkeypa
     with pytest.raises(UnknownNameError) as caught:
         find_task("Pets")
     assert "plugins that failed to load: broken (ZeroDivisionError: division by zero)" in caught.value.hint
+
+
+def test_task_of_an_own_plugin_that_failed_to_load_is_not_said_to_lack_installation(monkeypatch):
+    import wisepatch.plugins
+    from wisepatch.plugins import Plugin
+
+    known = registry()
+    without = {name: dataset for name, dataset in known.datasets.items() if name != "USPS"}
+    bare = replace(known, datasets=without, plugins=())
+    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: bare)
+    with pytest.raises(DataError, match="is of the plugin wisepatch-usps, which is not installed"):
+        find_task("USPS")
+    failed = replace(bare, plugins=(Plugin("usps", "wisepatch-usps 0.1.0", problem="OSError: no disk"),))
+    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: failed)
+    with pytest.raises(UnknownNameError) as caught:
+        find_task("USPS")
+    assert "plugins that failed to load: usps (OSError: no disk)" in caught.value.hint
 
 
 def test_misspelt_hook_is_an_error_that_names_the_owner(tmp_path, monkeypatch):

@@ -42,14 +42,17 @@ def flat(width, height, value=GREY):
 
 def drawn(image, text, generator, style):
     """The attacked image, and the last text that was asked of Pillow with its face and layout."""
-    asked = []
-    original = ImageDraw.ImageDraw.multiline_text
+    asked, within = [], []
+    original = ImageDraw.ImageDraw.text
 
-    def spy(self, xy, text, *args, **kwargs):
-        asked.append((text, kwargs))
-        return original(self, xy, text, *args, **kwargs)
+    def spy(self, xy, text, fill, font, *args, **kwargs):
+        if not within:  # Pillow may draw a text of several lines by drawing each
+            asked.append((text, {"fill": fill, "font": font, **kwargs}))
+        within.append(text)
+        original(self, xy, text, fill, font, *args, **kwargs)
+        within.pop()
 
-    with patch.object(ImageDraw.ImageDraw, "multiline_text", spy):
+    with patch.object(ImageDraw.ImageDraw, "text", spy):
         result = overlay(image, text, generator, style)
     return result, *asked[-1]
 

@@ -270,10 +270,11 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
         )
     else:
         owner = next((owner for owner, names in ELSEWHERE.items() if near in names), None)
-        if owner:
+        failed = [plugin for plugin in registry().plugins if plugin.problem]
+        if owner and owner not in {plugin.distribution.partition(" ")[0] for plugin in failed}:
             raise DataError(f"the task {plain!r} is of the plugin {owner}, which is not installed", f"install {owner}")
-        skipped = [f"{p.name} ({p.problem})" for p in registry().plugins if p.problem]
-        note = f"; plugins that failed to load: {', '.join(skipped)}" if skipped else ""
+        skipped = ", ".join(f"{plugin.name} ({plugin.problem})" for plugin in failed)
+        note = f"; plugins that failed to load: {skipped}" if skipped else ""
         raise UnknownNameError("task", plain, registry().datasets, f"`wisepatch datasets` lists all of them{note}")
     return Task(f"{spec}@{split}" if split else spec, renamed(dataset, classnames, templates), split or None)
 

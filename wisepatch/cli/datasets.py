@@ -205,7 +205,7 @@ def check(
         problems.append(
             DataError(f"{len(broken)} images cannot be read", "replace or remove the files that are named above")
         )
-    _raise(problems, output)
+    _raise(problems)
 
 
 def _named(words: list[str]) -> list[Task]:
@@ -218,7 +218,7 @@ def _named(words: list[str]) -> list[Task]:
     return find_tasks(names)
 
 
-def _raise(problems: list[WisepatchError], output: Output) -> None:
+def _raise(problems: list[WisepatchError]) -> None:
     """Raise the last problem, after the others have been said: one task's does not hide what was found of the rest."""
     for problem in problems[:-1]:
         print_error(problem)
@@ -262,4 +262,4 @@ def download(
         output.records([{"task": dataset.name, "folder": str(folder)}])
         here = f"is below {folder}" if dataset.downloads else "is there without a download"
         output.result(f"{dataset.name} {here}")
-    _raise(problems, output)
+    _raise(problems)

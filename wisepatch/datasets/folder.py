@@ -79,6 +79,9 @@ def _rgb(image: Any) -> Any:
         return _eight_bits(image).convert("RGB")
     if image.mode in ("I", "F"):
         raise OSError(f"its pixels are of mode {image.mode!r}, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode == "RGB":  # convert() would copy it
+        image.load()
+        return image
     return image.convert("RGB")
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 5  # pixels; nothing can be read below
 FAR = 70  # between the mean brightness of ink and of what lies under it
+PROBES = 64  # rows and columns of what lies under the ink that are looked at, at most
+SIZES = 24  # large letters come in sizes that differ by about this part of themselves
 
 
 def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Style) -> Image.Image:
@@ -28,102 +30,119 @@ def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Styl
     """
     import numpy as np
 
-    ink, size = _fitting_ink(text, image.size, rng, style)
-    width, height = size
-    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
-    box = (left, top, left + width, top + height)
-    weight = np.asarray(ink, dtype=np.float32)
-    under = sum(float(np.vdot(np.asarray(channel, np.float32), weight)) for channel in image.crop(box).split())
-    color = _far_color(rng, under / max(3 * float(weight.sum()), 1.0))
-    outline = 255 if color.mean() < 128 else 0
+    ink = _fitting_ink(text, image.size, rng, style)
+    left, top = int(rng.integers(image.width - ink.width + 1)), int(rng.integers(image.height - ink.height + 1))
+    box = (left, top, left + ink.width, top + ink.height)
+    color = _far_color(rng, _brightness(image, ink, box))
+    outline = 255 if sum(color) < 3 * 128 else 0
+    # From the outline (no ink) to the colour (full ink), in one paste: as a palette, it costs a table.
+    shades = outline + np.outer(np.arange(256) / 255, np.asarray(color) - outline)
+    around = _thickened(np.asarray(ink))
+    ink.putpalette(shades.astype(np.uint8).tobytes())
     result = image.copy()
-    result.paste((outline, outline, outline), box, _thickened(ink))
-    result.paste(tuple(int(part) for part in color), box, ink)
+    result.paste(ink.convert("RGB"), box, around)
     return result
 
 
-def _thickened(ink: Image.Image) -> Image.Image:
-    """The ink and one pixel around it: the largest of each 3 x 3 pixels, row by row and then column by column."""
-    from PIL import Image, ImageChops
-
-    for x, y in ((1, 0), (0, 1)):
-        before, after = (Image.new("L", ink.size) for _ in range(2))
-        before.paste(ink, (-x, -y))
-        after.paste(ink, (x, y))
-        ink = ImageChops.lighter(ink, ImageChops.lighter(before, after))
-    return ink
-
-
-def _far_color(rng: np.random.Generator, under: float) -> np.ndarray[Any, Any]:
+def _brightness(image: Image.Image, ink: Image.Image, box: tuple[int, int, int, int]) -> float:
+    """The mean brightness of ``image`` under the ink in ``box``, by its coverage, at up to 64 x 64 places."""
     import numpy as np
+    from PIL import Image
 
+    size = (min(ink.width, PROBES), min(ink.height, PROBES))
+    weight = np.asarray(ink.resize(size, Image.Resampling.NEAREST), np.float32)
+    under = np.asarray(image.resize(size, Image.Resampling.NEAREST, box=box), np.float32)
+    return float((weight.ravel() @ under.reshape(-1, 3)).sum() / (3 * max(float(weight.sum()), 1.0)))
+
+
+def _thickened(coverage: np.ndarray[Any, Any]) -> Image.Image:
+    """The ink and one pixel around it: the largest of each 3 x 3 pixels. The ink leaves its first and last pixels empty."""
+    import numpy as np
+    from PIL import Image
+
+    wide = coverage.copy()
+    np.maximum(wide[:, 1:], coverage[:, :-1], out=wide[:, 1:])
+    np.maximum(wide[:, :-1], coverage[:, 1:], out=wide[:, :-1])
+    high = wide.copy()
+    np.maximum(high[1:], wide[:-1], out=high[1:])
+    np.maximum(high[:-1], wide[1:], out=high[:-1])
+    return Image.fromarray(high)
+
+
+def _far_color(rng: np.random.Generator, under: float) -> list[float]:
     while True:
-        color = rng.uniform(0, 255, 3).astype(np.float32)
-        if abs(float(color.mean()) - under) > FAR:
+        color: list[float] = rng.uniform(0, 255, 3).tolist()
+        if abs(sum(color) / 3 - under) > FAR:
             return color
 
 
-def _fitting_ink(
-    text: str, room: tuple[int, int], rng: np.random.Generator, style: Style
-) -> tuple[Image.Image, tuple[int, int]]:
+def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Image.Image:
     """The text as a mask with one empty pixel around the ink, for the outline, no larger than ``room``."""
-    from PIL import Image
-
     faces = [name for name in style.fonts if has_all(name, text)]
     if not faces:
         raise DataError(
             f"no font here has all characters of {text!r}", "name one that has with --font FILE, or other class names"
         )
     name = faces[int(rng.integers(len(faces)))]
-    asked = max(round(rng.uniform(style.low, style.high) * min(room)), SMALLEST)
-    for size in range(asked, SMALLEST - 1, -1):
-        ink = _rendered(text, name, size, room[0] - 2)
-        if ink is not None and ink.height + 2 <= room[1]:
-            mask = Image.new("L", (ink.width + 2, ink.height + 2))
-            mask.paste(ink, (1, 1))
-            return mask, mask.size
+    size = max(round(rng.uniform(style.low, style.high) * min(room)), SMALLEST)
+    size -= size % max(size // SIZES, 1)  # few sizes, as each is opened once
+    pieces = _pieces(text)
+    width, height = room[0] - 2, room[1] - 2
+    while size >= SMALLEST:
+        face = _face(name, size)
+        widest = max(face.getlength(piece) for _, piece in pieces)
+        if widest > width:  # on, past the sizes that are surely too large: hinting moves lengths by less than a tenth
+            size = min(size - 1, int(1.1 * size * max(width, 0) / widest))
+            continue
+        ink = _rendered(text, _wrapped(pieces, face, width), face, (width, height))
+        if ink is not None:
+            return ink
+        size -= 1
     raise DataError(
         f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {SMALLEST} pixels up",
         "take larger images, or a shorter text",
     )
 
 
-def _rendered(text: str, name: str, size: int, width: int) -> Image.Image | None:
-    """The ink of a text and nothing around it, wrapped to ``width`` pixels; ``None`` where a word is wider than that.
+def _rendered(text: str, lines: list[str], face: Font, room: tuple[int, int]) -> Image.Image | None:
+    """The ink of some lines with one empty pixel around it, or ``None`` where it is larger than ``room``.
 
     Raises :class:`DataError` for a text without ink, such as a space of no width.
     """
     from PIL import Image, ImageDraw
 
-    face = _face(name, size)
-    lines = _wrapped(text, face, width)
-    if lines is None:
+    written, size = "\n".join(lines), int(face.size)
+    width, margin = int(max(map(face.getlength, lines))), size
+    while True:
+        canvas = Image.new("L", (width + 2 * margin, 2 * size * len(lines) + 2 * margin))
+        ImageDraw.Draw(canvas).text((margin, margin), written, 255, face, align="center", spacing=1)
+        box = canvas.getbbox()
+        if box is None:
+            raise DataError(f"{text!r} has nothing that could be drawn", "write other words, or give other class names")
+        if min(box[:2]) > 0 and box[2] < canvas.width and box[3] < canvas.height:
+            break
+        margin *= 4  # stacked marks reach further than anything that a face says of itself
+    if box[2] - box[0] > room[0] or box[3] - box[1] > room[1]:
         return None
-    written = "\n".join(lines)
-    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox(
-        (0, 0), written, font=face, align="center", spacing=1
-    )
-    canvas = Image.new("L", (round(right - left) + 4 * size, round(bottom - top) + 4 * size))
-    place = (2 * size - round(left), 2 * size - round(top))
-    ImageDraw.Draw(canvas).multiline_text(place, written, fill=255, font=face, align="center", spacing=1)
-    box = canvas.getbbox()
-    if box is None:
-        raise DataError(f"{text!r} has nothing that could be drawn", "write other words, or give other class names")
-    return canvas.crop(box) if box[2] - box[0] <= width else None
+    return canvas.crop((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))
 
 
-def _wrapped(text: str, face: Font, width: int) -> list[str] | None:
-    """Lines of at most ``width`` pixels, broken at spaces and after ``-`` and ``/``; ``None`` where one piece is wider."""
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """What may not be broken, each with what stands before it on one line: a space, or nothing after ``-`` and ``/``."""
     words = [re.split(r"(?<=[-/])(?=[^-/])", word) for word in text.split()]
-    pieces = [(" " if number == 0 else "", piece) for word in words for number, piece in enumerate(word)]
+    return [(" " if number == 0 else "", piece) for word in words for number, piece in enumerate(word)]
+
+
+def _wrapped(pieces: list[tuple[str, str]], face: Font, width: int) -> list[str]:
+    """Lines of at most ``width`` pixels, of pieces that are no wider."""
     lines = [""]
     for space, piece in pieces:
-        glue = space if lines[-1] else ""
-        if lines[-1] and face.getlength(lines[-1] + glue + piece) > width:
+        longer = lines[-1] + space + piece if lines[-1] else piece
+        if lines[-1] and face.getlength(longer) > width:
             lines.append(piece)
         else:
-            lines[-1] += glue + piece
-    return lines if all(face.getlength(line) <= width for line in lines) else None
+            lines[-1] = longer
+    return lines
 
 
 @cache

@@ -13,7 +13,7 @@ from wisepatch.datasets.folder import SUFFIXES, FileSamples
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from wisepatch.datasets.base import Samples, Transform
 
@@ -62,6 +62,36 @@ def open_listed(
     if absent:
         raise DataError(f"{task}: {len(absent)} of {len(files)} images are missing, the first is {absent[0]}", hint)
     return FileSamples(files, transform)
+
+
+def open_list_file(
+    task: str,
+    listed: Path,
+    folders: Sequence[str],
+    place: Callable[[str], tuple[str, Path]],
+    transform: Transform | None,
+    *,
+    hint: str,
+    hint_images: str,
+) -> FileSamples:
+    """The images that a publisher's list names, a word each; ``place`` gives the class folder and the path of one.
+
+    Raises :class:`DataError` where the list is missing, no text, or names something that is in none of ``folders``, with
+    ``hint``, and with ``hint_images`` where images are missing.
+    """
+    label = {name: index for index, name in enumerate(folders)}
+    try:
+        lines = listed.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise DataError(f"{task}: {listed} {reason}", hint) from error
+    files = []
+    for line in lines:
+        folder, path = place(line)
+        if folder not in label:
+            raise DataError(f"{task}: {listed} names {line}, which is in none of its classes", hint)
+        files.append((path, label[folder]))
+    return open_listed(task, files, transform, hint=hint_images)
 
 
 def open_torchvision(
@@ -130,5 +160,6 @@ class RgbTransform:
 
     def __call__(self, image: Any) -> Any:
         """Convert and transform one PIL image."""
-        image = image.convert("RGB")
+        if image.mode != "RGB":  # convert() copies an image that is RGB already
+            image = image.convert("RGB")
         return self.transform(image) if self.transform else image

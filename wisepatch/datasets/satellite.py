@@ -9,13 +9,13 @@ RESISC45 has the splits of Neumann et al. 2019 (arXiv 1911.06721), in list files
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset, Subset
 from wisepatch.datasets.names import names, spaced, zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published import missing, open_folders, open_listed, open_torchvision
-from wisepatch.errors import DataError
+from wisepatch.datasets.published import missing, open_folders, open_list_file, open_torchvision
 from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def _tenths(paths: list[str], labels: list[int], split: str) -> list[int]:
 
 
 def _open_resisc(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    label = {name: index for index, name in enumerate(names("RESISC45"))}
     folder = root / "resisc45"
     listed, images = folder / f"resisc45-{split}.txt", folder / "NWPU-RESISC45"
     for path in (listed, images):
@@ -78,15 +77,13 @@ def _open_resisc(split: str, root: Path, transform: Transform | None = None) -> 
             reason = f"there is no {path.relative_to(root).as_posix()}"
             raise missing("RESISC45", root, [RESISC_LAYOUT], RESISC_SOURCE, reason)
     again = f"fetch it again from {RESISC_SOURCE}"
-    try:
-        found = [(name.rpartition("_")[0], name) for name in sorted(listed.read_text(encoding="utf-8").split())]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"RESISC45: {listed} cannot be read: {error}", again) from error
-    strange = [name for kind, name in found if kind not in label]
-    if strange:
-        raise DataError(f"RESISC45: {listed} names {strange[0]}, which is in none of its classes", again)
-    files = sorted((label[kind], name, images / kind / name) for kind, name in found)
-    return open_listed("RESISC45", [(path, label) for label, _, path in files], transform, hint=again)
+
+    def place(name: str) -> tuple[str, Path]:
+        kind = name.rpartition("_")[0]
+        return kind, images / kind / name
+
+    found = open_list_file("RESISC45", listed, names("RESISC45"), place, transform, hint=again, hint_images=again)
+    return replace(found, files=sorted(found.files, key=lambda file: (file[1], file[0])))
 
 
 @hookimpl

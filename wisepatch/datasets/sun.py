@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced, zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published import ASKED, missing, open_folders, open_listed, open_torchvision
-from wisepatch.errors import DataError
+from wisepatch.datasets.published import ASKED, missing, open_folders, open_list_file, open_torchvision
 from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -46,18 +45,14 @@ def _open(split: str, root: Path, transform: Transform | None = None) -> Samples
         open_torchvision(
             "SUN397", "SUN397", root, None, SOURCE, gigabytes=GIGABYTES
         )  # it downloads, or says what to do
-    label = {name: index for index, name in enumerate(names("SUN397"))}
-    listed = _list_file(split, root)
-    again = f"fetch it again from {PARTITIONS}"
-    try:
-        paths = [line.strip("/") for line in listed.read_text(encoding="utf-8").split()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"SUN397: {listed} cannot be read: {error}", again) from error
-    strange = [path for path in paths if path.rpartition("/")[0] not in label]
-    if strange:
-        raise DataError(f"SUN397: {listed} names {strange[0]}, which is in none of its classes", again)
-    files = [(images / path, label[path.rpartition("/")[0]]) for path in paths]
-    return open_listed("SUN397", files, transform, hint=f"fetch them again from {SOURCE}")
+
+    def place(line: str) -> tuple[str, Path]:
+        return line.strip("/").rpartition("/")[0], images / line.strip("/")
+
+    return open_list_file(
+        "SUN397", _list_file(split, root), names("SUN397"), place, transform,
+        hint=f"fetch it again from {PARTITIONS}", hint_images=f"fetch them again from {SOURCE}",
+    )  # fmt: skip
 
 
 def _list_file(split: str, root: Path) -> Path:

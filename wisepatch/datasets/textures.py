@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from wisepatch.datasets.base import Dataset, cut_validation
 from wisepatch.datasets.names import names, zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published import open_folders, open_listed, open_torchvision
-from wisepatch.errors import DataError
+from wisepatch.datasets.published import open_folders, open_list_file, open_torchvision
 from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -51,19 +50,12 @@ def _from_folders(split: str, folder: Path, transform: Transform | None) -> Samp
 
 
 def _from_lists(split: str, folder: Path, transform: Transform | None) -> Samples:
-    label = {name: index for index, name in enumerate(names("DTD"))}
     listed = folder / "labels" / f"{split}1.txt"
-    try:
-        lines = listed.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise DataError(f"DTD: {listed} {reason}", AGAIN) from error
-    strange = [line for line in lines if line.split("/")[0] not in label]
-    if strange:
-        raise DataError(f"DTD: {listed} names {strange[0]}, which is in none of its classes", AGAIN)
-    return open_listed(
-        "DTD", [(folder / "images" / line, label[line.split("/")[0]]) for line in lines], transform, hint=AGAIN
-    )
+
+    def place(line: str) -> tuple[str, Path]:
+        return line.split("/")[0], folder / "images" / line
+
+    return open_list_file("DTD", listed, names("DTD"), place, transform, hint=AGAIN, hint_images=AGAIN)
 
 
 @hookimpl

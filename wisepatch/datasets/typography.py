@@ -147,7 +147,7 @@ class AttackedSamples:
         rng = self._generator(index)
         text = self._text(label, rng)
         try:
-            return overlay(image.convert("RGB"), text, rng, self.style), label, text
+            return overlay(image if image.mode == "RGB" else image.convert("RGB"), text, rng, self.style), label, text
         except DataError as error:
             raise DataError(f"image {index}: {error.message}", error.hint) from error
 
