@@ -46,11 +46,11 @@ def test_trained_head_changes_tower_and_head_and_the_parent_has_the_zeroshot_hea
 
 
 def test_frozen_encoder_trains_the_head_alone_on_features_computed_once(shapes, tmp_path, monkeypatch):
-    import wisepatch.features
+    from wisepatch.towers import Tower
 
     calls = []
-    original = wisepatch.features.features
-    monkeypatch.setattr(wisepatch.features, "features", lambda v, x: calls.append(len(x)) or original(v, x))
+    original = Tower.features
+    monkeypatch.setattr(Tower, "features", lambda self, x: calls.append(len(x)) or original(self, x))
     done = run(shapes, tmp_path / "store", freeze_encoder=True, steps=None, epochs=5)
     assert sum(calls) == 12  # the training images once, for five epochs
     assert differing(Store(tmp_path / "store"), done) == {"classifier.weight", "classifier.bias"}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.base import Dataset, Split
     from wisepatch.encoder import Encoder, load_encoder
     from wisepatch.errors import WisepatchError
-    from wisepatch.evaluation import evaluate, predict
+    from wisepatch.evaluation import evaluate
     from wisepatch.exporting import export
     from wisepatch.finetuning import finetune
     from wisepatch.head import Classifier, zeroshot_head
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wisepatch.patching import patch, sweep, zeroshot
     from wisepatch.plotting import draw_sweep, save_figure, sweep_table
     from wisepatch.plugins import Task, find_task, find_tasks
+    from wisepatch.prediction import predict
     from wisepatch.results import read as read_results
     from wisepatch.selection import Point, Rule, choose, parse_rule
     from wisepatch.store import Checkpoint, Store
@@ -37,7 +38,7 @@ _HOMES = {
     "draw_sweep": "plotting", "evaluate": "evaluation", "export": "exporting", "find_task": "plugins", "find_tasks": "plugins",
     "finetune": "finetuning", "hookimpl": "hookspecs", "interpolate": "interpolation", "load_encoder": "encoder",
     "load_weights": "interpolation", "measure": "metrics", "merge_files": "merging", "parse_alphas": "config",
-    "parse_rule": "selection", "patch": "patching", "predict": "evaluation", "read_results": "results.read",
+    "parse_rule": "selection", "patch": "patching", "predict": "prediction", "read_results": "results.read",
     "save_figure": "plotting", "sweep": "patching", "sweep_table": "plotting", "zeroshot": "patching", "zeroshot_head": "head",
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from wisepatch.datasets.base import Samples, Split
-    from wisepatch.evaluation import Predictions
+    from wisepatch.prediction import Predictions
     from wisepatch.progress import Progress
     from wisepatch.store import Checkpoint, Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from wisepatch.errors import UnknownNameError, UsageError
 
@@ -43,6 +43,21 @@ class Config:
         """Read settings back; fields of a newer version are passed over."""
         known = {field.name for field in fields(cls)}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+
+
+class Speed(TypedDict, total=False):
+    """How fast an evaluation is, and at what price; all may be left out.
+
+    ``batch_size`` images are computed at once: by default as many as the GPU has room for, 64 on a CPU. ``workers`` processes read
+    images: by default as the machine and the number of images suggest. ``mixed_precision`` ``bf16`` computes the image tower in
+    bf16 (mixes and heads stay in fp32). ``cache_images`` keeps decoded pixels in the store. ``compiled`` compiles the tower.
+    """
+
+    batch_size: int | None
+    workers: int | None
+    mixed_precision: str
+    cache_images: bool
+    compiled: bool
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class Encoder:
     train_transform: Callable[[Any], torch.Tensor]
     tokenizer: Callable[..., torch.Tensor]
 
-    @property
+    @cached_property
     def pixels(self) -> Callable[[Any], torch.Tensor]:
         """``transform`` up to the conversion to floating point: a PIL image to ``uint8`` pixels ``(3, height, width)``."""
         halves = _halves(self.transform)
@@ -55,6 +56,12 @@ class Encoder:
         assert halves is not None
         mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in halves[1:])
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of what the image tower takes."""
+        size = self.model.visual.preprocess_cfg["size"]
+        return (size, size) if isinstance(size, int) else tuple(size)
 
     @property
     def text_design(self) -> str:
@@ -92,7 +99,7 @@ def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None
     else:
         preprocess = {k: details[k] for k in PREPROCESSING if k in details}
         options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
-    with _quiet_logging():
+    with _quiet_logging(), nullcontext() if weights is None else _no_drawing():
         try:
             model = open_clip.create_model(name, **options)
             tokenizer = open_clip.get_tokenizer(name)
@@ -251,6 +258,20 @@ def _not_loaded(config: ModelConfig, error: BaseException, details: dict[str, An
 def _first_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:397] + "..."
+
+
+@contextmanager
+def _no_drawing() -> Iterator[None]:
+    """Leave out the random numbers that a new model is filled with, where weights replace them all: seconds for a large one."""
+    from torch.overrides import TorchFunctionMode
+
+    class NoDrawing(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            drawing = getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_")
+            return args[0] if drawing and args else func(*args, **(kwargs or {}))
+
+    with NoDrawing():
+        yield
 
 
 @contextmanager

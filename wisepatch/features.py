@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import check_precision
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.files import hash_tensors
-from wisepatch.head import features
 from wisepatch.progress import Progress, Silent
+from wisepatch.towers import Tower
 
 if TYPE_CHECKING:
     import torch
@@ -69,14 +69,14 @@ def split_features(
     cached = store.load_features(key)
     if cached:
         return Features(cached["features"], cached["labels"])
-    visual.to(device).eval()
+    tower = Tower(copy.deepcopy(visual), device, precision)
     found, labels = [], []
     progress.start(f"features of {split.task} ({split.name})", len(split))
-    with torch.no_grad(), torch.autocast(device.type, precision) if precision else nullcontext():
+    with torch.inference_mode():
         for batch in loader(split, batch_size, workers=workers):
             images, truth = checked(batch)
-            images = encoder.normalise(images.to(device, non_blocking=True))
-            found.append(features(visual, images).float().cpu())
+            images = tower.take(encoder.normalise(images.to(device, non_blocking=True)))
+            found.append(tower.features(images).cpu())
             labels.append(truth)
             progress.advance(len(truth))
     progress.finish()

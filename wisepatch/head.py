@@ -95,7 +95,8 @@ def features(visual: Any, images: torch.Tensor) -> torch.Tensor:
     output = visual(images)
     if isinstance(output, tuple):  # CoCa's tower also returns its tokens
         output = output[0]
-    return F.normalize(output, dim=-1)
+    # Half the bits are enough within a tower, but not for angles and the logits from them.
+    return F.normalize(output.float() if output.dtype.itemsize < 4 else output, dim=-1)
 
 
 def logits(visual: Any, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

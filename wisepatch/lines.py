@@ -18,7 +18,7 @@ from wisepatch.config import FISHER, ModelConfig
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import UsageError
 from wisepatch.files import hash_tensors
-from wisepatch.head import features, logits, zeroshot_head
+from wisepatch.head import zeroshot_head
 from wisepatch.interpolation import check_same, load_weights, mix, pair
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wisepatch.encoder import Encoder
     from wisepatch.plugins import Task
     from wisepatch.store import Checkpoint, Store
+    from wisepatch.towers import Tower
 
     Tensors = Mapping[str, torch.Tensor]
 
@@ -134,7 +135,10 @@ def _text_side(tensors: Tensors) -> dict[str, torch.Tensor]:
 def set_weights(visual: torch.nn.Module, line: Line, alpha: float) -> None:
     """Write the mix at ``alpha`` into the working copy of the image tower, in place."""
     for name, tensor in visual.state_dict(keep_vars=True).items():
-        line.mixed(f"visual.{name}", alpha, out=tensor.data)
+        if tensor.dtype == line.start[f"visual.{name}"].dtype:
+            line.mixed(f"visual.{name}", alpha, out=tensor.data)
+        else:  # mixed in fp32, whatever the tower computes in
+            tensor.data.copy_(line.mixed(f"visual.{name}", alpha))
 
 
 class Heads:
@@ -165,32 +169,37 @@ class Heads:
         return self.fixed[key], None
 
 
-def answers(line: Line, batches: Sequence[torch.Tensor], head: Heads) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield ``(index of the checkpoint, number of the batch, logits (n, classes))`` for every checkpoint of a line.
+def answers(
+    line: Line, tower: Tower | None, batches: Sequence[torch.Tensor], heads: Sequence[Heads]
+) -> Iterator[tuple[int, int, int, torch.Tensor]]:
+    """Yield ``(index of the checkpoint, number of the batch, number of the head, logits (n, classes))`` for all of a line.
 
-    Where the image tower is the same at every alpha, the images (or their features ``(n, dim)``) pass it once; a trained head is
-    linear in alpha then (unless it is weighed by Fisher information), and so are its logits: two products give those of every
-    alpha.
+    All heads share the features. Without a ``tower`` the batches are features ``(n, dim)``. Where the image tower is the same
+    at every alpha, images pass it once; a trained head is linear in alpha then (unless it is weighed by Fisher information),
+    and so are its logits: two products give those of every alpha.
     """
-    visual = line.encoder.model.visual
     if not line.is_fixed:
+        assert tower is not None
         for index, alpha in line.members:
-            set_weights(visual, line, alpha)
-            weight, bias = head.at(alpha)
+            set_weights(tower.visual, line, alpha)
+            at = [head.at(alpha) for head in heads]
             for part, images in enumerate(batches):
-                yield index, part, logits(visual, images, weight, bias)
+                seen = tower.features(images)
+                for number, (weight, bias) in enumerate(at):
+                    yield index, part, number, F.linear(seen, weight, bias)
         return
-    if batches[0].ndim > 2:
-        set_weights(visual, line, 0)
+    if tower is not None:
+        set_weights(tower.visual, line, 0)
     for part, images in enumerate(batches):
-        seen = features(visual, images) if images.ndim > 2 else images
-        if not head.trained or line.fishers:
-            for index, alpha in line.members:
-                yield index, part, F.linear(seen, *head.at(alpha))
-            continue
-        start, end = (F.linear(seen, *head.at(alpha)) for alpha in (0.0, 1.0))
-        for index, alpha in line.members:
-            yield index, part, mix(start, end, alpha)
+        seen = images if tower is None else tower.features(images)
+        for number, head in enumerate(heads):
+            if head.trained and not line.fishers:
+                start, end = (F.linear(seen, *head.at(alpha)) for alpha in (0.0, 1.0))
+                for index, alpha in line.members:
+                    yield index, part, number, mix(start, end, alpha)
+            else:
+                for index, alpha in line.members:
+                    yield index, part, number, F.linear(seen, *head.at(alpha))
 
 
 def merged(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import DEFAULT_ALPHAS, FISHER, LINEAR, FinetuneConfig, ModelConfig, check_mix, parse_alphas
 from wisepatch.errors import StoreError, UsageError
-from wisepatch.evaluation import BATCH_SIZE, evaluate, watcher
+from wisepatch.evaluation import evaluate, watcher
 from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
 from wisepatch.fisher import EXAMPLES, line_fishers
 from wisepatch.interpolation import interpolate, load_weights, weights_file
@@ -24,9 +24,11 @@ from wisepatch.selection import MAX_DROP, Point, Rule, choose, points
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from typing import Unpack
 
     import torch
 
+    from wisepatch.config import Speed
     from wisepatch.finetuning import Watcher
     from wisepatch.plugins import Task
     from wisepatch.progress import Progress
@@ -105,12 +107,10 @@ def sweep(
     rule: Rule | None = None,
     select_on: str = VAL,
     metrics: Sequence[str] = (),
-    batch_size: int = BATCH_SIZE,
-    workers: int = 0,
-    mixed_precision: str = "no",
     materialize: bool = False,
     run: str | None = None,
     progress: Progress | None = None,
+    **speed: Unpack[Speed],
 ) -> Sweep:
     """Mix a fine-tuned checkpoint with its zero-shot parent at every alpha and measure all mixes in one pass.
 
@@ -119,7 +119,7 @@ def sweep(
     supported ones. Mixes are stored as recipes, as weights with ``materialize``; the chosen one as ``<model>/<task>/patched``.
 
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
-    fine-tuning on up to ``fisher_examples`` images of its training split.
+    fine-tuning on up to ``fisher_examples`` images of its training split. ``speed`` is :class:`~wisepatch.config.Speed`.
     """
     check_mix(method)
     alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
@@ -136,16 +136,16 @@ def sweep(
     fisher = None
     if method == FISHER:
         fisher = line_fishers(
-            start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0, workers=workers,
-            progress=progress,
+            start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
+            workers=speed.get("workers") or 0, progress=progress,
         )  # fmt: skip
     mixes = _mixes(store, start, end, alphas, patching.name, fisher, materialize=materialize)
     by_id = {mixed.id: alpha for alpha, mixed in mixes.items()}
 
     def measure(split: str) -> list[dict[str, Any]]:
         return evaluate(
-            list(mixes.values()), [patching, *others], store, data, split=split, metrics=metrics, batch_size=batch_size,
-            workers=workers, mixed_precision=mixed_precision, run=run, record=False, progress=progress,
+            list(mixes.values()), [patching, *others], store, data, split=split, metrics=metrics, run=run, record=False,
+            progress=progress, **speed,
             labels=lambda mixed, task: {
                 "alpha": by_id[mixed.id], "patching": patching.name,
                 "role": "patching" if task.name == patching.name else "supported",
@@ -325,7 +325,7 @@ def patch(
     finished = finetune_watched(config, model, store, data, progress)
     swept = sweep(
         store, data, alphas=alphas, method=method, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
-        rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress, workers=config.workers,
-        mixed_precision=config.mixed_precision, **options,
+        rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress,
+        workers=config.workers or None, mixed_precision=config.mixed_precision, **options,
     )  # fmt: skip
     return Patched(finished, swept)

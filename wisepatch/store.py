@@ -74,6 +74,7 @@ class Store:
         self.checkpoints = self.root / "checkpoints"
         self.heads = self.root / "heads"
         self.features = self.root / "features"
+        self.pixels = self.root / "pixels"
         self.fishers = self.root / "fisher"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"

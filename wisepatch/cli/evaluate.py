@@ -28,9 +28,11 @@ def command(
     wide: WideOption = False,
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    batch_size: o.EvalBatchOption = 64,
-    workers: o.WorkersOption = 0,
+    batch_size: o.EvalBatchOption = None,
+    workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
+    cache_images: o.CacheOption = False,
+    compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -56,7 +58,7 @@ def command(
     tasks = tasks_of(found, o.split_list(task), names, prompts)
     rows = evaluate(
         found, tasks, place, folder, split=split, metrics=metrics, batch_size=batch_size, workers=workers,
-        mixed_precision=precision, run=new_run("eval"), progress=output.progress(),
+        mixed_precision=precision, cache_images=cache_images, compiled=compiled, run=new_run("eval"), progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(rows))

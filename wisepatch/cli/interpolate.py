@@ -35,9 +35,11 @@ def command(
     wide: WideOption = False,
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    batch_size: o.EvalBatchOption = 64,
-    workers: o.WorkersOption = 0,
+    batch_size: o.EvalBatchOption = None,
+    workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
+    cache_images: o.CacheOption = False,
+    compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -61,7 +63,8 @@ def command(
 
     done = sweep(
         place, folder, alphas=alphas, method=method, fisher_examples=fisher_examples, checkpoint=checkpoint, tasks=tasks,
-        rule=rule, select_on=select_on, metrics=metrics, batch_size=batch_size, workers=workers, mixed_precision=precision,
+        rule=rule, select_on=select_on, metrics=metrics, batch_size=batch_size, workers=workers,
+        mixed_precision=precision, cache_images=cache_images, compiled=compiled,
         materialize=materialize, progress=output.progress(),
     )  # fmt: skip
     if wide:

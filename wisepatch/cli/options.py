@@ -64,7 +64,30 @@ MetricOption = Annotated[
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that load images.", rich_help_panel=SPEED)
 ]
-EvalBatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.", rich_help_panel=SPEED)]
+EvalWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that load images.  [default: as the machine suggests]",
+        rich_help_panel=SPEED,
+    ),
+]
+EvalBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, help="Images at once.  [default: what the GPU has room for, 64 on a CPU]",
+        rich_help_panel=SPEED,
+    ),
+]  # fmt: skip
+CacheOption = Annotated[
+    bool,
+    typer.Option("--cache-images", help="Keep decoded pixels in the store, for later runs.", rich_help_panel=SPEED),
+]
+CompileOption = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the image tower, which pays for long work.", rich_help_panel=SPEED),
+]
 PrecisionOption = Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=SPEED)]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[

@@ -102,9 +102,11 @@ def evaluate(
     template: o.TemplateOption = [],  # noqa: B006
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    batch_size: o.EvalBatchOption = 64,
-    workers: o.WorkersOption = 0,
+    batch_size: o.EvalBatchOption = None,
+    workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
+    cache_images: o.CacheOption = False,
+    compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -138,7 +140,8 @@ def evaluate(
     rows = measure(
         found, place, folder, task=tasks_of(found, [task], names, prompts)[0] if task else None,
         images=find_photos(images, names, prompts) if images else None, style=asked, split=split, picture=output_path,
-        run=new_run("typo-attack"), batch_size=batch_size, workers=workers, mixed_precision=precision,
+        run=new_run("typo-attack"), batch_size=batch_size, workers=workers,
+        mixed_precision=precision, cache_images=cache_images, compiled=compiled,
         progress=output.progress(),
     )  # fmt: skip
     output.records(rows)

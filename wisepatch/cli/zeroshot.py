@@ -16,9 +16,11 @@ def command(
     metric: o.MetricOption = [],  # noqa: B006
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    batch_size: o.EvalBatchOption = 64,
-    workers: o.WorkersOption = 0,
+    batch_size: o.EvalBatchOption = None,
+    workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
+    cache_images: o.CacheOption = False,
+    compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -39,7 +41,7 @@ def command(
 
     checkpoint, rows = zeroshot(
         o.model_config(model, pretrained), tasks, Store(store), folder, metrics=metrics, batch_size=batch_size, workers=workers,
-        mixed_precision=precision, progress=output.progress(),
+        mixed_precision=precision, cache_images=cache_images, compiled=compiled, progress=output.progress(),
     )  # fmt: skip
     show_rows(output, rows, {checkpoint.id: checkpoint.name})
     output.say(f"saved {checkpoint.name} ({checkpoint.id}) in {store}; next: wisepatch finetune --task TASK")

@@ -102,6 +102,14 @@ def fingerprint(samples: Samples) -> str:
     return own() if own is not None else f"{type(samples).__qualname__} {len(samples)}"
 
 
+def images_of(samples: Samples) -> tuple[object, ...] | None:
+    """What two samples share that give the same images in the same order, whatever their labels; ``None`` if it is not known."""
+    each: Any = samples.samples if isinstance(samples, Split) else samples
+    own = getattr(each, "images", None)
+    found: tuple[object, ...] | None = own() if callable(own) else None
+    return found
+
+
 def context(samples: Samples) -> Context:
     """What samples say of their images besides labels; empty where they say nothing."""
     found: Context | None = getattr(samples, "context", None)
@@ -265,6 +273,11 @@ class Subset:
         """The labels of these images, where they are known without decoding."""
         labels = labels_of(self.samples)
         return None if labels is None else [labels[i] for i in self.indices]
+
+    def images(self) -> tuple[object, ...] | None:
+        """Return what tells these images from others, whatever their labels; ``None`` where that is not known."""
+        inner = images_of(self.samples)
+        return inner and (tuple(self.indices), inner)
 
     def fingerprint(self) -> str:
         """Return what tells this choice of images from others."""

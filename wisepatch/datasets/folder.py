@@ -48,6 +48,10 @@ class FileSamples:
         """The labels of all files."""
         return [label for _, label in self.files]
 
+    def images(self) -> tuple[object, ...]:
+        """Return what tells these images, as they are given, from others, whatever their labels."""
+        return (id(self.transform), *(str(path) for path, _ in self.files))
+
     def fingerprint(self) -> str:
         """Return paths, labels, sizes and times of change of all files."""
         stats = [(str(path), label, Path(path).stat()) for path, label in self.files]

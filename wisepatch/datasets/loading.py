@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import torch
 
     from wisepatch.datasets.base import Samples
+
+
+MOST_WORKERS = 16
+WORTH = 100  # images that are worth a process
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,19 @@ def _collate(items: Sequence[Any]) -> Any:
     return (
         {"error": (broken.message, broken.hint, type(broken))} if broken is not None else default_collate(list(items))
     )
+
+
+def worker_count(asked: int | None, images: int, device: torch.device) -> int:
+    """How many processes read images: what is asked for, or as many as suit the machine and the number of images.
+
+    A process takes a moment to start, which few images are not worth. Beside a GPU every core reads; on a CPU the cores are the
+    model's, and one process keeps it supplied.
+    """
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(cores, MOST_WORKERS) if device.type == "cuda" else min(cores - 1, 1)
+    return min(most, images // WORTH)
 
 
 def loader(

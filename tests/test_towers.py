@@ -1,0 +1,123 @@
+"""Image towers that are ready for evaluation: the same features as before, for towers of every kind; and their batch."""
+
+import copy
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+
+from wisepatch import ModelConfig, load_encoder
+from wisepatch.head import features
+from wisepatch.towers import BATCH_SIZE, FEW_ROWS, MOST, Tower
+
+CPU = torch.device("cpu")
+SMALL = {"image_size": 32, "patch_size": 8, "width": 64, "head_width": 16, "layers": 3}
+TEXT = {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
+
+
+def vit(**changes):
+    torch.manual_seed(0)
+    visual = {key: value for key, value in (SMALL | changes).items() if key != "quick_gelu"}
+    config = {"embed_dim": 32, "vision_cfg": visual, "text_cfg": TEXT, "quick_gelu": changes.get("quick_gelu", False)}
+    model = open_clip.CoCa if visual.get("output_tokens") else open_clip.CLIP
+    if model is open_clip.CoCa:
+        return open_clip.transformer.VisionTransformer(
+            image_size=32, patch_size=8, width=64, layers=3, heads=4, mlp_ratio=4.0, output_dim=32, output_tokens=True
+        ).eval()
+    return model(**config).visual.eval()
+
+
+TOWERS = {
+    "class token": {}, "QuickGELU": {"quick_gelu": True}, "average pool": {"pool_type": "avg"},
+    "norm after pool": {"final_ln_after_pool": True}, "attention pool": {"attentional_pool": True},
+    "layer scale": {"ls_init_value": 0.3}, "no norm before": {"no_ln_pre": True}, "tokens too": {"output_tokens": True},
+    "residual network": {"layers": [1, 1, 1, 1], "image_size": 64, "width": 16, "head_width": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_prepared_tower_gives_the_features_of_the_tower_as_it_was(kind):
+    visual = vit(**TOWERS[kind])
+    size = 64 if kind == "residual network" else 32
+    images = torch.randn(FEW_ROWS, 3, size, size) + torch.linspace(-3, 3, FEW_ROWS)[:, None, None, None]
+    if kind == "residual network":
+        visual.train()(images)  # statistics of batch norm
+        visual.eval()
+    names = {name: tensor.shape for name, tensor in visual.state_dict().items()}
+    with torch.inference_mode():
+        before = features(visual, images)
+        assert F.cosine_similarity(before[:1], before[1:]).min() < 0.998  # pictures differ
+        tower = Tower(copy.deepcopy(visual), CPU)
+        after = tower.features(tower.take(images))
+        half = Tower(copy.deepcopy(visual), CPU, torch.bfloat16)
+        rough = half.features(half.take(images))
+    assert {name: tensor.shape for name, tensor in tower.visual.state_dict().items()} == names
+    assert torch.allclose(before, after, atol=2e-6)
+    assert rough.dtype == torch.float32
+    assert F.cosine_similarity(before, rough).min() > 0.998
+    assert not torch.equal(before, rough)
+
+
+def test_weights_written_into_a_prepared_tower_are_those_it_computes_with():
+    first, second = vit(quick_gelu=True), vit(quick_gelu=True)
+    for parameter in second.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    images = torch.randn(8, 3, 32, 32)
+    with torch.inference_mode():
+        tower = Tower(copy.deepcopy(first), CPU)
+        for name, tensor in tower.visual.state_dict(keep_vars=True).items():
+            tensor.data.copy_(second.state_dict()[name])
+        assert torch.allclose(tower.features(tower.take(images)), features(second, images), atol=2e-6)
+
+
+def test_last_block_of_a_tower_that_is_read_at_one_token_computes_that_token_alone():
+    """The others are keys and values; counted by what passes the last layer of each block."""
+    for kind, tokens in (("class token", 1), ("average pool", 17)):
+        visual, seen = vit(**TOWERS[kind]), []
+        tower = Tower(visual, CPU)
+        for block in visual.transformer.resblocks:
+            block.mlp.c_proj.register_forward_hook(lambda _, given, __, seen=seen: seen.append(given[0].shape[1]))
+        with torch.inference_mode():
+            tower.features(tower.take(torch.randn(2, 3, 32, 32)))
+        assert seen == [17, 17, tokens]
+
+
+def test_embedded_model_and_batch_norm_in_bf16():
+    encoder = load_encoder(ModelConfig("demo", ""))
+    images = torch.rand(16, 3, 64, 64)
+    with torch.inference_mode():
+        before = features(encoder.model.visual, images)
+        half = Tower(encoder.model.visual, CPU, torch.bfloat16)
+        assert F.cosine_similarity(before, half.features(half.take(images))).min() > 0.995
+    residual = vit(**TOWERS["residual network"])
+    Tower(residual, CPU, torch.bfloat16)
+    assert residual.bn1.running_var.dtype == residual.bn1.weight.dtype == torch.float32
+    assert residual.conv1.weight.dtype == torch.bfloat16
+
+
+def test_batch_is_fixed_on_a_cpu_and_found_by_trying_on_a_gpu(monkeypatch):
+    tower = Tower(vit(), CPU)
+    assert tower.largest_batch(32, 32) == BATCH_SIZE
+    tried = []
+
+    def features_with_room_for_100(images):
+        tried.append(len(images))
+        if len(images) > 100:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(tower, "features", features_with_room_for_100)
+    monkeypatch.setattr(tower, "device", torch.device("meta"))
+    assert tower.largest_batch(32, 32) == tried[-1] <= 100
+    assert tried[0] == MOST
+    assert len(tried) > 2
+
+
+@pytest.mark.slow
+def test_compiled_tower_gives_the_same_features():
+    visual = vit(quick_gelu=True)
+    images = torch.randn(8, 3, 32, 32)
+    with torch.inference_mode():
+        before = features(visual, images)
+        tower = Tower(visual, CPU, compiled=True)
+        assert torch.allclose(before, tower.features(tower.take(images)), atol=2e-6)

@@ -1,0 +1,194 @@
+"""What many checkpoints say of many images, in one pass: a batch is decoded once and seen by every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wisepatch.datasets.base import images_of, labels_of
+from wisepatch.datasets.loading import checked, loader, worker_count
+from wisepatch.features import precision_of, split_features
+from wisepatch.lines import Heads, answers, gather_lines, merged, set_weights
+from wisepatch.pixels import cached_pixels
+from wisepatch.progress import Progress, Silent
+from wisepatch.towers import BATCH_SIZE, Tower
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+    from typing import Unpack
+
+    from numpy.typing import NDArray
+
+    from wisepatch.config import Speed
+    from wisepatch.datasets.base import Context, Samples, Split
+    from wisepatch.encoder import Encoder
+    from wisepatch.lines import Line
+    from wisepatch.plugins import Task
+    from wisepatch.store import Checkpoint, Store
+
+HELD = 256  # images that are held while every mix sees them: weights are written once for all of them
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What some checkpoints said of one split.
+
+    ``predicted`` and ``confidence`` (the probability of what was predicted) are ``(checkpoints, n)``, ``labels`` is ``(n,)``.
+    """
+
+    task: Task
+    split: str
+    checkpoints: tuple[Checkpoint, ...]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    context: Context
+
+
+@torch.inference_mode()
+def predict(
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    store: Store,
+    data: Path,
+    *,
+    split: str = "test",
+    progress: Progress | None = None,
+    **speed: Unpack[Speed],
+) -> Iterator[Predictions]:
+    """Yield each task's predictions of all checkpoints after one pass over its images.
+
+    Neighbouring tasks with the same images share one pass, and the features. Checkpoints of different models may be mixed; each
+    model then gets its own pass, with its own preprocessing. ``speed`` is :class:`~wisepatch.config.Speed`.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lines = gather_lines(checkpoints, store, device)
+    models = list(dict.fromkeys(line.encoder.config for line in lines))
+    passes = [
+        _Pass([line for line in lines if line.encoder.config == model], device, store, speed, progress or Silent())
+        for model in models
+    ]  # fmt: skip
+    for group in _sharing(tasks, split, data, passes):
+        found = [
+            Predictions(
+                task, task.split or split, tuple(checkpoints), np.empty(0, np.int64),
+                np.full((len(checkpoints), len(opened[0])), -1, dtype=np.int64),
+                np.zeros((len(checkpoints), len(opened[0])), dtype=np.float32), opened[0].context,
+            ) for task, opened in group
+        ]  # fmt: skip
+        for number, each in enumerate(passes):
+            labels = each.run([opened[number] for _, opened in group], found)
+        yield from (replace(one, labels=truth) for one, truth in zip(found, labels, strict=True))
+
+
+def _sharing(
+    tasks: Sequence[Task], split: str, data: Path, passes: Sequence[_Pass]
+) -> Iterator[list[tuple[Task, list[Split]]]]:
+    """The tasks, opened for each model; those that follow each other with the same images together."""
+    group: list[tuple[Task, list[Split]]] = []
+    for task in tasks:
+        opened = [task.dataset.split(task.split or split, data, each.encoder.pixels) for each in passes]
+        if group:
+            before, now = (images_of(splits[0]) for splits in (group[0][1], opened))
+            if before is None or before != now or labels_of(opened[0].samples) is None:
+                yield group
+                group = []
+        group.append((task, opened))
+    if group:
+        yield group
+
+
+@dataclass
+class _Pass:
+    """One pass over images with the checkpoints of one model."""
+
+    lines: list[Line]
+    device: torch.device
+    store: Store
+    speed: Speed
+    progress: Progress
+    towers: dict[int, Tower] = field(default_factory=dict)
+    batch_size: int = 0  # not known yet
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.lines[0].encoder
+
+    def run(self, opened: Sequence[Split], found: Sequence[Predictions]) -> list[NDArray[np.int64]]:
+        """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""
+        images, tasks = opened[0], [each.task for each in found]
+        source, batch_size = self._source(images)
+        heads = {id(line): [Heads(line, task, self.store) for task in tasks] for line in self.lines}
+        choices = [merged(task.dataset.merges, self.device) for task in tasks]
+        members = sum(len(line.members) for line in self.lines)
+        name = " and ".join(f"{each.task.name} ({each.split})" for each in found)
+        self.progress.start(f"{name}, {len(found[0].checkpoints)} checkpoints", len(images) * members)
+        done, labels = 0, []
+        workers = self._workers(images) if source is images else 0
+        for held in self._held(loader(source, batch_size, workers=workers), max(HELD // batch_size, 1)):
+            starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
+            labels += [truth.numpy() for _, truth in held]
+            for line in self.lines:
+                batches = [batch for batch, _ in held]
+                tower = self.towers.get(id(line.encoder))
+                for index, part, number, said in answers(line, tower, batches, heads[id(line)]):
+                    said = choices[number](said)
+                    answer = said.argmax(1, keepdim=True)
+                    sure = said.float().softmax(1).gather(1, answer)
+                    place = slice(starts[part], starts[part] + len(batches[part]))
+                    found[number].predicted[index, place] = answer.flatten().cpu().numpy()
+                    found[number].confidence[index, place] = sure.flatten().cpu().numpy()
+                    if number == 0:
+                        self.progress.advance(len(batches[part]))
+            done += sum(len(truth) for _, truth in held)
+        self.progress.finish()
+        shared = [np.asarray(labels_of(each.samples), dtype=np.int64) for each in opened[1:]]
+        return [np.concatenate(labels), *shared]
+
+    def _source(self, images: Split) -> tuple[Samples, int]:
+        """What is read: the features of linear classifiers, cached pixels, or the images; and how many at once."""
+        first, precision = self.lines[0], precision_of(self.speed.get("mixed_precision", "no"))
+        if all(line.is_linear and line.shares_tower(first) for line in self.lines):
+            # The features once and for all, also for later runs.
+            set_weights(self.encoder.model.visual, first, 0)
+            source: Samples = split_features(
+                self.encoder, images, self.store, self.device, batch_size=self.speed.get("batch_size") or BATCH_SIZE,
+                workers=self._workers(images), precision=precision, progress=self.progress,
+            )  # fmt: skip
+            return source, HELD
+        compiled = self.speed.get("compiled", False)
+        for line in self.lines:
+            if id(line.encoder) not in self.towers:
+                tower = Tower(line.encoder.model.visual, self.device, precision, compiled=compiled)
+                self.towers[id(line.encoder)] = tower
+        if not self.batch_size:
+            tower = self.towers[id(self.encoder)]
+            self.batch_size = self.speed.get("batch_size") or tower.largest_batch(*self.encoder.image_size)
+        if self.speed.get("cache_images"):
+            source = cached_pixels(
+                self.encoder, images, self.store, workers=self._workers(images), progress=self.progress
+            )
+            return source, self.batch_size
+        return images, self.batch_size
+
+    def _workers(self, images: Split) -> int:
+        return worker_count(self.speed.get("workers"), len(images), self.device)
+
+    def _held(self, batches: Iterable[Any], most: int) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Batches on the device, normalised, ``most`` at a time: weights are mixed once for all that are held."""
+        held = []
+        for batch in batches:
+            images, labels = checked(batch)
+            images = images.to(self.device, non_blocking=True)
+            if images.ndim == 4:
+                images = self.towers[id(self.encoder)].take(self.encoder.normalise(images))
+            held.append((images, labels))
+            if len(held) == most:
+                yield held
+                held = []
+        if held:
+            yield held

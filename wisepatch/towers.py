@@ -1,0 +1,150 @@
+"""An image tower made ready for evaluation: the same features, sooner. For towers that are read and not trained.
+
+Names and shapes of the weights stay, so that mixes are written into the tower as before. What changes:
+
+- open_clip's residual attention blocks project queries, keys and values at once and hand them to PyTorch's fused attention;
+- the last block of a tower that is read at its class token computes that token alone: of the others only keys and values;
+- QuickGELU works in place;
+- convolutions see channels last;
+- linear layers in fp32 on an x86 CPU go through oneDNN as convolutions of one pixel, which it computes sooner than MKL.
+
+Features differ from those of the tower as it was by rounding alone (tested, and measured in tests/benchmarks).
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+from torch.overrides import TorchFunctionMode
+
+from wisepatch.head import features
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+BATCH_SIZE, MOST = 64, 512  # images at once: on a CPU, and where a GPU has room
+FEW_ROWS = 128  # below, a linear layer is as fast by itself
+
+
+def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics)."""
+    from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+
+    modules: list[Any] = list(visual.modules())
+    for module in modules:
+        for name, child in module.named_children():
+            if type(child) is QuickGELU:
+                setattr(module, name, _QuickGELU())
+        if type(module) is ResidualAttentionBlock and _is_plain(module.attn):
+            module.forward = partial(_block, module, None)
+    tower: Any = visual
+    if type(tower) is VisionTransformer and tower.attn_pool is None and tower.pool_type == "tok":
+        last = tower.transformer.resblocks[-1]
+        if isinstance(last.forward, partial) and not tower.output_tokens:
+            last.forward = partial(_block, last, 1)
+    tower.to(dtype=dtype, memory_format=torch.channels_last)
+    for module in modules:
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.float()
+
+
+class Tower:
+    """A prepared image tower on a device, and what computes in it: fp32, bf16, or fp16 (by autocast, for its narrow range)."""
+
+    def __init__(
+        self, visual: Any, device: torch.device, precision: torch.dtype | None = None, *, compiled: bool = False
+    ) -> None:
+        """Prepare ``visual`` in place. With ``compiled`` PyTorch compiles it at the first batch, which takes a minute or so."""
+        self.visual, self.device = visual.to(device).eval(), device
+        self.half = precision if precision == torch.float16 else None
+        self.dtype = torch.bfloat16 if precision == torch.bfloat16 else torch.float32
+        self.compiled = compiled
+        prepare(visual, self.dtype)
+        self._call = torch.compile(visual) if compiled else visual
+
+    def take(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, 3, height, width)`` in the type and order that :meth:`features` is fastest with."""
+        return images.to(self.dtype, memory_format=torch.channels_last)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features ``(n, dim)`` of unit length, in fp32."""
+        with self._context():
+            return features(self._call, images).float()
+
+    def largest_batch(self, height: int, width: int) -> int:
+        """How many images are taken at once: as many as the GPU's free memory allows, by trying; on a CPU a fixed number."""
+        if self.device.type == "cpu":
+            return BATCH_SIZE  # larger ones gain nothing (measured)
+        from accelerate.utils import find_executable_batch_size
+
+        def probe(batch_size: int) -> int:
+            self.features(self.take(torch.zeros(batch_size, 3, height, width, device=self.device)))
+            return batch_size
+
+        found: int = find_executable_batch_size(probe, starting_batch_size=MOST)()
+        return found
+
+    def _context(self) -> AbstractContextManager[Any]:
+        if self.half:
+            return torch.autocast(self.device.type, self.half)
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
+        plain = self.device.type == "cpu" and self.dtype == torch.float32 and not self.compiled
+        return _Convolutions() if plain and x86 and torch.backends.mkldnn.is_available() else nullcontext()
+
+
+class _QuickGELU(torch.nn.Module):
+    """``x * sigmoid(1.702 * x)``, in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
+
+
+def _is_plain(attention: torch.nn.MultiheadAttention) -> bool:
+    return (
+        attention.batch_first and attention._qkv_same_embed_dim
+        and attention.bias_k is None and not attention.add_zero_attn
+    )  # fmt: skip
+
+
+def _block(block: Any, first: int | None, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """What open_clip's block does to ``(n, tokens, width)``; for the ``first`` tokens alone where that is given."""
+    seen = block.ln_1(x)
+    x = x[:, :first] + block.ls_1(_attention(block.attn, seen, first, attn_mask))
+    done: torch.Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return done
+
+
+def _attention(
+    attention: torch.nn.MultiheadAttention, x: torch.Tensor, first: int | None, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Self-attention of the ``first`` tokens of ``(n, tokens, width)`` to all of them, as ``MultiheadAttention`` computes it."""
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if first is None:
+        parts = F.linear(x, weight, bias).chunk(3, -1)
+    else:
+        width = x.shape[-1]
+        biases = (None, None) if bias is None else (bias[:width], bias[width:])
+        query = F.linear(x[:, :first].contiguous(), weight[:width], biases[0])
+        parts = (query, *F.linear(x, weight[width:], biases[1]).chunk(2, -1))
+    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
+    read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    out: torch.Tensor = attention.out_proj(read.transpose(1, 2).flatten(2))
+    return out
+
+
+class _Convolutions(TorchFunctionMode):
+    """Linear layers of many rows as convolutions of one pixel."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and not kwargs:
+            x, weight, *bias = args
+            rows = x.numel() // x.shape[-1]
+            if rows >= FEW_ROWS and x.dtype == torch.float32 and x.is_contiguous():
+                found = F.conv2d(x.view(1, rows, 1, -1).permute(0, 3, 1, 2), weight[:, :, None, None], *bias)
+                return found.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+        return func(*args, **(kwargs or {}))
