@@ -176,7 +176,7 @@ class _Pass:
         return images, self.batch_size
 
     def _workers(self, images: Split) -> int:
-        return worker_count(self.speed.get("workers"), len(images), self.device)
+        return worker_count(self.speed.get("workers"), len(images))
 
     def _held(self, batches: Iterable[Any], most: int) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
         """Batches on the device, normalised, ``most`` at a time: weights are mixed once for all that are held."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 MOST_WORKERS = 16
-WORTH = 100  # images that are worth a process
+WORTH = 50  # images that are worth a process
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ def _collate(items: Sequence[Any]) -> Any:
     )
 
 
-def worker_count(asked: int | None, images: int, device: torch.device) -> int:
+def worker_count(asked: int | None, images: int) -> int:
     """How many processes read images: what is asked for, or as many as suit the machine and the number of images.
 
-    A process takes a moment to start, which few images are not worth. Beside a GPU every core reads; on a CPU the cores are the
-    model's, and one process keeps it supplied.
+    A process takes a moment to start, which few images are not worth. Otherwise every core reads: where a model on the CPU needs
+    the cores, the processes wait for it, a few batches ahead (measured: no slower with ViT-B/32, a quarter faster with a small
+    model).
     """
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(cores, MOST_WORKERS) if device.type == "cuda" else min(cores - 1, 1)
-    return min(most, images // WORTH)
+    return min(cores, MOST_WORKERS, images // WORTH) if cores > 1 else 0
 
 
 def loader(
