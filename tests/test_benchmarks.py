@@ -196,6 +196,27 @@ def test_the_papers_head_and_ours_are_the_same():
     assert head_workload.largest_difference(theirs, mine[::-1]) > 100 * head_workload.TOLERANCE
 
 
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision are deprecated")
+def test_decoding_is_measured_on_the_same_images(run, tmp_path):
+    from tests.benchmarks import decoding_workload, material
+
+    material.pictures(None, tmp_path / "large", 1, size=(1600, 1200))
+    found = {
+        how: measure(decoding_workload.read, "here", task=tmp_path / "large", how=how).result.astype(int)
+        for how in ("PIL", "PIL, small", "torchvision")
+    }
+    assert {array.shape for array in found.values()} == {(10, 3, 224, 224)}
+    for name in ("PIL, small", "torchvision"):
+        assert 0 < abs(found[name] - found["PIL"]).mean() < 4
+    shared = {"folder": run["folder"], "task": run["tasks"][0]}
+    decoded = measure(decoding_workload.evaluate, "here", **shared).result
+    first = measure(decoding_workload.evaluate_first, "here", **shared).result
+    kept = measure(decoding_workload.evaluate, "here", cache_images=True, **shared).result
+    assert np.array_equal(decoded, first)
+    assert np.array_equal(decoded, kept)
+    assert (Path(run["folder"]) / "store" / "pixels").is_dir()
+
+
 def test_the_papers_training_and_ours_reach_the_same_loss(tmp_path, monkeypatch):
     from tests.benchmarks import training_workload
 

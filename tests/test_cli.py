@@ -442,7 +442,7 @@ def test_store_commands(cli, run_store):
     gone = cli("store", "rm", "finetuned", "--recipes")
     assert gone.stdout.count("removed") == 2
     (run_store.checkpoints / ".partial-x").mkdir()
-    assert "removed 1 folders" in cli("store", "gc").stdout
+    assert "removed 1 files and folders" in cli("store", "gc").stdout
 
 
 def test_damaged_manifest_is_reported_and_the_rest_goes_on(cli, run_store):

@@ -9,10 +9,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from wisepatch.config import ModelConfig
-from wisepatch.encoder import EMBEDDED, encode_texts, load_encoder, resolve_name
+from wisepatch.encoder import EMBEDDED, load_encoder, resolve_name
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.head import Classifier, head_hash, zeroshot_head
 from wisepatch.store import Store
+from wisepatch.texts import encode_texts
 
 DEMO = ModelConfig("demo", "")
 CLASSES, TEMPLATES = ("circle", "a rather long name of a class", "star"), ("a photo of a {}.", "{}")

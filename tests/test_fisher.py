@@ -352,7 +352,7 @@ def test_trained_heads_are_weighed_too(shapes, tmp_path, freeze_encoder):
 def test_recipe_whose_information_is_gone_says_what_to_do(cli, run_store, tmp_path):
     mixed = sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5]
     assert cli("store", "verify").exit_code == 0
-    assert cli("store", "gc").stdout.startswith("removed 0 folders")
+    assert cli("store", "gc").stdout.startswith("removed 0 files and folders")
     path = run_store.fishers / f"{mixed.config['fisher']['files'][1][0]}.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -368,7 +368,7 @@ def test_recipe_whose_information_is_gone_says_what_to_do(cli, run_store, tmp_pa
     assert sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5].id == mixed.id
     load_weights(run_store, mixed)
     path.unlink()
-    assert cli("store", "gc").stdout.startswith("removed 1 folders")
+    assert cli("store", "gc").stdout.startswith("removed 1 files and folders")
 
 
 def test_command_mixes_both_ways_and_the_picture_tells_them_apart(cli, run_store):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 from wisepatch.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 MAX_ALPHAS = 10_001
 DEFAULT_ALPHAS = "0:1:0.1"
@@ -50,14 +50,24 @@ class Speed(TypedDict, total=False):
 
     ``batch_size`` images are computed at once: by default as many as the GPU has room for, 64 on a CPU. ``workers`` processes read
     images: by default as the machine and the number of images suggest. ``mixed_precision`` ``bf16`` computes the image tower in
-    bf16 (mixes and heads stay in fp32). ``cache_images`` keeps decoded pixels in the store. ``compiled`` compiles the tower.
+    bf16 (mixes and heads stay in fp32), ``fp16`` by autocast on a GPU. ``cache_images`` keeps decoded pixels in the store.
+    ``fast_decode`` decodes large JPEG files of folders small: other pixels, nearly the same pictures. ``compiled`` compiles the
+    image tower.
     """
 
     batch_size: int | None
     workers: int | None
     mixed_precision: str
     cache_images: bool
+    fast_decode: bool
     compiled: bool
+
+
+def check_speed(speed: Mapping[str, object]) -> None:
+    """Raise :class:`TypeError` for a setting that :class:`Speed` does not have."""
+    unknown = sorted(set(speed) - set(Speed.__annotations__))
+    if unknown:
+        raise TypeError(f"no setting {', '.join(unknown)}; there are {', '.join(Speed.__annotations__)}")
 
 
 @dataclass(frozen=True)

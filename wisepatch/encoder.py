@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "open_clip_config.json"
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
+DRAWING = (
+    "normal_",
+    "uniform_",
+    "trunc_normal_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+)
+ROOM = 2  # times the size that the tower takes: what JPEGs are decoded to at least, for the resizing to be as good
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
@@ -45,6 +55,13 @@ class Encoder:
         """``transform`` up to the conversion to floating point: a PIL image to ``uint8`` pixels ``(3, height, width)``."""
         halves = _halves(self.transform)
         return halves[0] if halves else self.transform
+
+    @cached_property
+    def fast_pixels(self) -> Callable[[Any], torch.Tensor]:
+        """:attr:`pixels` of JPEGs that are decoded small where they are much larger than the tower takes: not the same pixels."""
+        from wisepatch.datasets.folder import Drafted
+
+        return Drafted(self.pixels, ROOM * max(self.image_size))
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """The rest of ``transform`` for a batch ``(n, 3, height, width)``; what is no ``uint8`` passes unchanged."""
@@ -263,12 +280,17 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _no_drawing() -> Iterator[None]:
     """Leave out the random numbers that a new model is filled with, where weights replace them all: seconds for a large one."""
+    import torch
     from torch.overrides import TorchFunctionMode
 
     class NoDrawing(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            drawing = getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_")
-            return args[0] if drawing and args else func(*args, **(kwargs or {}))
+            kwargs = kwargs or {}
+            tensor = args[0] if args else kwargs.get("tensor")
+            if getattr(func, "__name__", "") in DRAWING and isinstance(tensor, torch.Tensor):
+                tensor.data.zero_()  # not what lies in memory, which a loop that draws again until it fits might not end with
+                return tensor
+            return func(*args, **kwargs)
 
     with NoDrawing():
         yield
@@ -283,57 +305,3 @@ def _quiet_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(previous)
-
-
-def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens ``(n, context)`` of texts, and the length of each up to its end token.
-
-    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off.
-    """
-    context = encoder.model.context_length
-    tokens = encoder.tokenizer(list(texts), context_length=context + 1)
-    padding = getattr(getattr(encoder.tokenizer, "tokenizer", None), "pad_token_id", 0)  # 0 is open_clip's own
-    too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
-    if too_long:
-        raise ModelError(
-            f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads",
-            "shorten the class name or template",
-        )
-    return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
-
-
-def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
-    """Text features ``(n, dim)`` of unit length, encoded only as long as the longest text.
-
-    With a causal text tower that reads out at the end token, what follows that token has no influence, so the embedding is
-    the same as with padding to the full context. Raises :class:`ModelError` naming a text that is longer than the context.
-    """
-    return encode_tokens(encoder.model, *tokenize(encoder, texts))
-
-
-def encode_tokens(model: Any, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Text features ``(n, dim)`` of unit length of tokens ``(n, context)``, encoded as long as the longest of them."""
-    if not _is_causal(model):
-        features: torch.Tensor = model.encode_text(tokens, normalize=True)
-        return features
-    return encode_short(model, tokens[:, : int(lengths.max())])
-
-
-def _is_causal(model: Any) -> bool:
-    """Whether shorter token rows give the same features: open_clip's CLIP with a causal mask, read out at the end token."""
-    import open_clip
-
-    return type(model) is open_clip.CLIP and model.attn_mask is not None and model.text_pool_type == "argmax"
-
-
-def encode_short(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Text features ``(n, dim)`` of unit length of open_clip's ``CLIP`` for token rows shorter than its context."""
-    import torch
-
-    length = tokens.shape[1]
-    shortened = {
-        "positional_embedding": model.positional_embedding[:length],
-        "attn_mask": model.attn_mask[:length, :length],
-    }
-    features: torch.Tensor = torch.func.functional_call(model, shortened, kwargs={"text": tokens})[1]
-    return features

@@ -50,12 +50,13 @@ def split_features(
     store: Store,
     device: torch.device,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     workers: int = 0,
     precision: torch.dtype | None = None,
+    compiled: bool = False,
     progress: Progress | None = None,
 ) -> Features:
-    """The features of a split that was opened with ``encoder.pixels``, from the store or computed and kept there.
+    """The features of a split that was opened with ``encoder.pixels`` (or ``fast_pixels``), from the store or computed and kept.
 
     They are found again by the tower's weights and design, the preprocessing, the precision and the split's fingerprint.
     """
@@ -69,7 +70,8 @@ def split_features(
     cached = store.load_features(key)
     if cached:
         return Features(cached["features"], cached["labels"])
-    tower = Tower(copy.deepcopy(visual), device, precision)
+    tower = Tower(copy.deepcopy(visual), device, precision, compiled=compiled)
+    batch_size = batch_size or tower.largest_batch(*encoder.image_size)
     found, labels = [], []
     progress.start(f"features of {split.task} ({split.name})", len(split))
     with torch.inference_mode():

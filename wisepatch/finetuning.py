@@ -25,6 +25,7 @@ from wisepatch.errors import TrainingError, UsageError
 from wisepatch.features import precision_of, split_features
 from wisepatch.head import Classifier, zeroshot_head
 from wisepatch.interpolation import load_weights
+from wisepatch.pixels import cached_images
 from wisepatch.plugins import find_task
 from wisepatch.progress import Progress, Silent
 
@@ -60,8 +61,12 @@ def finetune(
     data: Path,
     progress: Progress | None = None,
     watch: Watcher | None = None,
+    *,
+    cache_images: bool = False,
 ) -> Finetuned:
     """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both ends of the line.
+
+    ``cache_images`` keeps the decoded images of the training split in the store, for further epochs and runs.
 
     ``watch`` is called with encoder, classifier and epoch each ``config.eval_every`` epochs and returns a line to show.
     Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
@@ -114,6 +119,13 @@ def finetune(
     # Data. With a frozen encoder the features are computed once and stand in for the images.
     split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
     samples: Samples = split
+    if cache_images and config.freeze_encoder:
+        progress.note("the encoder is frozen: its features are kept, and no images")
+    elif cache_images:
+        whole = task.dataset.split("train", data)
+        samples = (
+            cached_images(whole, store, encoder.train_transform, workers=config.workers, progress=progress) or split
+        )
     order = torch.Generator()
     if config.freeze_encoder:
         samples = split_features(

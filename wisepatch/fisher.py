@@ -1,7 +1,8 @@
 """Diagonal Fisher information of both ends of a line: how much each parameter matters to what an end says.
 
 ``F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2`` over training images ``x`` (Matena and Raffel 2021, arXiv 2111.09832, and
-WiSE-FT's code). The label is drawn from the model's own prediction; the images are prepared, and the model runs, as in evaluation.
+WiSE-FT's code). The label is drawn from the model's own prediction; the images are prepared as in evaluation, and the model
+runs in fp32.
 :func:`wisepatch.interpolation.mix` weighs the ends with it.
 """
 

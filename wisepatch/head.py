@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.datasets.prompts import prompts
-from wisepatch.encoder import encode_tokens, tokenize
 from wisepatch.files import hash_tensors
+from wisepatch.texts import encode_tokens, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

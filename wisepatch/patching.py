@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import DEFAULT_ALPHAS, FISHER, LINEAR, FinetuneConfig, ModelConfig, check_mix, parse_alphas
+from wisepatch.config import (
+    DEFAULT_ALPHAS,
+    FISHER,
+    LINEAR,
+    FinetuneConfig,
+    ModelConfig,
+    check_mix,
+    check_speed,
+    parse_alphas,
+)
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation import evaluate, watcher
 from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
@@ -85,14 +94,20 @@ def zeroshot(
 
 
 def finetune_watched(
-    config: FinetuneConfig, model: ModelConfig, store: Store, data: Path, progress: Progress | None = None
+    config: FinetuneConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path,
+    progress: Progress | None = None,
+    *,
+    cache_images: bool = False,
 ) -> Finetuned:
     """Fine-tune; with ``config.eval_every`` set, measure task and supported tasks on validation data as it goes."""
     watch: Watcher | None = None
     if config.eval_every:
         tasks = [find_task(config.task, config.classnames, config.templates), *find_tasks(config.supported)]
         watch = watcher(tasks, store, data, workers=config.workers)
-    return finetune(config, model, store, data, progress, watch)
+    return finetune(config, model, store, data, progress, watch, cache_images=cache_images)
 
 
 def sweep(
@@ -122,6 +137,7 @@ def sweep(
     fine-tuning on up to ``fisher_examples`` images of its training split. ``speed`` is :class:`~wisepatch.config.Speed`.
     """
     check_mix(method)
+    check_speed(speed)
     alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
     end = store.find(checkpoint)
     if end.kind != "finetuned" or not end.parents:
@@ -322,7 +338,8 @@ def patch(
     alphas, rule = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas, rule or Rule()
     others = other_tasks(find_task(config.task, config.classnames, config.templates), config.supported)
     check_selection(alphas, others, rule, select_on)
-    finished = finetune_watched(config, model, store, data, progress)
+    cache_images = options.get("cache_images", False)
+    finished = finetune_watched(config, model, store, data, progress, cache_images=cache_images)
     swept = sweep(
         store, data, alphas=alphas, method=method, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
         rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress,

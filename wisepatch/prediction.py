@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from wisepatch.config import check_speed
 from wisepatch.datasets.base import images_of, labels_of
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.features import precision_of, split_features
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wisepatch.config import Speed
-    from wisepatch.datasets.base import Context, Samples, Split
+    from wisepatch.datasets.base import Context, Samples, Split, Transform
     from wisepatch.encoder import Encoder
     from wisepatch.lines import Line
     from wisepatch.plugins import Task
@@ -65,6 +66,7 @@ def predict(
     Neighbouring tasks with the same images share one pass, and the features. Checkpoints of different models may be mixed; each
     model then gets its own pass, with its own preprocessing. ``speed`` is :class:`~wisepatch.config.Speed`.
     """
+    check_speed(speed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines = gather_lines(checkpoints, store, device)
     models = list(dict.fromkeys(line.encoder.config for line in lines))
@@ -91,7 +93,7 @@ def _sharing(
     """The tasks, opened for each model; those that follow each other with the same images together."""
     group: list[tuple[Task, list[Split]]] = []
     for task in tasks:
-        opened = [task.dataset.split(task.split or split, data, each.encoder.pixels) for each in passes]
+        opened = [task.dataset.split(task.split or split, data, each.pixels) for each in passes]
         if group:
             before, now = (images_of(splits[0]) for splits in (group[0][1], opened))
             if before is None or before != now or labels_of(opened[0].samples) is None:
@@ -118,6 +120,10 @@ class _Pass:
     def encoder(self) -> Encoder:
         return self.lines[0].encoder
 
+    @property
+    def pixels(self) -> Transform:
+        return self.encoder.fast_pixels if self.speed.get("fast_decode") else self.encoder.pixels
+
     def run(self, opened: Sequence[Split], found: Sequence[Predictions]) -> list[NDArray[np.int64]]:
         """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""
         images, tasks = opened[0], [each.task for each in found]
@@ -128,7 +134,7 @@ class _Pass:
         name = " and ".join(f"{each.task.name} ({each.split})" for each in found)
         self.progress.start(f"{name}, {len(found[0].checkpoints)} checkpoints", len(images) * members)
         done, labels = 0, []
-        workers = self._workers(images) if source is images else 0
+        workers = self._workers(images) if source is images else self.speed.get("workers") or 0
         for held in self._held(loader(source, batch_size, workers=workers), max(HELD // batch_size, 1)):
             starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
             labels += [truth.numpy() for _, truth in held]
@@ -151,16 +157,16 @@ class _Pass:
 
     def _source(self, images: Split) -> tuple[Samples, int]:
         """What is read: the features of linear classifiers, cached pixels, or the images; and how many at once."""
+        compiled = self.speed.get("compiled", False)
         first, precision = self.lines[0], precision_of(self.speed.get("mixed_precision", "no"))
         if all(line.is_linear and line.shares_tower(first) for line in self.lines):
             # The features once and for all, also for later runs.
             set_weights(self.encoder.model.visual, first, 0)
             source: Samples = split_features(
-                self.encoder, images, self.store, self.device, batch_size=self.speed.get("batch_size") or BATCH_SIZE,
-                workers=self._workers(images), precision=precision, progress=self.progress,
+                self.encoder, images, self.store, self.device, batch_size=self.speed.get("batch_size"),
+                workers=self._workers(images), precision=precision, compiled=compiled, progress=self.progress,
             )  # fmt: skip
             return source, HELD
-        compiled = self.speed.get("compiled", False)
         for line in self.lines:
             if id(line.encoder) not in self.towers:
                 tower = Tower(line.encoder.model.visual, self.device, precision, compiled=compiled)
@@ -176,7 +182,9 @@ class _Pass:
         return images, self.batch_size
 
     def _workers(self, images: Split) -> int:
-        return worker_count(self.speed.get("workers"), len(images))
+        height, width = self.encoder.image_size
+        batch = (self.batch_size or BATCH_SIZE) * 3 * height * width
+        return worker_count(self.speed.get("workers"), len(images), batch)
 
     def _held(self, batches: Iterable[Any], most: int) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
         """Batches on the device, normalised, ``most`` at a time: weights are mixed once for all that are held."""

@@ -22,7 +22,7 @@ import typer
 
 from wisepatch.datasets.lettering import write_letter, write_word
 from wisepatch.datasets.scenes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
-from wisepatch.encoder import encode_short
+from wisepatch.texts import encode_short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -337,15 +337,22 @@ class Store:
                 shutil.rmtree(self.checkpoints / gone.id)
         return [*children, checkpoint]
 
-    def collect_garbage(self) -> list[Path]:
-        """Remove what no manifest vouches for (interrupted writes) and recipes whose parents are gone; return the paths."""
+    def collect_garbage(self, *, caches: bool = False) -> list[Path]:
+        """Remove what no manifest vouches for (interrupted writes) and recipes whose parents are gone; return the paths.
+
+        ``caches`` removes kept pixels and features too, which are made again when they are needed.
+        """
         folders = [path for path in self.checkpoints.glob("*") if path.is_dir()]
         gone = [path for path in folders if not (path / MANIFEST).is_file() and not _under_way(path)]
         broken = [c for c in self.everything() if c.is_recipe and self.problem(c)]
         gone += dict.fromkeys(self.checkpoints / c.id for first in broken for c in (*self.children(first), first))
+        if caches:
+            kept = (*self.pixels.glob("*"), *self.features.glob("*"))
+            gone += [path for path in kept if not path.name.startswith(PARTIAL)]
+        gone += [path for path in self.root.glob(f"*/{PARTIAL}*") if path not in gone and not _under_way(path)]
         for path in gone:
             with self.writing():
-                shutil.rmtree(path)
+                path.unlink(missing_ok=True) if path.is_file() else shutil.rmtree(path)
         return gone
 
     def _read(self, folder: Path) -> Checkpoint:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from torch.overrides import TorchFunctionMode
 
+from wisepatch.errors import ModelError
 from wisepatch.head import features
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None
         last = tower.transformer.resblocks[-1]
         if isinstance(last.forward, partial) and not tower.output_tokens:
             last.forward = partial(_block, last, 1)
+    norms = [module for module in modules if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    exact = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module in norms]
     tower.to(dtype=dtype, memory_format=torch.channels_last)
-    for module in modules:
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.float()
+    for module, kept in zip(norms, exact, strict=True):
+        module.float().load_state_dict(kept)
 
 
 class Tower:
@@ -74,7 +76,15 @@ class Tower:
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Features ``(n, dim)`` of unit length, in fp32."""
         with self._context():
-            return features(self._call, images).float()
+            if not self.compiled:
+                return features(self._call, images).float()
+            try:
+                return features(self._call, images).float()
+            except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+                raise ModelError(
+                    f"the image tower cannot be compiled here: {' '.join(str(error).split())[:200]}",
+                    "leave --compile out",
+                ) from error
 
     def largest_batch(self, height: int, width: int) -> int:
         """How many images are taken at once: as many as the GPU's free memory allows, by trying; on a CPU a fixed number."""
@@ -87,7 +97,7 @@ class Tower:
             return batch_size
 
         found: int = find_executable_batch_size(probe, starting_batch_size=MOST)()
-        return found
+        return max(found * 3 // 4, 1) if found < MOST else found  # heads and what is held need room too
 
     def _context(self) -> AbstractContextManager[Any]:
         if self.half:

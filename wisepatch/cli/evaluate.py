@@ -32,6 +32,7 @@ def command(
     workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
+    fast_decode: o.FastDecodeOption = False,
     compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
@@ -58,7 +59,8 @@ def command(
     tasks = tasks_of(found, o.split_list(task), names, prompts)
     rows = evaluate(
         found, tasks, place, folder, split=split, metrics=metrics, batch_size=batch_size, workers=workers,
-        mixed_precision=precision, cache_images=cache_images, compiled=compiled, run=new_run("eval"), progress=output.progress(),
+        mixed_precision=precision, cache_images=cache_images, fast_decode=fast_decode, compiled=compiled,
+        run=new_run("eval"), progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(rows))

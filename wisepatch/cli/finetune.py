@@ -94,6 +94,7 @@ def command(
     data: o.DataOption = None,
     workers: o.WorkersOption = 0,
     mixed_precision: o.PrecisionOption = "no",
+    cache_images: o.CacheOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -114,7 +115,14 @@ def command(
     folder = o.data_folder(data)
     from wisepatch.patching import finetune_watched
 
-    done = finetune_watched(config, o.model_config(model, pretrained, start), Store(store), folder, output.progress())
+    done = finetune_watched(
+        config,
+        o.model_config(model, pretrained, start),
+        Store(store),
+        folder,
+        output.progress(),
+        cache_images=cache_images,
+    )
     output.records([describe(done.zeroshot), describe(done.finetuned)])
     output.table(
         ("checkpoint", "id", "kind"),

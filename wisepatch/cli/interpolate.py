@@ -39,6 +39,7 @@ def command(
     workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
+    fast_decode: o.FastDecodeOption = False,
     compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
@@ -64,7 +65,7 @@ def command(
     done = sweep(
         place, folder, alphas=alphas, method=method, fisher_examples=fisher_examples, checkpoint=checkpoint, tasks=tasks,
         rule=rule, select_on=select_on, metrics=metrics, batch_size=batch_size, workers=workers,
-        mixed_precision=precision, cache_images=cache_images, compiled=compiled,
+        mixed_precision=precision, cache_images=cache_images, fast_decode=fast_decode, compiled=compiled,
         materialize=materialize, progress=output.progress(),
     )  # fmt: skip
     if wide:

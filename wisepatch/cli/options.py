@@ -84,6 +84,14 @@ CacheOption = Annotated[
     bool,
     typer.Option("--cache-images", help="Keep decoded pixels in the store, for later runs.", rich_help_panel=SPEED),
 ]
+FastDecodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--fast-decode",
+        help="Decode large JPEG files small: not the same pixels, nearly the same.",
+        rich_help_panel=SPEED,
+    ),
+]
 CompileOption = Annotated[
     bool,
     typer.Option("--compile", help="Compile the image tower, which pays for long work.", rich_help_panel=SPEED),

@@ -53,6 +53,9 @@ def command(
     data: o.DataOption = None,
     workers: o.WorkersOption = 0,
     mixed_precision: o.PrecisionOption = "no",
+    cache_images: o.CacheOption = False,
+    fast_decode: o.FastDecodeOption = False,
+    compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -86,6 +89,9 @@ def command(
         output=output,
         method=method,
         fisher_examples=fisher_examples,
+        cache_images=cache_images,
+        fast_decode=fast_decode,
+        compiled=compiled,
     )
 
 

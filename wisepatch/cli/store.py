@@ -9,6 +9,10 @@ import typer
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 
+CachesOption = Annotated[
+    bool, typer.Option("--caches", help="Remove kept pixels and features too; they are made again when needed.")
+]
+
 app = typer.Typer(help="Checkpoints: list, verify, rm, gc.", no_args_is_help=True)
 
 
@@ -98,18 +102,19 @@ def remove(
 
 @app.command("gc")
 def collect(
+    caches: CachesOption = False,
     store: o.StoreOption = o.DEFAULT_STORE,
     _data: o.DataOption = None,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Remove what interrupted writes left behind, and recipes whose parents are gone.
+    """Remove what interrupted writes left behind, and recipes whose parents are gone; with --caches what can be made again.
 
     Example: `wisepatch store gc`
     """
     from wisepatch.store import Store
 
     output = Output(as_json=as_json, quiet=quiet)
-    gone = Store(store).collect_garbage()
+    gone = Store(store).collect_garbage(caches=caches)
     output.records({"removed": str(path)} for path in gone)
-    output.result(f"removed {len(gone)} folders" + "".join(f"\n  {path}" for path in gone))
+    output.result(f"removed {len(gone)} files and folders" + "".join(f"\n  {path}" for path in gone))

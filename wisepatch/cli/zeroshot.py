@@ -20,6 +20,7 @@ def command(
     workers: o.EvalWorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
+    fast_decode: o.FastDecodeOption = False,
     compiled: o.CompileOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
@@ -41,7 +42,8 @@ def command(
 
     checkpoint, rows = zeroshot(
         o.model_config(model, pretrained), tasks, Store(store), folder, metrics=metrics, batch_size=batch_size, workers=workers,
-        mixed_precision=precision, cache_images=cache_images, compiled=compiled, progress=output.progress(),
+        mixed_precision=precision, cache_images=cache_images, fast_decode=fast_decode, compiled=compiled,
+        progress=output.progress(),
     )  # fmt: skip
     show_rows(output, rows, {checkpoint.id: checkpoint.name})
     output.say(f"saved {checkpoint.name} ({checkpoint.id}) in {store}; next: wisepatch finetune --task TASK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,9 +98,21 @@ class Split:
 
 
 def fingerprint(samples: Samples) -> str:
-    """What tells two versions of the same split apart, without reading an image: its own word for it, or kind and size."""
+    """What tells two versions of the same split apart, without decoding an image: its own word for it, or kind, size and pixels.
+
+    Of samples with an array ``data``, as most of torchvision's, the bytes are hashed; of others the folder ``root`` is named.
+    """
     own = getattr(samples, "fingerprint", None)
-    return own() if own is not None else f"{type(samples).__qualname__} {len(samples)}"
+    if own is not None:
+        found: str = own()
+        return found
+    said = f"{type(samples).__qualname__} {len(samples)} {getattr(samples, 'root', '')}"
+    data: Any = getattr(samples, "data", None)
+    if hasattr(data, "numpy"):
+        data = data.numpy()
+    if hasattr(data, "tobytes") and hasattr(data, "dtype"):
+        said += f" {hashlib.sha256(data.tobytes()).hexdigest()}"
+    return said
 
 
 def images_of(samples: Samples) -> tuple[object, ...] | None:
@@ -118,12 +131,20 @@ def context(samples: Samples) -> Context:
 
 def set_epoch(samples: Samples, epoch: int) -> None:
     """Tell samples that draw anew each epoch which epoch it is, also through subsets and splits; others do not mind."""
+    if (each := _redrawn(samples)) is not None:
+        each.set_epoch(epoch)
+
+
+def redraws(samples: Samples) -> bool:
+    """Whether samples draw anew each epoch."""
+    return _redrawn(samples) is not None
+
+
+def _redrawn(samples: Samples) -> Any:
     each: Any = samples
-    while each is not None:
-        if hasattr(each, "set_epoch"):
-            each.set_epoch(epoch)
-            return
+    while each is not None and not hasattr(each, "set_epoch"):
         each = getattr(each, "samples", None) if isinstance(each, Split | Subset) else None
+    return each
 
 
 def labels_of(samples: Samples) -> Sequence[int] | None:

@@ -31,6 +31,23 @@ NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "t
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
 
+class Drafted:
+    """A transform that is content with JPEGs decoded small: by a half, a quarter or an eighth, not below ``shortest`` pixels."""
+
+    def __init__(self, transform: Transform, shortest: int) -> None:
+        """Keep the transform."""
+        self.transform, self.shortest = transform, shortest
+
+    def __call__(self, image: Any) -> Any:
+        """Transform."""
+        return self.transform(image)
+
+
+def drafted(transform: Transform | None) -> int:
+    """The pixels below which JPEGs are not decoded small; 0 for a transform that wants all of them."""
+    return transform.shortest if isinstance(transform, Drafted) else 0
+
+
 @dataclass(frozen=True)
 class FileSamples:
     """Image files and their labels, opened as RGB when asked for."""
@@ -54,8 +71,14 @@ class FileSamples:
 
     def fingerprint(self) -> str:
         """Return paths, labels, sizes and times of change of all files."""
-        stats = [(str(path), label, Path(path).stat()) for path, label in self.files]
-        return str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
+        try:
+            stats = [(str(path), label, Path(path).stat()) for path, label in self.files]
+        except OSError as error:
+            raise DataError(
+                f"image {error.filename} cannot be read: {error.strerror}", "replace it or take it out, then run again"
+            ) from error
+        found = str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
+        return f"{found} drafted {drafted(self.transform)}" if drafted(self.transform) else found
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
@@ -64,6 +87,8 @@ class FileSamples:
         path, label = self.files[index]
         try:
             with Image.open(path) as opened:
+                if shortest := drafted(self.transform):
+                    opened.draft("RGB", (shortest, shortest))  # of JPEGs alone, and not below this size
                 image = _rgb(opened)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             reason = (
