@@ -237,6 +237,22 @@ def test_whole_images_that_are_damaged_are_made_again(shapes, tmp_path, decoded,
     assert again[11][0].tobytes() == split[11][0].tobytes()
 
 
+def test_process_that_is_later_keeps_what_a_quicker_one_has_written(shapes, tmp_path, encoder):
+    split, store = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels), Store(tmp_path / "store")
+    folder = cached_pixels(encoder, split, store).folder
+    folder.rename(tmp_path / "quicker")
+    (tmp_path / "quicker" / "by another process").touch()
+
+    class Quicker(Notes):
+        def start(self, what, total):
+            (tmp_path / "quicker").rename(folder)
+
+    later = cached_pixels(encoder, split, store, progress=Quicker())
+    assert (folder / "by another process").exists()
+    assert torch.equal(later[7][0], split[7][0])
+    assert [path.name for path in store.pixels.iterdir()] == [folder.name]
+
+
 def test_pixels_that_the_disk_has_no_room_for_are_not_begun(shapes, tmp_path, encoder, monkeypatch):
     import wisepatch.pixels
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -216,15 +216,18 @@ def _building(store: Store, folder: Path) -> Iterator[Path]:
     """A folder to write into, which gets its name when all is written, and is removed where something fails."""
     partial = folder.with_name(f"{PARTIAL}{os.getpid()}-{folder.name}")
     with store.writing():
-        shutil.rmtree(partial, ignore_errors=True)
+        for path in (partial, folder):  # what is there already cannot be read
+            shutil.rmtree(path, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
         yield partial
         with store.writing():
             sync_folder(partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(FileExistsError) if folder.is_dir() else nullcontext():  # another process was quicker
+            try:
                 partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was quicker, with the same pixels
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -82,7 +82,7 @@ class Tower:
                 return features(self._call, images).float()
             except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
                 raise ModelError(
-                    f"the image tower cannot be compiled here: {' '.join(str(error).split())[:200]}",
+                    f"the image tower cannot be compiled here: {str(error).strip().partition(chr(10))[0]}",
                     "leave --compile out",
                 ) from error
 
