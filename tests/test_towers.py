@@ -136,7 +136,7 @@ def test_tower_that_cannot_be_compiled_says_so(monkeypatch):
         raise torch._dynamo.exc.TorchDynamoException("no C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1")
 
     monkeypatch.setattr(tower, "_call", broken)
-    with pytest.raises(ModelError, match="cannot be compiled here: no C\\+\\+ compiler$") as caught:
+    with pytest.raises(ModelError, match=r"cannot be compiled here: no C\+\+ compiler$") as caught:
         tower.features(tower.take(torch.randn(2, 3, 32, 32)))
     assert caught.value.hint == "leave --compile out"
 
