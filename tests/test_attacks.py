@@ -145,7 +145,8 @@ def test_output_that_is_not_empty_is_left_alone(tmp_path):
     assert make(find_task("Shapes"), "test", tmp_path, tmp_path / "empty", Style(), limit=2) == 2
 
 
-def test_interrupted_folder_has_no_index(tmp_path, monkeypatch):
+def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_next_run(tmp_path, monkeypatch):
+    task, output = find_task("Shapes"), tmp_path / "out"
     original, seen = attacks_module._one, []
 
     def interrupted(opened, index):
@@ -156,10 +157,18 @@ def test_interrupted_folder_has_no_index(tmp_path, monkeypatch):
 
     monkeypatch.setattr(attacks_module, "_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), preview=tmp_path / "p.png")
-    assert len(contents(tmp_path / "out")) == 3
-    assert "index.csv" not in contents(tmp_path / "out")
+        make(task, "test", tmp_path, output, Style(seed=8), preview=tmp_path / "p.png")
+    monkeypatch.undo()
+    assert len(list(output.glob("*.png"))) == 3
     assert not (tmp_path / "p.png").exists()
+    with pytest.raises(DataError, match="was not written to its end") as caught:
+        attacked_folder(output)
+    assert "make again" in caught.value.hint
+    make(task, "test", tmp_path, output, Style(), limit=2)
+    make(task, "test", tmp_path, tmp_path / "other", Style(), limit=2)
+    assert contents(output) == contents(tmp_path / "other")
+    with pytest.raises(UsageError, match="not empty"):
+        make(task, "test", tmp_path, output, Style(), limit=2)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -171,7 +180,8 @@ def test_word_that_fits_nowhere_is_named_with_its_image(tmp_path, workers):
         "image 0: 'Donaudampfschifffahrtsgesellschaft' fits into 64 x 64 pixels at no size from 5 pixels up"
     )
     assert caught.value.hint == "take larger images, or a shorter text"
-    assert contents(tmp_path / "out") == {}
+    assert contents(tmp_path / "out") == {".unfinished": b""}
+    make(task, "test", tmp_path, tmp_path / "out", Style("cat"), workers=workers)
 
 
 def test_broken_image_is_named(tmp_path, shapes):

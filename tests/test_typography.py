@@ -52,6 +52,7 @@ def drawn(image, text, generator, style):
         original(self, xy, text, fill, font, *args, **kwargs)
         within.pop()
 
+    overlays._drawn.cache_clear()
     with patch.object(ImageDraw.ImageDraw, "text", spy):
         result = overlay(image, text, generator, style)
     return result, *asked[-1]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import Subset
 from wisepatch.datasets.folder import renamed
-from wisepatch.datasets.photos import COLUMNS, INDEX, attacked_folder, file_name
+from wisepatch.datasets.photos import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
 from wisepatch.datasets.sheets import contact_sheet
 from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError
@@ -60,17 +60,22 @@ def make(
     """Write the images of a split with words on them into ``output``, as ``label=..._text=....png``, and an ``index.csv``.
 
     The bytes depend on the style's seed and the index of the image alone, not on ``workers``. The index is written last: a
-    folder that has one is whole. ``preview`` draws a contact sheet of the first images. Returns the number of images.
+    folder that has one is whole. What an interrupted call has left is replaced by the next. ``preview`` draws a contact
+    sheet of the first images. Returns the number of images.
 
     Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` where a text fits on an image at no size.
     """
     progress = progress or Silent()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    unfinished = output / UNFINISHED
+    if output.exists() and not unfinished.exists() and (not output.is_dir() or any(output.iterdir())):
         reason = f"the folder {output} is not empty" if output.is_dir() else f"{output} is a file, not a folder"
         raise UsageError(reason, "name a new folder with --output, or remove this one")
     opened = attacked(task.dataset, style).split(split, data)
     total = min(len(opened), limit if limit is not None else len(opened))
     output.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+    for left in output.glob("label=*_text=*.png"):
+        left.unlink()
     rows: list[tuple[object, ...]] = []
     first: list[tuple[Image.Image, Sequence[str]]] = []
     taken: set[str] = {INDEX.casefold()}
@@ -87,6 +92,7 @@ def make(
     csv.writer(table, lineterminator="\n").writerow(COLUMNS)
     csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
     write_durably(output / INDEX, table.getvalue().encode())
+    unfinished.unlink()
     if preview:
         contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
     return len(rows)

@@ -1,21 +1,33 @@
 """A1: what writing on an image costs beside reading it."""
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from zlib import crc32
 
 from tests.benchmarks.harness import measure
 
+EPOCHS = 4  # after which most words have been drawn in most sizes
 
-def read(clock, task, written, model):
-    """Decode all images of a folder, with writing on them or without, also for a model; returns labels and checksums of pixels."""
+
+def read(clock, task, written, model, before=0):
+    """Decode all images of a folder, with writing on them or without, also for a model; returns labels and checksums of pixels.
+
+    ``before`` epochs are read first, each with writing of its own: the clock runs in the next one.
+    """
     from wisepatch import find_task
+    from wisepatch.datasets.base import set_epoch
     from wisepatch.datasets.typography import attacked
 
     dataset = find_task(str(task)).dataset
     samples = (attacked(dataset) if written else dataset).open("test", Path(), preprocessing() if model else None)
     for index in range(0, len(samples), 4):
         samples[index]  # what is opened once, as fonts are
+    for epoch in range(before):
+        set_epoch(samples, epoch)
+        for index in range(len(samples)):
+            samples[index]
+    set_epoch(samples, before)
     with clock:
         for index in range(len(samples)):
             samples[index]  # and forgotten: what is kept has to be paid for
@@ -39,16 +51,17 @@ def attack(bench):
     """A folder of JPEGs, decoded alone, and decoded and brought to a model's size, with writing and without."""
     from tests.benchmarks.material import pictures
 
-    per_class = 6 if bench.quick else 40
+    per_class = 6 if bench.quick else 100
     task, count = bench.folder / "one", 10 * per_class
     bench.do(pictures, folder=task, per_class=per_class)
-    for model in (False, True):
+    for model, before in product((False, True), (0, EPOCHS)):
         sides = {
-            name: partial(measure, read, task=task, written=written, model=model)
-            for name, written in (("plain", False), ("attacked", True))
+            "plain": partial(measure, read, task=task, written=False, model=model),
+            "attacked": partial(measure, read, task=task, written=True, model=model, before=before),
         }
         found = bench.alternate(sides)
-        variant = f"{count} JPEGs, {'decoded for a model' if model else 'decoded'}; with and without writing"
+        when = f"after {before} epochs" if before else "in the first epoch"
+        variant = f"{count} JPEGs, {'decoded for a model' if model else 'decoded'}; with and without writing, {when}"
         row = bench.row(variant, found["plain"], found["attacked"])
         extra = (row.wisepatch_s - row.reference_s) / count * 1e6
         rates = [count / row.reference_s, count / row.wisepatch_s]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
+from threading import RLock
 from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache, cached
 
 from wisepatch.datasets.lettering import FONTS, font
 from wisepatch.errors import DataError
@@ -16,9 +19,12 @@ if TYPE_CHECKING:
     from wisepatch.datasets.lettering import Font
     from wisepatch.datasets.typography import Style
 
+    Drawn = tuple[Image.Image, Image.Image]  # masks of one size: the ink, and the ink with its outline
+
 SMALLEST = 5  # pixels; nothing can be read below
 FAR = 70  # between the mean brightness of ink and of what lies under it
 PROBES = 64  # rows and columns of what lies under the ink that are looked at, at most
+KEPT = 64 * 2**20  # bytes of drawn words that are kept, as the same come again and again
 SIZES = 24  # large letters come in sizes that differ by about this part of themselves
 
 
@@ -30,17 +36,17 @@ def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Styl
     """
     import numpy as np
 
-    ink = _fitting_ink(text, image.size, rng, style)
+    ink, around = _fitting_ink(text, image.size, rng, style)
     left, top = int(rng.integers(image.width - ink.width + 1)), int(rng.integers(image.height - ink.height + 1))
     box = (left, top, left + ink.width, top + ink.height)
     color = _far_color(rng, _brightness(image, ink, box))
     outline = 255 if sum(color) < 3 * 128 else 0
     # From the outline (no ink) to the colour (full ink), in one paste: as a palette, it costs a table.
     shades = outline + np.outer(np.arange(256) / 255, np.asarray(color) - outline)
-    around = _thickened(np.asarray(ink))
-    ink.putpalette(shades.astype(np.uint8).tobytes())
+    painted = ink.copy()
+    painted.putpalette(shades.astype(np.uint8).tobytes())
     result = image.copy()
-    result.paste(ink.convert("RGB"), box, around)
+    result.paste(painted.convert("RGB"), box, around)
     return result
 
 
@@ -51,8 +57,9 @@ def _brightness(image: Image.Image, ink: Image.Image, box: tuple[int, int, int, 
 
     size = (min(ink.width, PROBES), min(ink.height, PROBES))
     weight = np.asarray(ink.resize(size, Image.Resampling.NEAREST), np.float32)
-    under = np.asarray(image.resize(size, Image.Resampling.NEAREST, box=box), np.float32)
-    return float((weight.ravel() @ under.reshape(-1, 3)).sum() / (3 * max(float(weight.sum()), 1.0)))
+    under = np.asarray(image.resize(size, Image.Resampling.NEAREST, box=box))
+    red, green, blue = (under[..., channel].astype(np.float32) for channel in range(3))
+    return float(np.vdot(weight, red + green + blue) / (3 * max(float(weight.sum()), 1.0)))
 
 
 def _thickened(coverage: np.ndarray[Any, Any]) -> Image.Image:
@@ -76,8 +83,8 @@ def _far_color(rng: np.random.Generator, under: float) -> list[float]:
             return color
 
 
-def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Image.Image:
-    """The text as a mask with one empty pixel around the ink, for the outline, no larger than ``room``."""
+def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Drawn:
+    """The text as it is drawn, no larger than ``room``."""
     faces = [name for name in style.fonts if has_all(name, text)]
     if not faces:
         raise DataError(
@@ -86,17 +93,21 @@ def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, sty
     name = faces[int(rng.integers(len(faces)))]
     size = max(round(rng.uniform(style.low, style.high) * min(room)), SMALLEST)
     size -= size % max(size // SIZES, 1)  # few sizes, as each is opened once
-    pieces = _pieces(text)
-    width, height = room[0] - 2, room[1] - 2
+    width = room[0] - 2
     while size >= SMALLEST:
-        face = _face(name, size)
-        widest = max(face.getlength(piece) for _, piece in pieces)
-        if widest > width:  # on, past the sizes that are surely too large: hinting moves lengths by less than a tenth
-            size = min(size - 1, int(1.1 * size * max(width, 0) / widest))
-            continue
-        ink = _rendered(text, _wrapped(pieces, face, width), face, (width, height))
-        if ink is not None:
-            return ink
+        lines = [" ".join(text.split())]
+        if _length(name, size, lines[0]) > width:
+            pieces = _pieces(text)
+            widest = max(_length(name, size, piece) for _, piece in pieces)
+            if (
+                widest > width
+            ):  # on, past the sizes that are surely too large: hinting moves lengths by less than a tenth
+                size = min(size - 1, int(1.1 * size * max(width, 0) / widest))
+                continue
+            lines = _wrapped(pieces, name, size, width)
+        drawn = _drawn(name, size, "\n".join(lines))
+        if drawn[0].width <= room[0] and drawn[0].height <= room[1]:
+            return drawn
         size -= 1
     raise DataError(
         f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {SMALLEST} pixels up",
@@ -104,27 +115,32 @@ def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, sty
     )
 
 
-def _rendered(text: str, lines: list[str], face: Font, room: tuple[int, int]) -> Image.Image | None:
-    """The ink of some lines with one empty pixel around it, or ``None`` where it is larger than ``room``.
+@cached(LRUCache(KEPT, getsizeof=lambda drawn: 2 * drawn[0].width * drawn[0].height), lock=RLock())
+def _drawn(name: str, size: int, text: str) -> Drawn:
+    """The ink of some lines with one empty pixel around it; kept, so not to be changed.
 
     Raises :class:`DataError` for a text without ink, such as a space of no width.
     """
+    import numpy as np
     from PIL import Image, ImageDraw
 
-    written, size = "\n".join(lines), int(face.size)
-    width, margin = int(max(map(face.getlength, lines))), size
+    lines = text.split("\n")
+    width, margin = int(max(_length(name, size, line) for line in lines)), size
     while True:
         canvas = Image.new("L", (width + 2 * margin, 2 * size * len(lines) + 2 * margin))
-        ImageDraw.Draw(canvas).text((margin, margin), written, 255, face, align="center", spacing=1)
+        ImageDraw.Draw(canvas).text((margin, margin), text, 255, _face(name, size), align="center", spacing=1)
         box = canvas.getbbox()
         if box is None:
             raise DataError(f"{text!r} has nothing that could be drawn", "write other words, or give other class names")
         if min(box[:2]) > 0 and box[2] < canvas.width and box[3] < canvas.height:
-            break
+            ink = canvas.crop((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))
+            return ink, _thickened(np.asarray(ink))
         margin *= 4  # stacked marks reach further than anything that a face says of itself
-    if box[2] - box[0] > room[0] or box[3] - box[1] > room[1]:
-        return None
-    return canvas.crop((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))
+
+
+@lru_cache(2**16)
+def _length(name: str, size: int, text: str) -> float:
+    return _face(name, size).getlength(text)
 
 
 def _pieces(text: str) -> list[tuple[str, str]]:
@@ -133,12 +149,12 @@ def _pieces(text: str) -> list[tuple[str, str]]:
     return [(" " if number == 0 else "", piece) for word in words for number, piece in enumerate(word)]
 
 
-def _wrapped(pieces: list[tuple[str, str]], face: Font, width: int) -> list[str]:
+def _wrapped(pieces: list[tuple[str, str]], name: str, size: int, width: int) -> list[str]:
     """Lines of at most ``width`` pixels, of pieces that are no wider."""
     lines = [""]
     for space, piece in pieces:
         longer = lines[-1] + space + piece if lines[-1] else piece
-        if lines[-1] and face.getlength(longer) > width:
+        if lines[-1] and _length(name, size, longer) > width:
             lines.append(piece)
         else:
             lines[-1] = longer

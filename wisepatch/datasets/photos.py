@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.base import Samples, Transform
 
 INDEX = "index.csv"
+UNFINISHED = ".unfinished"  # in a folder that is being written
 COLUMNS = ("path", "label", "text", "image", "task", "split", "seed")
 NEEDED = COLUMNS[:3]  # of an index that was not written by wisepatch
 SPECIAL = re.compile(r'[%/\\=:*?"<>|\x00-\x1f\x7f]')
@@ -80,10 +81,13 @@ def _images(folder: Path) -> list[Path]:
 def attacked_folder(folder: Path, classnames: Sequence[str] | None = None) -> Dataset:
     """Describe a folder of attacked images as a task; its classes are the union of labels and texts, or ``classnames``.
 
-    Raises :class:`DataError` for a folder without images, images whose names do not follow the convention or follow it in two
-    ways, an index that does not fit, and :class:`UsageError` for class names without one of the labels.
+    Raises :class:`DataError` for a folder without images or one that ``make`` has not finished, images whose names
+    do not follow the convention or follow it in two ways, an index that does not fit, and :class:`UsageError` for class names
+    without one of the labels.
     """
     folder = folder.resolve()
+    if (folder / UNFINISHED).exists():
+        raise DataError(f"{folder} was not written to its end", "run wisepatch typo-attack make again")
     images = _indexed(folder) if (folder / INDEX).is_file() else _named(folder)
     classes = _classes(folder, images, classnames)
     place = {_plain(name): index for index, name in enumerate(classes)}
