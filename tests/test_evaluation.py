@@ -280,6 +280,60 @@ def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_ru
     assert line.is_linear
 
 
+def test_later_sweeps_of_a_linear_classifier_read_no_model(linear, tasks, tmp_path, monkeypatch):
+    store, done = linear
+    mixes = list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
+    (first,) = predict(mixes, tasks[:1], store, tmp_path, split="train", mixed_precision="no")
+    finer = list(sweep(store, tmp_path, alphas=(0, 0.1, 0.5, 0.9), tasks=()).checkpoints.values())
+    whole = [
+        next(predict([mix, done.zeroshot, done.finetuned], tasks[:1], store, tmp_path, fast_decode=True))
+        for mix in finer
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "weights_path", lambda self, checkpoint: pytest.fail("weights were read"))
+        (again,) = predict(mixes, tasks[:1], store, tmp_path, split="train")
+        (others,) = predict(finer, tasks[:1], store, tmp_path)
+        for mine, theirs in ((again, first), *zip([others] * len(whole), whole, strict=True)):
+            assert mine.task.name == theirs.task.name
+            assert mine.split == theirs.split
+            assert np.array_equal(mine.labels, theirs.labels)
+            assert len(mine.context.groups or ()) == len(theirs.context.groups or ())
+        assert np.array_equal(again.predicted, first.predicted)
+        assert np.array_equal(again.confidence, first.confidence)
+        for index, one in enumerate(whole):
+            assert np.array_equal(others.predicted[index], one.predicted[0])
+            assert np.array_equal(others.confidence[index], one.confidence[0])
+    assert not np.array_equal(first.confidence[0], first.confidence[-1])
+
+
+@pytest.mark.parametrize("missing", ["features", "heads", "broken", "other task", "other precision", "other versions"])
+def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
+    linear, tasks, tmp_path, monkeypatch, missing
+):
+    store, _ = linear
+    mixes = list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
+    (expected,) = predict(mixes, tasks[:1], store, tmp_path)
+    for path in store.features.glob("*"):
+        if path.name.startswith("heads-") == (missing == "heads") and missing in ("features", "heads"):
+            path.unlink()
+        elif path.name.startswith("heads-") and missing == "broken":
+            path.write_bytes(path.read_bytes()[:-9])
+    read, original = [], Store.weights_path
+    monkeypatch.setattr(Store, "weights_path", lambda self, one: read.append(one) or original(self, one))
+    if missing == "other versions":
+        monkeypatch.setattr("wisepatch.linear.versions", lambda: {"torch": "0"})
+    asked = tasks if missing == "other task" else tasks[:1]
+    found = next(
+        predict(mixes, asked, store, tmp_path, mixed_precision="bf16" if missing == "other precision" else "no")
+    )
+    assert len(read) == 2
+    assert np.array_equal(found.predicted, expected.predicted)
+    if missing != "other task":
+        read.clear()
+        next(predict(mixes, asked, store, tmp_path, mixed_precision="bf16" if missing == "other precision" else "no"))
+        assert not read  # it is kept again
+
+
 def test_text_derived_heads_beside_a_linear_classifier_use_the_same_features(linear, tasks, tmp_path):
     store, done = linear
     (colors,) = predict([done.zeroshot, done.finetuned], tasks[1:], store, tmp_path)

@@ -28,6 +28,9 @@ def precision_of(mixed_precision: str) -> torch.dtype | None:
     return {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[check_precision(mixed_precision)]
 
 
+HELD = 256  # images, or features of images, that every mix sees together
+
+
 @dataclass(frozen=True)
 class Features:
     """Features ``(n, dim)`` of unit length in fp32 and labels ``(n,)`` of a split: a map-style dataset of its images' features."""
@@ -44,6 +47,18 @@ class Features:
         return self.features[index], int(self.labels[index])
 
 
+def tower_key(encoder: Encoder) -> str:
+    """A hash of the image tower's weights and design, and of its preprocessing."""
+    visual = encoder.model.visual
+    parts = hash_tensors(visual.state_dict()), str(visual), str(encoder.transform)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def features_key(tower: str, precision: torch.dtype | None, split: Split) -> str:
+    """The name of a split's features: by :func:`tower_key`, the precision and the split's fingerprint."""
+    return hashlib.sha256(f"{tower}\n{precision}\n{split.fingerprint()}".encode()).hexdigest()[:32]
+
+
 def split_features(
     encoder: Encoder,
     split: Split,
@@ -54,31 +69,29 @@ def split_features(
     workers: int = 0,
     precision: torch.dtype | None = None,
     compiled: bool = False,
+    tower: str = "",
     progress: Progress | None = None,
 ) -> Features:
     """The features of a split that was opened with ``encoder.pixels`` (or ``fast_pixels``), from the store or computed and kept.
 
-    They are found again by the tower's weights and design, the preprocessing, the precision and the split's fingerprint.
+    They are found again by :func:`features_key`; ``tower`` is the :func:`tower_key`, where it is known.
     """
     import torch
 
-    progress, visual = progress or Silent(), encoder.model.visual
-    parts = (
-        hash_tensors(visual.state_dict()), str(visual), str(encoder.transform), str(precision), split.fingerprint(),
-    )  # fmt: skip
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    progress = progress or Silent()
+    key = features_key(tower or tower_key(encoder), precision, split)
     cached = store.load_features(key)
     if cached:
         return Features(cached["features"], cached["labels"])
-    tower = Tower(copy.deepcopy(visual), device, precision, compiled=compiled)
-    batch_size = batch_size or tower.largest_batch(*encoder.image_size)
+    ready = Tower(copy.deepcopy(encoder.model.visual), device, precision, compiled=compiled)
+    batch_size = batch_size or ready.largest_batch(*encoder.image_size)
     found, labels = [], []
     progress.start(f"features of {split.task} ({split.name})", len(split))
     with torch.inference_mode():
         for batch in loader(split, batch_size, workers=workers):
             images, truth = checked(batch)
-            images = tower.take(encoder.normalise(images.to(device, non_blocking=True)))
-            found.append(tower.features(images).cpu())
+            images = ready.take(encoder.normalise(images.to(device, non_blocking=True)))
+            found.append(ready.features(images).cpu())
             labels.append(truth)
             progress.advance(len(truth))
     progress.finish()

@@ -7,8 +7,9 @@ with the number of alphas (but for a head an alpha where the text towers of the 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,12 +18,14 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from wisepatch.config import FISHER, ModelConfig
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import UsageError
-from wisepatch.files import hash_tensors
 from wisepatch.head import zeroshot_head
 from wisepatch.interpolation import check_same, load_weights, mix, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from wisepatch.encoder import Encoder
     from wisepatch.plugins import Task
@@ -51,9 +54,7 @@ class Line:
     @cached_property
     def is_fixed(self) -> bool:
         """Whether the image tower is the same at both ends, and so at every alpha."""
-        return all(
-            torch.equal(tensor, self.end[name]) for name, tensor in self.start.items() if name.startswith("visual.")
-        )
+        return _same(_tower(self.start), _tower(self.end))
 
     @property
     def is_linear(self) -> bool:
@@ -62,29 +63,26 @@ class Line:
 
     def shares_tower(self, other: Line) -> bool:
         """Whether both lines begin with the same image tower."""
-        return other is self or all(
-            torch.equal(tensor, other.start[name]) for name, tensor in self.start.items() if name.startswith("visual.")
-        )
+        return other is self or _same(_tower(self.start), _tower(other.start))
 
 
 def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.device) -> list[Line]:
     """Group checkpoints by the two ends they are mixed from; each end is read once."""
     if not checkpoints:
         raise UsageError("no checkpoint to evaluate", "name at least one")
-    read: dict[str, dict[str, torch.Tensor]] = {}
     encoders: dict[str, Encoder] = {}
     lines: dict[tuple[str, str, str], Line] = {}
     # The longest lines first, so that an end that is also asked for alone joins its line.
-    ends = [_ends(checkpoint, store) for checkpoint in checkpoints]
+    ends = [ends_of(checkpoint, store) for checkpoint in checkpoints]
+    distinct = {each.id: each for start, end, _ in ends for each in (start, end)}
+    with ThreadPoolExecutor(2) as pool:  # verifying a file keeps one core busy; two files are in memory anyway
+        read = dict(zip(distinct, pool.map(partial(load_weights, store), distinct.values()), strict=True))
     for index in sorted(range(len(ends)), key=lambda i: ends[i][0].id == ends[i][1].id):
         start, end, alpha = ends[index]
         joined = next((key for key in lines if start.id == end.id and start.id in key), None)
         if joined:
             lines[joined].members.append((index, float(joined.index(start.id))))
             continue
-        for each in (start, end):
-            if each.id not in read:
-                read[each.id] = load_weights(store, each)
         key = (start.id, end.id, str(_fishers_of(checkpoints[index])))
         if key not in lines:
             if start.id != end.id:
@@ -92,12 +90,11 @@ def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.
             if start.id not in encoders:
                 encoders[start.id] = load_encoder(ModelConfig.from_json(start.model), read[start.id])
                 encoders[start.id].model.visual.to(device)
-            texts = {hash_tensors(_text_side(read[each.id])) for each in (start, end)}
             lines[key] = Line(
                 encoders[start.id],
                 _tower_side(read[start.id], device),
                 _tower_side(read[end.id], device),
-                len(texts) > 1,
+                not _same(_text_side(read[start.id]), _text_side(read[end.id])),
                 (start, end),
                 fishers=_to_device(store.read_fishers(checkpoints[index]), device),
             )
@@ -107,7 +104,8 @@ def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.
     return list(lines.values())
 
 
-def _ends(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoint, float]:
+def ends_of(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoint, float]:
+    """The two ends that a checkpoint is mixed from, and its alpha; of one with weights itself twice, and 0."""
     if not checkpoint.is_recipe:
         return checkpoint, checkpoint, 0.0
     start, end = store.parents(checkpoint)
@@ -128,8 +126,17 @@ def _tower_side(tensors: Tensors, device: torch.device) -> dict[str, torch.Tenso
     return {k: v.to(device) for k, v in tensors.items() if k.startswith(("visual.", "classifier."))}
 
 
+def _tower(tensors: Tensors) -> Tensors:
+    return {k: v for k, v in tensors.items() if k.startswith("visual.")}
+
+
 def _text_side(tensors: Tensors) -> dict[str, torch.Tensor]:
     return {k: v for k, v in tensors.items() if not k.startswith(("visual.", "classifier."))}
+
+
+def _same(ours: Tensors, theirs: Tensors) -> bool:
+    """Whether every tensor of one end is the other's."""
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def set_weights(visual: torch.nn.Module, line: Line, alpha: float) -> None:
@@ -200,6 +207,13 @@ def answers(
             else:
                 for index, alpha in line.members:
                     yield index, part, number, F.linear(seen, *head.at(alpha))
+
+
+def most_likely(said: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The class with the largest of some logits ``(n, classes)``, and its probability, ``(n,)`` each."""
+    answer = said.argmax(1, keepdim=True)
+    sure = said.float().softmax(1).gather(1, answer)
+    return answer.flatten().cpu().numpy(), sure.flatten().cpu().numpy()
 
 
 def merged(

@@ -11,8 +11,9 @@ import torch
 from wisepatch.config import check_speed
 from wisepatch.datasets.base import images_of, labels_of
 from wisepatch.datasets.loading import checked, loader, worker_count
-from wisepatch.features import precision_of, split_features
-from wisepatch.lines import Heads, answers, gather_lines, merged, set_weights
+from wisepatch.features import HELD, precision_of, split_features, tower_key
+from wisepatch.linear import recall, remember
+from wisepatch.lines import Heads, answers, gather_lines, merged, most_likely, set_weights
 from wisepatch.pixels import cached_pixels
 from wisepatch.progress import Progress, Silent
 from wisepatch.towers import BATCH_SIZE, Tower
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from wisepatch.lines import Line
     from wisepatch.plugins import Task
     from wisepatch.store import Checkpoint, Store
-
-HELD = 256  # images that are held while every mix sees them: weights are written once for all of them
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,13 @@ def predict(
     """
     check_speed(speed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recalled = recall(checkpoints, tasks, store, data, split, speed, device)
+    if recalled is not None:
+        for task, images, truth, predicted, confidence in recalled:
+            yield Predictions(
+                task, images.name, tuple(checkpoints), truth, predicted, confidence, images.context
+            )  # fmt: skip
+        return
     lines = gather_lines(checkpoints, store, device)
     models = list(dict.fromkeys(line.encoder.config for line in lines))
     passes = [
@@ -115,6 +121,7 @@ class _Pass:
     progress: Progress
     towers: dict[int, Tower] = field(default_factory=dict)
     batch_size: int = 0  # not known yet
+    key: str = ""  # of the tower whose features are kept
 
     @property
     def encoder(self) -> Encoder:
@@ -142,12 +149,10 @@ class _Pass:
                 batches = [batch for batch, _ in held]
                 tower = self.towers.get(id(line.encoder))
                 for index, part, number, said in answers(line, tower, batches, heads[id(line)]):
-                    said = choices[number](said)
-                    answer = said.argmax(1, keepdim=True)
-                    sure = said.float().softmax(1).gather(1, answer)
+                    answer, sure = most_likely(choices[number](said))
                     place = slice(starts[part], starts[part] + len(batches[part]))
-                    found[number].predicted[index, place] = answer.flatten().cpu().numpy()
-                    found[number].confidence[index, place] = sure.flatten().cpu().numpy()
+                    found[number].predicted[index, place] = answer
+                    found[number].confidence[index, place] = sure
                     if number == 0:
                         self.progress.advance(len(batches[part]))
             done += sum(len(truth) for _, truth in held)
@@ -161,10 +166,14 @@ class _Pass:
         first, precision = self.lines[0], precision_of(self.speed.get("mixed_precision", "no"))
         if all(line.is_linear and line.shares_tower(first) for line in self.lines):
             # The features once and for all, also for later runs.
-            set_weights(self.encoder.model.visual, first, 0)
+            if not self.key:
+                set_weights(self.encoder.model.visual, first, 0)
+                self.key = tower_key(self.encoder)
+                for line in self.lines:
+                    remember(line, self.key, self.store)
             source: Samples = split_features(
                 self.encoder, images, self.store, self.device, batch_size=self.speed.get("batch_size"),
-                workers=self._workers(images), precision=precision, compiled=compiled, progress=self.progress,
+                workers=self._workers(images), precision=precision, compiled=compiled, progress=self.progress, tower=self.key,
             )  # fmt: skip
             return source, HELD
         for line in self.lines:

@@ -15,6 +15,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 KINDS = ("zeroshot", "finetuned", "interpolated", "patched")
+HEADS = ("weight 0", "bias 0", "weight 1", "bias 1")  # at both ends of a line
 
 
 @dataclass(frozen=True)
@@ -382,6 +384,19 @@ class Store:
         """Cache image features under a hash of all that they depend on."""
         self._save_cached(self.features / f"{digest}.safetensors", {"features": features, "labels": labels})
 
+    def load_heads(self, digest: str) -> tuple[dict[str, torch.Tensor], str] | None:
+        """What :meth:`save_heads` kept; ``None`` if there is nothing."""
+        found = _load_cached(self.features / f"heads-{digest}.safetensors", "tower", *HEADS)
+        return (found, bytes(found.pop("tower").tolist()).hex()) if found else None
+
+    def save_heads(self, digest: str, heads: Tensors, tower: str) -> None:
+        """Keep :data:`HEADS` of a linear classifier beside the features that they read: those of the tower with that hash."""
+        import torch
+
+        if self.load_heads(digest) is None:
+            path = self.features / f"heads-{digest}.safetensors"
+            self._save_cached(path, {**heads, "tower": torch.tensor(list(bytes.fromhex(tower)), dtype=torch.uint8)})
+
     def _save_cached(self, path: Path, tensors: Tensors) -> None:
         from safetensors.torch import save
 
@@ -434,6 +449,7 @@ def _under_way(path: Path) -> bool:
     return True
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of what made a checkpoint."""
     from importlib.metadata import version

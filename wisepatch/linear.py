@@ -1,0 +1,108 @@
+"""Linear classifiers from what is kept of them: a sweep over a frozen encoder needs its features and two heads, and no model.
+
+Logits are linear in alpha where only the head is mixed (WiSE-FT's linear classifiers): two products give every alpha. What a first
+sweep has read and verified is kept beside the features, under the hashes of both ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+
+from wisepatch.config import FISHER
+from wisepatch.features import HELD, features_key, precision_of
+from wisepatch.interpolation import mix
+from wisepatch.lines import ends_of, merged, most_likely
+from wisepatch.store import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wisepatch.config import Speed
+    from wisepatch.datasets.base import Split
+    from wisepatch.lines import Line
+    from wisepatch.plugins import Task
+    from wisepatch.store import Checkpoint, Store
+
+    Found = tuple[Task, Split, NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
+
+def remember(line: Line, tower: str, store: Store) -> None:
+    """Keep the two heads of a linear line, and the key of its image tower's features."""
+    if "classifier.weight" in line.start and not line.fishers:
+        heads = {
+            f"{name} {alpha}": end[f"classifier.{name}"].cpu()
+            for alpha, end in enumerate((line.start, line.end)) for name in ("weight", "bias")
+        }  # fmt: skip
+        store.save_heads(_digest(*line.parents), heads, tower)
+
+
+def recall(
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    store: Store,
+    data: Path,
+    split: str,
+    speed: Speed,
+    device: torch.device,
+) -> Iterator[Found] | None:
+    """Each task, its split, labels ``(n,)``, and predictions and confidences ``(checkpoints, n)``; ``None`` if a model is needed.
+
+    That is where the checkpoints are not of one linear line, a task is not that of its heads, or something is not kept.
+    """
+    ends = [ends_of(checkpoint, store) for checkpoint in checkpoints]
+    pairs = {start.id: (start, end) for start, end, _ in ends if start.id != end.id}
+    if len(pairs) != 1 or any(checkpoint.method == FISHER for checkpoint in checkpoints) or speed.get("fast_decode"):
+        return None
+    ((start, end),) = pairs.values()
+    kept = store.load_heads(_digest(start, end))
+    alphas = [alpha if one.id != other.id else {start.id: 0.0, end.id: 1.0}.get(one.id) for one, other, alpha in ends]
+    sources = {(one.id, other.id) for one, other, _ in ends if one.id != other.id}
+    if kept is None or None in alphas or len(sources) != 1 or end.head is None:
+        return None
+    heads, tower = kept
+    precision = precision_of(speed.get("mixed_precision", "no"))
+    opened = []
+    for task in tasks:
+        if end.head["classes"] != list(task.dataset.head_names):
+            return None
+        images = task.dataset.split(task.split or split, data)
+        features = store.load_features(features_key(tower, precision, images))
+        if not features:
+            return None
+        opened.append((task, images, features))
+    return _swept(opened, [alpha for alpha in alphas if alpha is not None], heads, device)
+
+
+@torch.inference_mode()
+def _swept(
+    opened: Sequence[tuple[Task, Split, dict[str, torch.Tensor]]],
+    alphas: Sequence[float],
+    heads: dict[str, torch.Tensor],
+    device: torch.device,
+) -> Iterator[Found]:
+    (w0, b0), (w1, b1) = ((heads[f"weight {end}"].to(device), heads[f"bias {end}"].to(device)) for end in (0, 1))
+    for task, images, features in opened:
+        choice = merged(task.dataset.merges, device)
+        predicted = np.empty((len(alphas), len(images)), np.int64)
+        confidence = np.empty((len(alphas), len(images)), np.float32)
+        done = 0
+        for batch in features["features"].to(device).split(HELD):
+            place = slice(done, done := done + len(batch))
+            first, last = F.linear(batch, w0, b0), F.linear(batch, w1, b1)
+            for index, alpha in enumerate(alphas):
+                predicted[index, place], confidence[index, place] = most_likely(choice(mix(first, last, alpha)))
+        yield task, images, features["labels"].numpy(), predicted, confidence
+
+
+def _digest(start: Checkpoint, end: Checkpoint) -> str:
+    said = json.dumps([start.files, end.files, start.model, versions()], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
