@@ -157,7 +157,7 @@ def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_n
 
     monkeypatch.setattr(attacks_module, "_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        make(task, "test", tmp_path, output, Style(seed=8), preview=tmp_path / "p.png")
+        make(task, "test", tmp_path, output, Style(seed=8), workers=0, preview=tmp_path / "p.png")
     monkeypatch.undo()
     assert len(list(output.glob("*.png"))) == 3
     assert not (tmp_path / "p.png").exists()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.samples import broken_png, draw_folder, write_mnist
 
@@ -327,6 +328,29 @@ def test_default_model_says_what_could_not_be_fetched_and_how_to_give_weights(cl
     result = cli("finetune", "--task", shapes)
     fails(result, 1, "openai weights of ViT-B-32: could not be fetched or read", "--pretrained FILE")
     assert "no route to host" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"),
+            "the GPU's memory ran out: CUDA out of",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "the machine's memory ran out"),
+        (MemoryError(), "the machine's memory ran out"),
+    ],
+)
+def test_memory_that_runs_out_is_one_line_and_says_what_helps(cli, monkeypatch, raised, said):
+    def fails(*_, **__):
+        raise raised
+
+    monkeypatch.setattr("wisepatch.patching.zeroshot", fails)
+    result = cli("zeroshot", "--model", "demo", "--task", "Shapes")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "--batch-size" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_bug_keeps_its_traceback(cli, monkeypatch):

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from wisepatch import FinetuneConfig, ModelConfig, Store, finetune, load_weights, sweep
+from wisepatch.datasets.base import set_epoch
+from wisepatch.datasets.loading import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
 from wisepatch.finetuning import learning_rate, warmup_steps
 from wisepatch.patching import finetune_watched
@@ -67,6 +69,43 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(shapes, tmp_pa
     same = [run(shapes, tmp_path / str(i), seed=s).finetuned.files for i, s in enumerate((1, 1, 2))]
     assert same[0] == same[1]
     assert same[0] != same[2]
+
+
+def test_weights_do_not_depend_on_how_many_processes_read_images(shapes, tmp_path):
+    """Crops follow from seed, epoch and index; an epoch is two steps here."""
+    told = [run(shapes, tmp_path / str(workers), steps=5, workers=workers) for workers in (0, 2)]
+    assert told[0].losses == told[1].losses
+    one, other = (
+        load_weights(Store(tmp_path / str(workers)), done.finetuned) for workers, done in zip((0, 2), told, strict=True)
+    )
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_crops_are_drawn_anew_each_epoch_and_leave_other_random_numbers_alone():
+    seen = Seeded([(index, index) for index in range(3)], seed=4)
+    drawing = Seeded(Drawing(), seed=4)
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    epochs = []
+    for epoch in (0, 1, 0):
+        set_epoch(drawing, epoch)
+        epochs.append([drawing[index][0] for index in range(3)])
+    assert epochs[0] == epochs[2]
+    assert len(set(epochs[0] + epochs[1])) == 6
+    assert Seeded(Drawing(), seed=5)[0] != Seeded(Drawing(), seed=4)[0]
+    assert torch.equal(torch.rand(2), expected)
+    assert (len(seen), seen[2]) == (3, (2, 2))
+
+
+class Drawing:
+    """Samples that are a random number each."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return float(torch.rand(())), index
 
 
 def test_accumulated_batches_are_one_larger_batch(shapes, tmp_path):

@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from wisepatch import FinetuneConfig, ModelConfig, Rule, Store, find_tasks, finetune, load_weights, patch, predict
 from wisepatch import fisher as room
 from wisepatch.datasets import demo
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
+from wisepatch.exporting import MODEL_WEIGHTS, export
 from wisepatch.fisher import batch_that_fits, diagonal, line_fishers
 from wisepatch.head import Classifier, zeroshot_head
 from wisepatch.interpolation import FISHER_FLOOR, interpolate, mix
@@ -313,6 +315,12 @@ def test_one_pass_predicts_what_separate_runs_of_files_predict(run_store, finish
     linear = sweep(run_store, tmp_path, alphas=(0.5,), tasks=()).checkpoints[0.5]
     file = sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=(), materialize=True).checkpoints[0.5]
     assert (file.is_recipe, file.method) == (False, "fisher")
+    recipe = load_weights(run_store, weighed[2])
+    assert all(torch.equal(tensor, recipe[name]) for name, tensor in load_weights(run_store, file).items())
+    export(run_store, weighed[2], tmp_path / "out")
+    exported = load_file(tmp_path / "out" / MODEL_WEIGHTS)
+    assert len(exported) > 50
+    assert all(torch.equal(tensor, recipe[name]) for name, tensor in exported.items())
     lines = gather_lines([*weighed, linear], run_store, torch.device("cpu"))
     assert [len(line.members) for line in lines] == [3, 1]
     (together,) = predict([*weighed, linear], tasks, run_store, tmp_path, split="train")

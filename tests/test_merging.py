@@ -92,13 +92,32 @@ def models(draw):
 alphas = st.sampled_from([0.0, 0.5, 1.0, 0.1, 0.9]) | st.floats(0, 1)
 
 
-@settings(max_examples=120)
-@given(models(), alphas)
-def test_the_file_is_byte_for_byte_that_of_mixing_in_memory(scratch, pair, alpha):
+def fishers_of(start, seed):
+    """Fisher information of most of the tensors: none below zero, some zero, some equal at both ends, some tiny."""
+    found = {}, {}
+    for number, (name, tensor) in enumerate(sorted(start.items())):
+        if tensor.is_floating_point() and (seed + number) % 4:
+            first, last = (
+                numbers(tensor.numel(), torch.float32, seed + end, odd=False).square() for end in (number, 99)
+            )
+            which = torch.arange(tensor.numel())
+            last = torch.where(which % 5 == 0, first, last) * torch.where(which % 3 == 0, 1e-7, 1.0)
+            for fisher, values in zip(found, (first * (which % 7 > 0), last), strict=True):
+                fisher[name] = values.reshape(tensor.shape)
+    return found
+
+
+@settings(max_examples=200)
+@given(models(), alphas, st.none() | st.integers(0, 99))
+def test_the_file_is_byte_for_byte_that_of_mixing_in_memory(scratch, pair, alpha, seed):
     one, other = save(scratch / "one.safetensors", pair[0]), save(scratch / "other.safetensors", pair[1])
-    digest = merge_files(one, other, alpha, scratch / "merged.safetensors")
+    fishers = paths = None
+    if seed is not None:
+        fishers = fishers_of(pair[0], seed)
+        paths = tuple(save(scratch / f"fisher-{end}.safetensors", fisher) for end, fisher in enumerate(fishers))
+    digest = merge_files(one, other, alpha, scratch / "merged.safetensors", fishers=paths)
     merged = load_file(scratch / "merged.safetensors")
-    expected = interpolate(*pair, alpha)
+    expected = interpolate(*pair, alpha, fishers)
     assert set(merged) == set(expected)
     for name, tensor in expected.items():
         assert merged[name].dtype == tensor.dtype
@@ -110,6 +129,25 @@ def test_the_file_is_byte_for_byte_that_of_mixing_in_memory(scratch, pair, alpha
     assert hashlib.sha256(whole).hexdigest() == digest
     if not any(torch.isnan(tensor).any() for tensor in expected.values()):
         assert whole == save(scratch / "expected.safetensors", expected).read_bytes()
+
+
+def test_each_number_has_an_alpha_of_its_own_where_there_is_fisher_information(tmp_path):
+    start, end = {"w": torch.zeros(3), "b": torch.zeros(1)}, {"w": torch.ones(3), "b": torch.ones(1)}
+    names = [save(tmp_path / f"{i}.safetensors", tensors) for i, tensors in enumerate((
+        start, end, {"w": torch.tensor([1.0, 3.0, 0.0])}, {"w": torch.tensor([3.0, 1.0, 0.0])}
+    ))]  # fmt: skip
+    merge_files(names[0], names[1], 0.5, tmp_path / "m.safetensors", fishers=(names[2], names[3]))
+    merged = load_file(tmp_path / "m.safetensors")
+    assert merged["w"].tolist() == [0.75, 0.25, 0.5]
+    assert merged["b"].tolist() == [0.5]
+
+
+def test_fisher_information_of_another_shape_is_refused(tmp_path):
+    names = [save(tmp_path / f"{i}.safetensors", {"w": torch.ones(3 + i // 2)}) for i in range(4)]
+    with pytest.raises(StoreError, match="the Fisher information of w is not of its shape") as caught:
+        merge_files(names[0], names[1], 0.5, tmp_path / "m.safetensors", fishers=(names[2], names[3]))
+    assert "same model" in caught.value.hint
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 @settings(max_examples=60)

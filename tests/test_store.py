@@ -381,7 +381,7 @@ def test_a_store_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     assert caught.value.message == f"the store {store.root} cannot be written: Not a directory"
     assert caught.value.hint == ANOTHER_FOLDER
     with pytest.raises(StoreError, match="cannot be written"):
-        store.save_head("h", torch.ones(2))
+        store.cache("heads", "h", {"weight": torch.ones(2)})
 
 
 def test_weights_that_do_not_fit_on_the_disk_are_an_error_and_leave_nothing(store):
@@ -428,25 +428,25 @@ def test_the_hash_of_tensors_depends_on_names_types_shapes_and_bytes():
 
 def test_a_cached_head_reads_back(store):
     head = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    assert store.load_head("h") is None
-    store.save_head("h", head.T)
-    assert torch.equal(store.load_head("h"), head.T)
-    assert store.load_head("other") is None
+    assert not store.cached("heads", "h", "weight")
+    store.cache("heads", "h", {"weight": head.T})
+    assert torch.equal(store.cached("heads", "h", "weight")["weight"], head.T)
+    assert not store.cached("heads", "other", "weight")
     assert [path.name for path in store.heads.iterdir()] == ["h.safetensors"]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 30, -1])
 def test_a_head_that_was_cut_short_is_built_again(store, keep):
-    store.save_head("h", torch.ones(4, 3))
+    store.cache("heads", "h", {"weight": torch.ones(4, 3)})
     path = store.heads / "h.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    assert store.load_head("h") is None
+    assert not store.cached("heads", "h", "weight")
 
 
 @pytest.mark.parametrize("content", [b"rubbish" * 20, b"\xff" * 100])
 def test_a_head_file_of_something_else_is_built_again(store, content):
-    store.save_head("h", torch.ones(4, 3))
+    store.cache("heads", "h", {"weight": torch.ones(4, 3)})
     (store.heads / "h.safetensors").write_bytes(content)
-    assert store.load_head("h") is None
-    store.save_head("h", torch.ones(4, 3))
-    assert torch.equal(store.load_head("h"), torch.ones(4, 3))
+    assert not store.cached("heads", "h", "weight")
+    store.cache("heads", "h", {"weight": torch.ones(4, 3)})
+    assert torch.equal(store.cached("heads", "h", "weight")["weight"], torch.ones(4, 3))

@@ -35,13 +35,15 @@ TOWERS = {
     "norm after pool": {"final_ln_after_pool": True}, "attention pool": {"attentional_pool": True},
     "layer scale": {"ls_init_value": 0.3}, "no norm before": {"no_ln_pre": True}, "tokens too": {"output_tokens": True},
     "residual network": {"layers": [1, 1, 1, 1], "image_size": 64, "width": 16, "head_width": 8},
+    "timm ViT": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear", "image_size": 160},
+    "timm ConvNeXt": {"timm_model_name": "test_convnext2", "timm_pool": "", "timm_proj": "linear", "image_size": 64},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TOWERS)
 def test_prepared_tower_gives_the_features_of_the_tower_as_it_was(kind):
     visual = vit(**TOWERS[kind])
-    size = 64 if kind == "residual network" else 32
+    size = TOWERS[kind].get("image_size", 32)
     images = torch.randn(FEW_ROWS, 3, size, size) + torch.linspace(-3, 3, FEW_ROWS)[:, None, None, None]
     if kind == "residual network":
         visual.train()(images)  # statistics of batch norm

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import Subset
 from wisepatch.datasets.folder import renamed
+from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.photos import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
 from wisepatch.datasets.sheets import contact_sheet
 from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PREVIEWED = 25
 WORST = 10  # images of each checkpoint in the picture of the worst cases
+PICTURE = 1 << 21  # bytes that one may take on its way from a worker process
 CHUNK = 8  # images that a worker process takes at a time
 
 
@@ -53,7 +55,7 @@ def make(
     style: Style,
     *,
     limit: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     preview: Path | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -80,7 +82,7 @@ def make(
     first: list[tuple[Image.Image, Sequence[str]]] = []
     taken: set[str] = {INDEX.casefold()}
     progress.start(f"writing on {task.name} ({split})", total)
-    for each in _render(opened, total, workers):
+    for each in _render(opened, total, worker_count(workers, total, PICTURE)):
         name = file_name(each.label, each.text, each.index, taken)
         (output / name).write_bytes(each.png)
         rows.append((name, each.label, each.text, each.index, task.name, split, style.seed))

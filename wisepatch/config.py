@@ -125,7 +125,7 @@ class FinetuneConfig(Config):
     grad_accumulation: int = 1
     seed: int = 0
     mixed_precision: str = "no"
-    workers: int = 0
+    workers: int | None = None
     start: str | None = None
     eval_every: float | None = None
 

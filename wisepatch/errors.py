@@ -67,3 +67,17 @@ class PluginError(WisepatchError):
 
 class TrainingError(WisepatchError):
     """A fine-tuning run that cannot go on."""
+
+
+class ResourceError(WisepatchError):
+    """A machine that is too small for what was asked."""
+
+
+def out_of_memory(error: Exception) -> ResourceError | None:
+    """What a user is told where memory ran out, on a GPU or beside it; ``None`` for every other error."""
+    hint = "give a smaller --batch-size, --mixed-precision bf16 or fewer --workers; what is in the store is whole"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported for it
+        return ResourceError(f"the GPU's memory ran out: {str(error).split('. ')[0]}", hint)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return ResourceError("the machine's memory ran out", hint)
+    return None

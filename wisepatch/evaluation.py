@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wisepatch.datasets.loading import checked, loader
+from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.files import write_durably
 from wisepatch.head import logits, zeroshot_head
 from wisepatch.lines import merged
@@ -88,7 +88,7 @@ def position(checkpoint: Checkpoint) -> float | None:
 
 
 def watcher(
-    tasks: Sequence[Task], store: Store, data: Path, *, batch_size: int = BATCH_SIZE, workers: int = 0
+    tasks: Sequence[Task], store: Store, data: Path, *, batch_size: int = BATCH_SIZE, workers: int | None = None
 ) -> Watcher:
     """A function for :func:`~wisepatch.finetuning.finetune` to call: top-1 accuracy on the validation splits, as a line.
 
@@ -107,7 +107,9 @@ def watcher(
                 weight = zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store).to(device)
                 bias = None
             hits, total, choice = 0, 0, merged(task.dataset.merges, device)
-            for batch in loader(task.dataset.split("val", data, encoder.transform), batch_size, workers=workers):
+            images_of_task, (height, width) = task.dataset.split("val", data, encoder.transform), encoder.image_size
+            count = worker_count(workers, len(images_of_task), batch_size * 3 * height * width * 4)
+            for batch in loader(images_of_task, batch_size, workers=count):
                 images, labels = checked(batch)
                 answers = choice(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()
                 hits, total = hits + int((answers == labels).sum()), total + len(labels)

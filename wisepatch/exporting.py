@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig
@@ -50,14 +51,14 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
     model = ModelConfig.from_json(checkpoint.model)
     config = describe(model)
     target = folder.expanduser().resolve()
-    partial = target.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+    unfinished = target.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     try:
-        partial.mkdir(parents=True)
+        unfinished.mkdir(parents=True)
         try:
-            files = _write(store, checkpoint, config, partial)
-            partial.replace(target)
+            files = _write(store, checkpoint, config, unfinished)
+            unfinished.replace(target)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         sync_folder(target.parent)
     except OSError as error:
         raise StoreError(
@@ -72,12 +73,11 @@ def _write(store: Store, checkpoint: Checkpoint, config: dict[str, Any], folder:
     if config["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):
         save_tokenizer(ModelConfig.from_json(checkpoint.model), folder)
     files = {}
-    with weights_files(store, checkpoint, folder) as (start, end, alpha):
-        files[MODEL_WEIGHTS] = merge_files(start, end, alpha, folder / MODEL_WEIGHTS, keep=_is_of_the_model)
+    with weights_files(store, checkpoint, folder) as (start, end, alpha, fishers):
+        merge = partial(merge_files, start, end, alpha, fishers=fishers)
+        files[MODEL_WEIGHTS] = merge(folder / MODEL_WEIGHTS, keep=_is_of_the_model)
         if checkpoint.head:
-            files[HEAD_WEIGHTS] = merge_files(
-                start, end, alpha, folder / HEAD_WEIGHTS, keep=lambda name: not _is_of_the_model(name)
-            )
+            files[HEAD_WEIGHTS] = merge(folder / HEAD_WEIGHTS, keep=lambda name: not _is_of_the_model(name))
             write_durably(folder / HEAD, json.dumps(checkpoint.head, indent=2).encode() + b"\n")
     return files
 

@@ -80,7 +80,7 @@ def split_features(
 
     progress = progress or Silent()
     key = features_key(tower or tower_key(encoder), precision, split)
-    cached = store.load_features(key)
+    cached = store.cached("features", key, "features", "labels")
     if cached:
         return Features(cached["features"], cached["labels"])
     ready = Tower(copy.deepcopy(encoder.model.visual), device, precision, compiled=compiled)
@@ -96,5 +96,5 @@ def split_features(
             progress.advance(len(truth))
     progress.finish()
     computed = Features(torch.cat(found), torch.cat(labels))
-    store.save_features(key, computed.features, computed.labels)
+    store.cache("features", key, {"features": computed.features, "labels": computed.labels})
     return computed

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from wisepatch.config import FinetuneConfig, ModelConfig
 from wisepatch.datasets.base import set_epoch
-from wisepatch.datasets.loading import checked, loader
+from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.features import precision_of, split_features
@@ -117,22 +117,26 @@ def finetune(
         )
 
     # Data. With a frozen encoder the features are computed once and stand in for the images.
+    height, width = encoder.image_size
     split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
+    workers = worker_count(
+        config.workers, len(split), config.batch_size * 3 * height * width * 4, accelerator.num_processes
+    )
     samples: Samples = split
     if cache_images and config.freeze_encoder:
         progress.note("the encoder is frozen: its features are kept, and no images")
     elif cache_images:
         whole = task.dataset.split("train", data)
-        samples = (
-            cached_images(whole, store, encoder.train_transform, workers=config.workers, progress=progress) or split
-        )
+        samples = cached_images(whole, store, encoder.train_transform, workers=workers, progress=progress) or split
     order = torch.Generator()
     if config.freeze_encoder:
         samples = split_features(
-            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=config.workers,
+            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=workers,
             precision=precision_of(config.mixed_precision), progress=progress,
         )  # fmt: skip
-    batches = loader(samples, config.batch_size, workers=config.workers, shuffle=order)
+    else:
+        samples = Seeded(samples, config.seed)
+    batches = loader(samples, config.batch_size, workers=0 if config.freeze_encoder else workers, shuffle=order)
 
     # What is trained.
     classifier.visual.requires_grad_(not config.freeze_encoder)

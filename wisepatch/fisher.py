@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wisepatch.config import ModelConfig
 from wisepatch.datasets.base import Subset
-from wisepatch.datasets.loading import checked, loader
+from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import hash_tensors
@@ -54,7 +54,7 @@ def line_fishers(
     *,
     examples: int = EXAMPLES,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure the Fisher information of both ends on ``task``, or find it in the store; return what recipes say of it.
@@ -84,7 +84,7 @@ def end_fisher(
     data: Path,
     examples: int,
     seed: int,
-    workers: int,
+    workers: int | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Measure the Fisher information of one end, of the tensors ``moved``, or find it; return its file and what is beside it."""
@@ -107,10 +107,11 @@ def end_fisher(
     about, said = store.find_fisher(key), f"Fisher information of {checkpoint.name}"
     progress.note(f"{said}: {count} of {len(split)} training images{' (from the store)' if about else ''}")
     if about is None:
+        height, width = encoder.image_size
         progress.start(said, count)
         found = diagonal(
-            classifier.to(device), names, Subset(split, chosen), draws, prepare=encoder.normalise, workers=workers,
-            progress=progress,
+            classifier.to(device), names, Subset(split, chosen), draws, prepare=encoder.normalise,
+            workers=worker_count(workers, count, MOST * 3 * height * width), progress=progress,
         )  # fmt: skip
         progress.finish()
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):

@@ -33,14 +33,14 @@ def zeroshot_head(
     key = ""
     if store is not None:
         key = head_hash(encoder, classes, templates)
-        cached = store.load_head(key)
-        if cached is not None:
-            return cached
+        cached = store.cached("heads", key, "weight")
+        if cached:
+            return cached["weight"]
     with torch.no_grad():
         weight = class_embeddings(encoder, classes, templates)
         head: torch.Tensor = (weight * encoder.model.logit_scale.float().exp()).contiguous()
     if store is not None:
-        store.save_head(key, head)
+        store.cache("heads", key, {"weight": head})
     return head
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from wisepatch.config import FISHER
 from wisepatch.errors import StoreError
-from wisepatch.files import PARTIAL, write_tensors
+from wisepatch.files import PARTIAL
 from wisepatch.merging import merge_files
+from wisepatch.mixing import FISHER_FLOOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
     Fishers = tuple[Tensors, Tensors]
 
-FISHER_FLOOR = 1e-8  # WiSE-FT's: where no end cares, the mix is the linear one
 COUNTERS = "num_batches_tracked"  # batch normalisation's, which differ by training and do not matter
 
 
@@ -150,26 +149,30 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     return interpolate(start, end, checkpoint.alpha, store.read_fishers(checkpoint))
 
 
-@contextmanager
-def weights_files(store: Store, checkpoint: Checkpoint, room: Path) -> Iterator[tuple[Path, Path, float]]:
-    """Two files and the alpha at which :func:`~wisepatch.merging.merge_files` makes the weights of any checkpoint of them.
+class Sources(NamedTuple):
+    """Files, and the alpha at which :func:`~wisepatch.merging.merge_files` mixes them."""
 
-    They are verified; for a checkpoint with weights its own file, twice. What a recipe of recipes needs besides lies in the
-    folder ``room`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
+    start: Path
+    end: Path
+    alpha: float
+    fishers: tuple[Path, Path] | None = None
+
+
+@contextmanager
+def weights_files(store: Store, checkpoint: Checkpoint, room: Path) -> Iterator[Sources]:
+    """What the weights of any checkpoint are mixed from: the files of its two ends, or its own file twice; verified.
+
+    What a recipe of recipes needs besides lies in the folder ``room`` for the time of the ``with``. Raises
+    :class:`StoreError` as :func:`load_weights` does.
     """
     with ExitStack() as stack:
         if not checkpoint.is_recipe:
-            start = end = store.weights_path(checkpoint)
-            alpha = 0.0
-        elif checkpoint.method == FISHER:
-            start = end = stack.enter_context(_passing(room))
-            write_tensors(start, load_weights(store, checkpoint))
-            alpha = 0.0
+            own = store.weights_path(checkpoint)
+            yield Sources(own, own, 0.0)
         else:
             start, end = (stack.enter_context(weights_file(store, each, room)) for each in store.parents(checkpoint))
             assert checkpoint.alpha is not None
-            alpha = checkpoint.alpha
-        yield start, end, alpha
+            yield Sources(start, end, checkpoint.alpha, store.fisher_paths(checkpoint))
 
 
 @contextmanager
@@ -178,12 +181,12 @@ def weights_file(store: Store, checkpoint: Checkpoint, room: Path) -> Iterator[P
 
     Raises :class:`StoreError` as :func:`load_weights` does.
     """
-    with weights_files(store, checkpoint, room) as (start, end, alpha), ExitStack() as stack:
-        if start == end:
-            yield start
+    with weights_files(store, checkpoint, room) as sources, ExitStack() as stack:
+        if sources.start == sources.end:
+            yield sources.start
         else:
             mixed = stack.enter_context(_passing(room))
-            merge_files(start, end, alpha, mixed, digest=False)
+            merge_files(*sources[:3], mixed, fishers=sources.fishers, digest=False)
             yield mixed
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     Found = tuple[Task, Split, NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
+HEADS = ("weight 0", "bias 0", "weight 1", "bias 1")  # of both ends
+
 
 def remember(line: Line, tower: str, store: Store) -> None:
     """Keep the two heads of a linear line, and the key of its image tower's features."""
@@ -42,7 +44,11 @@ def remember(line: Line, tower: str, store: Store) -> None:
             f"{name} {alpha}": end[f"classifier.{name}"].cpu()
             for alpha, end in enumerate((line.start, line.end)) for name in ("weight", "bias")
         }  # fmt: skip
-        store.save_heads(_digest(*line.parents), heads, tower)
+        store.cache(
+            "features",
+            _digest(*line.parents),
+            heads | {"tower": torch.tensor(list(bytes.fromhex(tower)), dtype=torch.uint8)},
+        )
 
 
 def recall(
@@ -63,19 +69,19 @@ def recall(
     if len(pairs) != 1 or any(checkpoint.method == FISHER for checkpoint in checkpoints) or speed.get("fast_decode"):
         return None
     ((start, end),) = pairs.values()
-    kept = store.load_heads(_digest(start, end))
+    heads = store.cached("features", _digest(start, end), "tower", *HEADS)
     alphas = [alpha if one.id != other.id else {start.id: 0.0, end.id: 1.0}.get(one.id) for one, other, alpha in ends]
     sources = {(one.id, other.id) for one, other, _ in ends if one.id != other.id}
-    if kept is None or None in alphas or len(sources) != 1 or end.head is None:
+    if not heads or None in alphas or len(sources) != 1 or end.head is None:
         return None
-    heads, tower = kept
+    tower = bytes(heads["tower"].tolist()).hex()
     precision = precision_of(speed.get("mixed_precision", "no"))
     opened = []
     for task in tasks:
         if end.head["classes"] != list(task.dataset.head_names):
             return None
         images = task.dataset.split(task.split or split, data)
-        features = store.load_features(features_key(tower, precision, images))
+        features = store.cached("features", features_key(tower, precision, images), "features", "labels")
         if not features:
             return None
         opened.append((task, images, features))
@@ -105,4 +111,4 @@ def _swept(
 
 def _digest(start: Checkpoint, end: Checkpoint) -> str:
     said = json.dumps([start.files, end.files, start.model, versions()], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    return f"heads-{hashlib.sha256(said.encode()).hexdigest()[:32]}"

@@ -13,15 +13,16 @@ import secrets
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import PARTIAL, sync_folder
+from wisepatch.mixing import BLOCK, Mixer
 from wisepatch.tensorfiles import FLOATS, ORDER, SIZES, Entry, file_header, read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 BUFFER = 1 << 20  # bytes of each file that are read and written at a time
-BLOCK = 1 << 16  # numbers that are mixed at a time: three arrays of them stay in a core's cache
 THREADS = 4  # at most; they wait for the disk, for each other's writes, and for the memory
 AHEAD = 2  # buffers that are filled while the oldest waits to be hashed
 
@@ -40,13 +40,19 @@ SAME_MODEL = "mix files that were made from the same model"
 
 @dataclass(frozen=True)
 class Span:
-    """``count`` numbers of a tensor in both files, from number ``begin``."""
+    """``count`` numbers of a tensor in all files, from number ``begin``."""
 
     name: str
     first: Entry
     second: Entry
+    fishers: tuple[Entry, Entry] | None
     begin: int
     count: int
+
+    @property
+    def width(self) -> int:
+        """Bytes of one number in the file where it takes most."""
+        return max(SIZES[entry.dtype] for entry in (self.first, self.second, *(self.fishers or ())))
 
 
 def merge_files(
@@ -55,12 +61,14 @@ def merge_files(
     alpha: float,
     output: Path,
     *,
+    fishers: tuple[Path, Path] | None = None,
     keep: Callable[[str], bool] | None = None,
     digest: bool = True,
 ) -> str:
     """Write ``(1 - alpha) * theta_0 + alpha * theta_1`` to ``output`` and return its sha256 (empty without ``digest``).
 
-    The bits are those of :func:`wisepatch.interpolation.mix`. ``keep`` says by name which tensors are written (all by default).
+    The bits are those of :func:`wisepatch.interpolation.mix`. ``fishers`` are files with the Fisher information of both, by which
+    each number of the tensors in them has an alpha of its own. ``keep`` says by name which tensors are written (all by default).
     The two files may be in other orders, shards and types; types and metadata follow ``theta_0``. ``output`` is replaced in one
     step when the disk has all of it, and may be one of the two. Raises :class:`StoreError` for other names, shapes or integers,
     and where ``output`` cannot be written; :class:`ModelError` for files that are no safetensors; :class:`UsageError` for
@@ -72,12 +80,15 @@ def merge_files(
     if keep:
         first, second = ({name: e for name, e in entries.items() if keep(name)} for entries in (first, second))
     check_entries(first, second)
+    weighed = _weighed(fishers, first)
     first = dict(sorted(first.items(), key=lambda item: (ORDER[item[1].dtype], item[0])))
     unfinished = output.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{output.name}")
     try:
         try:
             with unfinished.open("xb", buffering=0) as file:
-                found = _write(file.fileno(), first, second, metadata, alpha, digest=digest)
+                found = _write(
+                    file.fileno(), _spans(first, second, weighed), file_header(first, metadata), alpha, digest=digest
+                )
                 os.fsync(file.fileno())
             unfinished.replace(output)
         finally:
@@ -109,17 +120,26 @@ def check_entries(first: Mapping[str, Entry], second: Mapping[str, Entry]) -> No
             )
 
 
-def _write(
-    output: int, first: Mapping[str, Entry], second: Mapping[str, Entry], metadata: Mapping[str, str], alpha: float, *, digest: bool
-) -> str:  # fmt: skip
+def _weighed(fishers: tuple[Path, Path] | None, first: Mapping[str, Entry]) -> dict[str, tuple[Entry, Entry]]:
+    """Where the Fisher information of both ends lies, of the tensors that have some."""
+    if fishers is None:
+        return {}
+    (start, _), (end, _) = (read_weights(path) for path in fishers)
+    found = {name: (entry, end[name]) for name, entry in start.items() if name in end and name in first}
+    for name, entries in found.items():
+        if any(entry.shape != first[name].shape or entry.dtype not in ("F32", "F64") for entry in entries):
+            raise StoreError(f"the Fisher information of {name} is not of its shape", SAME_MODEL)
+    return found
+
+
+def _write(output: int, whole: Sequence[Span], head: bytes, alpha: float, *, digest: bool) -> str:
     """Write header and data. Threads read, mix and write a buffer each; this one hashes them in their order."""
-    head = file_header(first, metadata)
     hashed = hashlib.sha256(head)
     _pwrite(output, memoryview(head), 0)
     threads = min(THREADS, os.cpu_count() or 1)
     with ExitStack() as stack:
         inputs: dict[Path, int] = {}
-        for path in dict.fromkeys(entry.file for entry in (*first.values(), *second.values())):
+        for path in dict.fromkeys(e.file for span in whole for e in (span.first, span.second, *(span.fishers or ()))):
             inputs[path] = stack.enter_context(_readable(path)).fileno()
         pool = ThreadPoolExecutor(threads)
         stack.callback(pool.shutdown, cancel_futures=True)
@@ -133,7 +153,7 @@ def _write(
             return slot
 
         place = len(head)
-        for spans in _pieces(first, second):
+        for spans in _pieces(whole):
             slot = finish() if len(busy) == threads + AHEAD else _Slot()
             busy.append((pool.submit(slot.run, spans, inputs, alpha, output, place), slot))
             place += sum(span.count * SIZES[span.first.dtype] for span in spans)
@@ -153,20 +173,27 @@ def _readable(path: Path) -> Any:
     return file
 
 
-def _pieces(first: Mapping[str, Entry], second: Mapping[str, Entry]) -> Iterator[list[Span]]:
-    """Cut all tensors into pieces of at most :data:`BUFFER` bytes in either file; small tensors share a piece."""
+def _spans(
+    first: Mapping[str, Entry], second: Mapping[str, Entry], fishers: Mapping[str, tuple[Entry, Entry]]
+) -> list[Span]:
+    """Every tensor, whole."""
+    return [Span(name, entry, second[name], fishers.get(name), 0, entry.count) for name, entry in first.items()]
+
+
+def _pieces(whole: Sequence[Span]) -> Iterator[list[Span]]:
+    """Cut all tensors into pieces of at most :data:`BUFFER` bytes in any file; small tensors share a piece."""
     piece: list[Span] = []
     used = 0
-    for name, entry in first.items():
-        width, begin = max(SIZES[entry.dtype], SIZES[second[name].dtype]), 0
-        while begin < entry.count:
-            count = min(entry.count - begin, (BUFFER - used) // width)
+    for span in whole:
+        begin = 0
+        while begin < span.count:
+            count = min(span.count - begin, (BUFFER - used) // span.width)
             if not count:
                 yield piece
                 piece, used = [], 0
                 continue
-            piece.append(Span(name, entry, second[name], begin, count))
-            begin, used = begin + count, used + count * width
+            piece.append(replace(span, begin=begin, count=count))
+            begin, used = begin + count, used + count * span.width
     if piece:
         yield piece
 
@@ -175,11 +202,8 @@ class _Slot:
     """The buffers and scratch arrays of one piece under way."""
 
     def __init__(self) -> None:
-        import numpy as np
-
-        self.mine, self.its = bytearray(BUFFER), bytearray(BUFFER)
-        self.scratch = [np.empty(BLOCK, np.float64) for _ in range(3)]
-        self.different = np.empty(BLOCK, np.bool_)
+        self.mine, self.its, self.mixer = bytearray(BUFFER), bytearray(BUFFER), Mixer()
+        self.fishers: list[bytearray] = []
 
     def run(self, spans: list[Span], inputs: Mapping[Path, int], alpha: float, output: int, place: int) -> int:
         """Read, mix and write a piece; return its size."""
@@ -202,7 +226,7 @@ class _Slot:
         _pread(inputs, first, span, mine)
         if (alpha == 0) if floats else span.name.endswith(COUNTERS):
             return
-        its = memoryview(self.its)[: span.count * SIZES[second.dtype]]
+        its = _part(self.its, second, span)
         _pread(inputs, second, span, its)
         if not floats and mine != its:
             raise StoreError(f"the integer buffer {span.name} differs between the files", "it cannot be mixed")
@@ -210,72 +234,26 @@ class _Slot:
             import numpy as np
 
             start, end = np.frombuffer(mine, FLOATS[first.dtype]), np.frombuffer(its, FLOATS[second.dtype])
+            fishers = self._read_fishers(span, inputs) if span.fishers else None
             for at in range(0, span.count, BLOCK):
-                self._mix(start[at : at + BLOCK], first.dtype, end[at : at + BLOCK], second.dtype, alpha)
+                now = slice(at, at + BLOCK)
+                weighed = (fishers[0][now], fishers[1][now]) if fishers else None
+                self.mixer.mix(start[now], first.dtype, end[now], second.dtype, alpha, weighed)
 
-    def _mix(self, stored: Array, dtype: str, other: Array, its: str, alpha: float) -> None:
-        """Mix ``other`` into ``stored``; numbers whose bits are the same in both are not touched."""
+    def _read_fishers(self, span: Span, inputs: Mapping[Path, int]) -> list[Array]:
         import numpy as np
 
-        count, different = len(stored), self.different[: len(stored)]
-        kind = "<f8" if dtype == "F64" else "<f4"
-        start_room, end_room, mixed = (room.view(kind)[:count] for room in self.scratch)
-        if dtype == its:
-            bits = f"<u{SIZES[dtype]}"
-            np.not_equal(stored.view(bits), other.view(bits), out=different)
-            if not (changed := np.count_nonzero(different)):
-                return
-        start, end = _widen(stored, dtype, start_room), _widen(other, its, end_room)
-        if dtype != its:
-            bits = kind.replace("f", "u")
-            np.not_equal(start.view(bits), end.view(bits), out=different)
-            changed = np.count_nonzero(different)
-        weight = float(np.dtype(kind).type(alpha))
-        base, factor = (start, weight) if weight < 0.5 else (end, weight - 1)
-        if alpha == 1:
-            mixed = end
-        else:
-            np.subtract(end, start, out=mixed)
-            np.multiply(mixed, factor, out=mixed)
-            if changed == count and stored.dtype == mixed.dtype:
-                np.add(mixed, base, out=stored)
-                return
-            np.add(mixed, base, out=mixed)
-        narrow = _round_bf16(mixed, self.scratch[0].view("<u4")[:count]) if dtype == "BF16" else mixed
-        np.copyto(stored, narrow, casting="unsafe", where=True if changed == count else different)
+        self.fishers = self.fishers or [bytearray(BUFFER), bytearray(BUFFER)]
+        found = []
+        for entry, buffer in zip(span.fishers or (), self.fishers, strict=True):
+            part = _part(buffer, entry, span)
+            _pread(inputs, entry, span, part)
+            found.append(np.frombuffer(part, FLOATS[entry.dtype]))
+        return found
 
 
-def _widen(stored: Array, dtype: str, room: Array) -> Array:
-    """The numbers in the type of ``room``, which they fill unless they are of that type already."""
-    import numpy as np
-
-    if dtype == "BF16":
-        if room.dtype.itemsize == 8:
-            room[:] = _widen(stored, dtype, np.empty(len(stored), "<f4"))
-        else:
-            bits = room.view("<u4")
-            np.copyto(bits, stored)
-            np.left_shift(bits, 16, out=bits)
-        return room
-    if stored.dtype == room.dtype:
-        return stored
-    np.copyto(room, stored, casting="same_kind")
-    return room
-
-
-def _round_bf16(wide: Array, room: Array) -> Array:
-    """The bits of fp32 numbers as bf16, to nearest, ties to even; in the low half of each number of ``room``."""
-    import numpy as np
-
-    bits = wide.view("<u4")
-    np.right_shift(bits, 16, out=room)
-    np.bitwise_and(room, 1, out=room)
-    np.add(room, 0x7FFF, out=room)
-    np.add(room, bits, out=room)
-    np.right_shift(room, 16, out=room)
-    if np.isnan(wide.max(initial=0)):
-        np.copyto(room, 0x7FC0, where=np.isnan(wide))
-    return room
+def _part(buffer: bytearray, entry: Entry, span: Span) -> memoryview:
+    return memoryview(buffer)[: span.count * SIZES[entry.dtype]]
 
 
 def _pread(inputs: Mapping[Path, int], entry: Entry, span: Span, buffer: memoryview) -> None:

@@ -23,7 +23,7 @@ from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation import evaluate, watcher
 from wisepatch.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
 from wisepatch.fisher import EXAMPLES, line_fishers
-from wisepatch.interpolation import interpolate, load_weights, weights_file
+from wisepatch.interpolation import weights_file
 from wisepatch.merging import merge_files
 from wisepatch.plugins import find_task, find_tasks
 from wisepatch.progress import Silent
@@ -31,11 +31,9 @@ from wisepatch.results import append
 from wisepatch.selection import MAX_DROP, Point, Rule, choose, points
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Unpack
-
-    import torch
 
     from wisepatch.config import Speed
     from wisepatch.finetuning import Watcher
@@ -153,7 +151,7 @@ def sweep(
     if method == FISHER:
         fisher = line_fishers(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
-            workers=speed.get("workers") or 0, progress=progress,
+            workers=speed.get("workers"), progress=progress,
         )  # fmt: skip
     mixes = _mixes(store, start, end, alphas, patching.name, fisher, materialize=materialize)
     by_id = {mixed.id: alpha for alpha, mixed in mixes.items()}
@@ -288,26 +286,19 @@ def _mixes(
 ) -> dict[float, Checkpoint]:
     """The checkpoint at each alpha: an end itself, or a recipe.
 
-    With ``materialize`` the weights, the same to the bit as those of the recipe, merged from file to file in little memory;
-    Fisher-weighted ones are mixed in memory.
+    With ``materialize`` the weights, the same to the bit as those of the recipe, merged from file to file in little memory.
     """
     name = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/{'fisher-' if fisher else ''}alpha="
     mixes: dict[float, Checkpoint] = {}
     with ExitStack() as stack:
-        files = weighed = None
-        if materialize and fisher:
-            weighed = load_weights(store, start), load_weights(store, end), store.load_fishers(fisher["files"])
-        elif materialize:
+        files, fishers = None, store.verified_fishers(fisher["files"]) if fisher and materialize else None
+        if materialize:
             files = [stack.enter_context(weights_file(store, parent, store.checkpoints)) for parent in (start, end)]
         for alpha in alphas:
             if alpha in (0, 1):
                 mixes[alpha] = end if alpha else start
                 continue
-            weights: Mapping[str, torch.Tensor] | Callable[[Path], str] | None = None
-            if weighed:
-                weights = interpolate(weighed[0], weighed[1], alpha, weighed[2])
-            elif files:
-                weights = partial(merge_files, files[0], files[1], alpha)
+            weights = partial(merge_files, files[0], files[1], alpha, fishers=fishers) if files else None
             mixes[alpha] = store.save(
                 weights, kind="interpolated", name=f"{name}{alpha:g}", model=end.model, parents=[start.id, end.id], alpha=alpha,
                 method=FISHER if fisher else end.method, config=_mix_config(end, fisher), head=end.head,
@@ -343,6 +334,6 @@ def patch(
     swept = sweep(
         store, data, alphas=alphas, method=method, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
         rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress,
-        workers=config.workers or None, mixed_precision=config.mixed_precision, **options,
+        workers=config.workers, mixed_precision=config.mixed_precision, **options,
     )  # fmt: skip
     return Patched(finished, swept)

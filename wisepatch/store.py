@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 KINDS = ("zeroshot", "finetuned", "interpolated", "patched")
-HEADS = ("weight 0", "bias 0", "weight 1", "bias 1")  # at both ends of a line
 
 
 @dataclass(frozen=True)
@@ -282,23 +281,27 @@ class Store:
     def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
         """The Fisher information of both ends that a recipe is mixed with, or ``None`` for one that is mixed linearly.
 
-        Raises as :meth:`load_fishers` does.
-        """
-        files = _fisher_files(checkpoint)
-        return _home(checkpoint).load_fishers(files) if files else None
-
-    def load_fishers(self, files: Iterable[Sequence[str]]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The Fisher information of two ends, named by hash and sha256, and verified.
-
-        Raises :class:`StoreError` where it was removed or differs by one bit.
+        Raises as :meth:`fisher_paths` does.
         """
         from safetensors.torch import load_file
 
-        files = list(files)
+        paths = self.fisher_paths(checkpoint)
+        return (load_file(paths[0]), load_file(paths[1])) if paths else None
+
+    def fisher_paths(self, checkpoint: Checkpoint) -> tuple[Path, Path] | None:
+        """The files of the Fisher information that a recipe is mixed with, verified; ``None`` for one that is mixed linearly.
+
+        Raises :class:`StoreError` where one was removed or differs by one bit.
+        """
+        files = _fisher_files(checkpoint)
+        return _home(checkpoint).verified_fishers(files) if files else None
+
+    def verified_fishers(self, files: Sequence[Sequence[str]]) -> tuple[Path, Path]:
+        """The files of the Fisher information of two ends that are named by hash and sha256. Raises as :meth:`fisher_paths`."""
         problem = self.fisher_problem(files)
         if problem:
             raise StoreError(problem, "run `wisepatch interpolate --method fisher` again, which makes it anew")
-        start, end = (load_file(self.fishers / f"{digest}.safetensors") for digest, _ in files)
+        start, end = (self.fishers / f"{digest}.safetensors" for digest, _ in files)
         return start, end
 
     def fisher_problem(self, files: Iterable[Sequence[str]]) -> str:
@@ -368,38 +371,23 @@ class Store:
             raise StoreError(f"{path} is not a manifest of this version: {error}", f"remove {folder}") from error
         return checkpoint
 
-    def load_head(self, digest: str) -> torch.Tensor | None:
-        """The cached zero-shot head of that hash, or ``None``."""
-        return _load_cached(self.heads / f"{digest}.safetensors", "weight").get("weight")
+    def cached(self, kind: str, digest: str, *names: str) -> dict[str, torch.Tensor]:
+        """The tensors that :meth:`cache` kept; empty where one of ``names`` is missing, or the file is broken."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-    def save_head(self, digest: str, weight: torch.Tensor) -> None:
-        """Cache a zero-shot head under a hash of all that it depends on."""
-        self._save_cached(self.heads / f"{digest}.safetensors", {"weight": weight})
+        path = self.root / kind / f"{digest}.safetensors"
+        try:
+            found = load_file(path) if path.is_file() else {}
+        except SafetensorError:
+            found = {}
+        return found if set(names) <= set(found) else {}
 
-    def load_features(self, digest: str) -> dict[str, torch.Tensor]:
-        """The cached ``features`` ``(n, dim)`` and ``labels`` ``(n,)`` of that hash; empty if there are none."""
-        return _load_cached(self.features / f"{digest}.safetensors", "features", "labels")
-
-    def save_features(self, digest: str, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Cache image features under a hash of all that they depend on."""
-        self._save_cached(self.features / f"{digest}.safetensors", {"features": features, "labels": labels})
-
-    def load_heads(self, digest: str) -> tuple[dict[str, torch.Tensor], str] | None:
-        """What :meth:`save_heads` kept; ``None`` if there is nothing."""
-        found = _load_cached(self.features / f"heads-{digest}.safetensors", "tower", *HEADS)
-        return (found, bytes(found.pop("tower").tolist()).hex()) if found else None
-
-    def save_heads(self, digest: str, heads: Tensors, tower: str) -> None:
-        """Keep :data:`HEADS` of a linear classifier beside the features that they read: those of the tower with that hash."""
-        import torch
-
-        if self.load_heads(digest) is None:
-            path = self.features / f"heads-{digest}.safetensors"
-            self._save_cached(path, {**heads, "tower": torch.tensor(list(bytes.fromhex(tower)), dtype=torch.uint8)})
-
-    def _save_cached(self, path: Path, tensors: Tensors) -> None:
+    def cache(self, kind: str, digest: str, tensors: Tensors) -> None:
+        """Keep tensors in the folder ``kind`` (``heads``, ``features``), under a hash of all that they depend on."""
         from safetensors.torch import save
 
+        path = self.root / kind / f"{digest}.safetensors"
         with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
@@ -414,18 +402,6 @@ def _fisher_files(checkpoint: Checkpoint) -> list[list[str]]:
     """Hash and sha256 of the Fisher information that a recipe needs, of its start and its end; empty for all others."""
     weighed = checkpoint.is_recipe and checkpoint.method == FISHER
     return list(checkpoint.config["fisher"]["files"]) if weighed else []
-
-
-def _load_cached(path: Path, *names: str) -> dict[str, torch.Tensor]:
-    """The tensors of a cache file; empty where it is missing or broken, as a cache can be built again."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path) if path.is_file() else {}
-    except SafetensorError:
-        found = {}
-    return found if set(names) <= set(found) else {}
 
 
 def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:

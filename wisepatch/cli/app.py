@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from wisepatch.cli.output import close_bars, print_error
-from wisepatch.errors import WisepatchError
+from wisepatch.errors import WisepatchError, out_of_memory
 
 INTERRUPTED = 130
 # Every command: the section of --help, its name, its file, and how its own help begins (a test compares).
@@ -139,18 +139,19 @@ class Program(Group):
         gc.enable()  # __main__ starts without
         try:
             return super().invoke(ctx)
-        except WisepatchError as error:
-            close_bars()
-            if os.environ.get("WISEPATCH_DEBUG") == "1":
-                raise
-            print_error(error)
-            raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             close_bars()
             sys.stderr.write(
                 "interrupted: what is in the store is whole, what was under way is not kept; run the same command again\n"
             )
             raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            known = error if isinstance(error, WisepatchError) else out_of_memory(error)
+            if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
+                raise
+            close_bars()
+            print_error(known)
+            raise typer.Exit(known.exit_code) from error
         finally:
             close_bars()
 

@@ -92,7 +92,7 @@ def command(
     eval_every: EveryOption = None,
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    workers: o.WorkersOption = 0,
+    workers: o.WorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
     as_json: o.JsonOption = False,

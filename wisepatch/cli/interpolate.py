@@ -36,7 +36,7 @@ def command(
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
     batch_size: o.EvalBatchOption = None,
-    workers: o.EvalWorkersOption = None,
+    workers: o.WorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
     fast_decode: o.FastDecodeOption = False,

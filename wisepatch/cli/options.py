@@ -62,9 +62,6 @@ MetricOption = Annotated[
     list[str], typer.Option("--metric", help="top1, mean_per_class or macro_f1, for each task's own.")
 ]
 WorkersOption = Annotated[
-    int, typer.Option("--workers", min=0, help="Processes that load images.", rich_help_panel=SPEED)
-]
-EvalWorkersOption = Annotated[
     int | None,
     typer.Option(
         "--workers",

@@ -51,7 +51,7 @@ def command(
     eval_every: f.EveryOption = None,
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    workers: o.WorkersOption = 0,
+    workers: o.WorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
     fast_decode: o.FastDecodeOption = False,

@@ -53,7 +53,7 @@ def make(
     classnames: o.ClassnamesOption = None,
     _store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
-    workers: o.WorkersOption = 0,
+    workers: o.WorkersOption = None,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -103,7 +103,7 @@ def evaluate(
     store: o.StoreOption = o.DEFAULT_STORE,
     data: o.DataOption = None,
     batch_size: o.EvalBatchOption = None,
-    workers: o.EvalWorkersOption = None,
+    workers: o.WorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
     cache_images: o.CacheOption = False,
     compiled: o.CompileOption = False,
