@@ -285,10 +285,9 @@ def test_later_sweeps_of_a_linear_classifier_read_no_model(linear, tasks, tmp_pa
     mixes = list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
     (first,) = predict(mixes, tasks[:1], store, tmp_path, split="train", mixed_precision="no")
     finer = list(sweep(store, tmp_path, alphas=(0, 0.1, 0.5, 0.9), tasks=()).checkpoints.values())
-    whole = [
-        next(predict([mix, done.zeroshot, done.finetuned], tasks[:1], store, tmp_path, fast_decode=True))
-        for mix in finer
-    ]
+    with monkeypatch.context() as patched:
+        patched.setattr("wisepatch.prediction.recall", lambda *_: None)
+        whole = [next(predict([mix, done.zeroshot, done.finetuned], tasks[:1], store, tmp_path)) for mix in finer]
     with monkeypatch.context() as patched:
         patched.setattr(Store, "weights_path", lambda self, checkpoint: pytest.fail("weights were read"))
         (again,) = predict(mixes, tasks[:1], store, tmp_path, split="train")

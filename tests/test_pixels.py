@@ -9,14 +9,17 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from open_clip.transform import CenterCropOrPad, PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision.transforms import Compose, PILToTensor, v2
 
 from tests.samples import write_mnist
 from wisepatch import FinetuneConfig, ModelConfig, Store, evaluate, find_task, finetune, load_encoder, predict, sweep
 from wisepatch.datasets.folder import FileSamples, drafted
 from wisepatch.datasets.loading import MOST_WORKERS, WORTH, worker_count
+from wisepatch.encoder import on_tensors
 from wisepatch.errors import DataError, StoreError
+from wisepatch.features import split_features
 from wisepatch.pixels import Pixels, cached_images, cached_pixels
 
 
@@ -292,6 +295,35 @@ def test_images_that_are_drawn_anew_each_epoch_are_not_kept(tmp_path):
     assert not store.pixels.exists()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(500, 375), (100, 130), (224, 224), (30, 20)])
+def test_resizing_of_tensors_is_off_by_little_and_crops_the_same(mode, size):
+    pixels = Compose([*image_transform_v2(PreprocessCfg(size=224), is_train=False).transforms[:-2], PILToTensor()])
+    coarse = np.random.default_rng(3).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    exact, fast = pixels(image), on_tensors(pixels)(image)
+    assert (fast.shape, fast.dtype, fast.is_contiguous()) == ((3, 224, 224), torch.uint8, True)
+    off = (exact.int() - fast.int()).abs()
+    assert off.max() <= 2
+    assert off.float().mean() < 0.1
+
+
+def test_a_transform_with_other_steps_stays_as_it_is():
+    other = Compose([CenterCropOrPad(224), PILToTensor()])
+    assert on_tensors(other) is other
+
+
+def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, encoder):
+    """Also of a task whose images are no files."""
+    store, cpu = Store(tmp_path / "store"), torch.device("cpu")
+    opened = [find_task("Shapes@val").dataset.split("val", tmp_path, p) for p in (encoder.pixels, encoder.fast_pixels)]
+    for fast, split in enumerate(opened):
+        cached_pixels(encoder, split, store, fast=bool(fast))
+        split_features(encoder, split, store, cpu, fast=bool(fast))
+    assert len(list(store.pixels.glob("[!.]*"))) == 2
+    assert len(list(store.features.glob("[!.]*"))) == 2
+
+
 def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path, encoder, run_store):
     rng = np.random.default_rng(0)
     lines = ["path,label,split"]
@@ -330,6 +362,7 @@ def test_workers_suit_the_machine_and_the_number_of_images(monkeypatch, asked, i
     monkeypatch.setattr(loading.multiprocessing, "get_start_method", lambda allow_none: None)
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=64e9))
     assert worker_count(asked, images, 30_000_000) == expected
+    assert worker_count(asked, images, 30_000_000, 2) == (expected if asked is not None else min(expected, cores // 2))
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     assert worker_count(asked, images, 30_000_000) == (asked or 0)
     monkeypatch.setattr(loading.multiprocessing, "get_start_method", lambda allow_none: "spawn")

@@ -51,8 +51,8 @@ class Speed(TypedDict, total=False):
     ``batch_size`` images are computed at once: by default as many as the GPU has room for, 64 on a CPU. ``workers`` processes read
     images: by default as the machine and the number of images suggest. ``mixed_precision`` ``bf16`` computes the image tower in
     bf16 (mixes and heads stay in fp32), ``fp16`` by autocast on a GPU. ``cache_images`` keeps decoded pixels in the store.
-    ``fast_decode`` decodes large JPEG files of folders small: other pixels, nearly the same pictures. ``compiled`` compiles the
-    image tower.
+    ``fast_decode`` decodes large JPEG files of folders small and resizes tensors: other pixels, nearly the same pictures.
+    ``compiled`` compiles the image tower.
     """
 
     batch_size: int | None
@@ -105,7 +105,8 @@ class FinetuneConfig(Config):
 
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear classifier). ``warmup`` of
-    ``None`` is the paper's, at most a tenth of the run. ``eval_every`` counts epochs.
+    ``None`` is the paper's, at most a tenth of the run. ``eval_every`` counts epochs. ``workers`` processes read images, by default
+    as the machine suggests (none where training is on a CPU); the weights do not depend on their number.
     """
 
     task: str

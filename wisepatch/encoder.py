@@ -58,10 +58,10 @@ class Encoder:
 
     @cached_property
     def fast_pixels(self) -> Callable[[Any], torch.Tensor]:
-        """:attr:`pixels` of JPEGs that are decoded small where they are much larger than the tower takes: not the same pixels."""
+        """:attr:`pixels` sooner, and not the same: JPEGs are decoded small where that will do, and resized as tensors."""
         from wisepatch.datasets.folder import Drafted
 
-        return Drafted(self.pixels, ROOM * max(self.image_size))
+        return Drafted(on_tensors(self.pixels), ROOM * max(self.image_size))
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """The rest of ``transform`` for a batch ``(n, 3, height, width)``; what is no ``uint8`` passes unchanged."""
@@ -161,6 +161,41 @@ def _halves(transform: Any) -> tuple[Callable[[Any], torch.Tensor], Sequence[flo
     ):
         return None
     return transforms.Compose([*steps[:-2], transforms.PILToTensor()]), steps[-1].mean, steps[-1].std
+
+
+class OnTensors:
+    """Resizing and cropping as :attr:`Encoder.pixels` does, of tensors: in half the time, off by 1 of 255 here and there."""
+
+    def __init__(self, steps: Sequence[Any]) -> None:
+        """Keep torchvision's transforms."""
+        self.steps = steps
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        """Turn a PIL image into ``uint8`` pixels ``(3, height, width)``."""
+        import numpy as np
+        import torch
+
+        # Laid out as in the image, channels last, which the resizing of bytes is made for.
+        found = torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
+        for step in self.steps:
+            found = step(found)
+        return found.contiguous()
+
+
+def on_tensors(pixels: Callable[[Any], torch.Tensor]) -> Callable[[Any], torch.Tensor]:
+    """:attr:`Encoder.pixels` on tensors; as it was where it has other steps than resizing and cropping."""
+    from torchvision import transforms
+    from torchvision.transforms import v2
+
+    steps: list[Any] = []
+    for step in getattr(pixels, "transforms", [None]):
+        if type(step) is transforms.Resize:
+            steps.append(v2.Resize(step.size, step.interpolation, step.max_size, antialias=True))
+        elif type(step) is transforms.CenterCrop:
+            steps.append(v2.CenterCrop(step.size))
+        elif not isinstance(step, transforms.PILToTensor) and type(step).__name__ != "MaybeConvertMode":
+            return pixels
+    return OnTensors(steps)
 
 
 def resolve_name(model: str) -> str:

@@ -69,17 +69,19 @@ def split_features(
     workers: int = 0,
     precision: torch.dtype | None = None,
     compiled: bool = False,
+    fast: bool = False,
     tower: str = "",
     progress: Progress | None = None,
 ) -> Features:
-    """The features of a split that was opened with ``encoder.pixels`` (or ``fast_pixels``), from the store or computed and kept.
+    """The features of a split that was opened with ``encoder.pixels``, from the store or computed and kept.
 
-    They are found again by :func:`features_key`; ``tower`` is the :func:`tower_key`, where it is known.
+    ``fast`` says that it was opened with ``encoder.fast_pixels``. They are found again by :func:`features_key`; ``tower`` is the
+    :func:`tower_key`, where it is known.
     """
     import torch
 
     progress = progress or Silent()
-    key = features_key(tower or tower_key(encoder), precision, split)
+    key = features_key(f"{tower or tower_key(encoder)}{' fast' if fast else ''}", precision, split)
     cached = store.cached("features", key, "features", "labels")
     if cached:
         return Features(cached["features"], cached["labels"])

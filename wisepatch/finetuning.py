@@ -119,7 +119,7 @@ def finetune(
     # Data. With a frozen encoder the features are computed once and stand in for the images.
     height, width = encoder.image_size
     split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
-    workers = worker_count(
+    readers = worker_count(
         config.workers, len(split), config.batch_size * 3 * height * width * 4, accelerator.num_processes
     )
     samples: Samples = split
@@ -127,16 +127,18 @@ def finetune(
         progress.note("the encoder is frozen: its features are kept, and no images")
     elif cache_images:
         whole = task.dataset.split("train", data)
-        samples = cached_images(whole, store, encoder.train_transform, workers=workers, progress=progress) or split
+        samples = cached_images(whole, store, encoder.train_transform, workers=readers, progress=progress) or split
     order = torch.Generator()
     if config.freeze_encoder:
         samples = split_features(
-            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=workers,
+            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=readers,
             precision=precision_of(config.mixed_precision), progress=progress,
         )  # fmt: skip
     else:
         samples = Seeded(samples, config.seed)
-    batches = loader(samples, config.batch_size, workers=0 if config.freeze_encoder else workers, shuffle=order)
+    # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
+    alone = config.freeze_encoder or (config.workers is None and accelerator.device.type == "cpu")
+    batches = loader(samples, config.batch_size, workers=0 if alone else readers, shuffle=order)
 
     # What is trained.
     classifier.visual.requires_grad_(not config.freeze_encoder)

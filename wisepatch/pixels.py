@@ -68,15 +68,22 @@ class Pixels:
 
 
 def cached_pixels(
-    encoder: Encoder, split: Split, store: Store, *, workers: int = 0, progress: Progress | None = None
+    encoder: Encoder,
+    split: Split,
+    store: Store,
+    *,
+    fast: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
 ) -> Pixels:
-    """The pixels of a split that was opened with ``encoder.pixels`` (or ``fast_pixels``), from the store or decoded and kept.
+    """The pixels of a split that was opened with ``encoder.pixels``, from the store or decoded and kept.
 
-    They are found again by the preprocessing and the split's fingerprint (task, split, files), by every model with that
-    preprocessing. Their size is announced before they are written. Raises the errors of data and store.
+    ``fast`` says that it was opened with ``encoder.fast_pixels``. They are found again by the preprocessing and the split's
+    fingerprint (task, split, files), by every model with that preprocessing. Their size is announced before they are written.
+    Raises the errors of data and store.
     """
     progress = progress or Silent()
-    key = _key(str(encoder.transform), split)
+    key = _key(f"{encoder.transform}{' fast' if fast else ''}", split)
     folder = store.pixels / key
     found = Pixels(folder)
     if _is_there(found, split):

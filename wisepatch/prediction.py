@@ -128,8 +128,12 @@ class _Pass:
         return self.lines[0].encoder
 
     @property
+    def fast(self) -> bool:
+        return self.speed.get("fast_decode", False)
+
+    @property
     def pixels(self) -> Transform:
-        return self.encoder.fast_pixels if self.speed.get("fast_decode") else self.encoder.pixels
+        return self.encoder.fast_pixels if self.fast else self.encoder.pixels
 
     def run(self, opened: Sequence[Split], found: Sequence[Predictions]) -> list[NDArray[np.int64]]:
         """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""
@@ -173,7 +177,8 @@ class _Pass:
                     remember(line, self.key, self.store)
             source: Samples = split_features(
                 self.encoder, images, self.store, self.device, batch_size=self.speed.get("batch_size"),
-                workers=self._workers(images), precision=precision, compiled=compiled, progress=self.progress, tower=self.key,
+                workers=self._workers(images), precision=precision, compiled=compiled, fast=self.fast, tower=self.key,
+                progress=self.progress,
             )  # fmt: skip
             return source, HELD
         for line in self.lines:
@@ -185,7 +190,12 @@ class _Pass:
             self.batch_size = self.speed.get("batch_size") or tower.largest_batch(*self.encoder.image_size)
         if self.speed.get("cache_images"):
             source = cached_pixels(
-                self.encoder, images, self.store, workers=self._workers(images), progress=self.progress
+                self.encoder,
+                images,
+                self.store,
+                fast=self.fast,
+                workers=self._workers(images),
+                progress=self.progress,
             )
             return source, self.batch_size
         return images, self.batch_size

@@ -13,7 +13,7 @@ def read(clock, task, how):
     """Bring all images of a folder to a model's pixels; returns them as one array."""
     import torch
 
-    jobs = {"PIL": by_wisepatch, "PIL, small": partial(by_wisepatch, fast=True), "torchvision": by_torchvision}
+    jobs = {"PIL": by_wisepatch, "--fast-decode": partial(by_wisepatch, fast=True), "torchvision": by_torchvision}
     files, job = sorted(Path(task).rglob("*.jpg")), jobs[how](task)
     job(files, 0)
     with clock:
@@ -22,14 +22,15 @@ def read(clock, task, how):
 
 
 def by_wisepatch(task, fast=False):
-    """As evaluation does, with all pixels or from JPEGs decoded small."""
+    """As evaluation does, with all pixels or ``--fast-decode``."""
     from torchvision import transforms
 
     from wisepatch.datasets.folder import Drafted, FileSamples
+    from wisepatch.encoder import on_tensors
 
     resize = transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC)
     pixels = transforms.Compose([resize, transforms.CenterCrop(SIZE), transforms.PILToTensor()])
-    transform = Drafted(pixels, 2 * SIZE) if fast else pixels
+    transform = Drafted(on_tensors(pixels), 2 * SIZE) if fast else pixels
     return lambda files, index: FileSamples([(files[index], 0)], transform)[0][0]
 
 
@@ -44,7 +45,7 @@ def by_torchvision(task):
 
 
 def decoding(bench):
-    """JPEGs of two sizes by PIL (the reference: open_clip's own pixels), by PIL from JPEGs decoded small, by torchvision."""
+    """JPEGs of two sizes by PIL (the reference: open_clip's own pixels), with ``--fast-decode``, by torchvision."""
     import numpy as np
 
     from tests.benchmarks.material import pictures
@@ -53,7 +54,7 @@ def decoding(bench):
         per_class = 3 if bench.quick else 20
         task = bench.folder / str(size[0])
         bench.do(pictures, folder=task, per_class=per_class, size=size)
-        names = ("PIL", "PIL, small", "torchvision")
+        names = ("PIL", "--fast-decode", "torchvision")
         found = bench.alternate({name: partial(measure, read, task=task, how=name) for name in names})
         exact = found["PIL"][0].result.astype(int)
         for name in names[1:]:

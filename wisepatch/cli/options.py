@@ -85,7 +85,7 @@ FastDecodeOption = Annotated[
     bool,
     typer.Option(
         "--fast-decode",
-        help="Decode large JPEG files small: not the same pixels, nearly the same.",
+        help="Decode large JPEG files small, resize tensors: not the same pixels, nearly.",
         rich_help_panel=SPEED,
     ),
 ]
