@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from wisepatch import ModelConfig, load_encoder
 from wisepatch.errors import ModelError
 from wisepatch.head import features
-from wisepatch.towers import BATCH_SIZE, FEW_ROWS, MOST, Tower
+from wisepatch.towers import BATCH_SIZE, FEW_ROWS, MOST, Tower, TrainedQuickGELU, prepare_training
 
 CPU = torch.device("cpu")
 SMALL = {"image_size": 32, "patch_size": 8, "width": 64, "head_width": 16, "layers": 3}
@@ -73,6 +73,21 @@ def test_weights_written_into_a_prepared_tower_are_those_it_computes_with():
         for name, tensor in tower.visual.state_dict(keep_vars=True).items():
             tensor.data.copy_(second.state_dict()[name])
         assert torch.allclose(tower.features(tower.take(images)), features(second, images), atol=2e-6)
+
+
+def test_tower_made_ready_for_training_has_the_same_features_and_gradients():
+    before, after = vit(quick_gelu=True), vit(quick_gelu=True)
+    prepare_training(after)
+    assert sum(isinstance(module, TrainedQuickGELU) for module in after.modules()) == 3
+    assert before.state_dict().keys() == after.state_dict().keys()
+    images = 3 * torch.randn(8, 3, 32, 32)
+    for visual in (before, after):
+        features(visual, images).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
+    assert torch.allclose(features(before, images), features(after, images), atol=2e-6)
+    for (name, one), other in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-5 * float(one.grad.abs().max())), name
+    x = torch.linspace(-6, 6, 40, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(TrainedQuickGELU(), x)
 
 
 def test_last_block_of_a_tower_that_is_read_at_one_token_computes_that_token_alone():

@@ -28,6 +28,7 @@ from wisepatch.interpolation import load_weights
 from wisepatch.pixels import cached_images
 from wisepatch.plugins import find_task
 from wisepatch.progress import Progress, Silent
+from wisepatch.towers import prepare_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,6 +143,8 @@ def finetune(
 
     # What is trained.
     classifier.visual.requires_grad_(not config.freeze_encoder)
+    if not config.freeze_encoder:
+        prepare_training(classifier.visual)
     classifier.weight.requires_grad_(train_head)
     classifier.bias.requires_grad_(train_head)
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
