@@ -305,7 +305,10 @@ def test_later_sweeps_of_a_linear_classifier_read_no_model(linear, tasks, tmp_pa
     assert not np.array_equal(first.confidence[0], first.confidence[-1])
 
 
-@pytest.mark.parametrize("missing", ["features", "heads", "broken", "other task", "other precision", "other versions"])
+@pytest.mark.parametrize(
+    "missing",
+    ["features", "heads", "broken", "one bit", "other task", "other precision", "other versions", "other design"],
+)
 def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
     linear, tasks, tmp_path, monkeypatch, missing
 ):
@@ -317,8 +320,14 @@ def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
             path.unlink()
         elif path.name.startswith("heads-") and missing == "broken":
             path.write_bytes(path.read_bytes()[:-9])
+        elif path.name.startswith("heads-") and missing == "one bit":
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
     read, original = [], Store.weights_path
     monkeypatch.setattr(Store, "weights_path", lambda self, one: read.append(one) or original(self, one))
+    if missing == "other design":
+        monkeypatch.setattr("wisepatch.linear.describe", lambda model: {"preprocess_cfg": {"mean": [0, 0, 0]}})
     if missing == "other versions":
         monkeypatch.setattr("wisepatch.linear.versions", lambda: {"torch": "0"})
     asked = tasks if missing == "other task" else tasks[:1]
@@ -326,11 +335,30 @@ def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
         predict(mixes, asked, store, tmp_path, mixed_precision="bf16" if missing == "other precision" else "no")
     )
     assert len(read) == 2
-    assert np.array_equal(found.predicted, expected.predicted)
+    if missing != "other precision":
+        assert np.array_equal(found.predicted, expected.predicted)
     if missing != "other task":
         read.clear()
         next(predict(mixes, asked, store, tmp_path, mixed_precision="bf16" if missing == "other precision" else "no"))
         assert not read  # it is kept again
+
+
+def test_lines_of_recipes_are_never_recalled(linear, tasks, tmp_path):
+    """They have no files of their own, by which what is kept could be told apart."""
+    store, done = linear
+    given = {
+        "model": done.finetuned.model,
+        "head": done.finetuned.head,
+        "kind": "interpolated",
+        "parents": [done.zeroshot.id, done.finetuned.id],
+    }
+    ends = [store.save(None, name=f"r{alpha}", alpha=alpha, **given) for alpha in (0.1, 0.4, 0.6, 0.9)]
+    found = []
+    for one, other in (ends[:2], ends[2:]):
+        mixed = store.save(None, name="m", alpha=0.5, **given | {"parents": [one.id, other.id]})
+        (seen,) = predict([mixed], tasks[:1], store, tmp_path, split="train")
+        found.append(seen.confidence)
+    assert not np.array_equal(*found)
 
 
 def test_text_derived_heads_beside_a_linear_classifier_use_the_same_features(linear, tasks, tmp_path):

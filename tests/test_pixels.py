@@ -362,7 +362,9 @@ def test_workers_suit_the_machine_and_the_number_of_images(monkeypatch, asked, i
     monkeypatch.setattr(loading.multiprocessing, "get_start_method", lambda allow_none: None)
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=64e9))
     assert worker_count(asked, images, 30_000_000) == expected
-    assert worker_count(asked, images, 30_000_000, 2) == (expected if asked is not None else min(expected, cores // 2))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert worker_count(asked, images, 30_000_000) == (expected if asked is not None else min(expected, cores // 2))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     assert worker_count(asked, images, 30_000_000) == (asked or 0)
     monkeypatch.setattr(loading.multiprocessing, "get_start_method", lambda allow_none: "spawn")

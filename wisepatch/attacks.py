@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from wisepatch.datasets.photos import COLUMNS, INDEX, UNFINISHED, attacked_folde
 from wisepatch.datasets.sheets import contact_sheet
 from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError
-from wisepatch.files import write_durably
+from wisepatch.files import is_running, write_durably
 from wisepatch.metrics import ATTACKS
 from wisepatch.plugins import Task
 from wisepatch.progress import Silent
@@ -68,36 +69,58 @@ def make(
     Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` where a text fits on an image at no size.
     """
     progress = progress or Silent()
-    unfinished = output / UNFINISHED
-    if output.exists() and not unfinished.exists() and (not output.is_dir() or any(output.iterdir())):
-        reason = f"the folder {output} is not empty" if output.is_dir() else f"{output} is a file, not a folder"
-        raise UsageError(reason, "name a new folder with --output, or remove this one")
+    _clear(output)
     opened = attacked(task.dataset, style).split(split, data)
     total = min(len(opened), limit if limit is not None else len(opened))
-    output.mkdir(parents=True, exist_ok=True)
-    unfinished.touch()
-    for left in output.glob("label=*_text=*.png"):
-        left.unlink()
     rows: list[tuple[object, ...]] = []
     first: list[tuple[Image.Image, Sequence[str]]] = []
     taken: set[str] = {INDEX.casefold()}
+    output.mkdir(parents=True, exist_ok=True)
+    unfinished = output / UNFINISHED
+    try:
+        marker = unfinished.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise _taken(output) from None
     progress.start(f"writing on {task.name} ({split})", total)
-    for each in _render(opened, total, worker_count(workers, total, PICTURE)):
-        name = file_name(each.label, each.text, each.index, taken)
-        (output / name).write_bytes(each.png)
-        rows.append((name, each.label, each.text, each.index, task.name, split, style.seed))
-        if preview and len(first) < PREVIEWED:
-            first.append((_decoded(each.png), (f"shows {each.label}", f"says {each.text}")))
-        progress.advance()
+    with marker:
+        print(os.getpid(), file=marker, flush=True)
+        for each in _render(opened, total, worker_count(workers, total, PICTURE)):
+            name = file_name(each.label, each.text, each.index, taken)
+            print(name, file=marker, flush=True)
+            (output / name).write_bytes(each.png)
+            rows.append((name, each.label, each.text, each.index, task.name, split, style.seed))
+            if preview and len(first) < PREVIEWED:
+                first.append((_decoded(each.png), (f"shows {each.label}", f"says {each.text}")))
+            progress.advance()
     progress.finish()
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerow(COLUMNS)
     csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
     write_durably(output / INDEX, table.getvalue().encode())
-    unfinished.unlink()
+    unfinished.unlink(missing_ok=True)
     if preview:
         contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
     return len(rows)
+
+
+def _clear(output: Path) -> None:
+    """Remove what an interrupted run has written, as its marker says. Raises :class:`UsageError` if anything else is there."""
+    unfinished = output / UNFINISHED
+    if unfinished.is_file():
+        owner, *names = unfinished.read_text(encoding="utf-8").split("\n")
+        if owner.isdecimal() and int(owner) != os.getpid() and is_running(int(owner)):
+            raise _taken(output)
+        for name in names:
+            if name and (output / name).parent == output:
+                (output / name).unlink(missing_ok=True)
+        unfinished.unlink()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        reason = f"the folder {output} is not empty" if output.is_dir() else f"{output} is a file, not a folder"
+        raise UsageError(reason, "name a new folder with --output, or remove this one")
+
+
+def _taken(output: Path) -> UsageError:
+    return UsageError(f"another run is writing into {output}", "wait for it, or name a new folder with --output")
 
 
 def _render(opened: Split, total: int, workers: int) -> Iterator[Rendered]:

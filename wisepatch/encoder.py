@@ -164,7 +164,7 @@ def _halves(transform: Any) -> tuple[Callable[[Any], torch.Tensor], Sequence[flo
 
 
 class OnTensors:
-    """Resizing and cropping as :attr:`Encoder.pixels` does, of tensors: in half the time, off by 1 of 255 here and there."""
+    """Resizing and cropping as :attr:`Encoder.pixels` does, of tensors: in half the time, off by 1 or 2 of 255 here and there."""
 
     def __init__(self, steps: Sequence[Any]) -> None:
         """Keep torchvision's transforms."""

@@ -5,11 +5,19 @@ Only these are caught by the command line and printed as two lines; anything els
 
 from __future__ import annotations
 
+import errno
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+ON_A_GPU = (
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "no executable batch size found",
+)  # what torch and accelerate say
 
 
 class WisepatchError(Exception):
@@ -75,9 +83,14 @@ class ResourceError(WisepatchError):
 
 def out_of_memory(error: Exception) -> ResourceError | None:
     """What a user is told where memory ran out, on a GPU or beside it; ``None`` for every other error."""
-    hint = "give a smaller --batch-size, --mixed-precision bf16 or fewer --workers; what is in the store is whole"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported for it
-        return ResourceError(f"the GPU's memory ran out: {str(error).split('. ')[0]}", hint)
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return ResourceError("the machine's memory ran out", hint)
+    text = str(error).lower()
+    kept = "what is in the store is whole"
+    if isinstance(error, RuntimeError):
+        if any(sign in text for sign in ON_A_GPU):
+            said = str(error).partition("\n")[0].split(". ")[0]
+            return ResourceError(f"the GPU's memory ran out: {said}", f"give a smaller --batch-size, or bf16; {kept}")
+        if "dataloader worker" in text and "killed by signal" in text:
+            return ResourceError("a process that loads images was killed", f"give fewer --workers, or 0; {kept}")
+    if isinstance(error, MemoryError) or "allocate memory" in text or getattr(error, "errno", None) == errno.ENOMEM:
+        return ResourceError("the machine's memory ran out", f"give a smaller --batch-size or fewer --workers; {kept}")
     return None

@@ -41,6 +41,17 @@ def write_durably(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def is_running(process: int) -> bool:
+    """Whether a process of this machine lives."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in ``folder``."""
     handle = os.open(folder, os.O_RDONLY)

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import FISHER
+from wisepatch.config import DEMO, FISHER, ModelConfig
+from wisepatch.encoder import describe
 from wisepatch.features import HELD, features_key, precision_of
+from wisepatch.files import hash_tensors
 from wisepatch.interpolation import mix
 from wisepatch.lines import ends_of, merged, most_likely
 from wisepatch.store import versions
@@ -39,16 +41,29 @@ HEADS = ("weight 0", "bias 0", "weight 1", "bias 1")  # of both ends
 
 def remember(line: Line, tower: str, store: Store) -> None:
     """Keep the two heads of a linear line, and the key of its image tower's features."""
-    if "classifier.weight" in line.start and not line.fishers:
+    name = _digest(*line.parents)
+    if "classifier.weight" in line.start and not line.fishers and name and not _kept(store, name):
         heads = {
-            f"{name} {alpha}": end[f"classifier.{name}"].cpu()
-            for alpha, end in enumerate((line.start, line.end)) for name in ("weight", "bias")
+            f"{part} {alpha}": end[f"classifier.{part}"].cpu()
+            for alpha, end in enumerate((line.start, line.end)) for part in ("weight", "bias")
         }  # fmt: skip
+        keys = {"tower": tower, "hash": hash_tensors(heads)}
         store.cache(
             "features",
-            _digest(*line.parents),
-            heads | {"tower": torch.tensor(list(bytes.fromhex(tower)), dtype=torch.uint8)},
+            name,
+            heads | {k: torch.tensor(list(bytes.fromhex(v)), dtype=torch.uint8) for k, v in keys.items()},
         )
+
+
+def _kept(store: Store, name: str) -> tuple[dict[str, torch.Tensor], str] | None:
+    """The heads and the key of the tower that were kept; ``None`` where there are none, or they are damaged."""
+    found = store.cached("features", name, "tower", "hash", *HEADS)
+    if not found:
+        return None
+    tower, expected = (bytes(found.pop(key).tolist()).hex() for key in ("tower", "hash"))
+    # As other tensors lie in memory: where they begin decides about the last bit of a product.
+    heads = {key: tensor.clone() for key, tensor in found.items()}
+    return (heads, tower) if hash_tensors(heads) == expected else None
 
 
 def recall(
@@ -65,27 +80,26 @@ def recall(
     That is where the checkpoints are not of one linear line, a task is not that of its heads, or something is not kept.
     """
     ends = [ends_of(checkpoint, store) for checkpoint in checkpoints]
-    pairs = {start.id: (start, end) for start, end, _ in ends if start.id != end.id}
-    if len(pairs) != 1 or any(checkpoint.method == FISHER for checkpoint in checkpoints) or speed.get("fast_decode"):
+    lines = {(one.id, other.id): (one, other) for one, other, _ in ends if one.id != other.id}
+    if len(lines) != 1 or any(checkpoint.method == FISHER for checkpoint in checkpoints) or speed.get("fast_decode"):
         return None
-    ((start, end),) = pairs.values()
-    heads = store.cached("features", _digest(start, end), "tower", *HEADS)
+    ((start, end),) = lines.values()
     alphas = [alpha if one.id != other.id else {start.id: 0.0, end.id: 1.0}.get(one.id) for one, other, alpha in ends]
-    sources = {(one.id, other.id) for one, other, _ in ends if one.id != other.id}
-    if not heads or None in alphas or len(sources) != 1 or end.head is None:
+    name, classes = _digest(start, end), end.head["classes"] if end.head else None
+    if not name or None in alphas or any(classes != list(task.dataset.head_names) for task in tasks):
         return None
-    tower = bytes(heads["tower"].tolist()).hex()
+    kept = _kept(store, name)
+    if kept is None:
+        return None
     precision = precision_of(speed.get("mixed_precision", "no"))
     opened = []
     for task in tasks:
-        if end.head["classes"] != list(task.dataset.head_names):
-            return None
         images = task.dataset.split(task.split or split, data)
-        features = store.cached("features", features_key(tower, precision, images), "features", "labels")
+        features = store.cached("features", features_key(kept[1], precision, images), "features", "labels")
         if not features:
             return None
         opened.append((task, images, features))
-    return _swept(opened, [alpha for alpha in alphas if alpha is not None], heads, device)
+    return _swept(opened, [alpha for alpha in alphas if alpha is not None], kept[0], device)
 
 
 @torch.inference_mode()
@@ -101,7 +115,7 @@ def _swept(
         predicted = np.empty((len(alphas), len(images)), np.int64)
         confidence = np.empty((len(alphas), len(images)), np.float32)
         done = 0
-        for batch in features["features"].to(device).split(HELD):
+        for batch in map(torch.clone, features["features"].to(device).split(HELD)):
             place = slice(done, done := done + len(batch))
             first, last = F.linear(batch, w0, b0), F.linear(batch, w1, b1)
             for index, alpha in enumerate(alphas):
@@ -110,5 +124,12 @@ def _swept(
 
 
 def _digest(start: Checkpoint, end: Checkpoint) -> str:
-    said = json.dumps([start.files, end.files, start.model, versions()], sort_keys=True)
+    """What the heads of two ends are kept as; empty where their files, or the design of their model, cannot be seen."""
+    model = ModelConfig.from_json(start.model)
+    if not all(each.files and all((each.home / file).is_file() for file in each.files) for each in (start, end)):
+        return ""
+    if model.model.startswith("hf-hub:"):
+        return ""
+    local = model.model.lower() == DEMO or model.model.startswith("local-dir:")
+    said = json.dumps([start.id, end.id, start.model, describe(model) if local else "", versions()], sort_keys=True)
     return f"heads-{hashlib.sha256(said.encode()).hexdigest()[:32]}"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import FISHER
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import PARTIAL, sha256, sync_folder, write_durably, write_tensors
+from wisepatch.files import PARTIAL, is_running, sha256, sync_folder, write_durably, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -416,13 +416,7 @@ def _under_way(path: Path) -> bool:
     owner = path.name.removeprefix(PARTIAL).partition("-")[0]
     if not path.name.startswith(PARTIAL) or not owner.isdecimal() or int(owner) == os.getpid():
         return False
-    try:
-        os.kill(int(owner), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_running(int(owner))
 
 
 @cache
