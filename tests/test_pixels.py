@@ -17,10 +17,10 @@ from tests.samples import write_mnist
 from wisepatch import FinetuneConfig, ModelConfig, Store, evaluate, find_task, finetune, load_encoder, predict, sweep
 from wisepatch.datasets.folder import FileSamples, drafted
 from wisepatch.datasets.loading import MOST_WORKERS, WORTH, worker_count
-from wisepatch.encoder import on_tensors
 from wisepatch.errors import DataError, StoreError
 from wisepatch.features import split_features
 from wisepatch.pixels import Pixels, cached_images, cached_pixels
+from wisepatch.preprocessing import on_tensors
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import DEMO, SCHEMAS
 from wisepatch.errors import ModelError, UnknownNameError
+from wisepatch.preprocessing import halves, on_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
@@ -53,8 +54,8 @@ class Encoder:
     @cached_property
     def pixels(self) -> Callable[[Any], torch.Tensor]:
         """``transform`` up to the conversion to floating point: a PIL image to ``uint8`` pixels ``(3, height, width)``."""
-        halves = _halves(self.transform)
-        return halves[0] if halves else self.transform
+        parts = halves(self.transform)
+        return parts[0] if parts else self.transform
 
     @cached_property
     def fast_pixels(self) -> Callable[[Any], torch.Tensor]:
@@ -69,9 +70,9 @@ class Encoder:
 
         if images.dtype != torch.uint8:
             return images
-        halves = _halves(self.transform)
-        assert halves is not None
-        mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in halves[1:])
+        parts = halves(self.transform)
+        assert parts is not None
+        mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in parts[1:])
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     @property
@@ -147,55 +148,6 @@ def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None
         open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg={"scale": (0.9, 1.0)}),
         tokenizer,
     )
-
-
-def _halves(transform: Any) -> tuple[Callable[[Any], torch.Tensor], Sequence[float], Sequence[float]] | None:
-    """A transform as open_clip makes it: what comes before ``ToTensor``, as bytes, then mean and std; ``None`` for any other."""
-    from torchvision import transforms
-
-    steps = list(getattr(transform, "transforms", ()))
-    if (
-        len(steps) < 2
-        or not isinstance(steps[-2], transforms.ToTensor)
-        or not isinstance(steps[-1], transforms.Normalize)
-    ):
-        return None
-    return transforms.Compose([*steps[:-2], transforms.PILToTensor()]), steps[-1].mean, steps[-1].std
-
-
-class OnTensors:
-    """Resizing and cropping as :attr:`Encoder.pixels` does, of tensors: in half the time, off by 1 or 2 of 255 here and there."""
-
-    def __init__(self, steps: Sequence[Any]) -> None:
-        """Keep torchvision's transforms."""
-        self.steps = steps
-
-    def __call__(self, image: Any) -> torch.Tensor:
-        """Turn a PIL image into ``uint8`` pixels ``(3, height, width)``."""
-        import numpy as np
-        import torch
-
-        # Laid out as in the image, channels last, which the resizing of bytes is made for.
-        found = torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
-        for step in self.steps:
-            found = step(found)
-        return found.contiguous()
-
-
-def on_tensors(pixels: Callable[[Any], torch.Tensor]) -> Callable[[Any], torch.Tensor]:
-    """:attr:`Encoder.pixels` on tensors; as it was where it has other steps than resizing and cropping."""
-    from torchvision import transforms
-    from torchvision.transforms import v2
-
-    steps: list[Any] = []
-    for step in getattr(pixels, "transforms", [None]):
-        if type(step) is transforms.Resize:
-            steps.append(v2.Resize(step.size, step.interpolation, step.max_size, antialias=True))
-        elif type(step) is transforms.CenterCrop:
-            steps.append(v2.CenterCrop(step.size))
-        elif not isinstance(step, transforms.PILToTensor) and type(step).__name__ != "MaybeConvertMode":
-            return pixels
-    return OnTensors(steps)
 
 
 def resolve_name(model: str) -> str:
