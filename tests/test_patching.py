@@ -168,7 +168,7 @@ def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_patching_cures_the_embedded_model_of_reading(cli):
-    """What the README says of typographic attacks, with room for the rounding of other processors."""
+    """What the README says of typographic attacks, as it is measured here."""
     result = cli(
         "patch", "--model", "demo", "--task", "typo:Shapes", "--supported", "Shapes,Colors,Textures",
         "--steps", 300, "--lr", "5e-4", "--select", "max-drop=0.01", "--json",
@@ -176,17 +176,13 @@ def test_patching_cures_the_embedded_model_of_reading(cli):
     assert result.exit_code == 0, result.output
     *rows, chosen = (json.loads(line) for line in result.stdout.splitlines())
     value = {(r["alpha"], r["task"], r["metric"]): r["value"] for r in rows if r["split"] == "test"}
-    best = chosen["alpha"]
-    supported = [
-        sum(value[alpha, task, "top1"] for task in ("Shapes", "Colors", "Textures")) / 3 for alpha in (0, best)
-    ]
-    assert best in (0.4, 0.5, 0.6)
+    supported = [sum(value[alpha, task, "top1"] for task in ("Shapes", "Colors", "Textures")) / 3 for alpha in (0, 0.5)]
+    assert chosen["alpha"] == 0.5
     assert value[0, "typo:Shapes", "top1"] < 0.05
     assert value[0, "typo:Shapes", "attack_success"] > 0.9
-    assert value[best, "typo:Shapes", "top1"] > 0.3
-    assert value[best, "typo:Shapes", "attack_success"] < 0.5
-    assert value[0.5, "typo:Shapes", "top1"] > 0.45
-    assert supported[1] > supported[0] - 0.015
+    assert value[0.5, "typo:Shapes", "top1"] > 0.5
+    assert value[0.5, "typo:Shapes", "attack_success"] < 0.25
+    assert supported[1] > supported[0] - 0.01
 
 
 @pytest.mark.slow

@@ -81,6 +81,11 @@ class Encoder:
         size = self.model.visual.preprocess_cfg["size"]
         return (size, size) if isinstance(size, int) else tuple(size)
 
+    def batch_bytes(self, images: int, *, pixel: int = 1) -> int:
+        """What a batch takes that a loading process hands over: ``pixel`` is 1 for bytes, 4 for floating point."""
+        height, width = self.image_size
+        return images * 3 * height * width * pixel
+
     @property
     def text_design(self) -> str:
         """What the text tower computes besides its weights: layers, activations, tokenizer."""

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-ON_A_GPU = (
-    "out of memory",
-    "cublas_status_alloc_failed",
-    "no executable batch size found",
-)  # what torch and accelerate say
+# What torch and accelerate say where a GPU has no memory left.
+ON_A_GPU = ("out of memory", "cublas_status_alloc_failed", "no executable batch size found")
 
 
 class WisepatchError(Exception):

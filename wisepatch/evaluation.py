@@ -107,9 +107,9 @@ def watcher(
                 weight = zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store).to(device)
                 bias = None
             hits, total, choice = 0, 0, merged(task.dataset.merges, device)
-            images_of_task, (height, width) = task.dataset.split("val", data, encoder.transform), encoder.image_size
-            count = worker_count(workers, len(images_of_task), batch_size * 3 * height * width * 4)
-            for batch in loader(images_of_task, batch_size, workers=count):
+            split = task.dataset.split("val", data, encoder.transform)
+            readers = worker_count(workers, len(split), encoder.batch_bytes(batch_size, pixel=4))
+            for batch in loader(split, batch_size, workers=readers):
                 images, labels = checked(batch)
                 answers = choice(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()
                 hits, total = hits + int((answers == labels).sum()), total + len(labels)

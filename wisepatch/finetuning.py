@@ -118,9 +118,8 @@ def finetune(
         )
 
     # Data. With a frozen encoder the features are computed once and stand in for the images.
-    height, width = encoder.image_size
     split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
-    readers = worker_count(config.workers, len(split), config.batch_size * 3 * height * width * 4)
+    readers = worker_count(config.workers, len(split), encoder.batch_bytes(config.batch_size, pixel=4))
     samples: Samples = split
     if cache_images and config.freeze_encoder:
         progress.note("the encoder is frozen: its features are kept, and no images")

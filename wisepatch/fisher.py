@@ -107,11 +107,10 @@ def end_fisher(
     about, said = store.find_fisher(key), f"Fisher information of {checkpoint.name}"
     progress.note(f"{said}: {count} of {len(split)} training images{' (from the store)' if about else ''}")
     if about is None:
-        height, width = encoder.image_size
         progress.start(said, count)
         found = diagonal(
             classifier.to(device), names, Subset(split, chosen), draws, prepare=encoder.normalise,
-            workers=worker_count(workers, count, MOST * 3 * height * width), progress=progress,
+            workers=worker_count(workers, count, encoder.batch_bytes(MOST)), progress=progress,
         )  # fmt: skip
         progress.finish()
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):

@@ -201,8 +201,7 @@ class _Pass:
         return images, self.batch_size
 
     def _workers(self, images: Split) -> int:
-        height, width = self.encoder.image_size
-        batch = (self.batch_size or BATCH_SIZE) * 3 * height * width
+        batch = self.encoder.batch_bytes(self.batch_size or BATCH_SIZE)
         return worker_count(self.speed.get("workers"), len(images), batch)
 
     def _held(self, batches: Iterable[Any], most: int) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:

@@ -34,13 +34,11 @@ FEW_ROWS = 128  # below, a linear layer is as fast by itself
 
 def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics)."""
-    from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
+    _swap_quickgelu(visual, _QuickGELU)
     modules: list[Any] = list(visual.modules())
     for module in modules:
-        for name, child in module.named_children():
-            if type(child) is QuickGELU:
-                setattr(module, name, _QuickGELU())
         if type(module) is ResidualAttentionBlock and _is_plain(module.attn):
             module.forward = partial(_block, module, None)
     tower: Any = visual
@@ -108,13 +106,17 @@ class Tower:
 
 
 def prepare_training(visual: torch.nn.Module) -> None:
-    """Let QuickGELU keep its input alone for the backward pass, and compute in place what it can: a tenth of a step on a CPU."""
+    """Let QuickGELU keep its input alone for the backward pass, and compute in place what it can."""
+    _swap_quickgelu(visual, TrainedQuickGELU)
+
+
+def _swap_quickgelu(visual: torch.nn.Module, stand_in: type[torch.nn.Module]) -> None:
     from open_clip.transformer import QuickGELU
 
     for module in list(visual.modules()):
         for name, child in module.named_children():
             if type(child) is QuickGELU:
-                setattr(module, name, TrainedQuickGELU())
+                setattr(module, name, stand_in())
 
 
 class TrainedQuickGELU(torch.nn.Module):

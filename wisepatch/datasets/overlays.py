@@ -99,9 +99,8 @@ def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, sty
         if _length(name, size, lines[0]) > width:
             pieces = _pieces(text)
             widest = max(_length(name, size, piece) for _, piece in pieces)
-            if (
-                widest > width
-            ):  # on, past the sizes that are surely too large: hinting moves lengths by less than a tenth
+            if widest > width:
+                # On, past the sizes that are surely too large: hinting moves lengths by less than a tenth.
                 size = min(size - 1, int(1.1 * size * max(width, 0) / widest))
                 continue
             lines = _wrapped(pieces, name, size, width)
