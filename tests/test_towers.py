@@ -136,14 +136,20 @@ def test_batch_is_fixed_on_a_cpu_and_found_by_trying_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="on x86 alone")
-def test_linear_layers_of_many_rows_are_convolutions_on_x86(monkeypatch):
+@pytest.mark.parametrize(
+    ("precision", "capable", "layers"),
+    [(None, True, 13), (None, False, 13), (torch.bfloat16, True, 13), (torch.bfloat16, False, 0)],
+)
+def test_linear_layers_of_many_rows_are_convolutions_on_x86(precision, capable, layers, monkeypatch):
+    """In bf16 only where the processor computes in it."""
     seen, original = [], F.conv2d
     monkeypatch.setattr(F, "conv2d", lambda *args: seen.append(args[1].shape) or original(*args))
-    tower = Tower(vit(), CPU)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: capable)
+    tower = Tower(vit(), CPU, precision)
     with torch.inference_mode():
         tower.features(tower.take(torch.randn(FEW_ROWS, 3, 32, 32)))
     # Patches; queries with keys and values, output, and two layers after, of three blocks; queries of the last alone.
-    assert [shape[2:] == (1, 1) for shape in seen] == [False] + 13 * [True]
+    assert [shape[2:] == (1, 1) for shape in seen] == [False] + layers * [True]
 
 
 def test_tower_that_cannot_be_compiled_says_so(monkeypatch):

@@ -6,7 +6,7 @@ Names and shapes of the weights stay, so that mixes are written into the tower a
 - the last block of a tower that is read at its class token computes that token alone: of the others only keys and values;
 - QuickGELU works in place;
 - convolutions see channels last;
-- linear layers in fp32 on an x86 CPU go through oneDNN as convolutions of one pixel, which it computes sooner than MKL.
+- linear layers on an x86 CPU are convolutions of one pixel: oneDNN computes them sooner than MKL (fp32) or itself (bf16) a product.
 
 Features differ from those of the tower as it was by rounding alone (tested, and measured in tests/benchmarks).
 """
@@ -100,9 +100,8 @@ class Tower:
     def _context(self) -> AbstractContextManager[Any]:
         if self.half:
             return torch.autocast(self.device.type, self.half)
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        plain = self.device.type == "cpu" and self.dtype == torch.float32 and not self.compiled
-        return _Convolutions() if plain and x86 and torch.backends.mkldnn.is_available() else nullcontext()
+        plain = self.device.type == "cpu" and not self.compiled
+        return _Convolutions() if plain and _has_convolutions(self.dtype) else nullcontext()
 
 
 def prepare_training(visual: torch.nn.Module) -> None:
@@ -181,6 +180,13 @@ def _attention(
     return out
 
 
+def _has_convolutions(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes convolutions in ``dtype`` on this x86 processor."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class _Convolutions(TorchFunctionMode):
     """Linear layers of many rows as convolutions of one pixel."""
 
@@ -188,7 +194,7 @@ class _Convolutions(TorchFunctionMode):
         if func is F.linear and not kwargs:
             x, weight, *bias = args
             rows = x.numel() // x.shape[-1]
-            if rows >= FEW_ROWS and x.dtype == torch.float32 and x.is_contiguous():
+            if rows >= FEW_ROWS and x.is_contiguous():
                 found = F.conv2d(x.view(1, rows, 1, -1).permute(0, 3, 1, 2), weight[:, :, None, None], *bias)
                 return found.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
         return func(*args, **(kwargs or {}))
