@@ -3,6 +3,8 @@
 import json
 import pickle
 from dataclasses import replace
+from functools import partial
+from threading import Event, Thread
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -254,6 +256,33 @@ def test_process_that_is_later_keeps_what_a_quicker_one_has_written(shapes, tmp_
     assert (folder / "by another process").exists()
     assert torch.equal(later[7][0], split[7][0])
     assert [path.name for path in store.pixels.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, encoder, decoded, whole):
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, None if whole else encoder.pixels)
+    store, notes, begun, waiting = Store(tmp_path / "store"), Notes(), Event(), Event()
+    keep = partial(cached_images, split, store) if whole else partial(cached_pixels, encoder, split, store)
+
+    class First(Notes):
+        def start(self, what, total):
+            begun.set()
+            assert waiting.wait(60)
+
+    def note(text):
+        notes.said.append(text)
+        waiting.set()
+
+    notes.note = note
+    first = Thread(target=keep, kwargs={"progress": First()})
+    first.start()
+    assert begun.wait(60)
+    found = keep(progress=notes)
+    first.join()
+    assert notes.said == ["another process keeps the pixels of shapes (train): waiting for it"]
+    assert sorted(decoded) == list(range(12))
+    assert len(found) == 12
+    assert [path.name for path in store.pixels.iterdir()] == [found.folder.name]
 
 
 def test_pixels_that_the_disk_has_no_room_for_are_not_begun(shapes, tmp_path, encoder, monkeypatch):

@@ -2,11 +2,14 @@
 
 import json
 import resource
+import subprocess
+import sys
+from threading import Event, Thread
 
 import pytest
 import torch
 
-from wisepatch.errors import StoreError, UnknownNameError
+from wisepatch.errors import DataError, StoreError, UnknownNameError
 from wisepatch.files import PARTIAL, hash_tensors, sha256
 from wisepatch.store import MANIFEST, WEIGHTS, Store, describe
 
@@ -450,3 +453,52 @@ def test_a_head_file_of_something_else_is_built_again(store, content):
     assert not store.cached("heads", "h", "weight")
     store.cache("heads", "h", {"weight": torch.ones(4, 3)})
     assert torch.equal(store.cached("heads", "h", "weight")["weight"], torch.ones(4, 3))
+
+
+def test_two_runs_at_once_make_a_thing_once(store):
+    """The second one waits, says so, and takes what the first one has made."""
+    begun, waited, made, found = Event(), Event(), [], []
+
+    def make():
+        made.append(True)
+        begun.set()
+        assert waited.wait(60)
+        return {"weight": torch.ones(2), "beside": torch.zeros(1)}
+
+    def run(waiting=None):
+        found.append(store.kept("heads", "h", make, ("weight",), waiting))
+
+    first = Thread(target=run)
+    first.start()
+    assert begun.wait(60)
+    run(waiting=waited.set)
+    first.join()
+    assert made == [True]
+    assert [list(each) for each in found] == [["weight"], ["weight"]]
+    assert torch.equal(found[0]["weight"], found[1]["weight"])
+    assert [path.name for path in store.heads.iterdir()] == ["h.safetensors"]
+
+
+def test_run_that_is_killed_while_others_wait_gives_way(store):
+    script = """
+import sys, time
+from wisepatch import Store
+
+with Store(sys.argv[1]).alone("heads", "h"):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline().strip() == b"in"
+        found = store.kept("heads", "h", lambda: {"weight": torch.ones(2)}, ("weight",), waiting=other.kill)
+    assert torch.equal(found["weight"], torch.ones(2))
+
+
+def test_what_fails_leaves_nothing_and_lets_others_try(store):
+    def fail():
+        raise DataError("broken.jpg cannot be read")
+
+    for _ in range(2):
+        with pytest.raises(DataError):
+            store.kept("features", "f", fail, ("features",))
+    assert list(store.features.iterdir()) == []

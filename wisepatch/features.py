@@ -14,11 +14,15 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.towers import Tower
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from wisepatch.datasets.base import Split
     from wisepatch.encoder import Encoder
     from wisepatch.store import Store
+
+    Tensors = Mapping[str, torch.Tensor]
 
 
 def precision_of(mixed_precision: str) -> torch.dtype | None:
@@ -82,21 +86,21 @@ def split_features(
 
     progress = progress or Silent()
     key = features_key(f"{tower or tower_key(encoder)}{' fast' if fast else ''}", precision, split)
-    cached = store.cached("features", key, "features", "labels")
-    if cached:
-        return Features(cached["features"], cached["labels"])
-    ready = Tower(copy.deepcopy(encoder.model.visual), device, precision, compiled=compiled)
-    batch_size = batch_size or ready.largest_batch(*encoder.image_size)
-    found, labels = [], []
-    progress.start(f"features of {split.task} ({split.name})", len(split))
-    with torch.inference_mode():
-        for batch in loader(split, batch_size, workers=workers):
-            images, truth = checked(batch)
-            images = ready.take(encoder.normalise(images.to(device, non_blocking=True)))
-            found.append(ready.features(images).cpu())
-            labels.append(truth)
-            progress.advance(len(truth))
-    progress.finish()
-    computed = Features(torch.cat(found), torch.cat(labels))
-    store.cache("features", key, {"features": computed.features, "labels": computed.labels})
-    return computed
+    name = f"{split.task} ({split.name})"
+
+    def compute() -> Tensors:
+        ready = Tower(copy.deepcopy(encoder.model.visual), device, precision, compiled=compiled)
+        found, labels = [], []
+        progress.start(f"features of {name}", len(split))
+        with torch.inference_mode():
+            for batch in loader(split, batch_size or ready.largest_batch(*encoder.image_size), workers=workers):
+                images, truth = checked(batch)
+                images = ready.take(encoder.normalise(images.to(device, non_blocking=True)))
+                found.append(ready.features(images).cpu())
+                labels.append(truth)
+                progress.advance(len(truth))
+        progress.finish()
+        return {"features": torch.cat(found), "labels": torch.cat(labels)}
+
+    said = f"another process computes the features of {name}: waiting for it"
+    return Features(**store.kept("features", key, compute, ("features", "labels"), lambda: progress.note(said)))

@@ -30,18 +30,15 @@ def zeroshot_head(
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
     the text tower's weights and all prompts, so a change of either makes a new one. Needs no images.
     """
-    key = ""
-    if store is not None:
-        key = head_hash(encoder, classes, templates)
-        cached = store.cached("heads", key, "weight")
-        if cached:
-            return cached["weight"]
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def compute() -> dict[str, torch.Tensor]:
         weight = class_embeddings(encoder, classes, templates)
-        head: torch.Tensor = (weight * encoder.model.logit_scale.float().exp()).contiguous()
-    if store is not None:
-        store.cache("heads", key, {"weight": head})
-    return head
+        return {"weight": (weight * encoder.model.logit_scale.float().exp()).contiguous()}
+
+    if store is None:
+        return compute()["weight"]
+    return store.kept("heads", head_hash(encoder, classes, templates), compute, ("weight",))["weight"]
 
 
 def head_hash(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> str:

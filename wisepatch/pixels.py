@@ -86,10 +86,10 @@ def cached_pixels(
     key = _key(f"{encoder.transform}{' fast' if fast else ''}", split)
     folder = store.pixels / key
     found = Pixels(folder)
-    if _is_there(found, split):
-        return found
     pixels, labels, done = None, np.empty(len(split), np.int64), 0
-    with _building(store, folder) as partial:
+    with _building(store, found, split, progress) as partial:
+        if partial is None:
+            return found
         for batch in loader(split, BATCH, workers=workers):
             images, truth = checked(batch)
             if pixels is None:
@@ -166,22 +166,24 @@ def cached_images(
     key = _key("whole", split)
     folder = store.pixels / key
     found = Images(folder, transform)
-    if _is_there(found, split):
-        return found
     sizes, labels, ends = np.empty((len(split), 2), np.int64), np.empty(len(split), np.int64), [0]
-    with _building(store, folder) as partial, (partial / WHOLE[0]).open("wb") as file:
-        for index, batch in enumerate(loader(_Arrays(split), 1, workers=workers)):
-            (image,), (label,) = checked(batch)
-            if index == 0:
-                _announce(progress, split, folder, image.numel() * len(split), "about ")
+    with _building(store, found, split, progress) as partial:
+        if partial is None:
+            return found
+        with (partial / WHOLE[0]).open("wb") as file:
+            for index, batch in enumerate(loader(_Arrays(split), 1, workers=workers)):
+                (image,), (label,) = checked(batch)
+                if index == 0:
+                    _announce(progress, split, folder, image.numel() * len(split), "about ")
+                with store.writing():
+                    file.write(image.numpy().data)
+                sizes[index], labels[index] = image.shape[:2], int(label)
+                ends.append(ends[-1] + image.numel())
+                progress.advance()
             with store.writing():
-                file.write(image.numpy().data)
-            sizes[index], labels[index] = image.shape[:2], int(label)
-            ends.append(ends[-1] + image.numel())
-            progress.advance()
+                file.flush()
+                os.fsync(file.fileno())
         with store.writing():
-            file.flush()
-            os.fsync(file.fileno())
             for name, array in zip(WHOLE[1:], (np.array(ends[1:], np.int64), sizes, labels), strict=True):
                 np.save(partial / name, array)
     progress.finish()
@@ -219,24 +221,36 @@ def _is_there(found: Pixels | Images, split: Split) -> bool:
 
 
 @contextmanager
-def _building(store: Store, folder: Path) -> Iterator[Path]:
-    """A folder to write into, which gets its name when all is written, and is removed where something fails."""
+def _building(store: Store, found: Pixels | Images, split: Split, progress: Progress) -> Iterator[Path | None]:
+    """A folder to write into, which gets its name when all is written, and is removed where something fails.
+
+    ``None`` where all is kept already. Other processes wait meanwhile.
+    """
+    if _is_there(found, split):
+        yield None
+        return
+    folder = found.folder
     partial = folder.with_name(f"{PARTIAL}{os.getpid()}-{folder.name}")
-    with store.writing():
-        for path in (partial, folder):  # what is there already cannot be read
-            shutil.rmtree(path, ignore_errors=True)
-        partial.mkdir(parents=True)
-    try:
-        yield partial
+    said = f"another process keeps the pixels of {split.task} ({split.name}): waiting for it"
+    with store.alone(folder.parent.name, folder.name, lambda: progress.note(said)):
+        if _is_there(found, split):
+            yield None
+            return
         with store.writing():
-            sync_folder(partial)
-            try:
-                partial.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was quicker, with the same pixels
-                    raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            for path in (partial, folder):  # what is there cannot be read
+                shutil.rmtree(path, ignore_errors=True)
+            partial.mkdir(parents=True)
+        try:
+            yield partial
+            with store.writing():
+                sync_folder(partial)
+                try:
+                    partial.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # else somebody was quicker all the same, with the same pixels
+                        raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _announce(progress: Progress, split: Split, folder: Path, size: int, about: str = "") -> None:

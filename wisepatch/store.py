@@ -392,6 +392,48 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
+    def kept(
+        self,
+        kind: str,
+        digest: str,
+        make: Callable[[], Tensors],
+        names: Sequence[str],
+        waiting: Callable[[], None] | None = None,
+    ) -> Tensors:
+        """The tensors ``names`` that are :meth:`cached`, or that ``make`` makes, which are kept then; made by one process alone."""
+        found: Tensors = self.cached(kind, digest, *names)
+        if not found:
+            with self.alone(kind, digest, waiting):
+                found = self.cached(kind, digest, *names)
+                if not found:
+                    found = make()
+                    self.cache(kind, digest, found)
+        return {name: found[name] for name in names}
+
+    @contextmanager
+    def alone(self, kind: str, digest: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Let no other process make what is kept under ``digest`` meanwhile; ``waiting`` is called where another one does.
+
+        Whoever had to wait looks again first: it may be there now. A process that ends gives way, however it ends.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.root / kind / f".{digest}.lock"
+        with self.writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if waiting:
+                    waiting()
+                lock.acquire()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+
 
 def _home(checkpoint: Checkpoint) -> Store:
     """The store in which a checkpoint lies."""
