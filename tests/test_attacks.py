@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from wisepatch.datasets.base import Context
 from wisepatch.datasets.photos import COLUMNS, attacked_folder, parse_name
 from wisepatch.datasets.sheets import CELL, LINE, MARGIN
 from wisepatch.datasets.typography import Style
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.metrics import measurements
 from wisepatch.patching import zeroshot
 from wisepatch.plugins import Task
@@ -144,6 +145,27 @@ def test_output_that_is_not_empty_is_left_alone(tmp_path):
     assert contents(tmp_path / "full") == {"thesis.txt": b"all of it"}
     (tmp_path / "empty").mkdir()
     assert make(find_task("Shapes"), "test", tmp_path, tmp_path / "empty", Style(), limit=2) == 2
+
+
+def test_disk_that_fills_up_is_said_in_one_line_and_the_next_run_begins_again(tmp_path):
+    task, output = find_task("Shapes"), tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(WisepatchError) as caught:
+            make(task, "test", tmp_path, output, Style(), limit=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.message == f"{output} cannot be written: File too large"
+    assert caught.value.hint == "free space there, or name another with --output"
+    assert make(task, "test", tmp_path, output, Style(), limit=2) == 2
+
+
+def test_contact_sheet_that_cannot_be_written_is_said_when_the_images_are_there(tmp_path):
+    (tmp_path / "sheet.png").mkdir()
+    with pytest.raises(UsageError, match=r"the picture .*sheet.png cannot be written: Is a directory"):
+        make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2, preview=tmp_path / "sheet.png")
+    assert len(rows_of(tmp_path / "out")) == 2
 
 
 def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_next_run(tmp_path, monkeypatch):
@@ -470,6 +492,7 @@ def test_output_may_be_the_empty_folder_one_is_in(cli, tmp_path, monkeypatch):
         (("make", "--task", "Shapes", "--font", "no.ttf"), 2, "the font no.ttf cannot be used: it does not exist", ".ttf"),
         (("make", "--task", "Shapes", "--font", "full/note"), 2, "it is no font that FreeType draws", ".otf"),
         (("make", "--task", "Shapes", "--output", "full"), 2, "the folder full is not empty", "--output"),
+        (("make", "--task", "Shapes", "--output", "full/note/out"), 1, "full/note/out cannot be written: Not a", "--output"),
         (("make", "--task", "Shapes", "--text", "🐈"), 1, "no font here has all characters of '🐈'", "--font FILE"),
         (("make", "--task", "Shapes", "--split", "dev"), 1, "task 'typo:Shapes' has no 'dev' split", "train, val, test"),
         (("make", "--task", "Shapes", "--text", "W" * 90), 1, "fits into 64 x 64 pixels at no size", "shorter"),

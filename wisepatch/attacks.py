@@ -7,6 +7,7 @@ import io
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import Subset
@@ -15,8 +16,8 @@ from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.photos import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
 from wisepatch.datasets.sheets import contact_sheet
 from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
-from wisepatch.errors import DataError, UsageError
-from wisepatch.files import is_running, write_durably
+from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.files import is_running, refused, write_durably
 from wisepatch.metrics import ATTACKS
 from wisepatch.plugins import Task
 from wisepatch.progress import Silent
@@ -66,28 +67,33 @@ def make(
     folder that has one is whole. What an interrupted call has left is replaced by the next. ``preview`` draws a contact
     sheet of the first images. Returns the number of images.
 
-    Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` where a text fits on an image at no size.
+    Raises :class:`UsageError` for a folder that is not empty, :class:`DataError` where a text fits on an image at no size, and
+    :class:`WisepatchError` where the folder cannot be written.
     """
     progress = progress or Silent()
-    _clear(output)
+    writing = partial(refused, str(output), WisepatchError, "free space there, or name another with --output")
+    with writing():
+        _clear(output)
     opened = attacked(task.dataset, style).split(split, data)
     total = min(len(opened), limit if limit is not None else len(opened))
     rows: list[tuple[object, ...]] = []
     first: list[tuple[Image.Image, Sequence[str]]] = []
     taken: set[str] = {INDEX.casefold()}
-    output.mkdir(parents=True, exist_ok=True)
     unfinished = output / UNFINISHED
-    try:
-        marker = unfinished.open("x", encoding="utf-8")
-    except FileExistsError:
-        raise _taken(output) from None
+    with writing():
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            marker = unfinished.open("x", encoding="utf-8")
+        except FileExistsError:
+            raise _taken(output) from None
     progress.start(f"writing on {task.name} ({split})", total)
     with marker:
         print(os.getpid(), file=marker, flush=True)
         for each in _render(opened, total, worker_count(workers, total, PICTURE)):
             name = file_name(each.label, each.text, each.index, taken)
-            print(name, file=marker, flush=True)
-            (output / name).write_bytes(each.png)
+            with writing():
+                print(name, file=marker, flush=True)
+                (output / name).write_bytes(each.png)
             rows.append((name, each.label, each.text, each.index, task.name, split, style.seed))
             if preview and len(first) < PREVIEWED:
                 first.append((_decoded(each.png), (f"shows {each.label}", f"says {each.text}")))
@@ -96,10 +102,11 @@ def make(
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerow(COLUMNS)
     csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
-    write_durably(output / INDEX, table.getvalue().encode())
-    unfinished.unlink(missing_ok=True)
+    with writing():
+        write_durably(output / INDEX, table.getvalue().encode())
+        unfinished.unlink(missing_ok=True)
     if preview:
-        contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
+        _save(contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]), preview)
     return len(rows)
 
 
@@ -199,8 +206,7 @@ def measure(
         labels=lambda _, of: {"attack": how} if of.name.startswith(PREFIX) else {}, **options,
     )  # fmt: skip
     if picture:
-        sheet = draw_worst(keep[-1], data, {c.id: c.name for c in checkpoints})
-        sheet.save(picture)
+        _save(draw_worst(keep[-1], data, {c.id: c.name for c in checkpoints}), picture)
     return rows
 
 
@@ -219,6 +225,11 @@ def _clean_and_attacked(task: Task | None, style: Style | None) -> list[Task]:
         replace(task, dataset=replace(task.dataset, metric="top1", also=())),
         Task(f"{PREFIX}{task.spec}", written_on, task.split),
     ]
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with refused(f"the picture {path}", UsageError, "name another with --output"):
+        picture.save(path)
 
 
 def draw_worst(found: Predictions, data: Path, names: dict[str, str]) -> Image.Image:

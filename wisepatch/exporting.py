@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.config import ModelConfig
 from wisepatch.encoder import CONFIG_NAME, describe, save_tokenizer
 from wisepatch.errors import StoreError, UsageError
-from wisepatch.files import PARTIAL, sync_folder, write_durably
+from wisepatch.files import PARTIAL, refused, sync_folder, write_durably
 from wisepatch.interpolation import weights_files
 from wisepatch.merging import merge_files
 
@@ -52,7 +52,7 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
     config = describe(model)
     target = folder.expanduser().resolve()
     unfinished = target.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
-    try:
+    with refused(str(folder), StoreError, "free space there, or name another folder"):
         unfinished.mkdir(parents=True)
         try:
             files = _write(store, checkpoint, config, unfinished)
@@ -60,10 +60,6 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         sync_folder(target.parent)
-    except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written: {error.strerror or error}", "free space there, or name another folder"
-        ) from error
     return Exported(folder, checkpoint, files)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import torch
+
+    from wisepatch.errors import WisepatchError
 
     Tensors = Mapping[str, torch.Tensor]
 
@@ -39,6 +42,15 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     partial.replace(path)
     sync_folder(path.parent)
+
+
+@contextmanager
+def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line of that kind, which names what cannot be written and why."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what} cannot be written: {error.strerror or error}", hint) from error
 
 
 def is_running(process: int) -> bool:

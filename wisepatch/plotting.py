@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, UsageError
+from wisepatch.files import refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pandas as pd
@@ -264,12 +266,8 @@ def _label_alphas(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write PNG, SVG or PDF by suffix. Raises :class:`UsageError` for any other, and for a folder that cannot be written."""
     check_picture_path(path)
-    try:
+    with drawing(path):
         figure.savefig(path)
-    except OSError as error:
-        raise UsageError(
-            f"the picture {path} cannot be written: {error.strerror or error}", "name another with --output"
-        ) from error
 
 
 def check_picture_path(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
@@ -278,9 +276,10 @@ def check_picture_path(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
         raise UsageError(
             f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})", f"pictures end in {', '.join(suffixes)}"
         )
-    try:
+    with drawing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the picture {path} cannot be written: {error.strerror or error}", "name another with --output"
-        ) from error
+
+
+def drawing(path: Path) -> AbstractContextManager[None]:
+    """Raise :class:`UsageError` where a picture cannot be written."""
+    return refused(f"the picture {path}", UsageError, "name another with --output")
