@@ -75,12 +75,18 @@ def test_weights_written_into_a_prepared_tower_are_those_it_computes_with():
         assert torch.allclose(tower.features(tower.take(images)), features(second, images), atol=2e-6)
 
 
-def test_tower_made_ready_for_training_has_the_same_features_and_gradients():
-    before, after = vit(quick_gelu=True), vit(quick_gelu=True)
+@pytest.mark.parametrize("kind", TOWERS)
+def test_tower_made_ready_for_training_has_the_same_features_and_gradients(kind):
+    before = vit(**TOWERS[kind])
+    if kind == "residual network":
+        before.train()(torch.randn(8, 3, 64, 64))  # statistics of batch norm, which stay those of evaluation
+        before.eval()
+    after = copy.deepcopy(before)
     prepare_training(after)
-    assert sum(isinstance(module, TrainedQuickGELU) for module in after.modules()) == 3
+    assert sum(isinstance(module, TrainedQuickGELU) for module in after.modules()) == (3 if kind == "QuickGELU" else 0)
     assert before.state_dict().keys() == after.state_dict().keys()
-    images = 3 * torch.randn(8, 3, 32, 32)
+    size = TOWERS[kind].get("image_size", 32)
+    images = 3 * torch.randn(8, 3, size, size)
     for visual in (before, after):
         features(visual, images).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
     assert torch.allclose(features(before, images), features(after, images), atol=2e-6)
@@ -88,6 +94,19 @@ def test_tower_made_ready_for_training_has_the_same_features_and_gradients():
         assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-5 * float(one.grad.abs().max())), name
     x = torch.linspace(-6, 6, 40, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(TrainedQuickGELU(), x)
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="on x86 alone")
+@pytest.mark.parametrize(("autocast", "layers"), [(False, 9), (True, 0)])
+def test_linear_layers_are_trained_as_convolutions_in_fp32_alone(autocast, layers, monkeypatch):
+    seen, original = [], F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda *args: seen.append(args[1].shape) or original(*args))
+    visual = vit()
+    prepare_training(visual)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        visual(torch.randn(8, 3, 32, 32)).sum().backward()
+    # Patches; four layers of two blocks, keys and values of the last; what is left of that sees 8 tokens alone.
+    assert [shape[2:] == (1, 1) for shape in seen] == [False] + layers * [True]
 
 
 def test_last_block_of_a_tower_that_is_read_at_one_token_computes_that_token_alone():

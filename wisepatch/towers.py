@@ -1,6 +1,6 @@
-"""An image tower made ready for evaluation: the same features, sooner. For towers that are read and not trained.
+"""An image tower made ready for evaluation, or for training: the same features, sooner.
 
-Names and shapes of the weights stay, so that mixes are written into the tower as before. What changes:
+Names and shapes of the weights stay, so that mixes are written into the tower as before. What changes for evaluation:
 
 - open_clip's residual attention blocks project queries, keys and values at once and hand them to PyTorch's fused attention;
 - the last block of a tower that is read at its class token computes that token alone: of the others only keys and values;
@@ -26,6 +26,7 @@ from wisepatch.errors import ModelError
 from wisepatch.head import features
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 BATCH_SIZE, MOST = 64, 512  # images at once: on a CPU, and where a GPU has room
@@ -34,21 +35,11 @@ FEW_ROWS = 128  # below, a linear layer is as fast by itself
 
 def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics)."""
-    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-
     _swap_quickgelu(visual, _QuickGELU)
-    modules: list[Any] = list(visual.modules())
-    for module in modules:
-        if type(module) is ResidualAttentionBlock and _is_plain(module.attn):
-            module.forward = partial(_block, module, None)
-    tower: Any = visual
-    if type(tower) is VisionTransformer and tower.attn_pool is None and tower.pool_type == "tok":
-        last = tower.transformer.resblocks[-1]
-        if isinstance(last.forward, partial) and not tower.output_tokens:
-            last.forward = partial(_block, last, 1)
-    norms = [module for module in modules if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    _swap_blocks(visual, _block)
+    norms = [module for module in visual.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     exact = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module in norms]
-    tower.to(dtype=dtype, memory_format=torch.channels_last)
+    visual.to(dtype=dtype).to(memory_format=torch.channels_last)
     for module, kept in zip(norms, exact, strict=True):
         module.float().load_state_dict(kept)
 
@@ -105,8 +96,26 @@ class Tower:
 
 
 def prepare_training(visual: torch.nn.Module) -> None:
-    """Let QuickGELU keep its input alone for the backward pass, and compute in place what it can."""
+    """Make an image tower ready to be trained, in place: the same features and gradients but for rounding, sooner.
+
+    QuickGELU keeps its input alone for the backward pass; the last block of a tower that is read at its class token computes that
+    token alone, as in evaluation: the others reach the loss through its keys and values only. In fp32 on an x86 CPU the blocks'
+    linear layers are convolutions, and so are their gradients.
+    """
     _swap_quickgelu(visual, TrainedQuickGELU)
+    _swap_blocks(visual, _trained_block)
+
+
+def _swap_blocks(visual: Any, stand_in: Callable[..., torch.Tensor]) -> None:
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+    for module in visual.modules():
+        if type(module) is ResidualAttentionBlock and _is_plain(module.attn):
+            module.forward = partial(stand_in, module, None)
+    if type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok":
+        last = visual.transformer.resblocks[-1]
+        if isinstance(last.forward, partial) and not visual.output_tokens:
+            last.forward = partial(stand_in, last, 1)
 
 
 def _swap_quickgelu(visual: torch.nn.Module, stand_in: type[torch.nn.Module]) -> None:
@@ -160,6 +169,15 @@ def _block(block: Any, first: int | None, x: torch.Tensor, attn_mask: torch.Tens
     x = x[:, :first] + block.ls_1(_attention(block.attn, seen, first, attn_mask))
     done: torch.Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return done
+
+
+def _trained_block(
+    block: Any, first: int | None, x: torch.Tensor, attn_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """:func:`_block` in training. In bf16 oneDNN's gradients of convolutions take longer than those of products (measured)."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    with _Convolutions() if plain and _has_convolutions(x.dtype) else nullcontext():
+        return _block(block, first, x, attn_mask)
 
 
 def _attention(
