@@ -17,7 +17,7 @@ from wisepatch.datasets.photos import COLUMNS, INDEX, UNFINISHED, attacked_folde
 from wisepatch.datasets.sheets import contact_sheet
 from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
-from wisepatch.files import is_running, refused, write_durably
+from wisepatch.files import drawing, is_running, refused, write_durably
 from wisepatch.metrics import ATTACKS
 from wisepatch.plugins import Task
 from wisepatch.progress import Silent
@@ -106,7 +106,8 @@ def make(
         write_durably(output / INDEX, table.getvalue().encode())
         unfinished.unlink(missing_ok=True)
     if preview:
-        _save(contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]), preview)
+        with drawing(preview):
+            contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
     return len(rows)
 
 
@@ -206,7 +207,9 @@ def measure(
         labels=lambda _, of: {"attack": how} if of.name.startswith(PREFIX) else {}, **options,
     )  # fmt: skip
     if picture:
-        _save(draw_worst(keep[-1], data, {c.id: c.name for c in checkpoints}), picture)
+        sheet = draw_worst(keep[-1], data, {c.id: c.name for c in checkpoints})
+        with drawing(picture):
+            sheet.save(picture)
     return rows
 
 
@@ -225,11 +228,6 @@ def _clean_and_attacked(task: Task | None, style: Style | None) -> list[Task]:
         replace(task, dataset=replace(task.dataset, metric="top1", also=())),
         Task(f"{PREFIX}{task.spec}", written_on, task.split),
     ]
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    with refused(f"the picture {path}", UsageError, "name another with --output"):
-        picture.save(path)
 
 
 def draw_worst(found: Predictions, data: Path, names: dict[str, str]) -> Image.Image:

@@ -49,9 +49,8 @@ def check_hooks(entry_point: EntryPoint, module: object) -> None:
     try:
         collect([(entry_point, "under check")])
     except PluginError as error:
-        if (
-            error.__cause__ is not None
-        ):  # the other reasons are checked for every dataset, and not for the first one alone
+        # Its other reasons are checked for every dataset, and not for the first one alone.
+        if error.__cause__ is not None:
             raise BrokenError(str(error.__cause__)) from error
     except Exception:  # noqa: BLE001 -- what register_datasets raises is reported when it is called by itself
         return

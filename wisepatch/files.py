@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from wisepatch.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import torch
@@ -51,6 +54,11 @@ def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise kind(f"{what} cannot be written: {error.strerror or error}", hint) from error
+
+
+def drawing(path: Path) -> AbstractContextManager[None]:
+    """Raise :class:`UsageError` where the picture ``path`` cannot be written."""
+    return refused(f"the picture {path}", UsageError, "name another with --output")
 
 
 def is_running(process: int) -> bool:

@@ -232,7 +232,7 @@ def _building(store: Store, found: Pixels | Images, split: Split, progress: Prog
     folder = found.folder
     partial = folder.with_name(f"{PARTIAL}{os.getpid()}-{folder.name}")
     said = f"another process keeps the pixels of {split.task} ({split.name}): waiting for it"
-    with store.alone(folder.parent.name, folder.name, lambda: progress.note(said)):
+    with store.alone("pixels", folder.name, lambda: progress.note(said)):
         if _is_there(found, split):
             yield None
             return

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, UsageError
-from wisepatch.files import refused
+from wisepatch.files import drawing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pandas as pd
@@ -278,8 +277,3 @@ def check_picture_path(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
         )
     with drawing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def drawing(path: Path) -> AbstractContextManager[None]:
-    """Raise :class:`UsageError` where a picture cannot be written."""
-    return refused(f"the picture {path}", UsageError, "name another with --output")

@@ -6,7 +6,7 @@ Names and shapes of the weights stay, so that mixes are written into the tower a
 - the last block of a tower that is read at its class token computes that token alone: of the others only keys and values;
 - QuickGELU works in place;
 - convolutions see channels last;
-- linear layers on an x86 CPU are convolutions of one pixel: oneDNN computes them sooner than MKL (fp32) or itself (bf16) a product.
+- linear layers on an x86 CPU are oneDNN's convolutions of one pixel: sooner than MKL's products (fp32) and its own (bf16).
 
 Features differ from those of the tower as it was by rounding alone (tested, and measured in tests/benchmarks).
 """
