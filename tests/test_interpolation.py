@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wisepatch.errors import StoreError
-from wisepatch.interpolation import check_same, interpolate, load_weights, mix, stream
+from wisepatch.interpolation import check_same, interpolate, is_ordinary, load_weights, mix, stream
 from wisepatch.store import MANIFEST, WEIGHTS, Store
 
 TINY = torch.finfo(torch.float32).tiny  # numbers below it are not kept to a relative precision
@@ -130,6 +130,24 @@ def test_mixing_into_a_given_tensor_gives_the_same_bits(values, dtype, alpha):
     out = torch.full_like(start, float("nan"))
     assert mix(start, end, alpha, out=out) is out
     assert same_bits(out, mix(start, end, alpha))
+
+
+@settings(deadline=None, max_examples=100)
+@given(pairs, st.lists(finite, max_size=5), dtypes, alphas | st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
+def test_ordinary_numbers_are_mixed_to_the_same_bits_without_a_look_at_each(values, common, dtype, alpha, weighed):
+    start, end = ends([*values, *((x, x) for x in common)], dtype)
+    start = start + 0.0  # no -0.0
+    assert is_ordinary(start)
+    fisher = (start.abs(), end.abs()) if weighed else None
+    assert same_bits(mix(start, end, alpha, fisher=fisher, ordinary=True), mix(start, end, alpha, fisher=fisher))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("odd", [-0.0, float("inf"), float("-inf"), float("nan"), -float("nan")])
+def test_odd_numbers_are_not_ordinary(odd, dtype):
+    assert not is_ordinary(torch.tensor([1.0, odd, 2.0], dtype=dtype))
+    assert is_ordinary(torch.tensor([1.0, 0.0, -2.0], dtype=dtype))
+    assert is_ordinary(torch.tensor([-(2**31), 0]))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch import ModelConfig, load_encoder
+from wisepatch import ModelConfig, load_encoder, towers
 from wisepatch.errors import ModelError
 from wisepatch.head import features
 from wisepatch.towers import BATCH_SIZE, FEW_ROWS, MOST, Tower, TrainedQuickGELU, prepare_training
@@ -137,9 +137,20 @@ def test_embedded_model_and_batch_norm_in_bf16():
     assert residual.conv1.weight.dtype == torch.bfloat16
 
 
-def test_batch_is_fixed_on_a_cpu_and_found_by_trying_on_a_gpu(monkeypatch):
-    tower = Tower(vit(), CPU)
+@pytest.mark.parametrize(("precision", "size"), [(None, 4), (torch.bfloat16, 2)])
+def test_batch_on_a_cpu_keeps_the_output_of_each_layer_small(precision, size, monkeypatch):
+    tower = Tower(vit(), CPU, precision)
     assert tower.largest_batch(32, 32) == BATCH_SIZE
+    widest = 17 * 4 * 64 * size  # tokens, and what lies between the two linear layers of a block
+    monkeypatch.setattr(towers, "MAPPED", 9 * widest + 1)
+    assert tower.largest_batch(32, 32) == 9
+    monkeypatch.setattr(towers, "MAPPED", widest // 2)
+    assert tower.largest_batch(32, 32) == 1
+    assert not any(module._forward_hooks for module in tower.visual.modules())
+
+
+def test_batch_on_a_gpu_is_found_by_trying(monkeypatch):
+    tower = Tower(vit(), CPU)
     tried = []
 
     def features_with_room_for_100(images):
@@ -152,6 +163,43 @@ def test_batch_is_fixed_on_a_cpu_and_found_by_trying_on_a_gpu(monkeypatch):
     assert tower.largest_batch(32, 32) == tried[-1] * 3 // 4 <= 75  # heads and what is held need room too
     assert tried[0] == MOST
     assert len(tried) > 2
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("kind", TOWERS)
+def test_first_layer_by_itself_gives_the_same_features(kind, precision):
+    """open_clip's vision transformers let through what their first layer has made; no other tower has one that is known."""
+    tower = Tower(vit(**TOWERS[kind]), CPU, precision)
+    assert (tower.stem is None) == (kind in ("residual network", "timm ViT", "timm ConvNeXt"))
+    if tower.stem is not None:
+        images = tower.take(torch.randn(4, 3, 32, 32))
+        with torch.inference_mode():
+            patches = tower.patches(images)
+            assert patches.shape == (4, 64, 4, 4)
+            assert torch.equal(tower.features(patches), tower.features(images))
+
+
+@pytest.mark.parametrize("tokens", [7, towers.SHORT + 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_short_sequences_is_two_products_in_bf16(tokens, masked, monkeypatch):
+    monkeypatch.setattr(towers, "_has_convolutions", lambda _: True)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, tokens, 16) for _ in range(3))
+    mask = torch.full((tokens, tokens), -torch.inf).triu_(1) if masked else None
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    fused, original = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or original(*a, **k))
+    rough = [part.bfloat16() for part in (query, key, value)]
+    found = towers._products(*rough, None if mask is None else mask.bfloat16())
+    assert fused == [1]  # gradients may be asked for
+    fused.clear()
+    with torch.inference_mode():
+        found = towers._products(*rough, None if mask is None else mask.bfloat16())
+        assert len(fused) == (masked or tokens > towers.SHORT)
+        assert (found - expected).norm() < 0.01 * expected.norm()
+        fused.clear()
+        assert torch.equal(towers._products(query, key, value, mask), expected)
+        assert fused == [1]
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="on x86 alone")

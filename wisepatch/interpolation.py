@@ -65,10 +65,13 @@ def mix(
     alpha: float,
     out: torch.Tensor | None = None,
     fisher: tuple[torch.Tensor, torch.Tensor] | None = None,
+    *,
+    ordinary: bool = False,
 ) -> torch.Tensor:
     """Mix two tensors of one shape, into ``out`` where given (same dtype as ``start``); integers come from ``start``.
 
-    With ``fisher``, the Fisher information of both, each weight is mixed by its own :func:`share` of the end.
+    With ``fisher``, the Fisher information of both, each weight is mixed by its own :func:`share` of the end. ``ordinary`` says
+    that ``start`` :func:`is_ordinary`: the same bits, in a third of the time.
     """
     import torch
 
@@ -88,12 +91,30 @@ def mix(
             weight = float(torch.tensor(alpha, dtype=wide.dtype))
             base, factor = (wide, weight) if weight < 0.5 else (other, weight - 1)
             mixed = mixed.mul_(factor).add_(base)
-        # Arithmetic turns equal infinities into NaN and a common -0.0 into 0.0.
-        bits = torch.int64 if wide.dtype == torch.float64 else torch.int32
-        result = torch.where(wide.view(bits) == other.view(bits), wide, mixed, out=room).to(start.dtype)
+        if not ordinary:  # arithmetic turns equal infinities into NaN and a common -0.0 into 0.0
+            mixed = torch.where(_bits(wide) == _bits(other), wide, mixed, out=room)
+        result = mixed.to(start.dtype)
     if out is None:
         return result.clone() if result is start or result is end else result
     return out if result is out else out.copy_(result)
+
+
+def is_ordinary(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of finite numbers without -0.0: arithmetic gives those back that another has in common with it."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return True
+    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+    bits = _bits(wide)
+    return bool(torch.isfinite(wide).all()) and not bool((bits == torch.iinfo(bits.dtype).min).any())
+
+
+def _bits(wide: torch.Tensor) -> torch.Tensor:
+    """The bits of float32 or float64 as integers; those of -0.0 are the least one."""
+    import torch
+
+    return wide.view(torch.int64 if wide.dtype == torch.float64 else torch.int32)
 
 
 def share(fisher_0: torch.Tensor, fisher_1: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -19,7 +19,7 @@ from wisepatch.config import FISHER, ModelConfig
 from wisepatch.encoder import load_encoder
 from wisepatch.errors import UsageError
 from wisepatch.head import zeroshot_head
-from wisepatch.interpolation import check_same, load_weights, mix, pair
+from wisepatch.interpolation import check_same, is_ordinary, load_weights, mix, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,10 +46,14 @@ class Line:
     parents: tuple[Checkpoint, Checkpoint]
     members: list[tuple[int, float]] = field(default_factory=list)  # (index of the checkpoint, alpha)
     fishers: tuple[Tensors, Tensors] | None = None  # of the two ends, by name, where mixes are weighed by them
+    ordinary: dict[str, bool] = field(default_factory=dict)  # of the start, by name, as far as known
 
     def mixed(self, name: str, alpha: float, out: torch.Tensor | None = None) -> torch.Tensor:
         """The tensor ``name`` at ``alpha``, written into ``out`` where given."""
-        return mix(self.start[name], self.end[name], alpha, out, pair(self.fishers, name))
+        if name not in self.ordinary:
+            self.ordinary[name] = is_ordinary(self.start[name])
+        fishers = pair(self.fishers, name)
+        return mix(self.start[name], self.end[name], alpha, out, fishers, ordinary=self.ordinary[name])
 
     @cached_property
     def is_fixed(self) -> bool:
@@ -139,9 +143,9 @@ def _same(ours: Tensors, theirs: Tensors) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def set_weights(visual: torch.nn.Module, line: Line, alpha: float) -> None:
-    """Write the mix at ``alpha`` into the working copy of the image tower, in place."""
-    for name, tensor in visual.state_dict(keep_vars=True).items():
+def set_weights(module: torch.nn.Module, line: Line, alpha: float, within: str = "") -> None:
+    """Write the mix at ``alpha`` into the working copy of the image tower, in place, or into its part ``within``."""
+    for name, tensor in module.state_dict(prefix=within, keep_vars=True).items():
         if tensor.dtype == line.start[f"visual.{name}"].dtype:
             line.mixed(f"visual.{name}", alpha, out=tensor.data)
         else:  # mixed in fp32, whatever the tower computes in
@@ -187,11 +191,12 @@ def answers(
     """
     if not line.is_fixed:
         assert tower is not None
+        stems = _stems(line, tower, batches)
         for index, alpha in line.members:
             set_weights(tower.visual, line, alpha)
             at = [head.at(alpha) for head in heads]
             for part, images in enumerate(batches):
-                seen = tower.features(images)
+                seen = tower.features(torch.lerp(*stems[part], alpha) if stems else images)
                 for number, (weight, bias) in enumerate(at):
                     yield index, part, number, F.linear(seen, weight, bias)
         return
@@ -207,6 +212,17 @@ def answers(
             else:
                 for index, alpha in line.members:
                     yield index, part, number, F.linear(seen, *head.at(alpha))
+
+
+def _stems(line: Line, tower: Tower, batches: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What the first layer makes of each batch at both ends, where its mixes are used often enough; or nothing."""
+    if tower.stem is None or line.fishers or len(line.members) <= 2:
+        return []
+    found = []
+    for alpha in (0.0, 1.0):
+        set_weights(tower.stem, line, alpha, "conv1.")
+        found.append([tower.patches(images) for images in batches])
+    return list(zip(*found, strict=True))
 
 
 def most_likely(said: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
