@@ -179,6 +179,10 @@ def test_first_layer_by_itself_gives_the_same_features(kind, precision):
             assert torch.equal(tower.features(patches), tower.features(images))
 
 
+def test_first_layer_is_not_known_by_itself_where_what_it_makes_is_larger_than_the_image():
+    assert Tower(vit(patch_size=4), CPU).stem is None
+
+
 @pytest.mark.parametrize("tokens", [7, towers.SHORT + 1])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_of_short_sequences_is_two_products_in_bf16(tokens, masked, monkeypatch):

@@ -73,7 +73,7 @@ WorkersOption = Annotated[
 EvalBatchOption = Annotated[
     int | None,
     typer.Option(
-        "--batch-size", min=1, help="Images at once.  [default: what the GPU has room for, 64 on a CPU]",
+        "--batch-size", min=1, help="Images at once.  [default: what the GPU has room for, up to 64 on a CPU]",
         rich_help_panel=SPEED,
     ),
 ]  # fmt: skip
