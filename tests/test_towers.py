@@ -186,7 +186,7 @@ def test_first_layer_is_not_known_by_itself_where_what_it_makes_is_larger_than_t
 @pytest.mark.parametrize("tokens", [7, towers.SHORT + 1])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_of_short_sequences_is_two_products_in_bf16(tokens, masked, monkeypatch):
-    monkeypatch.setattr(towers, "_has_convolutions", lambda _: True)
+    monkeypatch.setattr(towers, "_has_onednn", lambda _: True)
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, tokens, 16) for _ in range(3))
     mask = torch.full((tokens, tokens), -torch.inf).triu_(1) if masked else None
@@ -194,16 +194,19 @@ def test_attention_of_short_sequences_is_two_products_in_bf16(tokens, masked, mo
     fused, original = [], F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or original(*a, **k))
     rough = [part.bfloat16() for part in (query, key, value)]
-    found = towers._products(*rough, None if mask is None else mask.bfloat16())
+    found = towers._attend(*rough, None if mask is None else mask.bfloat16())
     assert fused == [1]  # gradients may be asked for
     fused.clear()
     with torch.inference_mode():
-        found = towers._products(*rough, None if mask is None else mask.bfloat16())
+        found = towers._attend(*rough, None if mask is None else mask.bfloat16())
         assert len(fused) == (masked or tokens > towers.SHORT)
         assert (found - expected).norm() < 0.01 * expected.norm()
         fused.clear()
-        assert torch.equal(towers._products(query, key, value, mask), expected)
+        assert torch.equal(towers._attend(query, key, value, mask), expected)
         assert fused == [1]
+        fused.clear()
+        towers._attend(rough[0][:, :, :1], *rough[1:], None)  # as the last block asks: one token, of all
+        assert len(fused) == (tokens > towers.SHORT)
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="on x86 alone")

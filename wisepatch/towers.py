@@ -126,7 +126,7 @@ class Tower:
         if self.half:
             return torch.autocast(self.device.type, self.half)
         plain = self.device.type == "cpu" and not self.compiled
-        return _Convolutions() if plain and _has_convolutions(self.dtype) else nullcontext()
+        return _Convolutions() if plain and _has_onednn(self.dtype) else nullcontext()
 
 
 def prepare_training(visual: torch.nn.Module) -> None:
@@ -231,7 +231,7 @@ def _trained_block(
 ) -> torch.Tensor:
     """:func:`_block` in training. In bf16 oneDNN's gradients of convolutions take longer than those of products (measured)."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    with _Convolutions() if plain and _has_convolutions(x.dtype) else nullcontext():
+    with _Convolutions() if plain and _has_onednn(x.dtype) else nullcontext():
         return _block(block, first, x, attn_mask)
 
 
@@ -248,24 +248,24 @@ def _attention(
         query = F.linear(x[:, :first].contiguous(), weight[:width], biases[0])
         parts = (query, *F.linear(x, weight[width:], biases[1]).chunk(2, -1))
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
-    read = _products(query, key, value, mask)
+    read = _attend(query, key, value, mask)
     out: torch.Tensor = attention.out_proj(read.transpose(1, 2).flatten(2))
     return out
 
 
-def _products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Attention of ``(n, heads, tokens, dim)``. PyTorch's fused one, or two batched products where those are sooner."""
-    n, heads, tokens, dim = query.shape
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Attention of ``(n, heads, first, dim)`` to ``(n, heads, tokens, dim)``, fused or as two batched products, as is sooner."""
+    n, heads, first, dim = query.shape
     plain = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.is_grad_enabled()
-    if not plain or mask is not None or tokens > SHORT or not _has_convolutions(query.dtype):
+    if not plain or mask is not None or key.shape[2] > SHORT or not _has_onednn(query.dtype):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     query, key, value = (part.reshape(n * heads, -1, dim) for part in (query, key, value))
     scores = torch.baddbmm(query.new_empty(()), query, key.mT, beta=0, alpha=dim**-0.5)
-    return torch.bmm(scores.softmax(-1), value).view(n, heads, tokens, dim)
+    return torch.bmm(scores.softmax(-1), value).view(n, heads, first, dim)
 
 
-def _has_convolutions(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes convolutions in ``dtype`` on this x86 processor."""
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in ``dtype`` on this x86 processor."""
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
