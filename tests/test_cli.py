@@ -410,7 +410,7 @@ def test_finetune_and_interpolate_run_on_mnist_files(cli, data):
     ]  # fmt: skip
     drawn = cli("plot", "--output", "plot.svg")
     assert drawn.exit_code == 0, drawn.output
-    assert "drew 11 points of 1 runs" in drawn.stdout
+    assert "drew 11 points of 1 run to" in drawn.stdout
 
 
 def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):

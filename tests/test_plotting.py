@@ -1,5 +1,6 @@
 """Pictures: what is drawn is what was measured."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,14 +144,14 @@ def test_runs_that_swept_nothing_are_left_out_of_all(cli, run_store):
     cli("interpolate", "--alpha", "0,1", "--eval", "Colors")
     result = cli("plot", "--run", "all")
     assert result.exit_code == 0, result.output
-    assert "drew 2 points of 1 runs" in result.stdout
+    assert "drew 2 points of 1 run to" in result.stdout
 
 
 def test_runs_without_supported_tasks_are_named_and_not_drawn_beside_others(cli, run_store):
     cli("interpolate", "--alpha", "0,1", "--eval", "Colors")
     cli("interpolate", "--alpha", "0,1", "--eval", "")
     result = cli("plot", "--run", "all")
-    assert "drew 2 points of 1 runs" in result.stdout
+    assert "drew 2 points of 1 run to" in result.stdout
     assert "warning: runs without supported tasks are not drawn beside others: interpolate-" in result.stderr
 
 
@@ -162,6 +163,19 @@ def test_supported_task_that_was_not_measured_is_an_error():
 def test_many_supported_tasks_fit_on_the_axis():
     figure = draw_sweep(sweep_table(read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]))
     assert figure.axes[0].get_xlabel() == "mean accuracy on the supported tasks (5 tasks)"
+
+
+def test_labels_of_a_narrow_range_stand_beside_each_other():
+    table = sweep_table(paint())
+    table["supported"] = 0.9962 + 0.0038 * table["alpha"]
+    figure = draw_sweep(table.assign(supported_half=float("nan")))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    shown = [label for label, at in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True) if low <= at <= high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_every_task_is_drawn_over_alpha_point_by_point():

@@ -141,6 +141,7 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
         axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
     else:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         names = " / ".join(name for name in dict.fromkeys(table["names"]) if name)
         counts = [len(name.split(", ")) for name in dict.fromkeys(table["names"]) if name]
         count = " / ".join(f"{number} task{'s' if number > 1 else ''}" for number in counts)

@@ -83,4 +83,5 @@ def command(
             f"warning: runs without supported tasks are not drawn beside others: {', '.join(table.attrs['left_out'])}"
         )
     output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
-    output.result(f"drew {len(table)} points of {table['run'].nunique()} runs to {output_path}")
+    drawn = table["run"].nunique()
+    output.result(f"drew {len(table)} points of {drawn} {'run' if drawn == 1 else 'runs'} to {output_path}")
