@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -116,11 +115,11 @@ def test_task_of_an_own_plugin_that_failed_to_load_is_not_said_to_lack_installat
 
     known = registry()
     without = {name: dataset for name, dataset in known.datasets.items() if name != "USPS"}
-    bare = replace(known, datasets=without, plugins=())
+    bare = known._replace(datasets=without, plugins=())
     monkeypatch.setattr(wisepatch.plugins, "registry", lambda: bare)
     with pytest.raises(DataError, match="is of the plugin wisepatch-usps, which is not installed"):
         find_task("USPS")
-    failed = replace(bare, plugins=(Plugin("usps", "wisepatch-usps 0.1.0", problem="OSError: no disk"),))
+    failed = bare._replace(plugins=(Plugin("usps", "wisepatch-usps 0.1.0", problem="OSError: no disk"),))
     monkeypatch.setattr(wisepatch.plugins, "registry", lambda: failed)
     with pytest.raises(UnknownNameError) as caught:
         find_task("USPS")

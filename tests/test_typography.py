@@ -330,7 +330,7 @@ def test_scheme_of_a_plugin_is_asked_for_the_inner_name(monkeypatch):
         asked.append(name)
         return replace(find_task("Shapes").dataset, name=name, metric="macro_f1") if name == "hf:owner/name" else None
 
-    known = replace(plugins.registry(), finders=(("a plugin", find_dataset),))
+    known = plugins.registry()._replace(finders=(("a plugin", find_dataset),))
     monkeypatch.setattr(plugins, "registry", lambda: known)
     task = find_task("typo:hf:owner/name@val")
     assert asked == ["hf:owner/name"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from importlib.metadata import EntryPoint
 
-SCHEME = re.compile(r"[a-z][a-z0-9-]+:")
+SCHEME = r"[a-z][a-z0-9-]+:"
 KNOWN_SCHEMES = {"hf": "wisepatch-huggingface"}
 ELSEWHERE = {  # tasks of this project's own plugins
     "wisepatch-wilds": ("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"),
@@ -52,8 +52,7 @@ class Entry(NamedTuple):
         return found
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """A plugin as found: its entry point, its distribution, what it registered or why it was skipped."""
 
     name: str
@@ -62,8 +61,7 @@ class Plugin:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Registry:
+class Registry(NamedTuple):
     """All tasks known by name, who owns each, and the plugins that were found."""
 
     datasets: dict[str, Dataset]
@@ -187,10 +185,12 @@ def _entry_points() -> list[tuple[Entry, str]]:
     """The entry points of the group, and whose they are; of a plugin that is there twice, the one that is imported."""
     found: dict[tuple[str, str], tuple[Entry, str]] = {}
     for folder in _installed():
-        text = _read(folder / "entry_points.txt")
+        text = _read(f"{folder}/entry_points.txt")
+        if f"[{hookspecs.GROUP}]" not in text:
+            continue
         inner = re.search(rf"^\[{hookspecs.GROUP}\]$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
         if inner:
-            about = _read(folder / "METADATA") or _read(folder / "PKG-INFO")
+            about = _read(f"{folder}/METADATA") or _read(f"{folder}/PKG-INFO")
             owner = " ".join(re.findall(r"^(?:Name|Version): *(\S+)", about.partition("\n\n")[0], re.MULTILINE)[:2])
             for line in inner[1].splitlines():
                 name, equals, value = (part.strip() for part in line.partition("="))
@@ -199,19 +199,21 @@ def _entry_points() -> list[tuple[Entry, str]]:
     return [found[key] for key in sorted(found)]
 
 
-def _installed() -> Iterator[Path]:
+def _installed() -> Iterator[str]:
     """The folders of metadata of what is installed, in the order of ``sys.path``."""
     for place in dict.fromkeys(sys.path):
         try:
             with os.scandir(place or ".") as entries:
-                yield from (Path(e.path) for e in entries if e.name.endswith((".dist-info", ".egg-info")))
+                yield from (e.path for e in entries if e.name.endswith((".dist-info", ".egg-info")))
         except OSError:  # not there, or an archive
             continue
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
+    """The text of a small file, "" where it is not there; a hundred are read, so without pathlib and a reader of text."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- see above
+            return file.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
     except OSError:
         return ""
 
@@ -254,7 +256,7 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
     elif plain.lower().endswith("val") and plain.lower()[:-3] in known:
         dataset, split = known[plain.lower()[:-3]], split or "val"
         spec = dataset.name
-    elif SCHEME.match(plain) and not path.exists():
+    elif re.match(SCHEME, plain) and not path.exists():
         dataset, spec = _find_by_scheme(plain), plain
     elif path.is_dir() and is_attacked_folder(path):
         dataset, spec, classnames = attacked_folder(path, classnames), str(path.resolve()), None

@@ -15,8 +15,10 @@ COMMAND = [str(PROGRAM)] if PROGRAM.is_file() else [sys.executable, "-m", "wisep
 
 def command(clock, words):
     """Run a command once; returns its exit code and whether it said anything."""
+    # pip compiles what it installs; without this an editable installation may be compiled at every start
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with clock:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=dict(os.environ, COLUMNS="100"))
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=surroundings | {"COLUMNS": "100"})
     return done.returncode, bool(done.stdout.strip()) or words[-2] == "-c"
 
 

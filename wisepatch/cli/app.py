@@ -136,6 +136,7 @@ class Program(Group):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command inside the boundary."""
+        gc.freeze()  # what is imported is not looked through again
         gc.enable()  # __main__ starts without
         try:
             return super().invoke(ctx)

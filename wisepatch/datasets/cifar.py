@@ -9,11 +9,9 @@ build arrays and nothing else.
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import zeroshot_accuracies
@@ -62,60 +60,22 @@ def _open(name: str, split: str, root: Path, transform: Transform | None = None)
     return open_torchvision(name, name, root, transform, SOURCE, train=split == "train")
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Images in an array, and their labels."""
-
-    pixels: Any  # uint8 (n, 32, 32, 3)
-    labels: list[int]
-    transform: Transform | None = None
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.labels)
-
-    def fingerprint(self) -> str:
-        """Return a hash of the images and their labels: they are in memory."""
-        import hashlib
-
-        return hashlib.sha256(self.pixels.tobytes() + repr(self.labels).encode()).hexdigest()
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return one image and its label."""
-        from PIL import Image
-
-        image = Image.fromarray(self.pixels[index])
-        return (self.transform(image) if self.transform else image), self.labels[index]
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Builds what NumPy's own pickles are made of, and refuses everything else before it is looked up."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of NumPy's builders of arrays. Raises :class:`pickle.UnpicklingError` for any other name."""
-        import codecs
-
-        import numpy as np
-
-        array, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-        known = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
-        for core in ("numpy.core", "numpy._core"):  # NumPy 2 renamed it
-            known |= {(f"{core}.multiarray", "_reconstruct"): array, (f"{core}.multiarray", "scalar"): scalar}
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and no code of a file is run")
-        return known[module, name]
-
-
 def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
     import numpy as np
 
+    from wisepatch.datasets.arrays import Pictures, read_array, read_dict
+
     if task == "CIFAR10.1":
         paths = [_find(task, root, f"cifar10.1_v6_{kind}.npy") for kind in ("data", "labels")]
-        pixels, labels = (_array(task, path) for path in paths)
+        arrays = []
+        for path in paths:
+            with _readable(task, path):
+                arrays.append(read_array(path))
+        pixels, labels = arrays
     else:
         path = _find(task, root, f"cifar102_{split}.npy")
         with _readable(task, path), path.open("rb") as file:
-            found = _dict(file)
+            found = read_dict(file, "images", "labels")
             pixels, labels = np.asarray(found["images"]), np.asarray(found["labels"])
     with _readable(task, root / FOLDERS[task]):
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 32, 32, 3) or labels.shape != (len(pixels),):
@@ -131,45 +91,11 @@ def _readable(task: str, path: Path) -> Iterator[None]:
     """Turn what a file that is not the published one raises into a :class:`DataError` that names it."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        EOFError,
-        AttributeError,
-        MemoryError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, MemoryError) as error:
         raise DataError(
             f"{task}: {path} is not what was published: {' '.join(str(error).split())}",
             f"fetch it again from {SOURCES[task]}",
         ) from error
-
-
-def _array(task: str, path: Path) -> Any:
-    import numpy as np
-
-    with _readable(task, path):
-        try:
-            return np.load(path, allow_pickle=False)
-        except ValueError as error:  # NumPy's words advise to load it unsafely
-            raise ValueError("it holds no array of numbers") from error
-
-
-def _dict(file: BinaryIO) -> dict[str, Any]:
-    """The dict in a ``.npy`` file: a header that promises one object, then a pickled array that holds it."""
-    import numpy as np
-
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(file)
-    if kind != np.dtype(object) or shape != ():
-        raise ValueError(f"it holds an array of {kind}, not a dict")
-    found = ArrayUnpickler(file, encoding="latin1").load().item()
-    if not isinstance(found, dict) or not {"images", "labels"} <= set(found):
-        raise ValueError("it holds no dict with images and labels")
-    return found
 
 
 def _find(task: str, root: Path, name: str) -> Path:

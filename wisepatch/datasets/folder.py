@@ -7,7 +7,6 @@ images of every class is held out, and where no validation split is given, a ten
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -48,7 +47,7 @@ def drafted(transform: Transform | None) -> int:
     return transform.shortest if isinstance(transform, Drafted) else 0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FileSamples:
     """Image files and their labels, opened as RGB when asked for."""
 
@@ -147,6 +146,8 @@ def csv_dataset(path: Path) -> Dataset:
 
     Raises :class:`DataError` for missing columns, an unknown split, or files that do not exist (the first is named).
     """
+    import csv
+
     path = path.resolve()
     files: Files = {}
     try:

@@ -7,9 +7,8 @@ here, with seeds that never meet (:data:`STREAMS`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +49,7 @@ TEXTURES = (
 STREAMS = {"pretraining": 0, "Shapes": 1, "Colors": 2, "Textures": 3}
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """What a picture shows. ``shape`` and ``color`` are both given or both ``None`` (a background alone)."""
 
     texture: str

@@ -7,11 +7,9 @@ which are never predicted here; the code of WiSE-FT gives four of these a logit 
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wisepatch.datasets.base import Context, Dataset
 from wisepatch.datasets.folder import FileSamples
@@ -53,7 +51,7 @@ PROBLEMS = frozenset(
     ("dissimilar", "problematic", "incorrect", "dont know", "deformation", "background-change", "occlusion-increased",
      "blur-increase", "bad-anchor")
 )  # fmt: skip
-KEY = re.compile(r"([^/]+_\d+)/frame-(\d+)\.jpg")
+KEY = r"([^/]+_\d+)/frame-(\d+)\.jpg"
 
 
 def _merges(task: str) -> tuple[tuple[int, ...], ...]:
@@ -64,6 +62,8 @@ def _merges(task: str) -> tuple[tuple[int, ...], ...]:
 
 def _read(task: str, path: Path, parse: Callable[[Any], Any], source: str) -> Any:
     """What ``parse`` makes of the text file ``path``. Raises :class:`DataError` for a file that is not the published one."""
+    import csv
+
     try:
         with path.open(newline="", encoding="utf-8") as lines:
             return parse(lines)
@@ -145,8 +145,7 @@ def _check_classes(folder: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Annotations:
+class Annotations(NamedTuple):
     """A file of annotations: its rows by key, a later row in place of an earlier one, with the labels' names."""
 
     rows: dict[str, frozenset[str]]
@@ -164,6 +163,8 @@ def _annotations(lines: Any) -> Annotations:
 
 def _boxes(lines: Any) -> dict[str, int]:
     """The labels of YTBB's boxes by video and time; the file has "none" and "car" the other way round."""
+    import csv
+
     swapped = {22: 23, 23: 22}
     rows = [(f"{row['ytid']}_{row['time_ms']}", int(row["label"])) for row in csv.DictReader(lines)]
     return {key: swapped.get(label, label) for key, label in rows}
@@ -204,7 +205,7 @@ def _ytbb_sets(root: Path) -> Iterator[tuple[list[str], int, frozenset[int]]]:
         _short(key): marks for key, marks in anchors.rows.items() if "good" in marks and not marks & {"bad", "unsure"}
     }
     for anchor in sorted(kept.keys() - bad):
-        parts = KEY.fullmatch(anchor)
+        parts = re.fullmatch(KEY, anchor)
         if parts is None:
             problem = f"has the key {anchor!r}, which names no frame"
             raise DataError(f"{YTBB}: {paths[ANCHORS]} {problem}", f"fetch it again from {ANNOTATIONS}")
