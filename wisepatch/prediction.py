@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from wisepatch.store import Checkpoint, Store
 
 
+GPU_HELD = 4  # batches, at least, that every mix sees together on a GPU: to mix starts as many kernels as a batch does
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What some checkpoints said of one split.
@@ -146,7 +149,8 @@ class _Pass:
         self.progress.start(f"{name}, {len(found[0].checkpoints)} checkpoints", len(images) * members)
         done, labels = 0, []
         workers = self._workers(images) if source is images else self.speed.get("workers") or 0
-        for held in self._held(loader(source, batch_size, workers=workers), max(HELD // batch_size, 1)):
+        most = max(HELD // batch_size, 1 if self.device.type == "cpu" else GPU_HELD)
+        for held in self._held(loader(source, batch_size, workers=workers), most):
             starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
             labels += [truth.numpy() for _, truth in held]
             for line in self.lines:

@@ -1,0 +1,144 @@
+"""A GPU for machines without one: it computes on the CPU, and a mix of devices is an error, as on a real one.
+
+Tensors that were moved to ``cuda`` (or made there) are of the class :class:`OnGpu`: they say so when asked for their device, NumPy
+cannot have them, and what is computed of them is on the GPU too. Autocast rounds as on a CPU. Not simulated: speed, memory,
+kernels that round otherwise, the order in which a GPU works, compiled models, ``torch.func``.
+"""
+
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+GIGABYTES = 8
+ACROSS = ("copy_", "__getitem__", "__setitem__", "_has_compatible_shallow_copy_type")  # take tensors of both devices
+THERE = {
+    "_lazy_init": lambda: None, "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
+    "set_device": lambda _: None, "manual_seed_all": lambda _: None, "get_device_capability": lambda _=0: (9, 0),
+    "get_device_properties": lambda _=0: SimpleNamespace(total_memory=GIGABYTES << 30), "is_bf16_supported": lambda *_: True,
+}  # fmt: skip
+
+
+class OnGpu(torch.Tensor):
+    """A tensor on the simulated GPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+class _Watched(TorchFunctionMode):
+    """Sees every function of PyTorch, those that make tensors too."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+@contextmanager
+def simulated_gpu():
+    """Within this there is a GPU, as far as PyTorch says."""
+    real = torch.autocast.__init__
+
+    def autocast(self, device_type, *args, **kwargs):
+        real(self, "cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    with ExitStack() as stack:
+        for name, stand_in in THERE.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, stand_in))
+        stack.enter_context(mock.patch.object(torch.autocast, "__init__", autocast))
+        # An optimizer asks the real GPU for its streams.
+        asks = "_accelerator_graph_capture_health_check"
+        stack.enter_context(mock.patch.object(torch.optim.Optimizer, asks, create=True))
+        torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter that moves changes its class
+        stack.callback(torch.__future__.set_swap_module_params_on_conversion, before)
+        stack.enter_context(_Watched())
+        yield
+
+
+def _run(func, args, kwargs):
+    name = func.__name__
+    with torch._C.DisableTorchFunction():
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        there = [tensor for tensor in tensors if isinstance(tensor, OnGpu)]
+        if name == "__get__" and func in ASKED:
+            return ASKED[func](bool(there))
+        if name == "is_pinned":
+            return False
+        if name == "pin_memory":
+            return args[0]
+        if name in ("to", "cpu", "cuda"):
+            return _move(name, *args, **kwargs)
+        _check(name, args, tensors, there)
+        if name == "__deepcopy__":
+            return _copy(*args)
+        device = GPU if there else CPU
+        if name == "copy_":
+            device = GPU if isinstance(args[0], OnGpu) else CPU
+        if kwargs.get("device") is not None and name != "Generator":
+            device, kwargs = torch.device(kwargs["device"]), {**kwargs, "device": CPU}
+        found = func(*args, **kwargs)
+        return tree_map(_on if device.type == "cuda" else _off, found)
+
+
+def _check(name, args, tensors, there):
+    """Raise what PyTorch raises where devices are mixed; a CPU's single number may go along."""
+    if name == "numpy" and there:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+    if name == "__getitem__" and there and not isinstance(args[0], OnGpu):
+        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+    # What is changed in place stays where it is.
+    changes = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+    if changes and there and name not in ACROSS and not isinstance(tensors[0], OnGpu):
+        raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found cpu and cuda:0")
+    if name not in ACROSS and there and any(not isinstance(tensor, OnGpu) and tensor.dim() for tensor in tensors):
+        raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found cuda:0 and cpu")
+
+
+def _move(name, tensor, *args, **kwargs):
+    before = after = isinstance(tensor, OnGpu)
+    found = tensor
+    if name == "to":
+        for asked in (*args, *kwargs.values()):
+            if isinstance(asked, str | torch.device):
+                after = torch.device(asked).type == "cuda"
+            elif isinstance(asked, torch.Tensor):  # as another one
+                after = isinstance(asked, OnGpu)
+        args, kwargs = tree_map(lambda asked: CPU if isinstance(asked, str | torch.device) else asked, (args, kwargs))
+        found = tensor.to(*args, **kwargs)
+    else:
+        after = name == "cuda"
+    if found is tensor and before != after:
+        found = tensor.clone()
+    return found if found is tensor else (_on if after else _off)(found)
+
+
+def _copy(tensor, memo):
+    if id(tensor) not in memo:
+        copied = tensor.detach().as_subclass(torch.Tensor).clone()
+        if isinstance(tensor, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, requires_grad=tensor.requires_grad)
+        if isinstance(tensor, OnGpu):
+            copied = _on(copied.detach()).requires_grad_(tensor.requires_grad)
+            copied._is_param = isinstance(tensor, torch.nn.Parameter)
+        memo[id(tensor)] = copied
+    return memo[id(tensor)]
+
+
+def _on(found):
+    return found.as_subclass(OnGpu) if isinstance(found, torch.Tensor) and not isinstance(found, OnGpu) else found
+
+
+def _off(found):
+    return found.as_subclass(torch.Tensor) if isinstance(found, OnGpu) else found
+
+
+ASKED = {
+    torch.Tensor.device.__get__: lambda there: GPU if there else CPU,
+    torch.Tensor.is_cuda.__get__: lambda there: there,
+    torch.Tensor.is_cpu.__get__: lambda there: not there,
+}

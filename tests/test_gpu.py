@@ -1,0 +1,265 @@
+"""What is computed on a GPU is what is computed on the CPU: on a real one where there is one, else on a simulated one."""
+
+import shutil
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from open_clip.transformer import VisionTransformer
+
+import wisepatch.lines as lines_module
+from tests.samples import draw_folder
+from tests.simulated import OnGpu, simulated_gpu
+from tests.test_evaluation import shifted
+from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, finetune, load_weights
+from wisepatch.datasets.scenes import SHAPES
+from wisepatch.encoder import load_encoder
+from wisepatch.evaluation import watcher
+from wisepatch.fisher import line_fishers
+from wisepatch.lines import Line, answers
+from wisepatch.patching import sweep
+from wisepatch.prediction import predict
+from wisepatch.towers import Tower
+
+REAL = torch.cuda.is_available()
+ALPHAS = (0.0, 0.25, 0.5, 1.0)
+KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear": {"head": "trained", "freeze_encoder": True}}
+
+
+@contextmanager
+def here(where):
+    """On the GPU or on the CPU; Accelerate looks anew which of them there is."""
+    with pytest.MonkeyPatch.context() as patches:
+        if where == "cpu" and REAL:
+            patches.setattr(torch.cuda, "is_available", lambda: False)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        try:
+            with simulated_gpu() if where == "gpu" and not REAL else nullcontext():
+                yield torch.device("cuda" if where == "gpu" else "cpu")
+        finally:
+            AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(root, store, watched=False, **settings):
+    config = FinetuneConfig.with_defaults(
+        str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-2, warmup=0, workers=0, **settings
+    )
+    watch = watcher([find_task(str(root / "shapes"))], store, root, workers=0)
+    return finetune(config, ModelConfig("demo", ""), store, root, watch=watch if watched else None)
+
+
+@pytest.fixture(scope="module")
+def lines(finished, tmp_path_factory):
+    """A store for each kind of line."""
+    found = {"paint": finished[0] / "store"}
+    with here("cpu"):
+        for kind, settings in KINDS.items():
+            if kind not in found:
+                found[kind] = tmp_path_factory.mktemp("lines") / kind
+                train(finished[0], Store(found[kind]), **settings)
+    return found
+
+
+@pytest.fixture
+def alone(lines, tmp_path):
+    """A function that copies the store of a kind of line, as often as is wanted."""
+    copies = []
+
+    def copy(kind):
+        copies.append(tmp_path / f"store {len(copies)}")
+        shutil.copytree(lines[kind], copies[-1])
+        return Store(copies[-1])
+
+    return copy
+
+
+@pytest.mark.skipif(REAL, reason="a real GPU is no simulation")
+def test_simulated_gpu_refuses_what_a_real_one_refuses():
+    with simulated_gpu():
+        numbers, there = torch.arange(6.0).view(2, 3), torch.arange(6.0).view(2, 3).to("cuda")
+        assert (numbers.device.type, there.device.type, (there * 2).device.type) == ("cpu", "cuda", "cuda")
+        assert (there.is_cuda, there.is_cpu, numbers.is_cuda) == (True, False, False)
+        for mixed in (
+            lambda: there + numbers,
+            lambda: there.add_(numbers),
+            lambda: torch.zeros(()).add_(there.sum()),
+            lambda: torch.equal(there, numbers),
+            lambda: torch.cat([there, numbers]),
+            lambda: torch.nn.Linear(3, 2)(there),
+            lambda: torch.nn.Linear(3, 2).to("cuda")(numbers),
+            lambda: numbers[there.view(-1)[:2].long()],
+            lambda: torch.lerp(there, numbers, 0.5),
+            lambda: torch.where(numbers > 1, there, 0),
+        ):
+            with pytest.raises(RuntimeError, match="same device"):
+                mixed()
+        with pytest.raises(TypeError, match="cuda:0"):
+            there.numpy()
+        assert there.cpu().numpy().tolist() == numbers.tolist()
+        assert there[numbers.argmax(0)].device == (there + torch.tensor(1.0)).device == there.device
+        assert type(torch.zeros(2, device=there.device)) is type(torch.zeros_like(there)) is OnGpu
+        assert type(numbers.to(there)) is OnGpu
+        assert type(there.to("cpu")) is type(torch.zeros(2)) is torch.Tensor
+    with pytest.raises((RuntimeError, AssertionError)):
+        torch.zeros(2, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("kind", "speed"),
+    [
+        ("paint", {}),
+        ("paint", {"mixed_precision": "bf16"}),
+        ("paint", {"mixed_precision": "fp16"}),
+        ("paint", {"cache_images": True}),
+        ("paint", {"fast_decode": True, "batch_size": 5}),
+        ("wise-ft", {}),
+        ("linear", {}),
+        ("linear", {"mixed_precision": "bf16"}),
+    ],
+)
+def test_sweep_on_a_gpu_says_what_it_says_on_the_cpu(kind, speed, finished, alone, tmp_path):
+    # With tasks of other classes beside it, a linear classifier is not swept by what is kept alone.
+    others = [str(draw_folder(tmp_path / "others", classes=SHAPES[3:6]))] if kind != "linear" or speed else []
+    said, stores = [], [alone(kind), alone(kind)]
+    for where, store in (
+        ("cpu", stores[0]),
+        ("gpu", stores[1]),
+        ("gpu", stores[1]),
+    ):  # lastly with what is kept by then
+        with here(where):
+            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=others, workers=0, **{"batch_size": 7} | speed)
+        said.append({(row["alpha"], row["task"]): row["value"] for row in swept.rows})
+    assert len(said[0]) == (1 + len(others)) * len(ALPHAS)
+    assert said[0].keys() == said[1].keys()
+    for key, value in said[0].items():
+        assert said[1][key] == pytest.approx(value, abs=0.02 if REAL else 1e-9), key
+        assert said[2][key] == said[1][key]
+
+
+def test_predictions_on_a_gpu_are_those_of_the_cpu_also_where_classes_merge(finished, alone):
+    said = {}
+    for where in ("cpu", "gpu"):
+        store = alone("paint")
+        with here(where) as device:
+            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=[], workers=0, batch_size=7)
+            task = find_task(str(finished[0] / "shapes"))
+            tasks = [task, shifted(task), find_task(f"typo:{task.spec}")]
+            mixes = list(swept.checkpoints.values())
+            said[where] = list(predict(mixes, tasks, store, finished[0], workers=0, batch_size=4))
+        assert device.type == ("cuda" if where == "gpu" else "cpu")
+    for one, other in zip(said["cpu"], said["gpu"], strict=True):
+        assert (one.predicted == other.predicted).mean() > (0.98 if REAL else 1 - 1e-9)
+        assert np.allclose(one.confidence, other.confidence, atol=0.02 if REAL else 1e-6)
+        assert one.labels.tolist() == other.labels.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_training_on_a_gpu_is_training_on_the_cpu(kind, precision, finished, tmp_path):
+    found = {}
+    for where in ("cpu", "gpu"):
+        store = Store(tmp_path / where)
+        with here(where):
+            done = train(finished[0], store, True, mixed_precision=precision, eval_every=0.5, **KINDS[kind])
+        found[where] = done.losses, load_weights(store, done.finetuned)
+    (losses, weights), (others, moved) = found["cpu"], found["gpu"]
+    assert others == pytest.approx(losses, rel=0.1 if REAL else 1e-6)
+    assert weights.keys() == moved.keys()
+    assert all(torch.allclose(weights[name], moved[name], atol=0.02 if REAL else 1e-6) for name in weights)
+
+
+def test_fp16_trains_on_a_gpu(finished, tmp_path):
+    with here("gpu"):
+        done = train(finished[0], Store(tmp_path / "store"), mixed_precision="fp16")
+    assert all(np.isfinite(done.losses))
+
+
+def test_fisher_information_on_a_gpu_is_that_of_the_cpu(finished, alone):
+    found, notes, task = {}, {}, find_task(str(finished[0] / "shapes"))
+    for where in ("cpu", "gpu"):
+        store, notes[where] = alone("paint"), []
+        start, end = (store.find(kind) for kind in ("zeroshot", "finetuned"))
+        with here(where), pytest.MonkeyPatch.context() as patches:
+            patches.setattr("wisepatch.progress.Silent.note", lambda _, text, said=notes[where]: said.append(text))
+            about = line_fishers(start, end, task, store, finished[0], examples=6, workers=0)
+            mixes = sweep(
+                store, finished[0], alphas=[0.5], tasks=[], method="fisher", fisher_examples=6, workers=0, batch_size=7
+            ).checkpoints
+        assert notes[where]
+        if REAL or where == "cpu":  # the simulation knows nothing of torch.func
+            assert not [note for note in notes[where] if "one at a time" in note], where
+        found[where] = about, store.read_fishers(mixes[0.5])
+    for one, other in zip(found["cpu"][1], found["gpu"][1], strict=True):
+        assert one.keys() == other.keys()
+        for name, values in one.items():
+            assert (values - other[name]).abs().max() <= (0.2 if REAL else 1e-4) * values.max(), name
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weighed", [False, True])
+@torch.inference_mode()
+def test_transformer_on_a_gpu_has_the_features_of_the_cpu(precision, weighed):
+    """Blocks of open_clip's own, the class token alone at the last, patches mixed from the two ends."""
+    said = {}
+    for where in ("cpu", "gpu"):
+        torch.manual_seed(0)
+        visual = VisionTransformer(
+            image_size=64, patch_size=32, width=64, layers=2, heads=4, mlp_ratio=4.0, output_dim=32
+        )
+        images, weight = torch.randn(7, 3, 64, 64), torch.randn(5, 32)
+        start = {f"visual.{name}": tensor.clone() for name, tensor in visual.state_dict().items()}
+        end = {name: tensor + 0.1 * torch.randn(tensor.shape) for name, tensor in start.items()}
+        fishers = tuple({name: torch.rand(tensor.shape) for name, tensor in start.items()} for _ in range(2))
+        with here(where) as device:
+            moved = [{name: t.to(device) for name, t in each.items()} for each in (start, end, *fishers)]
+            line = Line(
+                None, *moved[:2], False, (None, None), list(enumerate(ALPHAS)), tuple(moved[2:]) if weighed else None
+            )
+            tower = Tower(visual, device, precision)
+            assert tower.stem is not None
+            weight = weight.to(device)
+            head = SimpleNamespace(at=lambda alpha, weight=weight: (weight, None))
+            batches = [tower.take(part.to(device)) for part in images.split(4)]
+            found = [logits.cpu() for *_, logits in answers(line, tower, batches, [head])]
+        said[where] = torch.cat(found)
+        assert said[where].device.type == "cpu"
+    tolerance = 1e-4 if precision is None else 0.05
+    assert torch.allclose(said["cpu"], said["gpu"], atol=tolerance)
+
+
+@pytest.mark.skipif(REAL, reason="a real GPU has room")
+def test_batches_on_a_gpu_are_as_large_as_its_memory_allows(monkeypatch):
+    tried = []
+
+    def features(self, images):
+        tried.append((len(images), images.device.type))
+        if len(images) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return images
+
+    with here("gpu") as device:
+        tower = Tower(load_encoder(ModelConfig("demo", "")).model.visual, device)
+        monkeypatch.setattr(Tower, "features", features)
+        size = tower.largest_batch(64, 64)
+    assert tried[0] == (512, "cuda")
+    assert tried[-1][0] <= 100
+    assert size == tried[-1][0] * 3 // 4
+
+
+def test_weights_are_mixed_once_for_several_batches_on_a_gpu(finished, alone, monkeypatch):
+    mixed = []
+    original = lines_module.set_weights
+    monkeypatch.setattr(lines_module, "set_weights", lambda *args: mixed.append(args[2]) or original(*args))
+    monkeypatch.setattr("wisepatch.prediction.HELD", 1)
+    seen = {}
+    for where in ("cpu", "gpu"):
+        store = alone("paint")
+        mixed.clear()
+        with here(where):
+            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=[], workers=0, batch_size=1)
+        assert {row["n"] for row in swept.rows} == {3}
+        seen[where] = len(mixed)
+    assert seen["cpu"] == 3 * seen["gpu"] == 3 * len(ALPHAS)
