@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.samples import broken_png, draw_folder, write_idx, write_mnist
-from wisepatch.datasets import base, cifar, demo, folder, mnist
+from wisepatch.datasets import base, cifar, demo, folder, loading, mnist
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.datasets.prompts import TEMPLATES, prompts, templates
 from wisepatch.datasets.scenes import COLORS, SHAPES, STREAMS, TEXTURES, Scene, draw, generator
@@ -438,3 +438,25 @@ def test_labels_are_known_without_decoding():
     samples = folder.FileSamples([("missing.png", 4), ("missing.jpg", 5), ("none", 6)])
     assert base.labels_of(base.Subset(base.Subset(samples, [2, 0]), [1])) == [4]
     assert base.labels_of(range(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "images", "expected"),
+    [(64, 150, [64, 64, 22]), (5, 11, [5, 5, 1]), (128, 300, [128, 128, 44]), (97, 200, [96, 96, 8]), (512, 70, [70])],
+)
+def test_batches_are_joined_from_pieces_in_order(size, images, expected, monkeypatch):
+    class Numbers:
+        def __len__(self):
+            return images
+
+        def __getitem__(self, index):
+            return torch.full((3,), index), -index
+
+    asked = []
+    original = loading.loader
+    monkeypatch.setattr(loading, "loader", lambda *args, **more: asked.append(args[1]) or original(*args, **more))
+    found = list(loading.batches_on(Numbers(), size, torch.device("cpu")))
+    assert asked == [min(size, 64) if size != 97 else 48]
+    assert [len(labels) for _, labels in found] == expected
+    assert torch.cat([pixels[:, 0] for pixels, _ in found]).tolist() == list(range(images))
+    assert torch.cat([labels for _, labels in found]).tolist() == [-index for index in range(images)]

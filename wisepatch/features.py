@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import check_precision
-from wisepatch.datasets.loading import checked, loader
+from wisepatch.datasets.loading import batches_on
 from wisepatch.files import hash_tensors
 from wisepatch.progress import Progress, Silent
 from wisepatch.towers import Tower
@@ -93,10 +93,9 @@ def split_features(
         found, labels = [], []
         progress.start(f"features of {name}", len(split))
         with torch.inference_mode():
-            for batch in loader(split, batch_size or ready.largest_batch(*encoder.image_size), workers=workers):
-                images, truth = checked(batch)
-                images = ready.take(encoder.normalise(images.to(device, non_blocking=True)))
-                found.append(ready.features(images).cpu())
+            size = batch_size or ready.largest_batch(*encoder.image_size)
+            for images, truth in batches_on(split, size, device, workers=workers):
+                found.append(ready.features(ready.take(encoder.normalise(images))).cpu())
                 labels.append(truth)
                 progress.advance(len(truth))
         progress.finish()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from wisepatch.config import check_speed
 from wisepatch.datasets.base import images_of, labels_of
-from wisepatch.datasets.loading import checked, loader, worker_count
+from wisepatch.datasets.loading import PIECE, batches_on, worker_count
 from wisepatch.features import HELD, precision_of, split_features, tower_key
 from wisepatch.linear import recall, remember
 from wisepatch.lines import Heads, answers, gather_lines, merged, most_likely, set_weights
 from wisepatch.pixels import cached_pixels
 from wisepatch.progress import Progress, Silent
-from wisepatch.towers import BATCH_SIZE, Tower
+from wisepatch.towers import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -150,7 +150,7 @@ class _Pass:
         done, labels = 0, []
         workers = self._workers(images) if source is images else self.speed.get("workers") or 0
         most = max(HELD // batch_size, 1 if self.device.type == "cpu" else GPU_HELD)
-        for held in self._held(loader(source, batch_size, workers=workers), most):
+        for held in self._held(batches_on(source, batch_size, self.device, workers=workers), most):
             starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
             labels += [truth.numpy() for _, truth in held]
             for line in self.lines:
@@ -205,15 +205,15 @@ class _Pass:
         return images, self.batch_size
 
     def _workers(self, images: Split) -> int:
-        batch = self.encoder.batch_bytes(self.batch_size or BATCH_SIZE)
-        return worker_count(self.speed.get("workers"), len(images), batch)
+        piece = self.encoder.batch_bytes(min(self.batch_size or PIECE, PIECE))
+        return worker_count(self.speed.get("workers"), len(images), piece)
 
-    def _held(self, batches: Iterable[Any], most: int) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-        """Batches on the device, normalised, ``most`` at a time: weights are mixed once for all that are held."""
+    def _held(
+        self, read: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int
+    ) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Batches, normalised, ``most`` at a time: weights are mixed once for all that are held."""
         held = []
-        for batch in batches:
-            images, labels = checked(batch)
-            images = images.to(self.device, non_blocking=True)
+        for images, labels in read:
             if images.ndim == 4:
                 images = self.towers[id(self.encoder)].take(self.encoder.normalise(images))
             held.append((images, labels))

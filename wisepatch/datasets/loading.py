@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -14,7 +15,7 @@ from wisepatch.datasets.base import set_epoch
 from wisepatch.errors import WisepatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 MOST_WORKERS = 16
+PIECE = 64  # images, at most, that a process hands over at once
 AHEAD = 3  # batches that a process has in shared memory: two that wait and one under way
 SHARED = Path("/dev/shm")
 WORTH = 50  # images that are worth a process
@@ -122,6 +124,35 @@ def loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
     )
+
+
+def batches_on(
+    samples: Samples, size: int, device: torch.device, *, workers: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of ``size`` images on ``device`` (a few less where that makes even pieces) and their labels on the CPU, in order.
+
+    Processes hand over pieces of :data:`PIECE` images at most: a GPU's batches may have hundreds, for which the first would be long
+    in coming, fewer processes would have any, and the shared memory would have room for fewer.
+    """
+    import torch
+
+    number = math.ceil(size / PIECE)
+    pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def joined() -> tuple[torch.Tensor, torch.Tensor]:
+        if len(pieces) == 1:
+            return pieces.pop()
+        images, labels = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        pieces.clear()
+        return images, labels
+
+    for batch in loader(samples, size // number, workers=workers):
+        images, labels = checked(batch)
+        pieces.append((images.to(device, non_blocking=True), labels))
+        if len(pieces) == number:
+            yield joined()
+    if pieces:
+        yield joined()
 
 
 def checked(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
