@@ -14,7 +14,7 @@ import wisepatch.lines as lines_module
 from tests.samples import draw_folder
 from tests.simulated import OnGpu, simulated_gpu
 from tests.test_evaluation import shifted
-from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, finetune, load_weights
+from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, finetune, load_weights, prediction
 from wisepatch.datasets.scenes import SHAPES
 from wisepatch.encoder import load_encoder
 from wisepatch.evaluation import watcher
@@ -263,3 +263,12 @@ def test_weights_are_mixed_once_for_several_batches_on_a_gpu(finished, alone, mo
         assert {row["n"] for row in swept.rows} == {3}
         seen[where] = len(mixed)
     assert seen["cpu"] == 3 * seen["gpu"] == 3 * len(ALPHAS)
+
+
+def test_answers_are_read_behind_what_a_gpu_works_on():
+    asked = []
+    read = prediction._behind((asked.append(number) or number for number in range(6)), 2)
+    assert next(read) == 0
+    assert asked == [0, 1, 2]
+    assert [*read] == [1, 2, 3, 4, 5]
+    assert [*prediction._behind(range(2), 4)] == [0, 1]

@@ -119,7 +119,8 @@ def _swept(
             place = slice(done, done := done + len(batch))
             first, last = F.linear(batch, w0, b0), F.linear(batch, w1, b1)
             for index, alpha in enumerate(alphas):
-                predicted[index, place], confidence[index, place] = most_likely(choice(mix(first, last, alpha)))
+                answer, sure = most_likely(choice(mix(first, last, alpha)))
+                predicted[index, place], confidence[index, place] = answer.cpu().numpy(), sure.cpu().numpy()
         yield task, images, features["labels"].numpy(), predicted, confidence
 
 

@@ -24,9 +24,6 @@ from wisepatch.interpolation import check_same, is_ordinary, load_weights, mix, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from wisepatch.encoder import Encoder
     from wisepatch.plugins import Task
     from wisepatch.store import Checkpoint, Store
@@ -225,11 +222,11 @@ def _stems(line: Line, tower: Tower, batches: Sequence[torch.Tensor]) -> list[tu
     return list(zip(*found, strict=True))
 
 
-def most_likely(said: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def most_likely(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The class with the largest of some logits ``(n, classes)``, and its probability, ``(n,)`` each."""
     answer = said.argmax(1, keepdim=True)
     sure = said.float().softmax(1).gather(1, answer)
-    return answer.flatten().cpu().numpy(), sure.flatten().cpu().numpy()
+    return answer.flatten(), sure.flatten()
 
 
 def merged(

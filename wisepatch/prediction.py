@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from wisepatch.lines import Line
     from wisepatch.plugins import Task
     from wisepatch.store import Checkpoint, Store
+
+    Batches = list[tuple[torch.Tensor, torch.Tensor]]  # images or features on the device, and labels
 
 
 GPU_HELD = 4  # batches, at least, that every mix sees together on a GPU: to mix starts as many kernels as a batch does
@@ -147,26 +150,39 @@ class _Pass:
         members = sum(len(line.members) for line in self.lines)
         name = " and ".join(f"{each.task.name} ({each.split})" for each in found)
         self.progress.start(f"{name}, {len(found[0].checkpoints)} checkpoints", len(images) * members)
-        done, labels = 0, []
         workers = self._workers(images) if source is images else self.speed.get("workers") or 0
-        most = max(HELD // batch_size, 1 if self.device.type == "cpu" else GPU_HELD)
-        for held in self._held(batches_on(source, batch_size, self.device, workers=workers), most):
-            starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
-            labels += [truth.numpy() for _, truth in held]
-            for line in self.lines:
-                batches = [batch for batch, _ in held]
-                tower = self.towers.get(id(line.encoder))
-                for index, part, number, said in answers(line, tower, batches, heads[id(line)]):
-                    answer, sure = most_likely(choices[number](said))
-                    place = slice(starts[part], starts[part] + len(batches[part]))
-                    found[number].predicted[index, place] = answer
-                    found[number].confidence[index, place] = sure
-                    if number == 0:
-                        self.progress.advance(len(batches[part]))
-            done += sum(len(truth) for _, truth in held)
+        on_cpu = self.device.type == "cpu"
+        labels: list[NDArray[np.int64]] = []
+        read = batches_on(source, batch_size, self.device, workers=workers)
+        held = self._held(read, max(HELD // batch_size, 1 if on_cpu else GPU_HELD))
+        said = self._said(held, heads, choices, labels)
+        for number, index, place, answer, sure in said if on_cpu else _behind(said, GPU_HELD):
+            found[number].predicted[index, place] = answer.cpu().numpy()
+            found[number].confidence[index, place] = sure.cpu().numpy()
+            if number == 0:
+                self.progress.advance(len(answer))
         self.progress.finish()
         shared = [np.asarray(labels_of(each.samples), dtype=np.int64) for each in opened[1:]]
         return [np.concatenate(labels), *shared]
+
+    def _said(
+        self,
+        read: Iterable[Batches],
+        heads: dict[int, list[Heads]],
+        choices: Sequence[Any],
+        labels: list[NDArray[np.int64]],
+    ) -> Iterator[tuple[int, int, slice, torch.Tensor, torch.Tensor]]:
+        """Yield the number of the task, that of the checkpoint, which images, the classes said and their probabilities."""
+        done = 0
+        for held in read:
+            starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
+            labels += [truth.numpy() for _, truth in held]
+            for line in self.lines:
+                tower = self.towers.get(id(line.encoder))
+                for index, part, number, said in answers(line, tower, [batch for batch, _ in held], heads[id(line)]):
+                    place = slice(starts[part], starts[part] + len(said))
+                    yield number, index, place, *most_likely(choices[number](said))
+            done += sum(len(truth) for _, truth in held)
 
     def _source(self, images: Split) -> tuple[Samples, int]:
         """What is read: the features of linear classifiers, cached pixels, or the images; and how many at once."""
@@ -208,9 +224,7 @@ class _Pass:
         piece = self.encoder.batch_bytes(min(self.batch_size or PIECE, PIECE))
         return worker_count(self.speed.get("workers"), len(images), piece)
 
-    def _held(
-        self, read: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int
-    ) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    def _held(self, read: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int) -> Iterator[Batches]:
         """Batches, normalised, ``most`` at a time: weights are mixed once for all that are held."""
         held = []
         for images, labels in read:
@@ -222,3 +236,13 @@ class _Pass:
                 held = []
         if held:
             yield held
+
+
+def _behind(items: Iterable[Any], number: int) -> Iterator[Any]:
+    """The same items, ``number`` behind: to read one waits for the GPU, which has the next ones to work on meanwhile."""
+    waiting: deque[Any] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting
