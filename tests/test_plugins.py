@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import wisepatch
+from wisepatch.entrypoints import EntryPoint, entry_points
 from wisepatch.errors import DataError, PluginError, UnknownNameError
-from wisepatch.plugins import BUILTIN, Entry, _entry_points, collect, find_task, registry
+from wisepatch.plugins import BUILTIN, collect, find_task, registry
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ROOT = Path(wisepatch.__file__).parent / "datasets"
@@ -34,7 +35,7 @@ def load(tmp_path, monkeypatch, **modules):
     for name, text in modules.items():
         (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.delitem(sys.modules, name, raising=False)
-        pairs.append((EntryPoint(name, name, "wisepatch"), f"dist-{name} 1.0"))
+        pairs.append((metadata.EntryPoint(name, name, "wisepatch"), f"dist-{name} 1.0"))
     return collect(pairs)
 
 
@@ -70,7 +71,7 @@ def test_installed_plugins_are_found_as_importlib_metadata_finds_them(tmp_path, 
     installed("b", "one_two-1.2.dist-info", "one-two", f"{group}pets = pets\n")
     (tmp_path / "archive.zip").write_text("")
     monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in ("a", "b", "nowhere", "archive.zip", "a")])
-    found = _entry_points()
+    found = entry_points("wisepatch")
     assert [(entry.name, entry.value, owner) for entry, owner in found] == [
         ("b", "c", "old 1.2"),
         ("older", "old.module:inner.name", "old 1.2"),
@@ -82,9 +83,9 @@ def test_installed_plugins_are_found_as_importlib_metadata_finds_them(tmp_path, 
 
 def test_entry_point_may_name_a_thing_in_a_module():
     for value in ("os", "os:path", "os:path.join", "os.path : join", "os:path [extra]"):
-        assert Entry("x", value).load() is EntryPoint("x", value, "wisepatch").load(), value
+        assert EntryPoint("x", value).load() is metadata.EntryPoint("x", value, "wisepatch").load(), value
     with pytest.raises(AttributeError):
-        Entry("x", "os:nothing").load()
+        EntryPoint("x", "os:nothing").load()
 
 
 def test_plugin_is_registered_with_its_owner(tmp_path, monkeypatch):

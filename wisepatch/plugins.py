@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pluggy
 
 from wisepatch import hookspecs
 from wisepatch.datasets.base import Dataset
+from wisepatch.entrypoints import entry_points
 from wisepatch.errors import DataError, PluginError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from importlib.metadata import EntryPoint
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib import metadata
+
+    from wisepatch.entrypoints import EntryPoint
 
 SCHEME = r"[a-z][a-z0-9-]+:"
 KNOWN_SCHEMES = {"hf": "wisepatch-huggingface"}
@@ -35,21 +37,6 @@ BUILTIN = (
     "demo", "mnist", "cifar", "stl", "svhn", "gtsrb", "kitti", "mtsd", "imagenet", "shifts", "video", "cars",
     "textures", "satellite", "sun", "food", "clevr",
 )  # fmt: skip
-
-
-class Entry(NamedTuple):
-    """An entry point, like that of importlib.metadata, which loads as slowly as all built-in datasets together."""
-
-    name: str
-    value: str
-
-    def load(self) -> Any:
-        """Import the module; ``module:name`` is what it calls so."""
-        module, _, names = self.value.partition("[")[0].partition(":")
-        found: Any = import_module(module.strip())
-        for name in filter(None, names.strip().split(".")):
-            found = getattr(found, name)
-        return found
 
 
 class Plugin(NamedTuple):
@@ -96,7 +83,7 @@ def registry() -> Registry:
 
     Raises :class:`PluginError` for a misspelt hook, a hook that does not return datasets, and a name taken twice.
     """
-    return collect(_entry_points() if os.environ.get("WISEPATCH_PLUGINS") != "0" else ())
+    return collect(entry_points(hookspecs.GROUP) if os.environ.get("WISEPATCH_PLUGINS") != "0" else ())
 
 
 class _Manager(pluggy.PluginManager):
@@ -108,7 +95,7 @@ class _Manager(pluggy.PluginManager):
         return super().parse_hookimpl_opts(plugin, name) if marked else None
 
 
-def collect(entry_points: Iterable[tuple[Entry | EntryPoint, str]]) -> Registry:
+def collect(found: Iterable[tuple[EntryPoint | metadata.EntryPoint, str]]) -> Registry:
     """Build a registry from the built-in modules and the given ``(entry point, distribution)`` pairs."""
     manager = _Manager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
@@ -119,7 +106,7 @@ def collect(entry_points: Iterable[tuple[Entry | EntryPoint, str]]) -> Registry:
     for name in BUILTIN:
         module = import_module(f"wisepatch.datasets.{name}")
         _register(manager, module, "wisepatch", datasets, owners, taken)
-    for entry_point, distribution in entry_points:
+    for entry_point, distribution in found:
         try:
             module = entry_point.load()
         except Exception as error:  # noqa: BLE001 -- whatever a plugin raises on import, it is skipped and named
@@ -179,43 +166,6 @@ def _register(
             datasets[dataset.name], owners[dataset.name] = dataset, owner
             names.append(dataset.name)
     return tuple(names)
-
-
-def _entry_points() -> list[tuple[Entry, str]]:
-    """The entry points of the group, and whose they are; of a plugin that is there twice, the one that is imported."""
-    found: dict[tuple[str, str], tuple[Entry, str]] = {}
-    for folder in _installed():
-        text = _read(f"{folder}/entry_points.txt")
-        if f"[{hookspecs.GROUP}]" not in text:
-            continue
-        inner = re.search(rf"^\[{hookspecs.GROUP}\]$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
-        if inner:
-            about = _read(f"{folder}/METADATA") or _read(f"{folder}/PKG-INFO")
-            owner = " ".join(re.findall(r"^(?:Name|Version): *(\S+)", about.partition("\n\n")[0], re.MULTILINE)[:2])
-            for line in inner[1].splitlines():
-                name, equals, value = (part.strip() for part in line.partition("="))
-                if equals and not name.startswith("#"):
-                    found.setdefault((name, value), (Entry(name, value), owner))
-    return [found[key] for key in sorted(found)]
-
-
-def _installed() -> Iterator[str]:
-    """The folders of metadata of what is installed, in the order of ``sys.path``."""
-    for place in dict.fromkeys(sys.path):
-        try:
-            with os.scandir(place or ".") as entries:
-                yield from (e.path for e in entries if e.name.endswith((".dist-info", ".egg-info")))
-        except OSError:  # not there, or an archive
-            continue
-
-
-def _read(path: str) -> str:
-    """The text of a small file, "" where it is not there; a hundred are read, so without pathlib and a reader of text."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- see above
-            return file.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
-    except OSError:
-        return ""
 
 
 def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:
