@@ -16,10 +16,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 GIGABYTES = 8
 ACROSS = ("copy_", "__getitem__", "__setitem__", "_has_compatible_shallow_copy_type")  # take tensors of both devices
+FUSED = ("_foreach_", "_fused_", "_amp_")  # an optimizer's, which look after single numbers themselves
+ONE_BY_ONE = (  # where a single number may come from the CPU
+    "add", "sub", "mul", "div", "floordiv", "truediv", "pow", "radd", "rsub", "rmul", "rdiv", "rtruediv", "rpow", "iadd", "isub",
+    "imul", "itruediv", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "where", "maximum", "minimum", "masked_fill", "clamp",
+)  # fmt: skip
 THERE = {
     "_lazy_init": lambda: None, "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
     "set_device": lambda _: None, "manual_seed_all": lambda _: None, "get_device_capability": lambda _=0: (9, 0),
     "get_device_properties": lambda _=0: SimpleNamespace(total_memory=GIGABYTES << 30), "is_bf16_supported": lambda *_: True,
+    "Event": lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None),
 }  # fmt: skip
 
 
@@ -70,13 +76,15 @@ def _run(func, args, kwargs):
         if name == "is_pinned":
             return False
         if name == "pin_memory":
+            if there:
+                raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
             return args[0]
         if name in ("to", "cpu", "cuda"):
             return _move(name, *args, **kwargs)
         _check(name, args, tensors, there)
         if name == "__deepcopy__":
             return _copy(*args)
-        device = GPU if there else CPU
+        device = GPU if there and name != "tensor" else CPU
         if name == "copy_":
             device = GPU if isinstance(args[0], OnGpu) else CPU
         if kwargs.get("device") is not None and name != "Generator":
@@ -87,7 +95,7 @@ def _run(func, args, kwargs):
 
 def _check(name, args, tensors, there):
     """Raise what PyTorch raises where devices are mixed; a CPU's single number may go along."""
-    if name == "numpy" and there:
+    if name in ("numpy", "__array__") and there:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
     if name == "__getitem__" and there and not isinstance(args[0], OnGpu):
         raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
@@ -95,7 +103,15 @@ def _check(name, args, tensors, there):
     changes = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
     if changes and there and name not in ACROSS and not isinstance(tensors[0], OnGpu):
         raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found cpu and cuda:0")
-    if name not in ACROSS and there and any(not isinstance(tensor, OnGpu) and tensor.dim() for tensor in tensors):
+    if name == "__setitem__" and any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(args[1])):
+        tensors = [args[0], *(leaf for leaf in tree_leaves(args[2:]) if isinstance(leaf, torch.Tensor))]
+        name = "add"  # a number may come along, no more
+    single = name.strip("_") in ONE_BY_ONE or name.startswith(FUSED)
+    if (
+        name not in ACROSS
+        and there
+        and any(not isinstance(tensor, OnGpu) and (tensor.dim() or not single) for tensor in tensors)
+    ):
         raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found cuda:0 and cpu")
 
 

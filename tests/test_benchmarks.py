@@ -242,9 +242,10 @@ def test_a_machine_without_a_gpu_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(harness, "measure", lambda job, **settings: measure(job, "here", **settings))
-    (row,) = sweep_workloads.gpu(bench(tmp_path))
-    assert row.note == "no GPU here"
-    assert row.agree is None
+    for workload in (sweep_workloads.gpu_b32, sweep_workloads.gpu_l14):
+        (row,) = workload(bench(tmp_path))
+        assert row.note == "no GPU here"
+        assert row.agree is None
 
 
 def test_the_papers_merge_and_ours_write_the_same_weights(tmp_path):

@@ -9,6 +9,7 @@ def main() -> None:
     gc.disable()  # until a command runs: what is imported is no garbage, and looking for some takes a tenth of the start
     from wisepatch.cli.app import app
 
+    gc.freeze()  # nor is it looked through later
     try:
         app(prog_name="wisepatch")
     finally:

@@ -70,10 +70,20 @@ class Encoder:
 
         if images.dtype != torch.uint8:
             return images
-        parts = halves(self.transform)
-        assert parts is not None
-        mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in parts[1:])
+        if images.device not in self._scales:  # to bring them there waits for a GPU
+            parts = halves(self.transform)
+            assert parts is not None
+            with torch.inference_mode(False):
+                self._scales[images.device] = [
+                    torch.tensor(each, device=images.device).view(-1, 1, 1) for each in parts[1:]
+                ]
+        mean, std = self._scales[images.device]
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    @cached_property
+    def _scales(self) -> dict[torch.device, list[torch.Tensor]]:
+        """Mean and standard deviation by device."""
+        return {}
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def precision_of(mixed_precision: str) -> torch.dtype | None:
     return {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[check_precision(mixed_precision)]
 
 
-HELD = 256  # images, or features of images, that every mix sees together
+HELD = 256  # images, or features of images, that every mix sees together (on a GPU more)
 
 
 @dataclass(frozen=True)

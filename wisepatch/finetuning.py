@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
 
 from wisepatch.config import FinetuneConfig, ModelConfig
 from wisepatch.datasets.base import set_epoch
@@ -92,6 +92,7 @@ def finetune(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.grad_accumulation,
         step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),
     )
     set_seed(config.seed)
 

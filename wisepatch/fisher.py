@@ -2,7 +2,7 @@
 
 ``F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2`` over training images ``x`` (Matena and Raffel 2021, arXiv 2111.09832, and
 WiSE-FT's code). The label is drawn from the model's own prediction; the images are prepared as in evaluation, and the model
-runs in fp32.
+runs in fp32 (convolutions on a GPU in TF32, as PyTorch has it unless told otherwise).
 :func:`wisepatch.interpolation.mix` weighs the ends with it.
 """
 

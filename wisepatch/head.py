@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from wisepatch.files import hash_tensors
 from wisepatch.texts import encode_tokens, tokenize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from wisepatch.encoder import Encoder
     from wisepatch.store import Store
@@ -33,12 +34,34 @@ def zeroshot_head(
 
     @torch.no_grad()
     def compute() -> dict[str, torch.Tensor]:
-        weight = class_embeddings(encoder, classes, templates)
+        with _text_on_gpu(encoder.model):
+            weight = class_embeddings(encoder, classes, templates)
         return {"weight": (weight * encoder.model.logit_scale.float().exp()).contiguous()}
 
     if store is None:
         return compute()["weight"]
     return store.kept("heads", head_hash(encoder, classes, templates), compute, ("weight",))["weight"]
+
+
+@contextmanager
+def _text_on_gpu(model: Any) -> Iterator[None]:
+    """All of a model but its image tower on the GPU for a while, where there is one."""
+
+    def move(device: str) -> None:
+        for name, child in model.named_children():
+            if name != "visual":
+                child.to(device)
+        model._apply(lambda tensor: tensor.to(device), recurse=False)
+
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = next(parameter for name, parameter in model.named_parameters() if not name.startswith("visual.")).device
+    move("cuda")
+    try:
+        yield
+    finally:
+        move(str(before))
 
 
 def head_hash(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> str:
@@ -92,7 +115,7 @@ def features(visual: Any, images: torch.Tensor) -> torch.Tensor:
     output = visual(images)
     if isinstance(output, tuple):  # CoCa's tower also returns its tokens
         output = output[0]
-    # Half the bits are enough within a tower, but not for angles and the logits from them.
+    # Half the bits are enough within a tower, but not for angles and, in evaluation, the logits from them.
     return F.normalize(output.float() if output.dtype.itemsize < 4 else output, dim=-1)
 
 

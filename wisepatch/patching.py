@@ -322,7 +322,8 @@ def patch(
 ) -> Patched:
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
-    PAINT section 2, start to end. ``options`` go to :func:`sweep`.
+    PAINT section 2, start to end. ``options`` go to :func:`sweep`, which each of several processes would do for itself: let the
+    main one call this and the others :func:`finetune_watched`, as the command does.
     """
     # What is misspelt or cannot be chosen is said before anything is trained.
     check_mix(method)

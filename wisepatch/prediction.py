@@ -20,7 +20,7 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.towers import Tower
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Unpack
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 
 GPU_HELD = 4  # batches, at least, that every mix sees together on a GPU: to mix starts as many kernels as a batch does
+BEHIND = (
+    8  # answers that are on their way from a GPU, which has the next batches, and the next mix, to work on meanwhile
+)
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,10 @@ class _Pass:
         read = batches_on(source, batch_size, self.device, workers=workers)
         held = self._held(read, max(HELD // batch_size, 1 if on_cpu else GPU_HELD))
         said = self._said(held, heads, choices, labels)
-        for number, index, place, answer, sure in said if on_cpu else _behind(said, GPU_HELD):
-            found[number].predicted[index, place] = answer.cpu().numpy()
-            found[number].confidence[index, place] = sure.cpu().numpy()
+        for number, index, place, arrive in said if on_cpu else _behind(said, BEHIND):
+            answer, sure = arrive()
+            found[number].predicted[index, place] = answer
+            found[number].confidence[index, place] = sure
             if number == 0:
                 self.progress.advance(len(answer))
         self.progress.finish()
@@ -171,8 +175,11 @@ class _Pass:
         heads: dict[int, list[Heads]],
         choices: Sequence[Any],
         labels: list[NDArray[np.int64]],
-    ) -> Iterator[tuple[int, int, slice, torch.Tensor, torch.Tensor]]:
-        """Yield the number of the task, that of the checkpoint, which images, the classes said and their probabilities."""
+    ) -> Iterator[tuple[int, int, slice, Callable[[], list[Any]]]]:
+        """Yield the number of the task, that of the checkpoint, which images, and what gives the classes said and how surely.
+
+        The labels of what is read are added to ``labels``.
+        """
         done = 0
         for held in read:
             starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
@@ -181,8 +188,9 @@ class _Pass:
                 tower = self.towers.get(id(line.encoder))
                 for index, part, number, said in answers(line, tower, [batch for batch, _ in held], heads[id(line)]):
                     place = slice(starts[part], starts[part] + len(said))
-                    yield number, index, place, *most_likely(choices[number](said))
+                    yield number, index, place, _arriving(*most_likely(choices[number](said)))
             done += sum(len(truth) for _, truth in held)
+            del held  # while the next are read
 
     def _source(self, images: Split) -> tuple[Samples, int]:
         """What is read: the features of linear classifiers, cached pixels, or the images; and how many at once."""
@@ -207,7 +215,9 @@ class _Pass:
                 self.towers[id(line.encoder)] = tower
         if not self.batch_size:
             tower = self.towers[id(self.encoder)]
-            self.batch_size = self.speed.get("batch_size") or tower.largest_batch(*self.encoder.image_size)
+            self.batch_size = self.speed.get("batch_size") or tower.largest_batch(
+                *self.encoder.image_size, held=GPU_HELD
+            )
         if self.speed.get("cache_images"):
             source = cached_pixels(
                 self.encoder,
@@ -238,8 +248,23 @@ class _Pass:
             yield held
 
 
+def _arriving(*tensors: torch.Tensor) -> Callable[[], list[NDArray[Any]]]:
+    """Begin to bring tensors from their device; what is returned waits for them, and for nothing that was begun later."""
+    if tensors[0].device.type == "cpu":
+        return lambda: [tensor.numpy() for tensor in tensors]
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> list[NDArray[Any]]:
+        arrived.synchronize()
+        return [copy.numpy() for copy in copies]
+
+    return wait
+
+
 def _behind(items: Iterable[Any], number: int) -> Iterator[Any]:
-    """The same items, ``number`` behind: to read one waits for the GPU, which has the next ones to work on meanwhile."""
+    """The same items, ``number`` behind those that are begun."""
     waiting: deque[Any] = deque()
     for item in items:
         waiting.append(item)

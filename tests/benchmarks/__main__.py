@@ -20,7 +20,8 @@ WORKLOADS = {
     "D1": ("decoding_workload.decoding", "JPEGs to a model's pixels: PIL, PIL from JPEGs decoded small, torchvision"),
     "D2": ("decoding_workload.cached", "evaluation with pixels that an earlier run has kept"),
     "M1": ("sweep_workloads.memory", "memory of a sweep at 3, 11 and 101 alphas, and with four times the images"),
-    "W1-GPU": ("sweep_workloads.gpu", "alpha sweep on a GPU, ViT-B/32 and L/14, 5,000 images"),
+    "W1-GPU": ("sweep_workloads.gpu_b32", "alpha sweep on a GPU, ViT-B/32, 5,000 images"),
+    "W1-GPU-L": ("sweep_workloads.gpu_l14", "the same with ViT-L/14"),
 }
 
 

@@ -61,9 +61,11 @@ def _watch(seen, over):
 
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
     while not over.wait(0.5):
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode == 0:
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=True)
             seen.append(float(answer.stdout.split()[0]))
+        except (OSError, subprocess.CalledProcessError, ValueError):  # no nvidia-smi, or it does not know
+            return
 
 
 def has_gpu(clock):

@@ -18,10 +18,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from wisepatch.cli.output import close_bars, print_error
+from wisepatch.cli.output import close_bars, is_helper, print_error
 from wisepatch.errors import WisepatchError, out_of_memory
 
 INTERRUPTED = 130
+TOGETHER = ("finetune", "patch", "demo")  # several processes train; all else the main one does alone
 # Every command: the section of --help, its name, its file, and how its own help begins (a test compares).
 SECTIONS = {
     "Patch a model": {
@@ -136,7 +137,6 @@ class Program(Group):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command inside the boundary."""
-        gc.freeze()  # what is imported is not looked through again
         gc.enable()  # __main__ starts without
         try:
             return super().invoke(ctx)
@@ -177,8 +177,11 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Patch CLIP-like models: fine-tune on one task, mix the weights from before and after, keep the rest."""
+    if is_helper() and ctx.invoked_subcommand not in TOGETHER:
+        raise typer.Exit

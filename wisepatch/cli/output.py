@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 UNBOUND = 200  # columns of what is no terminal, at least
 
 
+def is_helper() -> bool:
+    """Whether this is one of several processes that train together (``accelerate launch``, ``torchrun``), and not the main one."""
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and int(os.environ.get("RANK") or 0) > 0
+
+
 class Output:
     """Where a command prints. With ``as_json`` stdout holds one JSON object a line and nothing else."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out."""
         self.as_json = as_json
-        self.quiet = quiet
+        self.quiet = quiet or is_helper()
+        self.helps = is_helper()  # says nothing: the main process says it
 
     @cached_property
     def err(self) -> Console:
@@ -50,13 +56,13 @@ class Output:
 
     def result(self, text: str) -> None:
         """Print a line that is a result, for people (stdout)."""
-        if not self.as_json:
+        if not self.as_json and not self.helps:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
 
     def records(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Print records as JSON lines; nothing for people."""
-        if self.as_json:
+        if self.as_json and not self.helps:
             for record in records:
                 clean = {key: None if value != value else value for key, value in record.items()}  # JSON knows no NaN
                 sys.stdout.write(json.dumps(clean, default=str, allow_nan=False) + "\n")
@@ -71,7 +77,7 @@ class Output:
         strong: int | None = None,
     ) -> None:
         """Print a table for people; numbers right, the row ``strong`` in bold. Never cut off: a narrow terminal wraps it."""
-        if self.as_json:
+        if self.as_json or self.helps:
             return
         body = [[str(cell) for cell in row] for row in rows]
         if title:

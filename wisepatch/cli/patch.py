@@ -109,8 +109,11 @@ def run_patch(
     **options: Any,
 ) -> None:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to the sweep."""
-    from wisepatch.patching import patch
+    from wisepatch.patching import finetune_watched, patch
 
+    if output.helps:  # trains with the main process, which sweeps
+        finetune_watched(config, model, store, data, cache_images=options.get("cache_images", False))
+        return
     done = patch(
         config, model, store, data, alphas=alphas, rule=rule, select_on=select_on, progress=output.progress(), **options
     )

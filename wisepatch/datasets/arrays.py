@@ -40,7 +40,7 @@ class Pictures:
 
 
 def read_array(path: Path) -> Any:
-    """The array of numbers in the ``.npy`` file ``path``. Raises :class:`ValueError` where it holds anything else."""
+    """The array of numbers in the ``.npy`` file ``path``. Raises :class:`ValueError` or :class:`EOFError` for any other file."""
     try:
         return np.load(path, allow_pickle=False)
     except ValueError as error:  # NumPy's words advise to load it unsafely
@@ -59,7 +59,7 @@ def read_dict(file: BinaryIO, *keys: str) -> dict[str, Any]:
         raise ValueError(f"it holds an array of {kind}, not a dict")
     try:
         found = ArrayUnpickler(file, encoding="latin1").load().item()
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, AttributeError) as error:  # cut off; no array at all
         raise ValueError(str(error)) from error
     if not isinstance(found, dict) or not set(keys) <= set(found):
         raise ValueError(f"it holds no dict with {' and '.join(keys)}")

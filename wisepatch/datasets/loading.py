@@ -136,7 +136,7 @@ def batches_on(
     """
     import torch
 
-    number = math.ceil(size / PIECE)
+    number = math.ceil(size / PIECE) if workers else 1
     pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def joined() -> tuple[torch.Tensor, torch.Tensor]:
