@@ -48,7 +48,8 @@ def train(root, store, watched=False, **settings):
     config = FinetuneConfig.with_defaults(
         str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-2, warmup=0, workers=0, **settings
     )
-    watch = watcher([find_task(str(root / "shapes"))], store, root, workers=0)
+    other_prompts = find_task(str(root / "shapes"), None, ("a drawing of a {}.",))
+    watch = watcher([find_task(str(root / "shapes")), other_prompts], store, root, workers=0)
     return finetune(config, ModelConfig("demo", ""), store, root, watch=watch if watched else None)
 
 

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 
 GPU_HELD = 4  # batches, at least, that every mix sees together on a GPU: to mix starts as many kernels as a batch does
-BEHIND = (
-    8  # answers that are on their way from a GPU, which has the next batches, and the next mix, to work on meanwhile
-)
+BEHIND = 8  # answers that are on their way from a GPU, which works on the next batches and the next mix meanwhile
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class _Pass:
         read = batches_on(source, batch_size, self.device, workers=workers)
         held = self._held(read, max(HELD // batch_size, 1 if on_cpu else GPU_HELD))
         said = self._said(held, heads, choices, labels)
-        for number, index, place, arrive in said if on_cpu else _behind(said, BEHIND):
+        for number, index, place, arrive in _behind(said, 0 if on_cpu else BEHIND):
             answer, sure = arrive()
             found[number].predicted[index, place] = answer
             found[number].confidence[index, place] = sure

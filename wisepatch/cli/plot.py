@@ -83,5 +83,6 @@ def command(
             f"warning: runs without supported tasks are not drawn beside others: {', '.join(table.attrs['left_out'])}"
         )
     output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
-    drawn = table["run"].nunique()
-    output.result(f"drew {len(table)} points of {drawn} {'run' if drawn == 1 else 'runs'} to {output_path}")
+    counts = {"point": len(table), "run": table["run"].nunique()}
+    points, runs = (f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+    output.result(f"drew {points} of {runs} to {output_path}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.base import Transform
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Pictures:
     """Images in an array, and their labels."""
 

@@ -60,7 +60,7 @@ class Context:
         )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Split:
     """An opened split: a map-style dataset that knows its size, its class names and its metric."""
 
@@ -274,7 +274,7 @@ class Dataset:
         return Split(self.name, split, self.classes, self.metric, samples)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Subset:
     """Some of the images of another map-style dataset."""
 

@@ -25,7 +25,7 @@ PAGE, INK = 64, 44  # pixels
 DIGITS_TEST = 500  # of scikit-learn's 1,797 images
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class DrawnSamples:
     """Pictures drawn when asked for; the label runs through the classes, the rest is random by index."""
 
@@ -64,7 +64,7 @@ def open_drawn(task: str, split: str, root: Path, transform: Transform | None = 
     return DrawnSamples(task, split, transform)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class DigitSamples:
     """Scikit-learn's digits (the test set of UCI's optical recognition data), dark ink on white paper, as RGB images."""
 

@@ -47,7 +47,7 @@ def drafted(transform: Transform | None) -> int:
     return transform.shortest if isinstance(transform, Drafted) else 0
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class FileSamples:
     """Image files and their labels, opened as RGB when asked for."""
 

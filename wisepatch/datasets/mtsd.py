@@ -35,7 +35,7 @@ LAYOUTS = (
 TOLD = (LAYOUTS[2], LAYOUTS[0])  # as the archives unpack, and as PAINT's code cuts
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Crops:
     """Parts of photos; ``photos`` has the photo of each sign, in RGB, and its label, so that one photo may come many times."""
 
