@@ -224,3 +224,10 @@ def test_over_alpha_there_has_to_be_one_sweep():
         alpha_table(paint(), split="val")
     with pytest.raises(ResultsError, match="no row measures 'macro_f1'"):
         alpha_table(paint(), metric="macro_f1")
+
+
+def test_points_and_runs_are_counted_in_words(cli, run_store):
+    cli("interpolate", "--alpha", "0.5", "--eval", "Colors")
+    assert "drew 1 point of 1 run to" in cli("plot").stdout
+    cli("interpolate", "--alpha", "0.25,0.5", "--eval", "Colors")
+    assert "drew 3 points of 2 runs to" in cli("plot", "--run", "all").stdout

@@ -84,5 +84,5 @@ def command(
         )
     output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
     counts = {"point": len(table), "run": table["run"].nunique()}
-    points, runs = (f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-    output.result(f"drew {points} of {runs} to {output_path}")
+    shown, drawn = (f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+    output.result(f"drew {shown} of {drawn} to {output_path}")
