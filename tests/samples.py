@@ -5,7 +5,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from wisepatch.datasets.scenes import SHAPES, Scene, draw, generator
+from wisepatch.datasets.drawn_shapes import SHAPES, Scene, draw, generator
 
 
 def draw_folder(root, per_class=6, classes=SHAPES[:3]):

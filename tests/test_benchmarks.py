@@ -249,7 +249,7 @@ def test_a_machine_without_a_gpu_says_so(tmp_path, monkeypatch):
 
 
 def test_the_papers_merge_and_ours_write_the_same_weights(tmp_path):
-    pytest.importorskip("wisepatch.merging")
+    pytest.importorskip("wisepatch.weights.streaming")
     import torch
     from safetensors.torch import save_file
 

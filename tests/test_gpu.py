@@ -10,19 +10,20 @@ import torch
 from accelerate.state import AcceleratorState
 from open_clip.transformer import VisionTransformer
 
-import wisepatch.lines as lines_module
+import wisepatch.evaluation.endpoints as lines_module
+from tests.evaluation.test_prediction import shifted
 from tests.samples import draw_folder
 from tests.simulated import OnGpu, simulated_gpu
-from tests.test_evaluation import shifted
-from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, finetune, load_weights, prediction
-from wisepatch.datasets.scenes import SHAPES
-from wisepatch.encoder import load_encoder
-from wisepatch.evaluation import watcher
-from wisepatch.fisher import line_fishers
-from wisepatch.lines import Line, answers
-from wisepatch.patching import sweep
-from wisepatch.prediction import predict
-from wisepatch.towers import Tower
+from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, finetune, load_weights
+from wisepatch.datasets.drawn_shapes import SHAPES
+from wisepatch.evaluation import prediction
+from wisepatch.evaluation.endpoints import Line, answers
+from wisepatch.evaluation.measurement import watcher
+from wisepatch.evaluation.prediction import predict
+from wisepatch.models.clip import load_encoder
+from wisepatch.models.tower import Tower
+from wisepatch.training.fisher_information import line_fishers
+from wisepatch.workflows.patching import sweep
 
 REAL = torch.cuda.is_available()
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
@@ -269,7 +270,7 @@ def test_weights_are_mixed_once_for_several_batches_on_a_gpu(finished, alone, mo
     mixed = []
     original = lines_module.set_weights
     monkeypatch.setattr(lines_module, "set_weights", lambda *args: mixed.append(args[2]) or original(*args))
-    monkeypatch.setattr("wisepatch.prediction.HELD", 1)
+    monkeypatch.setattr("wisepatch.evaluation.prediction.HELD", 1)
     seen = {}
     for where in ("cpu", "gpu"):
         store = alone("paint")

@@ -20,7 +20,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 GOOD = """
 import wisepatch as wp
 from wisepatch.datasets.base import Context
-from wisepatch.datasets.published import open_folders
+from wisepatch.datasets.published.readers import open_folders
 
 CLASSES = ("cat", "dog")
 

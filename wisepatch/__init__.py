@@ -9,38 +9,65 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wisepatch.analysis.metrics import measure
+    from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
     from wisepatch.config import FinetuneConfig, ModelConfig, parse_alphas
     from wisepatch.datasets.base import Dataset, Split
-    from wisepatch.encoder import Encoder, load_encoder
     from wisepatch.errors import WisepatchError
-    from wisepatch.evaluation import evaluate
-    from wisepatch.exporting import export
-    from wisepatch.finetuning import finetune
-    from wisepatch.head import Classifier, zeroshot_head
+    from wisepatch.evaluation.measurement import evaluate
+    from wisepatch.evaluation.prediction import predict
     from wisepatch.hookspecs import hookimpl
-    from wisepatch.interpolation import interpolate, load_weights
-    from wisepatch.merging import merge_files
-    from wisepatch.metrics import measure
-    from wisepatch.patching import patch, sweep, zeroshot
-    from wisepatch.plotting import draw_sweep, save_figure, sweep_table
+    from wisepatch.models.clip import Encoder, load_encoder
+    from wisepatch.models.exporting import export
+    from wisepatch.models.head import Classifier, zeroshot_head
     from wisepatch.plugins import Task, find_task, find_tasks
-    from wisepatch.prediction import predict
-    from wisepatch.results import read as read_results
-    from wisepatch.selection import Point, Rule, choose, parse_rule
-    from wisepatch.store import Checkpoint, Store
+    from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
+    from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.store.results import read as read_results
+    from wisepatch.training.finetuning import finetune
+    from wisepatch.weights.interpolation import interpolate, load_weights
+    from wisepatch.weights.streaming import merge_files
+    from wisepatch.workflows.patching import patch, sweep, zeroshot
 
 __version__: str
 
-_HOMES = {
-    "Checkpoint": "store", "Classifier": "head", "Dataset": "datasets.base", "Encoder": "encoder",
-    "FinetuneConfig": "config", "ModelConfig": "config", "Point": "selection", "Rule": "selection",
-    "Split": "datasets.base", "Store": "store", "Task": "plugins", "WisepatchError": "errors", "choose": "selection",
-    "draw_sweep": "plotting", "evaluate": "evaluation", "export": "exporting", "find_task": "plugins", "find_tasks": "plugins",
-    "finetune": "finetuning", "hookimpl": "hookspecs", "interpolate": "interpolation", "load_encoder": "encoder",
-    "load_weights": "interpolation", "measure": "metrics", "merge_files": "merging", "parse_alphas": "config",
-    "parse_rule": "selection", "patch": "patching", "predict": "prediction", "read_results": "results.read",
-    "save_figure": "plotting", "sweep": "patching", "sweep_table": "plotting", "zeroshot": "patching", "zeroshot_head": "head",
-}  # fmt: skip
+_HOMES = {  # public name: its module, and its name there where that is another
+    "Checkpoint": "store.checkpoints",
+    "Classifier": "models.head",
+    "Dataset": "datasets.base",
+    "Encoder": "models.clip",
+    "FinetuneConfig": "config",
+    "ModelConfig": "config",
+    "Point": "analysis.selection",
+    "Rule": "analysis.selection",
+    "Split": "datasets.base",
+    "Store": "store.checkpoints",
+    "Task": "plugins",
+    "WisepatchError": "errors",
+    "choose": "analysis.selection",
+    "draw_sweep": "reports.plots",
+    "evaluate": "evaluation.measurement",
+    "export": "models.exporting",
+    "find_task": "plugins",
+    "find_tasks": "plugins",
+    "finetune": "training.finetuning",
+    "hookimpl": "hookspecs",
+    "interpolate": "weights.interpolation",
+    "load_encoder": "models.clip",
+    "load_weights": "weights.interpolation",
+    "measure": "analysis.metrics",
+    "merge_files": "weights.streaming",
+    "parse_alphas": "config",
+    "parse_rule": "analysis.selection",
+    "patch": "workflows.patching",
+    "predict": "evaluation.prediction",
+    "read_results": "store.results:read",
+    "save_figure": "reports.plots",
+    "sweep": "workflows.patching",
+    "sweep_table": "reports.plots",
+    "zeroshot": "workflows.patching",
+    "zeroshot_head": "models.head",
+}
 
 __all__ = [
     "Checkpoint",
@@ -90,9 +117,8 @@ def __getattr__(name: str) -> Any:
         return version("wisepatch")
     if name not in _HOMES:
         raise AttributeError(f"module 'wisepatch' has no attribute {name!r}")
-    home, _, other = _HOMES[name].removeprefix("datasets.").partition(".")
-    module = import_module(f"wisepatch.{'datasets.' if _HOMES[name].startswith('datasets.') else ''}{home}")
-    return getattr(module, other or name)
+    home, _, other = _HOMES[name].partition(":")
+    return getattr(import_module(f"wisepatch.{home}"), other or name)
 
 
 def __dir__() -> list[str]:

@@ -34,8 +34,9 @@ ELSEWHERE = {  # tasks of this project's own plugins
     "wisepatch-usps": ("usps",),
 }
 BUILTIN = (
-    "demo", "mnist", "cifar", "stl", "svhn", "gtsrb", "kitti", "mtsd", "imagenet", "shifts", "video", "cars",
-    "textures", "satellite", "sun", "food", "clevr",
+    "demo", "published.mnist", "published.cifar", "published.stl10", "published.svhn", "published.gtsrb", "published.kitti",
+    "published.mtsd", "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars",
+    "published.dtd", "published.eurosat_resisc45", "published.sun397", "published.food101", "published.clevr",
 )  # fmt: skip
 
 
@@ -176,9 +177,9 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
 
     Raises :class:`UnknownNameError` that lists close names, or :class:`DataError` for a folder that is none.
     """
+    from wisepatch.datasets.attacked_folder import attacked_folder, is_attacked_folder
     from wisepatch.datasets.base import SPLITS
     from wisepatch.datasets.folder import csv_dataset, folder_dataset, renamed
-    from wisepatch.datasets.photos import attacked_folder, is_attacked_folder
     from wisepatch.datasets.typography import PREFIX, attacked
 
     if spec.lower().startswith(PREFIX) and not Path(spec).exists():

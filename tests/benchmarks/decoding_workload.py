@@ -26,7 +26,7 @@ def by_wisepatch(task, fast=False):
     from torchvision import transforms
 
     from wisepatch.datasets.folder import Drafted, FileSamples
-    from wisepatch.preprocessing import on_tensors
+    from wisepatch.models.preprocessing import on_tensors
 
     resize = transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC)
     pixels = transforms.Compose([resize, transforms.CenterCrop(SIZE), transforms.PILToTensor()])

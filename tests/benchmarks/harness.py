@@ -38,7 +38,7 @@ PRELOADED = [
     "accelerate",
     "pandas",
     "pyarrow.parquet",
-    "wisepatch.patching",
+    "wisepatch.workflows.patching",
 ]
 
 

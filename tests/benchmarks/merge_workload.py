@@ -74,7 +74,7 @@ def read_and_copy(clock, folder, durable=False):
 
 def merge_files(clock, folder):
     """Wisepatch; returns whether torch was imported."""
-    from wisepatch import merging
+    from wisepatch.weights import streaming as merging
 
     with clock:
         merging.merge_files(folder / "0.safetensors", folder / "1.safetensors", ALPHA, folder / "merged.safetensors")
@@ -106,7 +106,7 @@ def merge(bench):
     if there := (Path(__file__).parents[2] / "wisepatch" / "merging.py").is_file():
         jobs["wisepatch"] = merge_files
     found = bench.alternate({name: partial(measure, job, "fresh", folder=bench.folder) for name, job in jobs.items()})
-    mine, agree, note, more = found.get("wisepatch", ()), None, "wisepatch.merging is not there yet", {}
+    mine, agree, note, more = found.get("wisepatch", ()), None, "wisepatch.weights.streaming is not there yet", {}
     if there:
         same, off = bench.do(compare, folder=bench.folder)
         torch_loaded = any(each.result for each in mine)

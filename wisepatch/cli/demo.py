@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from wisepatch.analysis.selection import parse_rule
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 from wisepatch.cli.patch import run_patch
 from wisepatch.config import DEFAULT_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
-from wisepatch.selection import parse_rule
 
 TASK, SUPPORTED = "Digits", ("Shapes", "Colors", "Textures")
 TRAINING: dict[str, Any] = {"steps": 300, "batch_size": 64, "lr": 2e-4}  # gentle: a small move mixes well
@@ -35,8 +35,8 @@ def command(
 
     Example: `wisepatch demo`
     """
-    from wisepatch.plotting import check_picture_path
-    from wisepatch.store import Store
+    from wisepatch.reports.plots import check_picture_path
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     check_picture_path(output_path)

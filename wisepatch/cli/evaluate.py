@@ -43,18 +43,18 @@ def command(
 
     Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
     """
+    from wisepatch.analysis.metrics import find_metric
     from wisepatch.datasets.prompts import templates
-    from wisepatch.metrics import find_metric
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json or wide, quiet=quiet)
     metrics = [find_metric(name) for name in o.split_list(metric)]
     names, prompts = o.read_classnames(classnames), templates(template) or None
     folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
     found = o.find_checkpoints(place, checkpoints)
-    from wisepatch.evaluation import evaluate
-    from wisepatch.patching import new_run, tasks_of
-    from wisepatch.results import wide as widen
+    from wisepatch.evaluation.measurement import evaluate
+    from wisepatch.store.results import wide as widen
+    from wisepatch.workflows.patching import new_run, tasks_of
 
     tasks = tasks_of(found, o.split_list(task), names, prompts)
     rows = evaluate(

@@ -30,8 +30,8 @@ def command(
 
     Example: `wisepatch export patched my-model`
     """
-    from wisepatch.exporting import HEAD, HEAD_WEIGHTS, MODEL_WEIGHTS, export
-    from wisepatch.store import Store
+    from wisepatch.models.exporting import HEAD, HEAD_WEIGHTS, MODEL_WEIGHTS, export
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)

@@ -104,7 +104,7 @@ def command(
 
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
     """
-    from wisepatch.store import Store, describe
+    from wisepatch.store.checkpoints import Store, describe
 
     output = Output(as_json=as_json, quiet=quiet)
     config = training_config(
@@ -113,7 +113,7 @@ def command(
         grad_accumulation=grad_accumulation, seed=seed, eval_every=eval_every, workers=workers, mixed_precision=mixed_precision,
     )  # fmt: skip
     folder = o.data_folder(data)
-    from wisepatch.patching import finetune_watched
+    from wisepatch.workflows.patching import finetune_watched
 
     done = finetune_watched(
         config,

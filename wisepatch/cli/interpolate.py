@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from wisepatch.analysis.selection import parse_rule
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, LINEAR, check_mix, check_precision, parse_alphas
-from wisepatch.selection import parse_rule
 
 EvalOption = Annotated[
     list[str] | None,
@@ -48,9 +48,9 @@ def command(
 
     Example: `wisepatch interpolate --alpha 0:1:0.1 --eval MNIST,CIFAR10 --select max-drop=0.01`
     """
-    from wisepatch.metrics import find_metric
+    from wisepatch.analysis.metrics import find_metric
     from wisepatch.plugins import find_tasks
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json or wide, quiet=quiet)
     check_mix(method)
@@ -59,8 +59,8 @@ def command(
     tasks = None if evaluate is None else [task.spec for task in find_tasks(o.split_list(evaluate))]
     folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
     place.find(checkpoint)
-    from wisepatch.patching import sweep
-    from wisepatch.results import wide as widen
+    from wisepatch.store.results import wide as widen
+    from wisepatch.workflows.patching import sweep
 
     done = sweep(
         place, folder, alphas=alphas, method=method, fisher_examples=fisher_examples, checkpoint=checkpoint, tasks=tasks,

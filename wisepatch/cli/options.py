@@ -11,7 +11,7 @@ from wisepatch.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from wisepatch.config import ModelConfig
-    from wisepatch.store import Checkpoint, Store
+    from wisepatch.store.checkpoints import Checkpoint, Store
 
 DEFAULT_STORE = Path("wisepatch-store")
 DEFAULT_DATA = Path("~/data")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from wisepatch.errors import WisepatchError
-    from wisepatch.patching import Sweep
+    from wisepatch.workflows.patching import Sweep
 
 UNBOUND = 200  # columns of what is no terminal, at least
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wisepatch.analysis.selection import parse_rule
 from wisepatch.cli import finetune as f
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, percent, show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, LINEAR, FinetuneConfig, ModelConfig, check_mix, parse_alphas
-from wisepatch.selection import parse_rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wisepatch.patching import Sweep
-    from wisepatch.selection import Rule
-    from wisepatch.store import Store
+    from wisepatch.analysis.selection import Rule
+    from wisepatch.store.checkpoints import Store
+    from wisepatch.workflows.patching import Sweep
 
 PictureOption = Annotated[Path | None, typer.Option("--output", "-o", help="Draw the sweep: a .png, .svg or .pdf.")]
 
@@ -63,8 +63,8 @@ def command(
 
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
     """
-    from wisepatch.plotting import check_picture_path
-    from wisepatch.store import Store
+    from wisepatch.reports.plots import check_picture_path
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     if output_path is not None:
@@ -109,7 +109,7 @@ def run_patch(
     **options: Any,
 ) -> None:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to the sweep."""
-    from wisepatch.patching import finetune_watched, patch
+    from wisepatch.workflows.patching import finetune_watched, patch
 
     if output.helps:  # trains with the main process, which sweeps
         finetune_watched(config, model, store, data, cache_images=options.get("cache_images", False))
@@ -119,8 +119,8 @@ def run_patch(
     )
     show_sweep(output, done.sweep)
     if picture is not None:
-        from wisepatch.plotting import draw_sweep, save_figure, sweep_table
-        from wisepatch.results import pick_runs, read
+        from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
+        from wisepatch.store.results import pick_runs, read
 
         save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [done.sweep.run]))), picture)
     output.result(summary(done.sweep, picture))

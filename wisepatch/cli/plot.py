@@ -48,7 +48,7 @@ def command(
 
     Example: `wisepatch plot --output plot.png`
     """
-    from wisepatch.plotting import (
+    from wisepatch.reports.plots import (
         alpha_table,
         check_picture_path,
         draw_over_alpha,
@@ -56,8 +56,8 @@ def command(
         save_figure,
         sweep_table,
     )
-    from wisepatch.results import pick_runs, read_all
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
+    from wisepatch.store.results import pick_runs, read_all
 
     output = Output(as_json=as_json, quiet=quiet)
     check_picture_path(output_path)

@@ -27,7 +27,7 @@ def listing(
 
     Example: `wisepatch store list`
     """
-    from wisepatch.store import Store, describe
+    from wisepatch.store.checkpoints import Store, describe
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
@@ -59,7 +59,7 @@ def verify(
     Example: `wisepatch store verify`
     """
     from wisepatch.errors import StoreError
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
@@ -90,7 +90,7 @@ def remove(
 
     Example: `wisepatch store rm demo/Digits/finetuned --recipes`
     """
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
@@ -112,7 +112,7 @@ def collect(
 
     Example: `wisepatch store gc`
     """
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     gone = Store(store).collect_garbage(caches=caches)

@@ -61,8 +61,8 @@ def make(
 
     Example: `wisepatch typo-attack make --task SUN397 --split test --output attacked --preview`
     """
-    from wisepatch.attacks import make as write
     from wisepatch.plugins import find_task
+    from wisepatch.workflows.typographic_attacks import make as write
 
     output, asked = Output(as_json=as_json, quiet=quiet), style(text, size, font, seed)
     if task is None:
@@ -117,8 +117,8 @@ def evaluate(
     Example: `wisepatch typo-attack eval zeroshot patched --task Shapes --output worst.png`
     """
     from wisepatch.datasets.prompts import templates
-    from wisepatch.plotting import check_picture_path
-    from wisepatch.store import Store
+    from wisepatch.reports.plots import check_picture_path
+    from wisepatch.store.checkpoints import Store
 
     output, place = Output(as_json=as_json, quiet=quiet), Store(store)
     asked, prompts, precision = (
@@ -134,8 +134,8 @@ def evaluate(
         check_picture_path(output_path, (".png", ".jpg"))
     names, folder = o.read_classnames(classnames), o.data_folder(data)
     found = o.find_checkpoints(place, checkpoints)
-    from wisepatch.attacks import find_photos, measure
-    from wisepatch.patching import new_run, tasks_of
+    from wisepatch.workflows.patching import new_run, tasks_of
+    from wisepatch.workflows.typographic_attacks import find_photos, measure
 
     rows = measure(
         found, place, folder, task=tasks_of(found, [task], names, prompts)[0] if task else None,
@@ -156,7 +156,7 @@ def evaluate(
 
 def style(text: str, size: str, fonts: Sequence[Path], seed: int) -> Style:
     """The attack's style from the command line. Raises :class:`UsageError` for a size that is none."""
-    from wisepatch.datasets.lettering import FONTS
+    from wisepatch.datasets.fonts import FONTS
     from wisepatch.datasets.typography import Style
 
     low, colon, high = size.partition(":")

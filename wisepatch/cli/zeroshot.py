@@ -29,16 +29,16 @@ def command(
 
     Example: `wisepatch zeroshot --model demo --task Shapes,Digits`
     """
+    from wisepatch.analysis.metrics import find_metric
     from wisepatch.datasets.prompts import templates
-    from wisepatch.metrics import find_metric
     from wisepatch.plugins import find_tasks
-    from wisepatch.store import Store
+    from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
     metrics = [find_metric(name) for name in o.split_list(metric)]
     tasks = find_tasks(o.split_list(task), o.read_classnames(classnames), templates(template) or None)
     folder, precision = o.data_folder(data), check_precision(mixed_precision)
-    from wisepatch.patching import zeroshot
+    from wisepatch.workflows.patching import zeroshot
 
     checkpoint, rows = zeroshot(
         o.model_config(model, pretrained), tasks, Store(store), folder, metrics=metrics, batch_size=batch_size, workers=workers,

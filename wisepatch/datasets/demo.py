@@ -7,8 +7,8 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw, generator
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.scenes import COLORS, SHAPES, TEXTURES, Scene, draw, generator
 from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.base import labels_of
-from wisepatch.datasets.published import asked
+from wisepatch.datasets.published.readers import asked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.progress import Silent
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import base
 from wisepatch.datasets.base import Context, context, fingerprint, labels_of
-from wisepatch.datasets.lettering import FONTS
-from wisepatch.datasets.overlays import SMALLEST, overlay
+from wisepatch.datasets.fonts import FONTS
+from wisepatch.datasets.text_overlay import SMALLEST, overlay
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Style:
 
     No image is given its own class name: where your own text is that, the image has the name of a wrong class instead.
     ``low`` and ``high`` bound the height of the letters as fractions of the shorter side of the image (PAINT's appendix has
-    20 to 40 pixels of 224: 0.09 to 0.18). ``fonts`` are names of :data:`~wisepatch.datasets.lettering.FONTS` or files.
+    20 to 40 pixels of 224: 0.09 to 0.18). ``fonts`` are names of :data:`~wisepatch.datasets.fonts.FONTS` or files.
     """
 
     text: str = WRONG

@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 import wisepatch as wp
+from wisepatch.analysis.metrics import measurements
 from wisepatch.errors import DataError
-from wisepatch.metrics import measurements
 
 DEMO = wp.ModelConfig("demo", "")
 BENCHMARKS = Path(__file__).parents[3] / "tests" / "data" / "benchmarks.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.published import missing
+from wisepatch.datasets.published.readers import missing
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,0 +1,233 @@
+"""Pictures: what is drawn is what was measured."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from wisepatch import draw_sweep, read_results, save_figure, sweep_table
+from wisepatch.errors import ResultsError, UsageError
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def paint():
+    return read_results(DATA / "paint-vitb32-mnist.jsonl")[0]
+
+
+def curve(figure):
+    return next(line for line in figure.axes[0].lines if line.get_linestyle() == "-").get_xydata()
+
+
+def test_published_paint_sweep_is_drawn_point_by_point():
+    figure = draw_sweep(sweep_table(paint()))
+    points = curve(figure)
+    assert len(points) == 101
+    assert tuple(points[0]) == (0.8984, 0.4838)
+    axes = figure.axes[0]
+    assert "CIFAR10" in axes.get_xlabel()
+    assert "MNIST" in axes.get_ylabel()
+    figure.canvas.draw()
+    assert all(text.get_text().endswith(" %") for text in axes.get_xticklabels() if text.get_text())
+
+
+def test_mean_is_over_all_supported_tasks_or_those_named():
+    results = read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]
+    table = sweep_table(results)
+    assert len(table) == 21
+    first = table.iloc[0]
+    assert first["patching"] == 0.683
+    assert first["supported"] == pytest.approx((0.619 + 0.776 + 0.482 + 0.53 + 0.498) / 5)
+    only = sweep_table(results, supported=["ObjectNet"])
+    assert only.iloc[0]["supported"] == 0.53
+    assert sweep_table(results, patching="ImageNetV2").iloc[0]["patching"] == 0.619
+
+
+def test_alphas_of_ends_and_chosen_point_are_labelled():
+    results = paint()
+    results["chosen"] = results["alpha"] == 0.33
+    results["selected_on"] = "val"
+    figure = draw_sweep(sweep_table(results))
+    written = {text.get_text() for text in figure.axes[0].texts}
+    assert {"0", "1", "0.33"} <= written
+    assert len(written) < 60  # the others only where there is room
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "chosen on validation data (alpha 0.33)" in legend
+    assert "zero-shot (alpha 0)" in legend
+    assert "fine-tuned (alpha 1)" in legend
+
+
+def test_choice_on_test_data_is_labelled_in_the_picture():
+    results = paint()
+    results["chosen"] = results["alpha"] == 0.33
+    results["selected_on"] = "test"
+    legend = [t.get_text() for t in draw_sweep(sweep_table(results)).axes[0].get_legend().get_texts()]
+    assert "chosen on TEST data (alpha 0.33)" in legend
+
+
+def test_without_supported_tasks_the_axis_is_alpha():
+    results = paint()
+    figure = draw_sweep(sweep_table(results[results["task"] == "MNIST"]))
+    assert figure.axes[0].get_xlabel().startswith("alpha")
+    assert tuple(curve(figure)[-1]) == (
+        1.0,
+        results[(results["task"] == "MNIST") & (results["alpha"] == 1)]["value"].iloc[0],
+    )
+
+
+def test_runs_get_a_curve_each():
+    results = paint()
+    other = results.copy()
+    other["run"] = "other"
+    import pandas as pd
+
+    figure = draw_sweep(sweep_table(pd.concat([results, other])))
+    assert len([line for line in figure.axes[0].lines if line.get_linestyle() == "-"]) == 2
+
+
+def test_intervals_are_drawn_where_the_rows_have_them(run_store, tmp_path):
+    from wisepatch import sweep
+
+    sweep(run_store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"])
+    table = sweep_table(read_results(run_store.results)[0])
+    assert (table["patching_low"] <= table["patching"]).all()
+    assert (table["patching_high"] >= table["patching"]).all()
+    assert (table["supported_half"] > 0).all()
+    assert len(draw_sweep(table).axes[0].collections) >= 2
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_suffix_decides_the_format(tmp_path, suffix, magic):
+    path = tmp_path / "new" / f"plot{suffix}"
+    save_figure(draw_sweep(sweep_table(paint())), path)
+    assert path.read_bytes().startswith(magic)
+
+
+def test_what_cannot_be_drawn_says_why(tmp_path):
+    results = paint()
+    with pytest.raises(UsageError, match=r"cannot draw '\.bmp'"):
+        save_figure(draw_sweep(sweep_table(results)), tmp_path / "plot.bmp")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        save_figure(draw_sweep(sweep_table(results)), tmp_path / "file" / "plot.png")
+    with pytest.raises(ResultsError, match="no row measures 'f1'") as caught:
+        sweep_table(results, metric="f1")
+    assert "top1" in caught.value.hint
+    with pytest.raises(ResultsError, match="'SVHN' was not measured"):
+        sweep_table(results, patching="SVHN")
+    with pytest.raises(ResultsError, match="no sweep over alpha on the 'val' split"):
+        sweep_table(results, split="val")
+    results["patching"] = None
+    with pytest.raises(ResultsError, match="does not say which task was patched") as caught:
+        sweep_table(results)
+    assert "--patching" in caught.value.hint
+
+
+def test_first_metric_of_a_run_is_drawn_and_named(run_store, tmp_path):
+    from wisepatch import sweep
+
+    swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], metrics=("macro_f1", "top1"))
+    table = sweep_table(read_results(run_store.results)[0])
+    first = [row["value"] for row in swept.rows if row["task"] == "shapes" and row["metric"] == "macro_f1"]
+    assert list(table["patching"]) == first
+    assert draw_sweep(table).axes[0].get_ylabel().startswith("macro F1")
+    assert (
+        draw_sweep(sweep_table(read_results(run_store.results)[0], metric="top1"))
+        .axes[0]
+        .get_ylabel()
+        .startswith("accuracy")
+    )
+
+
+def test_runs_that_swept_nothing_are_left_out_of_all(cli, run_store):
+    cli("eval", "zeroshot", "--task", "Colors")
+    cli("interpolate", "--alpha", "0,1", "--eval", "Colors")
+    result = cli("plot", "--run", "all")
+    assert result.exit_code == 0, result.output
+    assert "drew 2 points of 1 run to" in result.stdout
+
+
+def test_runs_without_supported_tasks_are_named_and_not_drawn_beside_others(cli, run_store):
+    cli("interpolate", "--alpha", "0,1", "--eval", "Colors")
+    cli("interpolate", "--alpha", "0,1", "--eval", "")
+    result = cli("plot", "--run", "all")
+    assert "drew 2 points of 1 run to" in result.stdout
+    assert "warning: runs without supported tasks are not drawn beside others: interpolate-" in result.stderr
+
+
+def test_supported_task_that_was_not_measured_is_an_error():
+    with pytest.raises(ResultsError, match="'bogus' was not measured in run"):
+        sweep_table(paint(), supported=["bogus"])
+
+
+def test_many_supported_tasks_fit_on_the_axis():
+    figure = draw_sweep(sweep_table(read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]))
+    assert figure.axes[0].get_xlabel() == "mean accuracy on the supported tasks (5 tasks)"
+
+
+def test_labels_of_a_narrow_range_stand_beside_each_other():
+    table = sweep_table(paint())
+    table["supported"] = 0.9962 + 0.0038 * table["alpha"]
+    figure = draw_sweep(table.assign(supported_half=float("nan")))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    shown = [label for label, at in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True) if low <= at <= high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_every_task_is_drawn_over_alpha_point_by_point():
+    from wisepatch.reports.plots import alpha_table, draw_over_alpha
+
+    results = read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]
+    table = alpha_table(results)
+    assert set(table["task"]) == {"ImageNet", "ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA"}
+    figure = draw_over_alpha(table)
+    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+    assert len(lines) == 6
+    assert tuple(lines["ImageNet, accuracy"][0]) == (0.0, 0.683)
+    assert all(len(points) == 21 for points in lines.values())
+
+
+def test_attack_success_stands_beside_the_accuracy_of_an_attacked_task():
+    import pandas as pd
+
+    from wisepatch.reports.plots import alpha_table, draw_over_alpha
+
+    results = paint()
+    attacked = results[results["task"] == "MNIST"].assign(metric="attack_success", value=0.25)
+    further = results[results["task"] == "MNIST"].assign(metric="neither", value=0.1)
+    both = pd.concat([results, attacked, further], ignore_index=True)
+    both["chosen"], both["selected_on"] = both["alpha"] == 0.33, "val"
+    lines = {line.get_label(): line for line in draw_over_alpha(alpha_table(both)).axes[0].lines}
+    assert set(lines) == {
+        "MNIST, accuracy", "CIFAR10, accuracy", "MNIST, says what is written", "chosen on validation data (alpha 0.33)",
+    }  # fmt: skip
+    assert lines["MNIST, says what is written"].get_linestyle() == "--"
+    assert set(lines["MNIST, says what is written"].get_ydata()) == {0.25}
+    alone = draw_over_alpha(alpha_table(both, metric="neither"))
+    assert [line.get_label() for line in alone.axes[0].lines if line.get_label().startswith("M")] == ["MNIST, neither"]
+
+
+def test_over_alpha_there_has_to_be_one_sweep():
+    import pandas as pd
+
+    from wisepatch.reports.plots import alpha_table
+
+    two = pd.concat([paint(), paint().assign(run="second")], ignore_index=True)
+    with pytest.raises(ResultsError, match="here are 2 sweeps on the 'test' split") as caught:
+        alpha_table(two)
+    assert "second" in caught.value.hint
+    with pytest.raises(ResultsError, match="here are none on the 'val' split"):
+        alpha_table(paint(), split="val")
+    with pytest.raises(ResultsError, match="no row measures 'macro_f1'"):
+        alpha_table(paint(), metric="macro_f1")
+
+
+def test_points_and_runs_are_counted_in_words(cli, run_store):
+    cli("interpolate", "--alpha", "0.5", "--eval", "Colors")
+    assert "drew 1 point of 1 run to" in cli("plot").stdout
+    cli("interpolate", "--alpha", "0.25,0.5", "--eval", "Colors")
+    assert "drew 3 points of 2 runs to" in cli("plot", "--run", "all").stdout

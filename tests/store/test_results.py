@@ -1,0 +1,330 @@
+"""Measurements on disk: appended whole, read back whole."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from wisepatch.errors import ResultsError, StoreError
+from wisepatch.store.results import COLUMNS, EXTRA, append, pick_runs, read, read_all, wide
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def row(**fields):
+    measured = {
+        "run": "r1",
+        "checkpoint": "abc",
+        "model": "demo",
+        "pretrained": "",
+        "method": "paint",
+        "alpha": 0.5,
+        "task": "Shapes",
+        "split": "test",
+        "metric": "top1",
+        "value": 0.75,
+        "n": 100,
+        "ci_low": 0.66,
+        "ci_high": 0.82,
+        "seed": 0,
+    }
+    return measured | fields
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store" / "results.jsonl"
+
+
+def test_what_is_appended_reads_back(path):
+    append(path, [row(), row(alpha=1.0, task="typo:Käfer", value=0.5)])
+    append(path, [row(alpha=0.0, value=0.25)])
+    frame, problems = read(path)
+    assert problems == []
+    assert list(frame["alpha"]) == [0.5, 1.0, 0.0]
+    assert list(frame["value"]) == [0.75, 0.5, 0.25]
+    assert list(frame["task"]) == ["Shapes", "typo:Käfer", "Shapes"]
+    assert set(frame.columns) >= {*COLUMNS, *EXTRA}
+
+
+def test_rows_are_stamped_and_complete_and_come_back_as_written(path):
+    written = append(path, [{"task": "Shapes", "metric": "top1", "value": 0.5, "role": "patching"}])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == written
+    assert set(written[0]) == {*COLUMNS, "role"}
+    assert written[0]["alpha"] is None
+    assert written[0]["version"] == version("wisepatch")
+    assert datetime.fromisoformat(written[0]["time"]).tzinfo is not None
+
+
+def test_appending_leaves_earlier_bytes_alone(path):
+    append(path, [row()])
+    before = path.read_bytes()
+    append(path, [row(value=0.1)])
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_several_processes_lose_no_row(path):
+    code = (
+        "import sys; from pathlib import Path; from wisepatch.store.results import append\n"
+        "for i in range(15):\n"
+        "    append(Path(sys.argv[1]), [{'run': sys.argv[2], 'task': 'x' * 3000, 'metric': 'top1', 'value': i}] * 2)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(number)]) for number in range(4)]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    frame, problems = read(path)
+    assert problems == []
+    assert len(frame) == 4 * 15 * 2
+    for _, rows in frame.groupby("run"):
+        assert list(rows["value"]) == [i for i in range(15) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"run": "r1", "metric": "to',
+        "not json",
+        "[1, 2]",
+        '["metric", "value"]',
+        '"a metric and its value"',
+        "17",
+        "null",
+        '{"alpha": 0.5}',
+    ],
+)
+def test_a_broken_line_is_named_by_its_number_and_the_rest_is_read(path, broken):
+    append(path, [row(value=0.1)])
+    with path.open("a") as file:
+        file.write(f"{broken}\n\n")
+    append(path, [row(value=0.2)])
+    frame, problems = read(path)
+    assert list(frame["value"]) == [0.1, 0.2]
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{path}, line 2 is not a result and was left out: ")
+
+
+def test_bytes_that_are_no_text_cost_their_line_only(path):
+    append(path, [row(value=0.1)])
+    with path.open("ab") as file:
+        file.write(b"\x80\xff\x00\n")
+    append(path, [row(value=0.2)])
+    frame, problems = read(path)
+    assert list(frame["value"]) == [0.1, 0.2]
+    assert problems[0].startswith(f"{path}, line 2 ")
+
+
+@pytest.mark.parametrize("keep", [1, 10, -1])
+def test_a_last_line_that_was_cut_short_spoils_nothing_that_follows(path, keep):
+    append(path, [row(value=0.1)])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-1][:keep])
+    append(path, [row(value=0.2)])
+    frame, problems = read(path)
+    assert list(frame["value"]) == [0.1, 0.2]
+    assert [problem.startswith(f"{path}, line 2 ") for problem in problems] == [True]
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_kept(path):
+    append(path, [row(value=0.1)])
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    append(path, [row(value=0.2)])
+    frame, problems = read(path)
+    assert (list(frame["value"]), problems) == ([0.1, 0.2], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "alphas", "tasks"),
+    [
+        ("paint-vitb32-mnist", 101, ["CIFAR10", "MNIST"]),
+        (
+            "wiseft-vitb16-imagenet",
+            21,
+            ["ImageNet", "ImageNetA", "ImageNetR", "ImageNetSketch", "ImageNetV2", "ObjectNet"],
+        ),
+    ],
+)
+def test_the_papers_records_are_read(name, alphas, tasks):
+    frame, problems = read(DATA / f"{name}.jsonl")
+    assert problems == []
+    assert len(frame) == alphas * len(tasks)
+    assert sorted(frame["task"].unique()) == tasks
+    assert frame["alpha"].nunique() == alphas
+    assert set(frame["metric"]) == {"top1"}
+    assert set(frame["run"]) == {name}
+    assert set(frame["split"]) == {"test"}
+
+
+def test_the_papers_records_keep_their_values_and_roles():
+    frame, _ = read(DATA / "wiseft-vitb16-imagenet.jsonl")
+    zero_shot = frame[frame["alpha"] == 0].set_index("task")
+    assert zero_shot["value"].to_dict() == {
+        "ImageNet": 0.683,
+        "ImageNetV2": 0.619,
+        "ImageNetR": 0.776,
+        "ImageNetSketch": 0.482,
+        "ObjectNet": 0.53,
+        "ImageNetA": 0.498,
+    }
+    assert zero_shot["role"].to_dict() == {
+        task: "patching" if task == "ImageNet" else "supported" for task in zero_shot.index
+    }
+    assert set(frame["patching"]) == {"ImageNet"}
+    assert set(frame["model"]) == {"ViT-B/16"}
+
+
+@pytest.mark.parametrize("name", ["paint-vitb32-mnist", "wiseft-vitb16-imagenet"])
+def test_the_papers_records_are_written_as_they_were_read(name):
+    path = DATA / f"{name}.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    written = wide(read(path)[0].to_dict("records"))
+    assert [{key: record[key] for key in records[0]} for record in written] == records
+
+
+def test_a_wide_record_without_a_training_task_has_no_roles(tmp_path):
+    path = tmp_path / "plain.jsonl"
+    path.write_text('{"alpha": 0.5, "typo:Shapes:top1": 0.8, "note": "a:b"}\n')
+    frame, problems = read(path)
+    assert problems == []
+    assert frame[["task", "metric", "value"]].to_dict("records") == [
+        {"task": "typo:Shapes", "metric": "top1", "value": 0.8}
+    ]
+    assert frame["role"].isna().all()
+    assert frame["patching"].isna().all()
+
+
+def test_wide_records_gather_tasks_and_keep_alphas_and_splits_apart():
+    rows = [
+        row(alpha=1.0, task="B", value=0.4, patching="A"),
+        row(alpha=0.0, task="A", value=0.1, patching="A"),
+        row(alpha=0.0, task="B", value=0.2, patching="A"),
+        row(alpha=0.0, task="A", value=0.3, patching="A", split="val"),
+    ]
+    assert wide(rows) == [
+        {"model": "demo", "train_dataset": "A", "alpha": 0.0, "split": "test", "A:top1": 0.1, "B:top1": 0.2},
+        {"model": "demo", "train_dataset": "A", "alpha": 0.0, "split": "val", "A:top1": 0.3},
+        {"model": "demo", "train_dataset": "A", "alpha": 1.0, "split": "test", "B:top1": 0.4},
+    ]
+
+
+def test_wide_records_without_an_alpha_come_last():
+    rows = [row(alpha=None, value=0.1, checkpoint="a"), row(alpha=0.0, value=0.2, checkpoint="b")]
+    assert [record["Shapes:top1"] for record in wide(rows)] == [0.2, 0.1]
+
+
+def test_wide_records_keep_their_split_when_they_are_read_again(tmp_path):
+    path = tmp_path / "wide.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in wide([row(split="val"), row(split="test")])))
+    assert sorted(read(path)[0]["split"]) == ["test", "val"]
+
+
+def test_tidy_and_wide_records_may_share_a_file(path):
+    append(path, [row(value=0.1)])
+    with path.open("a") as file:
+        file.write('{"alpha": 0.5, "Shapes:top1": 0.2}\n')
+    frame, problems = read(path)
+    assert (list(frame["value"]), problems) == ([0.1, 0.2], [])
+
+
+def test_several_files_are_one_table_with_all_problems(path, tmp_path):
+    append(path, [row(value=0.1)])
+    other = tmp_path / "other.jsonl"
+    other.write_text('oops\n{"alpha": 0.5, "Shapes:top1": 0.2}\n')
+    frame, problems = read_all([path, other, DATA / "paint-vitb32-mnist.jsonl"])
+    assert list(frame["value"][:2]) == [0.1, 0.2]
+    assert len(frame) == 2 + 202
+    assert list(frame.index) == list(range(204))
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{other}, line 1 ")
+
+
+def test_a_missing_file_is_an_error_that_names_it(path):
+    with pytest.raises(ResultsError) as caught:
+        read(path)
+    assert caught.value.message == f"there are no results at {path}: No such file or directory"
+    assert caught.value.hint == "run `wisepatch interpolate` or `wisepatch patch` first, or name a file of results"
+
+
+def test_a_folder_is_no_file_of_results(tmp_path):
+    with pytest.raises(ResultsError) as caught:
+        read(tmp_path)
+    assert caught.value.message == f"there are no results at {tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_an_empty_file_is_an_error(tmp_path, text):
+    path = tmp_path / "empty.jsonl"
+    path.write_text(text)
+    with pytest.raises(ResultsError) as caught:
+        read(path)
+    assert (caught.value.message, caught.value.hint) == (f"{path} holds no results", "the file is empty")
+
+
+def test_a_file_of_something_else_is_an_error_that_names_the_first_line(tmp_path):
+    path = tmp_path / "poem.txt"
+    path.write_text("roses\nviolets\n")
+    with pytest.raises(ResultsError) as caught:
+        read(path)
+    assert caught.value.message == f"{path} holds no results"
+    assert caught.value.hint.startswith(f"{path}, line 1 is not a result and was left out: ")
+
+
+def test_a_place_that_cannot_be_written_is_an_error_that_names_another(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "store" / "results.jsonl"
+    with pytest.raises(StoreError) as caught:
+        append(path, [row()])
+    assert caught.value.message == f"the results {path} cannot be written: Not a directory"
+    assert caught.value.hint == "name another folder with --store or WISEPATCH_STORE"
+
+
+def test_a_folder_in_the_place_of_the_results_is_an_error(tmp_path):
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(StoreError, match=r"results\.jsonl cannot be written: Is a directory"):
+        append(tmp_path / "results.jsonl", [row()])
+
+
+@pytest.fixture
+def runs():
+    rows = [
+        {"run": "sweep1", "alpha": 0.5, "patching": "A", "value": 1},
+        {"run": "sweep2", "alpha": 0.0, "patching": "A", "value": 2},
+        {"run": "sweep2", "alpha": 1.0, "patching": "A", "value": 3},
+        {"run": "eval", "alpha": 1.0, "patching": None, "value": 4},
+        {"run": "odd", "alpha": None, "patching": "A", "value": 5},
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        ([], [1, 2, 3, 4, 5]),
+        (["all"], [1, 2, 3, 4, 5]),
+        (["eval", "all"], [1, 2, 3, 4, 5]),
+        (["sweep1"], [1]),
+        (["sweep1", "eval"], [1, 4]),
+        (["newest"], [2, 3]),
+        (["newest", "eval"], [2, 3, 4]),
+    ],
+)
+def test_runs_are_picked_by_name_all_or_the_newest_that_swept_alpha(runs, names, values):
+    assert list(pick_runs(runs, names)["value"]) == values
+
+
+def test_a_run_that_is_not_there_lists_those_that_are(runs):
+    with pytest.raises(ResultsError) as caught:
+        pick_runs(runs, ["sweep1", "swep2"])
+    assert caught.value.message == "there is no run 'swep2'"
+    assert caught.value.hint == "runs there are: sweep1, sweep2, eval, odd"
+
+
+def test_the_newest_sweep_needs_a_sweep(runs):
+    with pytest.raises(ResultsError) as caught:
+        pick_runs(runs[runs["run"].isin(["eval", "odd"])], ["newest"])
+    assert caught.value.message == "no run in these results swept alpha"
+    assert caught.value.hint == "run `wisepatch interpolate` or `wisepatch patch` first"

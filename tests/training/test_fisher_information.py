@@ -1,0 +1,429 @@
+"""Fisher information: batched as one by one, sampled labels, mixes that are weighed by it, recipes that find it again."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from wisepatch import FinetuneConfig, ModelConfig, Rule, Store, find_tasks, finetune, load_weights, patch, predict
+from wisepatch.datasets import demo
+from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
+from wisepatch.evaluation.endpoints import gather_lines
+from wisepatch.models.clip import load_encoder
+from wisepatch.models.exporting import MODEL_WEIGHTS, export
+from wisepatch.models.head import Classifier, zeroshot_head
+from wisepatch.training import fisher_information as room
+from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers
+from wisepatch.weights.interpolation import FISHER_FLOOR, interpolate, mix
+from wisepatch.workflows.patching import line_tasks, sweep
+
+DEMO = ModelConfig("demo", "")
+ALPHAS = (0.0, 0.25, 0.5, 1.0)
+
+values = st.floats(-100, 100, width=32)
+informations = st.floats(0, 1e4, width=32)
+cells = st.lists(st.tuples(values, values, informations, informations), min_size=1, max_size=20)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 20, "val": 10, "test": 10})
+
+
+class Images:
+    """Random images of one size."""
+
+    def __init__(self, count, size=64):
+        self.images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], 0
+
+
+class Notes:
+    """Progress that keeps what is said and counts the steps."""
+
+    def __init__(self):
+        self.said, self.stages = [], []
+
+    def start(self, what, total):
+        self.stages.append([what, total, 0])
+
+    def advance(self, steps=1, detail=""):
+        if self.stages:
+            self.stages[-1][2] += steps
+
+    def finish(self):
+        pass
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def draws(count, seed=1):
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(classifier, samples, numbers):
+    """WiSE-FT's loop: one image, one label drawn from the prediction, one backward pass."""
+    classifier.eval().requires_grad_(True)
+    sums = {name: torch.zeros_like(p) for name, p in classifier.named_parameters()}
+    labels = []
+    for index in range(len(samples)):
+        logits = classifier(samples[index][0][None])
+        shares = logits.detach().softmax(1)[0].cumsum(0)
+        label = min(int(torch.searchsorted(shares, numbers[index], right=True)), len(shares) - 1)
+        labels.append(label)
+        classifier.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.tensor([label])).backward()
+        for name, parameter in classifier.named_parameters():
+            sums[name] += parameter.grad**2
+    return {name: total / len(samples) for name, total in sums.items()}, labels
+
+
+def towers():
+    def batch_norm():
+        tower = open_clip.modified_resnet.ModifiedResNet((1, 1, 1, 1), output_dim=8, heads=2, image_size=64, width=8)
+        for module in tower.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+        return tower
+
+    return {
+        "group norm": lambda: load_encoder(DEMO).model.visual,
+        "transformer": lambda: open_clip.transformer.VisionTransformer(
+            image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2, output_dim=8
+        ),
+        "batch norm": batch_norm,
+    }
+
+
+def classifier_of(tower, classes=5):
+    torch.manual_seed(0)
+    visual = towers()[tower]().eval()
+    width = visual(torch.zeros(1, 3, 64, 64)).shape[1]
+    return Classifier(visual, torch.randn(classes, width))
+
+
+def all_close(one, other):
+    return one.keys() == other.keys() and all(
+        torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5 * float(other[name].max()) + 1e-12) for name in one
+    )
+
+
+@pytest.mark.parametrize("tower", ["group norm", "transformer", "batch norm"])
+def test_batches_give_what_the_loop_over_single_images_gives(tower):
+    classifier, samples, numbers = classifier_of(tower), Images(7), draws(7)
+    expected, labels = by_hand(classifier, samples, numbers)
+    assert len(set(labels)) > 1
+    buffers = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
+    said = Notes()
+    found = diagonal(classifier, list(expected), samples, numbers, batch_size=4, progress=said)
+    assert not said.said  # no operation of these towers is done one image at a time
+    assert all_close(found, expected)
+    assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=1), expected)
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in classifier.named_buffers())
+    some = [name for name in expected if name.startswith("visual.")][:2]
+    assert list(diagonal(classifier, some, samples, numbers, batch_size=4)) == some
+
+
+def test_what_cannot_be_batched_goes_one_by_one_and_says_so():
+    class Asks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Linear(12, 4)
+
+        def forward(self, images):
+            flat = images.flatten(1)
+            return self.inner(flat if flat.sum().item() > 0 else 2 * flat)
+
+    torch.manual_seed(0)
+    classifier, samples, numbers = Classifier(Asks(), torch.randn(3, 4)), Images(5, 2), draws(5)
+    expected, _ = by_hand(classifier, samples, numbers)
+    said = Notes()
+    assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=3, progress=said), expected)
+    assert [text.partition(",")[0] for text in said.said] == ["the images go through the model one at a time"]
+
+
+def test_batches_that_do_not_fit_are_halved(monkeypatch):
+    classifier, samples, numbers = classifier_of("transformer"), Images(7), draws(7)
+    names = [name for name, _ in classifier.named_parameters()]
+    expected, sizes, original = diagonal(classifier, names, samples, numbers, batch_size=7), [], room.together
+
+    def small(surprise, parameters, images, some):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("too large")
+        return original(surprise, parameters, images, some)
+
+    monkeypatch.setattr(room, "together", small)
+    assert all_close(diagonal(classifier, names, samples, numbers, batch_size=7), expected)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_large_models_take_one_image_at_a_time_on_a_cpu():
+    sizes = {"small": 100_000, "middle": 10_000_000, "large": 88_000_000}
+    with torch.device("meta"):
+        fit = {name: batch_that_fits({"w": torch.empty(size)}, torch.device("cpu")) for name, size in sizes.items()}
+    assert fit == {"small": 64, "middle": 35, "large": 1}
+
+
+def test_labels_are_drawn_from_what_the_model_predicts():
+    """A linear model on one image: a bias has the information ``p (1 - p)``, a weight that times its feature squared."""
+    classifier = Classifier(torch.nn.Flatten(), torch.tensor([[2.0, 0.5], [1.0, -1.0], [0.0, 0.0]]))
+
+    class Same(Images):
+        def __getitem__(self, index):
+            return torch.tensor([[[0.6]], [[0.8]]]), 0
+
+    found = diagonal(classifier, ["weight", "bias"], Same(4000), draws(4000), batch_size=500)
+    p = (classifier.weight.detach() @ torch.tensor([0.6, 0.8])).softmax(0)
+    assert torch.allclose(found["bias"], p * (1 - p), rtol=0.05)
+    assert torch.allclose(found["weight"], (p * (1 - p))[:, None] * torch.tensor([0.36, 0.64]), rtol=0.05)
+
+
+@given(cells, st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.7, 0.99]))
+def test_mix_is_the_formula(rows, alpha):
+    start, end, f0, f1 = torch.tensor(rows, dtype=torch.float64).T.float()
+    mixed = mix(start, end, alpha, fisher=(f0, f1))
+    c0, c1 = (1 - alpha) * f0.double().clamp(min=FISHER_FLOOR), alpha * f1.double().clamp(min=FISHER_FLOOR)
+    exact = (c0 * start.double() + c1 * end.double()) / (c0 + c1)
+    assert torch.allclose(
+        mixed.double(), exact, rtol=1e-5, atol=2e-6 * float(start.abs().max() + end.abs().max()) + 1e-38
+    )
+    assert torch.equal(mix(start, end, 0.0, fisher=(f0, f1)), start)
+    assert torch.equal(mix(start, end, 1.0, fisher=(f0, f1)), end)
+    assert torch.equal(mix(start, start.clone(), alpha, fisher=(f0, f1)), start)
+    assert torch.equal(mix(start, end, alpha, fisher=(f0, f0)), mix(start, end, alpha))
+    out = torch.empty_like(start)
+    assert torch.equal(mix(start, end, alpha, out, (f0, f1)), mixed)
+    assert torch.equal(out, mixed)
+
+
+def test_mix_by_hand():
+    start, end = (
+        {"w": torch.tensor([0.0, 0, 0, 0]), "b": torch.tensor([2.0])},
+        {"w": torch.full((4,), 8.0), "b": torch.tensor([4.0])},
+    )
+    fishers = {"w": torch.tensor([1.0, 3, 0, 0])}, {"w": torch.tensor([3.0, 1, 0, 1])}
+    mixed = interpolate(start, end, 0.5, fishers)
+    assert mixed["w"].tolist() == [6, 2, 4, pytest.approx(8, abs=1e-6)]  # 3/4, 1/4, linear, all of the end
+    assert mixed["b"].tolist() == [3]  # no information, no weight
+    assert interpolate(start, end, 0.25, fishers)["w"].tolist()[0] == pytest.approx(8 * 3 / 6)
+
+
+def ends(store):
+    end = store.find("finetuned")
+    (start,) = store.parents(end)
+    return start, end
+
+
+def measure(store, data, **options):
+    start, end = ends(store)
+    return line_fishers(start, end, line_tasks(end, ())[0], store, data, **options)
+
+
+def test_same_seed_gives_the_same_file_and_another_seed_another(run_store, tmp_path):
+    first = measure(run_store, tmp_path, examples=5)
+    assert (first["examples"], first["seed"]) == (5, 0)
+    for path in run_store.fishers.iterdir():
+        path.unlink()
+    assert measure(run_store, tmp_path, examples=5) == first
+    others = [measure(run_store, tmp_path, examples=5, seed=1), measure(run_store, tmp_path, examples=4)]
+    assert not {key for key, _ in first["files"]} & {key for other in others for key, _ in other["files"]}
+    about = json.loads((run_store.fishers / f"{first['files'][1][0]}.json").read_text())
+    assert (about["checkpoint"], about["task"], about["examples"], about["of"]) == (
+        ends(run_store)[1].id,
+        "shapes",
+        5,
+        12,
+    )
+
+
+def test_second_run_finds_what_the_first_measured(run_store, tmp_path, monkeypatch):
+    said = Notes()
+    first = measure(run_store, tmp_path, progress=said)
+    assert said.said == [f"Fisher information of {c.name}: 12 of 12 training images" for c in ends(run_store)]
+    assert [(total, done) for _, total, done in said.stages] == [(12, 12), (12, 12)]
+    monkeypatch.setattr(room, "diagonal", lambda *_, **__: pytest.fail("measured again"))
+    again = Notes()
+    assert measure(run_store, tmp_path, progress=again) == first
+    assert all(text.endswith("training images (from the store)") for text in again.said)
+    monkeypatch.undo()
+    path = run_store.fishers / f"{first['files'][0][0]}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # a damaged file is measured anew
+    assert measure(run_store, tmp_path) == first
+
+
+def test_what_is_measured_is_the_tower_on_the_training_images(run_store, finished, tmp_path):
+    (_, key_1) = (key for key, _ in measure(run_store, tmp_path)["files"])
+    from safetensors.torch import load_file
+
+    found = load_file(run_store.fishers / f"{key_1}.safetensors")
+    encoder = load_encoder(DEMO, load_weights(run_store, ends(run_store)[1]))
+    (task,) = find_tasks([str(finished[0] / "shapes")])
+    split = task.dataset.split("train", tmp_path, encoder.transform)
+    chance = torch.Generator().manual_seed(0)
+    torch.randperm(12, generator=chance)
+    head = zeroshot_head(encoder, task.dataset.classes, task.dataset.templates)
+    expected, _ = by_hand(Classifier(encoder.model.visual, head), split, torch.rand(12, generator=chance))
+    assert set(found) == {name for name in expected if name.startswith("visual.")}
+    for name, tensor in found.items():
+        assert torch.allclose(tensor, expected[name], rtol=1e-3, atol=1e-4 * float(expected[name].max()) + 1e-12), name
+
+
+def test_recipes_load_and_the_ends_are_the_parents(run_store, tmp_path):
+    swept = sweep(run_store, tmp_path, alphas=ALPHAS, method="fisher", tasks=(), rule=Rule())
+    mixed = swept.checkpoints[0.5]
+    assert (mixed.is_recipe, mixed.method, mixed.name) == (True, "fisher", "demo/shapes/fisher-alpha=0.5")
+    assert [swept.checkpoints[alpha].kind for alpha in (0, 1)] == ["zeroshot", "finetuned"]
+    assert {row["method"] for row in swept.rows} == {"fisher"}
+    start, end = (load_weights(run_store, each) for each in ends(run_store))
+    weights, fishers = load_weights(run_store, mixed), run_store.read_fishers(mixed)
+    linear, moved = interpolate(start, end, 0.5), 0
+    for name, tensor in weights.items():
+        if name in fishers[0]:
+            f0, f1 = (each[name].double().clamp(min=1e-8) for each in fishers)
+            exact = (f0 * start[name].double() + f1 * end[name].double()) / (f0 + f1)
+            assert torch.allclose(tensor.double(), exact, rtol=1e-4, atol=1e-6), name
+            moved += not torch.equal(tensor, linear[name])
+        else:
+            assert torch.equal(tensor, linear[name]), name
+    assert moved
+    chosen = run_store.find("patched")
+    assert (chosen.method, chosen.config["fisher"], chosen.config["select"]) == (
+        "fisher",
+        mixed.config["fisher"],
+        "best-mean",
+    )
+    expected = interpolate(start, end, chosen.alpha, fishers)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_weights(run_store, chosen).items())
+
+
+def test_one_pass_predicts_what_separate_runs_of_files_predict(run_store, finished, tmp_path):
+    tasks = find_tasks([str(finished[0] / "shapes")])
+    weighed = list(sweep(run_store, tmp_path, alphas=(0, 0.25, 0.5), method="fisher", tasks=()).checkpoints.values())
+    linear = sweep(run_store, tmp_path, alphas=(0.5,), tasks=()).checkpoints[0.5]
+    file = sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=(), materialize=True).checkpoints[0.5]
+    assert (file.is_recipe, file.method) == (False, "fisher")
+    recipe = load_weights(run_store, weighed[2])
+    assert all(torch.equal(tensor, recipe[name]) for name, tensor in load_weights(run_store, file).items())
+    export(run_store, weighed[2], tmp_path / "out")
+    exported = load_file(tmp_path / "out" / MODEL_WEIGHTS)
+    assert len(exported) > 50
+    assert all(torch.equal(tensor, recipe[name]) for name, tensor in exported.items())
+    lines = gather_lines([*weighed, linear], run_store, torch.device("cpu"))
+    assert [len(line.members) for line in lines] == [3, 1]
+    (together,) = predict([*weighed, linear], tasks, run_store, tmp_path, split="train")
+    for index, checkpoint in enumerate([*weighed, linear]):
+        (alone,) = predict([checkpoint], tasks, run_store, tmp_path, split="train")
+        assert np.array_equal(alone.predicted[0], together.predicted[index])
+        assert np.array_equal(alone.confidence[0], together.confidence[index])
+    (of_file,) = predict([file], tasks, run_store, tmp_path, split="train")
+    assert np.array_equal(of_file.confidence[0], together.confidence[2])
+    assert (together.confidence[2] != together.confidence[3]).any()
+
+
+@pytest.mark.parametrize("freeze_encoder", [False, True])
+def test_trained_heads_are_weighed_too(shapes, tmp_path, freeze_encoder):
+    store = Store(tmp_path / "store")
+    config = FinetuneConfig.with_defaults(
+        str(shapes), head="trained", freeze_encoder=freeze_encoder, steps=5, batch_size=8, lr=1e-2, warmup=0
+    )
+    finetune(config, DEMO, store, tmp_path)
+    mixed = sweep(store, tmp_path, alphas=ALPHAS, method="fisher", tasks=()).checkpoints
+    fisher, _ = store.read_fishers(mixed[0.5])
+    towers_part = {name for name in fisher if name.startswith("visual.")}
+    assert set(fisher) - towers_part == {"classifier.weight", "classifier.bias"}
+    assert bool(towers_part) is not freeze_encoder
+    (task,) = find_tasks([str(shapes)])
+    (found,) = predict(list(mixed.values()), [task], store, tmp_path, split="train")
+    for index, checkpoint in enumerate(mixed.values()):
+        weights = load_weights(store, checkpoint)
+        encoder = load_encoder(DEMO, weights)
+        classifier = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"])
+        split = task.dataset.split("train", tmp_path, encoder.transform)
+        with torch.inference_mode():
+            sure = classifier(torch.stack([split[i][0] for i in range(len(split))])).softmax(1).amax(1)
+        assert np.allclose(found.confidence[index], sure.numpy(), atol=1e-5)
+
+
+def test_recipe_whose_information_is_gone_says_what_to_do(cli, run_store, tmp_path):
+    mixed = sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5]
+    assert cli("store", "verify").exit_code == 0
+    assert cli("store", "gc").stdout.startswith("removed 0 files and folders")
+    path = run_store.fishers / f"{mixed.config['fisher']['files'][1][0]}.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match="is not what the mix was made with"):
+        load_weights(run_store, mixed)
+    path.unlink()
+    with pytest.raises(StoreError, match=rf"the Fisher information .*{path.name} is gone") as caught:
+        load_weights(run_store, mixed)
+    assert "interpolate --method fisher" in caught.value.hint
+    with pytest.raises(StoreError, match="is gone"):
+        gather_lines([mixed], run_store, torch.device("cpu"))
+    assert cli("store", "verify").exit_code == 1
+    assert sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5].id == mixed.id
+    load_weights(run_store, mixed)
+    path.unlink()
+    assert cli("store", "gc").stdout.startswith("removed 1 files and folders")
+
+
+def test_command_mixes_both_ways_and_the_picture_tells_them_apart(cli, run_store):
+    for method in ("linear", "fisher"):
+        result = cli(
+            "interpolate", "--method", method, "--fisher-examples", 5, "--alpha", "0,0.5,1", "--eval", "Colors"
+        )
+        assert result.exit_code == 0, result.output
+    assert "Fisher information of demo/shapes/finetuned: 5 of 12 training images" in result.stderr
+    rows = [json.loads(line) for line in run_store.results.read_text().splitlines()]
+    assert [row["method"] for row in rows[6:]] == ["fisher"] * 6
+    assert cli("plot", "--run", "all", "--output", "both.png").exit_code == 0
+    from wisepatch import draw_sweep, read_results, sweep_table
+
+    legend = draw_sweep(sweep_table(read_results(run_store.results)[0])).axes[0].get_legend().get_texts()
+    assert sorted(", weighed by Fisher information" in text.get_text() for text in legend[:2]) == [False, True]
+    again = cli("interpolate", "--method", "fisher", "--fisher-examples", 5, "--alpha", "0.5", "--eval", "Colors")
+    assert again.stderr.count("(from the store)") == 2
+
+
+def test_misspelt_method_lists_the_known_ones(cli, run_store, shapes, tmp_path):
+    result = cli("interpolate", "--method", "fischer")
+    assert result.exit_code == 2
+    assert "unknown way of mixing 'fischer'; did you mean fisher?" in result.stderr
+    assert "hint: known: fisher, linear" in result.stderr
+    config = FinetuneConfig.with_defaults(str(shapes), steps=1)
+    with pytest.raises(UnknownNameError, match="way of mixing 'slerp'"):  # before anything is trained
+        patch(config, DEMO, Store(tmp_path / "other"), tmp_path, method="slerp")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UsageError, match="0 images have no Fisher information"):
+        sweep(run_store, tmp_path, method="fisher", fisher_examples=0)
+
+
+def test_patch_takes_the_method(cli, shapes):
+    result = cli(
+        "patch", "--model", "demo", "--task", shapes, "--supported", "Colors", "--steps", "2", "--batch-size", "8",
+        "--lr", "1e-3", "--alpha", "0,0.5,1", "--method", "fisher", "--fisher-examples", "6", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert {json.loads(line)["method"] for line in result.stdout.splitlines() if "method" in json.loads(line)} == {
+        "fisher"
+    }
+    assert cli("eval", "patched", "--task", "Colors").exit_code == 0
+
+
+def test_information_that_is_not_finite_is_an_error(run_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "diagonal", lambda *_, **__: {"visual.w": torch.tensor([torch.inf])})
+    with pytest.raises(ModelError, match="the Fisher information of demo/zeroshot is not finite"):
+        measure(run_store, tmp_path)
+    assert not run_store.fishers.exists()

@@ -1,0 +1,1 @@
+"""Numbers in, numbers out: metrics with intervals, and the rules that choose alpha."""

@@ -1,0 +1,1 @@
+"""Public datasets, one family a file."""

@@ -1,0 +1,148 @@
+"""CIFAR-10, CIFAR-100, and two reproductions of CIFAR-10, in the files of their publishers.
+
+CIFAR-10 and CIFAR-100 are ``<data>/cifar-10-batches-py`` and ``<data>/cifar-100-python``. CIFAR-10.1 (Recht et al. 2018, arXiv
+1806.00451), version 6, is ``<data>/CIFAR-10.1/cifar10.1_v6_{data,labels}.npy``. CIFAR-10.2 (Lu et al. 2020) is
+``<data>/CIFAR-10.2/cifar102_{train,test}.npy``: each a dict, which NumPy wrote as a pickle. It is read by an unpickler that can
+build arrays and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.names import zeroshot_accuracies
+from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.readers import ASKED, missing, open_torchvision
+from wisepatch.errors import DataError
+from wisepatch.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wisepatch.datasets.base import Samples, Transform
+
+SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+HUNDRED = tuple(
+    """
+    apple, aquarium fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl, boy, bridge, bus, butterfly, camel,
+    can, castle, caterpillar, cattle, chair, chimpanzee, clock, cloud, cockroach, couch, crab, crocodile, cup, dinosaur,
+    dolphin, elephant, flatfish, forest, fox, girl, hamster, house, kangaroo, keyboard, lamp, lawn mower, leopard, lion,
+    lizard, lobster, man, maple tree, motorcycle, mountain, mouse, mushroom, oak tree, orange, orchid, otter, palm tree,
+    pear, pickup truck, pine tree, plain, plate, poppy, porcupine, possum, rabbit, raccoon, ray, road, rocket, rose, sea,
+    seal, shark, shrew, skunk, skyscraper, snail, snake, spider, squirrel, streetcar, sunflower, sweet pepper, table, tank,
+    telephone, television, tiger, tractor, train, trout, tulip, turtle, wardrobe, whale, willow tree, wolf, woman, worm
+    """.replace("\n    ", " ").strip().split(", ")
+)  # fmt: skip
+
+
+SOURCES = {
+    "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
+    "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
+}
+URLS = {
+    "CIFAR10.1": f"{SOURCES['CIFAR10.1']}/raw/master/datasets",
+    "CIFAR10.2": f"{SOURCES['CIFAR10.2']}/raw/master",
+}
+FOLDERS = {"CIFAR10.1": "CIFAR-10.1", "CIFAR10.2": "CIFAR-10.2"}
+LAYOUTS = {
+    "CIFAR10.1": "CIFAR-10.1/{cifar10.1_v6_data.npy,cifar10.1_v6_labels.npy}",
+    "CIFAR10.2": "CIFAR-10.2/{cifar102_train.npy,cifar102_test.npy}",
+}
+
+
+def _open(name: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
+    return open_torchvision(name, name, root, transform, SOURCE, train=split == "train")
+
+
+def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
+    import numpy as np
+
+    from wisepatch.datasets.arrays import Pictures, read_array, read_dict
+
+    if task == "CIFAR10.1":
+        paths = [_find(task, root, f"cifar10.1_v6_{kind}.npy") for kind in ("data", "labels")]
+        arrays = []
+        for path in paths:
+            with _readable(task, path):
+                arrays.append(read_array(path))
+        pixels, labels = arrays
+    else:
+        path = _find(task, root, f"cifar102_{split}.npy")
+        with _readable(task, path), path.open("rb") as file:
+            found = read_dict(file, "images", "labels")
+            pixels, labels = np.asarray(found["images"]), np.asarray(found["labels"])
+    with _readable(task, root / FOLDERS[task]):
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 32, 32, 3) or labels.shape != (len(pixels),):
+            raise ValueError(f"images of {pixels.dtype} {pixels.shape}, labels {labels.shape}")
+        numbers = [int(label) for label in labels]
+        if not all(0 <= number < len(TEN) for number in numbers):
+            raise ValueError(f"labels from {min(numbers)} to {max(numbers)}")
+    return Pictures(pixels, numbers, transform)
+
+
+@contextlib.contextmanager
+def _readable(task: str, path: Path) -> Iterator[None]:
+    """Turn what a file that is not the published one raises into a :class:`DataError` that names it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, MemoryError) as error:
+        raise DataError(
+            f"{task}: {path} is not what was published: {' '.join(str(error).split())}",
+            f"fetch it again from {SOURCES[task]}",
+        ) from error
+
+
+def _find(task: str, root: Path, name: str) -> Path:
+    """The file ``name`` below ``root``, downloaded where it is missing."""
+    folder = root / FOLDERS[task]
+    if not (folder / name).is_file():
+        if ASKED.get() is False:
+            raise missing(task, root, [LAYOUTS[task]], SOURCES[task], f"there is no {name}")
+        from torchvision.datasets.utils import download_url
+
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                (folder / f"{name}.part").unlink(missing_ok=True)
+                download_url(f"{URLS[task]}/{name}", str(folder), f"{name}.part")
+            (folder / f"{name}.part").replace(folder / name)  # what is there is whole
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = f"there is no {name}, and it could not be downloaded: {' '.join(str(error).split())}"
+            raise missing(task, root, [LAYOUTS[task]], SOURCES[task], reason) from error
+    return folder / name
+
+
+@hookimpl
+def register_datasets() -> list[Dataset]:
+    """CIFAR10 and CIFAR100, CIFAR10.1 (test images alone) and CIFAR10.2."""
+    archives = {
+        "CIFAR10": (TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}"),
+        "CIFAR100": (HUNDRED, "cifar-100-python/{train,test,meta}"),
+    }
+    reproductions: dict[str, tuple[dict[str, int], str, str]] = {
+        "CIFAR10.1": ({"test": 2000}, "CIFAR101", "MIT"),
+        "CIFAR10.2": ({"train": 10000, "test": 2000}, "CIFAR102", ""),
+    }
+    return [
+        *(
+            Dataset(
+                name, classes, partial(_open, name), TEMPLATES[name], family="CIFAR", source=SOURCE,
+                counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True,
+                zeroshot=zeroshot_accuracies(name),
+            )
+            for name, (classes, layout) in archives.items()
+        ),
+        *(
+            Dataset(
+                name, TEN, partial(_open_reproduction, name), TEMPLATES["CIFAR10"], tuple(counts), family="CIFAR",
+                source=SOURCES[name], aliases=(alias,), counts=counts, layouts=(LAYOUTS[name],), licence=licence,
+                gigabytes=0.01 if name == "CIFAR10.1" else 0.04, downloads=True,
+            )
+            for name, (counts, alias, licence) in reproductions.items()
+        ),
+    ]  # fmt: skip

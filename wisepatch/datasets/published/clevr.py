@@ -1,0 +1,64 @@
+"""CLEVR, counting objects, in the archive of its publisher (``<data>/clevr/CLEVR_v1.0``).
+
+Scenes hold 3 to 10 objects, and the count is the class. The publisher keeps the annotations of the test images, so ``test``
+is the published validation split, and ``val`` is cut from ``train``. ``CLEVR45689`` and ``CLEVR3710`` hold the images with
+these counts alone: PAINT patches a model on the first and looks on the second whether it has learnt to count.
+
+The accuracies that open_clip publishes are of other prompts ("a picture of three objects"), so none is given here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.readers import open_listed, open_torchvision
+from wisepatch.errors import DataError
+from wisepatch.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wisepatch.datasets.base import Samples, Transform
+
+SOURCE = "https://cs.stanford.edu/people/jcjohns/clevr/"
+GIGABYTES = 19
+LAYOUT = (
+    "clevr/CLEVR_v1.0/{images/train/*.png,images/val/*.png,scenes/CLEVR_train_scenes.json,scenes/CLEVR_val_scenes.json}"
+)
+ALL = (3, 4, 5, 6, 7, 8, 9, 10)
+TASKS = {
+    "CLEVR": (ALL, ("CLEVRCounts",), {"train": 70000, "test": 15000}),
+    "CLEVR45689": ((4, 5, 6, 8, 9), ("CLEVRA",), {}),
+    "CLEVR3710": ((3, 7, 10), ("CLEVRB",), {}),
+}
+
+
+def _open(name: str, counts: tuple[int, ...], split: str, root: Path, transform: Transform | None = None) -> Samples:
+    found: Any = open_torchvision(
+        "CLEVRClassification", name, root, None, SOURCE, gigabytes=GIGABYTES, split="val" if split == "test" else split
+    )
+    again = f"fetch it again from {SOURCE}"
+    label = {count: index for index, count in enumerate(counts)}
+    for path, count in zip(found._image_files, found._labels, strict=True):
+        if count not in ALL:
+            raise DataError(f"{name}: {path} is said to show {count} objects, and scenes hold 3 to 10", again)
+    files = [
+        (path, label[count]) for path, count in zip(found._image_files, found._labels, strict=True) if count in label
+    ]
+    return open_listed(name, files, transform, hint=again)
+
+
+@hookimpl
+def register_datasets() -> list[Dataset]:
+    """CLEVR, and the two halves of its counts between which PAINT looks for transfer."""
+    return [
+        Dataset(
+            name, tuple(str(count) for count in counts), partial(_open, name, counts), TEMPLATES["CLEVR"],
+            family="CLEVR", source=SOURCE, aliases=aliases, counts=images, layouts=(LAYOUT,), licence="CC BY 4.0",
+            gigabytes=GIGABYTES, downloads=True,
+        )
+        for name, (counts, aliases, images) in TASKS.items()
+    ]  # fmt: skip

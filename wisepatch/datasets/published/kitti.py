@@ -1,0 +1,175 @@
+"""KITTI (Geiger et al. 2012): how far away is the nearest vehicle? Labels and splits as in VTAB and the code of PAINT."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.names import zeroshot_accuracies
+from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.readers import ASKED
+from wisepatch.errors import DataError
+from wisepatch.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from wisepatch.datasets.base import Samples, Transform
+
+SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
+ARCHIVES = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"
+GIGABYTES = 12.6
+CLASSES = (
+    "a photo i took of a car on my left or right side.",
+    "a photo i took with a car nearby.",
+    "a photo i took with a car in the distance.",
+    "a photo i took with no car.",
+)
+VEHICLES = frozenset({"Car", "Van", "Truck"})
+BEYOND = (8.0, 20.0, 999.0)  # metres; nearer than none of them is class 0, no vehicle is as far as can be
+FOLDERS = ("Kitti/raw", "kitti/raw")  # torchvision's and the papers'
+IMAGES, LABELS = "training/image_2", "training/label_2"
+DEVKITS = ("devkit_object.zip", "mapping/train_rand.txt", "devkit_object/mapping/train_rand.txt")
+PLACES = {"data_object_image_2.zip": (IMAGES,), "data_object_label_2.zip": (LABELS,), "devkit_object.zip": DEVKITS}
+
+
+def distance_class(metres: float) -> int:
+    """The class of the nearest vehicle's distance; infinity is no vehicle. A distance of 8 or 20 m is the nearer class."""
+    return sum(metres > limit for limit in BEYOND)
+
+
+def split_by_video(videos: Sequence[str]) -> dict[str, list[int]]:
+    """The images of each split, by the video that each comes from: no video is in two of them (VTAB, as TFDS has it).
+
+    A tenth of the videos is drawn for ``test``, then as many for ``val``, at least one each, with seed 123.
+    """
+    import numpy as np
+
+    every = sorted(set(videos))
+    size = max(1, len(every) // 10)
+    random = np.random.RandomState(123)  # the legacy generator, whose draws never change
+    test = set(random.choice(every, size, replace=False).tolist())
+    val = set(random.choice(sorted(set(every) - test), size, replace=False).tolist())
+    split_of = dict.fromkeys(every, "train") | dict.fromkeys(test, "test") | dict.fromkeys(val, "val")
+    return {
+        split: [i for i, video in enumerate(videos) if split_of[video] == split] for split in ("train", "val", "test")
+    }
+
+
+def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+    raw = _whole(root)
+    ids = [f"{number:06d}" for number in split_by_video(_videos(raw))[split]]
+    for below, suffix in ((IMAGES, ".png"), (LABELS, ".txt")):
+        present = {path.name for path in (raw / below).iterdir()}
+        absent = [name + suffix for name in ids if name + suffix not in present]
+        if absent:
+            archive = next(name for name, places in PLACES.items() if below in places)
+            raise DataError(
+                f"KITTI ({split}): {len(absent)} of {len(ids)} files are missing, the first {raw / below / absent[0]}",
+                f"unpack {archive} ({SOURCE}) again in {raw}",
+            )
+    nearest = [_nearest(raw / LABELS / f"{name}.txt") for name in ids]
+    files = [(raw / IMAGES / f"{name}.png", distance_class(z)) for name, z in zip(ids, nearest, strict=True)]
+    return FileSamples(files, transform)
+
+
+def _whole(root: Path) -> Path:
+    """The folder ``raw`` with images, labels and devkit; what is missing of them is fetched where that was asked for."""
+    raw = min((root / below for below in FOLDERS), key=lambda folder: len(_absent(folder)))
+    absent = _absent(raw)
+    if not absent:
+        return raw
+    lacks = ", ".join(PLACES[archive][0] for archive in absent)
+    message = f"KITTI is not below {root}: {raw} has no {lacks}"
+    by_hand = f"fetch {', '.join(absent)} from {SOURCE} and unpack there"
+    if not ASKED.get():
+        raise DataError(message, f"`wisepatch datasets download KITTI` fetches it ({GIGABYTES} GB), or {by_hand}")
+    from zipfile import BadZipFile
+
+    from torchvision.datasets import utils
+
+    for archive in absent:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
+                utils.download_and_extract_archive(ARCHIVES + archive, str(raw), filename=archive)
+        except (OSError, RuntimeError, ValueError, BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{archive} of KITTI could not be downloaded into {raw}: {reason}", by_hand) from error
+    still = _absent(raw)
+    if still:
+        raise DataError(f"{', '.join(still)} of KITTI was fetched into {raw} and does not hold what it should", by_hand)
+    return raw
+
+
+def _absent(raw: Path) -> list[str]:
+    return [archive for archive, places in PLACES.items() if not any((raw / place).exists() for place in places)]
+
+
+def _videos(raw: Path) -> list[str]:
+    """The video of each image, from the devkit: the i-th number of ``train_rand.txt`` is a line of ``train_mapping.txt``."""
+    from zipfile import BadZipFile
+
+    devkit = next(raw / place for place in DEVKITS if (raw / place).exists())
+    devkit = devkit if devkit.suffix == ".zip" else devkit.parent
+    hint = f"fetch devkit_object.zip from {SOURCE} again and put it into {raw}"
+    try:
+        order, lines = (_text(devkit, name) for name in ("train_rand.txt", "train_mapping.txt"))
+        videos = dict(enumerate((line.split()[1] for line in lines.splitlines() if line.strip()), 1))
+        found = [videos[int(number)] for number in order.split(",")]
+    except (OSError, ValueError, LookupError, BadZipFile) as error:
+        raise DataError(f"KITTI: the mapping of images to videos in {devkit} cannot be read: {error}", hint) from error
+    if len(set(found)) < 3:
+        raise DataError(f"KITTI: {devkit} names fewer than three videos, too few for three splits", hint)
+    return found
+
+
+def _text(devkit: Path, name: str) -> str:
+    if devkit.is_dir():
+        return (devkit / name).read_text(encoding="utf-8")
+    from zipfile import ZipFile
+
+    with ZipFile(devkit) as archive:
+        return archive.read(f"mapping/{name}").decode("utf-8")
+
+
+def _nearest(path: Path) -> float:
+    """The distance (z, in metres) of the nearest vehicle in a label file, infinity where there is none."""
+    nearest = math.inf
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"label file {path} cannot be read: {error}", f"fetch it from {SOURCE} again") from error
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            kind, z = fields[0], float(fields[13])
+            if not math.isfinite(z):
+                raise ValueError(f"a distance of {z}")
+        except (IndexError, ValueError) as error:
+            raise DataError(
+                f"label file {path}, line {number}, is not one of KITTI's: {line[:60]!r}",
+                f"a line has 15 fields, the 14th is the distance; fetch data_object_label_2.zip from {SOURCE} again",
+            ) from error
+        if kind in VEHICLES:
+            nearest = min(nearest, z)
+    return nearest
+
+
+@hookimpl
+def register_datasets() -> list[Dataset]:
+    """KITTI, with the sentences of CLIP's authors as class names."""
+    layouts = tuple(f"{folder}/{{{IMAGES}/*.png,{LABELS}/*.txt,{devkit}}}" for devkit in DEVKITS for folder in FOLDERS)
+    return [
+        Dataset(
+            "KITTI", CLASSES, _open, TEMPLATES["KITTI"], ("train", "val", "test"), family="traffic", source=SOURCE,
+            counts={"train": 6347, "val": 423, "test": 711}, layouts=layouts, licence="CC BY-NC-SA 3.0", gigabytes=GIGABYTES,
+            downloads=True, zeroshot=zeroshot_accuracies("KITTI"),
+        )
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Measure many checkpoints on many tasks in one pass over the data."""

@@ -1,0 +1,1 @@
+"""A CLIP: its towers, the zero-shot head, the classifier, importing and exporting."""

@@ -1,0 +1,369 @@
+"""Make the embedded model again: ``python -m wisepatch.models.pretraining``.
+
+A small CLIP is trained from scratch on pictures that :mod:`wisepatch.datasets.drawn_shapes` draws: shapes in colours on
+textured backgrounds, words, letters, and shapes with a word written over them. Every picture is contrasted with
+the captions of *all* classes of each attribute that it shows (all shapes, all colours, all textures, all words, all
+letters), each class captioned anew in every step by a random prompt template. A written word is a positive of its
+own, so that "a photo of a square" fits a drawn square and the written word alike: the model learns to read, and with
+it the weakness of CLIP to text in the picture. It never sees a digit, only the words "zero" to "nine".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
+from wisepatch.datasets.fonts import write_letter, write_word
+from wisepatch.models.texts import encode_short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 128,
+        "vision_cfg": {
+            "image_size": SIZE,
+            "timm_model_name": "test_efficientnet_gn",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+        },
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+    },
+    "preprocess_cfg": {
+        "size": SIZE,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+OTHER_WORDS = tuple(
+    """
+    apple bag bear bed bird boat book box bread bus cake car cat chair clock coat corn cup desk dog door duck egg fish flag
+    fork frog game gate gold hand hat house ice jam key king kite lake lamp leaf lion map milk moon nest oil park pen piano
+    pig queen rain road rope salt ship shoe snow sock sun table tent tree truck vase wall wolf yard zebra zoo
+    """.split()  # noqa: SIM905 -- a page of words reads better than a page of quotes
+)
+# Shapes come first, then the other class names: word i < 10 is also shape i, word i < 20 also a shape or a colour.
+WORDS = (*SHAPES, *COLORS, *NUMBERS, *OTHER_WORDS)
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+
+ATTRIBUTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "shape": (SHAPES, ("a photo of a {}.", "a photo of the {}.", "a picture of a {} shape.", "a {}.", "{}")),
+    "color": (tuple(COLORS), ("a photo of a {} thing.", "a {} object.", "a photo of a {} shape.", "{}")),
+    "texture": (TEXTURES, ("a photo of a {} texture.", "a {} pattern.", "a {} background.", "{}")),
+    "word": (
+        WORDS,
+        ("a photo of a {}.", "{}", 'the word "{}".', "a sign that says {}.", 'a photo of the number: "{}".'),
+    ),
+    "letter": (LETTERS, ('the letter "{}".', "a photo of the letter {}.")),
+    "first": (LETTERS, ("a word that starts with {}.", "text beginning with {}.")),
+    "last": (LETTERS, ("a word that ends with {}.", "text ending in {}.")),
+}
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: how long, how fast, and what the pictures show.
+
+    ``shapes`` and ``letters`` are shares of the pictures, words are the rest; in the first ``ease`` of the stage words and
+    letters move in. With ``hand`` letters are bent as by a hand. ``noise`` is added to the weights of the image tower for each
+    step, relative to their spread, and taken off again: the model learns to stand small moves of its weights.
+    """
+
+    steps: int
+    lr: float
+    shapes: float
+    letters: float
+    ease: float = 0.0
+    hand: bool = False
+    noise: float = 0.0
+
+
+STAGES = (
+    Stage(steps=8000, lr=3e-3, shapes=0.45, letters=0.2, ease=0.15),  # shapes first, then reading
+    Stage(steps=2400, lr=1.5e-3, shapes=0.5, letters=0.3, hand=True, noise=0.12),  # strokes, and a flat minimum
+    Stage(steps=2400, lr=1.5e-3, shapes=0.42, letters=0.42, hand=True, noise=0.15),  # more of both
+)
+
+
+@dataclass
+class Drawings:
+    """Map-style dataset of a stage's pictures: ``(uint8 (3, 64, 64), labels (7,))`` by index.
+
+    Labels stand in the order of :data:`ATTRIBUTES`, :data:`ABSENT` where a picture has none. ``seeds`` begin the seed of
+    every picture.
+    """
+
+    length: int
+    stage: Stage
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import numpy as np
+        import torch
+
+        ease = max(1 - index / (self.stage.ease * self.length), 0.0) if self.stage.ease else 0.0
+        image, labels = picture(generator("pretraining", *self.seeds, index), self.stage, ease)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return pixels, torch.tensor(labels)
+
+
+def picture(rng: np.random.Generator, stage: Stage, ease: float = 0.0) -> tuple[Image.Image, list[int]]:
+    """One picture and its labels: shapes (a third of them written on), words, and letters.
+
+    As on the web, the caption of a picture with writing in it often says what is written: the name of a shape, written on
+    a background or (six times in ten) over another shape, is captioned as that shape. With an ``ease`` of 1 nearly all
+    pictures are shapes and nothing is written on them.
+    """
+    kind = rng.random() * (1 - 0.5 * ease)
+    texture = int(rng.integers(len(TEXTURES)))
+    if kind >= stage.shapes and rng.random() < 0.5:
+        texture = TEXTURES.index("plain")
+    labels = dict.fromkeys(ATTRIBUTES, ABSENT) | {"texture": texture}
+    if kind < stage.shapes:
+        shape, color = int(rng.integers(len(SHAPES))), int(rng.integers(len(COLORS)))
+        labels |= {"shape": shape, "color": color}
+        image = draw(Scene(TEXTURES[texture], SHAPES[shape], list(COLORS)[color]), rng)
+        if rng.random() < 0.35 * (1 - ease):
+            labels["word"] = _choose_word(rng)
+            image = write_word(WORDS[labels["word"]], image, rng)
+            if rng.random() < 0.6:
+                labels["shape"] = labels["word"] if labels["word"] < len(SHAPES) else ABSENT
+    elif kind < 1 - stage.letters:
+        labels["word"] = _choose_word(rng)
+        labels["shape"] = labels["word"] if labels["word"] < len(SHAPES) else ABSENT
+        image = write_word(WORDS[labels["word"]], _blank(TEXTURES[texture], rng), rng)
+    else:
+        labels["letter"] = int(rng.integers(len(LETTERS)))
+        image = write_letter(LETTERS[labels["letter"]], _blank(TEXTURES[texture], rng), rng, hand=stage.hand)
+    if labels["word"] != ABSENT:
+        labels["first"], labels["last"] = (LETTERS.index(WORDS[labels["word"]][i]) for i in (0, -1))
+    return image, list(labels.values())
+
+
+def _choose_word(rng: np.random.Generator) -> int:
+    return int(rng.integers(len(SHAPES if rng.random() < 0.5 else WORDS)))
+
+
+def _blank(texture: str, rng: np.random.Generator) -> Image.Image:
+    from PIL import Image
+
+    return Image.fromarray(background(texture, rng).clip(0, 255).astype("uint8"))
+
+
+def attribute_losses(
+    image_features: torch.Tensor, text_features: dict[str, torch.Tensor], labels: torch.Tensor, scale: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Cross-entropy of each image against all captions of each attribute it shows, summed over images.
+
+    ``image_features`` is ``(batch, dim)`` and each text feature ``(classes, dim)``, both of unit length; ``labels`` is
+    ``(batch, 7)``. What else is true of a picture is left out of the contrast: a written "square" does not count against
+    the drawn circle, nor the drawn circle against the word.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+
+    total = partial(F.cross_entropy, ignore_index=ABSENT, reduction="sum")
+    columns = dict(zip(ATTRIBUTES, labels.T, strict=True))
+    losses = {}
+    also_shown = torch.full((len(labels), len(WORDS)), False)
+    words, start = columns["word"], 0
+    for attribute in ("shape", "color"):
+        size = len(ATTRIBUTES[attribute][0])
+        shown, written = columns[attribute], words - start
+        also_written = torch.full((len(labels), size), False)
+        rows = ((written >= 0) & (written < size) & (written != shown)).nonzero().squeeze(1)
+        also_written[rows, written[rows]] = True
+        logits = (scale * image_features @ text_features[attribute].T).masked_fill(also_written, -1e4)
+        losses[attribute] = total(logits, shown)
+        rows = ((shown >= 0) & (shown + start != words)).nonzero().squeeze(1)
+        also_shown[rows, shown[rows] + start] = True
+        start += size
+    losses["texture"] = total(scale * image_features @ text_features["texture"].T, columns["texture"])
+    losses["word"] = total((scale * image_features @ text_features["word"].T).masked_fill(also_shown, -1e4), words)
+    for attribute in ("letter", "first", "last"):
+        logits = scale * image_features @ text_features[attribute].T
+        losses[attribute] = total(logits, columns[attribute])
+    return losses
+
+
+def pretrain(
+    stages: Sequence[Stage] = STAGES, batch_size: int = 128, seed: int = 0, workers: int = 0, report_every: int = 250
+) -> Any:
+    """Train the model, stage after stage, and return it (an open_clip ``CLIP`` on the CPU, fp32)."""
+    import open_clip
+    import torch
+
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(**CONFIG["model_cfg"]).to(memory_format=torch.channels_last)
+    tokens = caption_tokens()
+    chooser = torch.Generator().manual_seed(seed)
+    spread_captions(model, tokens, chooser)
+    for number, stage in enumerate(stages):
+        seeds = (seed, number) if number else (seed,)
+        if number:  # a stage of its own: it can be run again from what the one before left
+            torch.manual_seed(seed + number)
+            chooser.manual_seed(seed + number)
+        train_stage(model, tokens, stage, seeds, chooser, batch_size, workers, report_every)
+    return model.eval()
+
+
+def caption_tokens() -> dict[str, torch.Tensor]:
+    """The tokens of every caption, per attribute ``(templates, classes, length)``."""
+    import open_clip
+    import torch
+
+    tokenizer = open_clip.SimpleTokenizer(context_length=32)
+    tokens = {
+        attribute: torch.stack([tokenizer([t.format(c) for c in classes], context_length=16) for t in templates])
+        for attribute, (classes, templates) in ATTRIBUTES.items()
+    }
+    longest = max(int((t != 0).sum(-1).max()) for t in tokens.values())
+    return {attribute: t[..., :longest] for attribute, t in tokens.items()}
+
+
+def train_stage(
+    model: Any,
+    tokens: dict[str, torch.Tensor],
+    stage: Stage,
+    seeds: tuple[int, ...],
+    chooser: torch.Generator,
+    batch_size: int,
+    workers: int,
+    report_every: int,
+) -> None:
+    """Train ``model`` in place through one stage: AdamW, linear warm-up, half a cosine to zero."""
+    import torch
+
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+        lr=stage.lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
+    )  # fmt: skip
+    steps, warmup = stage.steps, min(200, stage.steps // 2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: (s + 1) / warmup if s < warmup else 0.5 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup))),
+    )
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        Drawings(steps * batch_size, stage, seeds),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+    )
+    noisy = [p for p in model.visual.parameters() if p.ndim > 1] if stage.noise else []
+    start = time.monotonic()
+    model.train()
+    for step, (pixels, labels) in enumerate(loader, 1):
+        with torch.no_grad():
+            shifts = [torch.randn_like(p) * (stage.noise * p.std()) for p in noisy]
+            for parameter, shift in zip(noisy, shifts, strict=True):
+                parameter.add_(shift)
+        images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        image_features = model.encode_image(images, normalize=True)
+        text_features = encode_captions(model, tokens, chooser)
+        losses = attribute_losses(image_features, text_features, labels, model.logit_scale.exp())
+        loss = torch.stack(list(losses.values())).sum() / len(labels)
+        optimizer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter, shift in zip(noisy, shifts, strict=True):
+                parameter.sub_(shift)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        if step % report_every == 0 or step == steps:
+            seconds = time.monotonic() - start
+            counts = (labels >= 0).sum(0).clamp(min=1).tolist()
+            parts = "  ".join(
+                f"{name} {value.item() / count:.3f}"
+                for (name, value), count in zip(losses.items(), counts, strict=True)
+            )
+            typer.echo(f"step {step}/{steps}  {step * batch_size / seconds:.0f} images/s  {parts}")
+
+
+def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator) -> dict[str, torch.Tensor]:
+    """One caption a class, its template drawn at random: per attribute ``(classes, dim)`` of unit length."""
+    import torch
+
+    texts = []
+    for choices in tokens.values():
+        which = torch.randint(choices.shape[0], (choices.shape[1],), generator=chooser)
+        texts.append(choices[which, torch.arange(choices.shape[1])])
+    encoded = encode_short(model, torch.cat(texts))
+    return dict(zip(tokens, encoded.split([len(t) for t in texts]), strict=True))
+
+
+def spread_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator, steps: int = 150) -> None:
+    """Train the text tower alone until a class is itself under every template and differs from the others.
+
+    An untrained text tower embeds all captions nearly alike, which starves the image tower of gradient; a few seconds
+    of contrasting captions with captions (two templates a class) cost less than the thousands of steps they save.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+
+    parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.0, fused=True)
+    for step in range(1, steps + 1):
+        one, other = encode_captions(model, tokens, chooser), encode_captions(model, tokens, chooser)
+        loss = torch.stack(
+            [F.cross_entropy(10 * one[a] @ other[a].T, torch.arange(len(one[a]))) for a in tokens]
+        ).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 50 == 0:
+            typer.echo(f"captions {step}/{steps}  loss {loss.item():.3f}")
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write the model in open_clip's ``local-dir:`` format, weights as fp16 (half the size; read back as fp32)."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
+    half = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(half, folder / "open_clip_model.safetensors", {"format": "pt"})
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Folder for the config and the weights.")] = Path("embedded"),
+    seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads; other numbers round differently.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that draw; the pictures are the same with any number.")] = 1,
+) -> None:
+    """Pre-train the embedded model and write it to a folder that open_clip loads as local-dir:FOLDER."""
+    import torch
+
+    torch.set_num_threads(threads)
+    save(pretrain(seed=seed, workers=workers), output)
+    typer.echo(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Fine-tuning, and the Fisher information of what was trained."""

@@ -1,0 +1,283 @@
+"""Fine-tuning with Accelerate: one function, read from top to bottom.
+
+PAINT (section 3) trains the image tower against the frozen, text-derived head. WiSE-FT (section 3) trains tower and head
+end to end, or the head alone on fixed features. Both start from the zero-shot model, which becomes the checkpoint's parent.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
+
+from wisepatch.config import FinetuneConfig, ModelConfig
+from wisepatch.datasets.base import set_epoch
+from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
+from wisepatch.errors import TrainingError, UsageError
+from wisepatch.evaluation.features import precision_of, split_features
+from wisepatch.evaluation.pixels import cached_images
+from wisepatch.models.clip import load_encoder
+from wisepatch.models.head import Classifier, zeroshot_head
+from wisepatch.models.tower import prepare_training
+from wisepatch.plugins import find_task
+from wisepatch.progress import Progress, Silent
+from wisepatch.weights.interpolation import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from wisepatch.datasets.base import Samples
+    from wisepatch.models.clip import Encoder
+    from wisepatch.plugins import Task
+    from wisepatch.store.checkpoints import Checkpoint, Store
+
+    Watcher = Callable[[Encoder, Classifier, float], str]
+
+REPORT_EVERY = 10  # steps between looks at the loss, each of which waits for the device
+
+WARMUP_SHARE = 0.1  # of the run, at most, where the warm-up is the paper's and not the user's
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a run leaves in the store: the parent (alpha 0), the fine-tuned checkpoint (alpha 1), and the mean loss per report."""
+
+    zeroshot: Checkpoint
+    finetuned: Checkpoint
+    losses: tuple[float, ...]
+
+
+def finetune(
+    config: FinetuneConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path,
+    progress: Progress | None = None,
+    watch: Watcher | None = None,
+    *,
+    cache_images: bool = False,
+) -> Finetuned:
+    """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both ends of the line.
+
+    ``cache_images`` keeps the decoded images of the training split in the store, for further epochs and runs.
+
+    ``watch`` is called with encoder, classifier and epoch each ``config.eval_every`` epochs and returns a line to show.
+    Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
+    """
+    progress = progress or Silent()
+    task = find_task(config.task, config.classnames, config.templates)
+    if task.split not in (None, "train"):
+        raise UsageError(
+            f"{task.spec} names the {task.split} split, and training uses train",
+            f"write {task.name}: a tenth of train is held out anyway",
+        )
+    task.dataset.check_split("train")
+    if task.dataset.merges:
+        raise UsageError(
+            f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
+            "fine-tune on the task that has this head, and measure this one",
+        )
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
+    AcceleratorState._reset_state()  # a second run in this process may ask for another precision
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.grad_accumulation,
+        step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),
+    )
+    set_seed(config.seed)
+
+    # Where the line begins: the published model, or a checkpoint of the store.
+    start = store.find(config.start) if config.start else None
+    if start:
+        store.check_own(start)
+    weights = load_weights(store, start) if start else None
+    named = ModelConfig.from_json(start.model) if start else model
+    progress.start(f"loading {named}", 1)
+    encoder = load_encoder(named, weights)
+    progress.advance()
+    progress.finish()
+    classifier = Classifier(
+        encoder.model.visual, zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store)
+    )
+    train_head = config.head == "trained"
+    if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
+        classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
+    zeroshot = start
+    if zeroshot is None or zeroshot.head or train_head:
+        zeroshot = on_main(
+            accelerator, store, lambda: save_start(store, encoder, task, classifier if train_head else None, start)
+        )
+
+    # Data. With a frozen encoder the features are computed once and stand in for the images.
+    split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
+    readers = worker_count(config.workers, len(split), encoder.batch_bytes(config.batch_size, pixel=4))
+    samples: Samples = split
+    if cache_images and config.freeze_encoder:
+        progress.note("the encoder is frozen: its features are kept, and no images")
+    elif cache_images:
+        whole = task.dataset.split("train", data)
+        samples = cached_images(whole, store, encoder.train_transform, workers=readers, progress=progress) or split
+    order = torch.Generator()
+    if config.freeze_encoder:
+        samples = split_features(
+            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=readers,
+            precision=precision_of(config.mixed_precision), progress=progress,
+        )  # fmt: skip
+    else:
+        samples = Seeded(samples, config.seed)
+    # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
+    alone = config.freeze_encoder or (config.workers is None and accelerator.device.type == "cpu")
+    batches = loader(samples, config.batch_size, workers=0 if alone else readers, shuffle=order)
+
+    # What is trained.
+    classifier.visual.requires_grad_(not config.freeze_encoder)
+    if not config.freeze_encoder:
+        prepare_training(classifier.visual)
+    classifier.weight.requires_grad_(train_head)
+    classifier.bias.requires_grad_(train_head)
+    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
+    )
+    wrapped, optimizer, batches = accelerator.prepare(classifier, optimizer, batches)
+    steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
+    steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
+    warmup = warmup_steps(config, steps)
+    next_look = config.eval_every or math.inf
+
+    # The loop.
+    train_mode(wrapped)
+    progress.start(f"fine-tuning on {task.name}", steps)
+    step, reported, epoch, seen, began = 0, 0, 0, 0, time.monotonic()
+    running, losses = torch.zeros((), device=accelerator.device), []
+    while step < steps:
+        order.manual_seed(config.seed * 1_000_003 + epoch)
+        set_epoch(samples, epoch)  # typographic attacks write anew
+        for batch in batches:
+            images, labels = checked(batch)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, warmup, config.lr)
+            with accelerator.accumulate(wrapped):
+                loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(trained, config.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+            running += loss.detach() / config.grad_accumulation
+            seen += len(labels) * accelerator.num_processes
+            if not accelerator.sync_gradients:
+                continue
+            step += 1
+            if step == 1 or step % REPORT_EVERY == 0 or step == steps:
+                mean = running.item() / (step - reported)
+                running.zero_()
+                losses.append(mean)
+                if not math.isfinite(mean):
+                    raise TrainingError(
+                        f"the loss is {mean} at step {step} of {steps}",
+                        "lower --lr, lengthen --warmup, or use --mixed-precision no or bf16",
+                    )
+                rate, now = seen / (time.monotonic() - began), optimizer.param_groups[0]["lr"]
+                progress.advance(step - reported, f"loss {mean:.3f}  lr {now:.1e}  {rate:.0f} images/s")
+                reported = step
+            if watch and step / steps_per_epoch >= next_look:
+                progress.note(watch(encoder, accelerator.unwrap_model(wrapped), step / steps_per_epoch))
+                train_mode(wrapped)
+                next_look += config.eval_every or math.inf
+            if step == steps:
+                break
+        epoch += 1
+    progress.finish()
+
+    # What is kept.
+    if not all(torch.isfinite(parameter).all() for parameter in trained):
+        raise TrainingError(
+            f"weights are not finite after step {step}", "lower --lr, or use --mixed-precision no or bf16"
+        )
+    finetuned = on_main(accelerator, store, lambda: store.save(
+        {**encoder.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
+        kind="finetuned", name=f"{checkpoint_prefix(encoder.config)}/{task.name}/finetuned", model=encoder.config.to_json(),
+        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.whole},
+        head=_head_details(task) if train_head else None,
+    ))  # fmt: skip
+    return Finetuned(zeroshot, finetuned, tuple(losses))
+
+
+def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoint]) -> Checkpoint:
+    """Save a checkpoint on the main process alone; every process gets it."""
+    saved = [save().id if accelerator.is_main_process else ""]
+    return store.get(broadcast_object_list(saved)[0])
+
+
+def save_start(
+    store: Store, encoder: Encoder, task: Task, head: Classifier | None, start: Checkpoint | None
+) -> Checkpoint:
+    """Save where a line begins; with ``head`` (for lines that mix heads) the head that training begins with.
+
+    A line that begins at the published model begins with its zero-shot checkpoint; one that begins at another checkpoint
+    with a ``start``: the weights of that checkpoint and the head of this line.
+    """
+    prefix, kind = checkpoint_prefix(encoder.config), "start" if start else "zeroshot"
+    return store.save(
+        {**encoder.model.state_dict(), **(_classifier_tensors(head) if head else {})},
+        kind=kind, name=f"{prefix}/{task.name}/{kind}" if head or start else f"{prefix}/{kind}", model=encoder.config.to_json(),
+        parents=[start.id] if start else [], method="zeroshot", head=_head_details(task) if head else None,
+    )  # fmt: skip
+
+
+def save_zeroshot(store: Store, encoder: Encoder) -> Checkpoint:
+    """Save the model as published."""
+    return store.save(
+        encoder.model.state_dict(), kind="zeroshot", name=f"{checkpoint_prefix(encoder.config)}/zeroshot",
+        model=encoder.config.to_json(), method="zeroshot",
+    )  # fmt: skip
+
+
+def checkpoint_prefix(model: ModelConfig) -> str:
+    """The first part of the names of a model's checkpoints, such as ``demo`` or ``ViT-B-32``."""
+    schema, colon, rest = model.model.partition(":")
+    return rest.rstrip("/").rpartition("/")[2] if colon else schema.replace("/", "-")
+
+
+def train_mode(classifier: torch.nn.Module) -> None:
+    """Switch to training, but leave batch normalisation as in evaluation.
+
+    Its running statistics then stay those of the zero-shot model, so that a mix has none to recompute.
+    """
+    classifier.train()
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """The rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT section 3)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def warmup_steps(config: FinetuneConfig, steps: int) -> int:
+    """The warm-up as given, or the paper's, at most a tenth of the run."""
+    if config.warmup is not None:
+        return config.warmup
+    return min(config.paper_warmup, int(steps * WARMUP_SHARE))
+
+
+def _classifier_tensors(classifier: Classifier) -> Mapping[str, torch.Tensor]:
+    return {"classifier.weight": classifier.weight.data, "classifier.bias": classifier.bias.data}
+
+
+def _head_details(task: Task) -> dict[str, Any]:
+    return {"task": task.name, "classes": list(task.dataset.head_names)}
