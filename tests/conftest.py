@@ -52,11 +52,11 @@ def cli(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A store with one short PAINT run of the embedded model on a folder of shapes; copy it before writing."""
-    from wisepatch import FinetuneConfig, ModelConfig, Store, finetune
+    from wisepatch import ModelConfig, Store, TrainConfig, finetune
 
     root = tmp_path_factory.mktemp("finished")
     draw_folder(root / "shapes")
-    config = FinetuneConfig.with_defaults(
+    config = TrainConfig.with_defaults(
         str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-2, warmup=0
     )
     done = finetune(config, ModelConfig("demo", ""), Store(root / "store"), root)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, ModelConfig, TrainConfig, parse_alphas
 from wisepatch.errors import UsageError
 
 HOW_TO_WRITE = "write 0:1:0.1, 0,0.25,0.5 or 0.5"
@@ -94,15 +94,15 @@ def test_too_many_alphas_are_a_usage_error_however_many_they_are(text):
 
 
 def test_paint_is_the_default_procedure():
-    config = FinetuneConfig.with_defaults("MNIST")
+    config = TrainConfig.with_defaults("MNIST")
     assert (config.method, config.head, config.freeze_encoder) == ("paint", "frozen", False)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (2000, None, 128, 1e-5)
     assert (config.warmup, config.paper_warmup, config.wd) == (None, 200, 0.1)
-    assert config == FinetuneConfig("MNIST")
+    assert config == TrainConfig("MNIST")
 
 
 def test_a_trained_head_takes_the_defaults_of_wise_ft():
-    config = FinetuneConfig.with_defaults("MNIST", head="trained")
+    config = TrainConfig.with_defaults("MNIST", head="trained")
     assert (config.method, config.head, config.freeze_encoder) == ("wiseft", "trained", False)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 3e-5)
     assert config.paper_warmup == 500
@@ -110,37 +110,37 @@ def test_a_trained_head_takes_the_defaults_of_wise_ft():
 
 @pytest.mark.parametrize("head", ["frozen", "trained"])
 def test_a_frozen_encoder_is_the_linear_classifier_whatever_the_head(head):
-    config = FinetuneConfig.with_defaults("MNIST", head=head, freeze_encoder=True)
+    config = TrainConfig.with_defaults("MNIST", head=head, freeze_encoder=True)
     assert (config.method, config.head, config.freeze_encoder) == ("linear", "trained", True)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 1e-3)
     assert config.paper_warmup == 500
 
 
 def test_what_is_given_replaces_a_default_and_none_does_not():
-    config = FinetuneConfig.with_defaults("MNIST", head="trained", lr=0.5, batch_size=None, seed=7, wd=0.0)
+    config = TrainConfig.with_defaults("MNIST", head="trained", lr=0.5, batch_size=None, seed=7, wd=0.0)
     assert (config.lr, config.batch_size, config.seed, config.wd) == (0.5, 512, 7, 0.0)
 
 
 def test_given_steps_replace_the_epochs_of_wise_ft():
-    config = FinetuneConfig.with_defaults("MNIST", head="trained", steps=3)
+    config = TrainConfig.with_defaults("MNIST", head="trained", steps=3)
     assert (config.steps, config.epochs) == (3, None)
 
 
 def test_given_epochs_replace_the_steps_of_paint():
-    config = FinetuneConfig.with_defaults("MNIST", epochs=0.5)
+    config = TrainConfig.with_defaults("MNIST", epochs=0.5)
     assert (config.steps, config.epochs) == (None, 0.5)
 
 
 @pytest.mark.parametrize("head", ["frozen", "trained"])
 def test_steps_and_epochs_together_are_refused(head):
     with pytest.raises(UsageError) as caught:
-        FinetuneConfig.with_defaults("MNIST", head=head, steps=3, epochs=2)
+        TrainConfig.with_defaults("MNIST", head=head, steps=3, epochs=2)
     assert (caught.value.message, caught.value.hint) == ("give either steps or epochs", SEE_HELP)
 
 
 def test_neither_steps_nor_epochs_is_refused():
     with pytest.raises(UsageError, match=r"^give either steps or epochs$"):
-        FinetuneConfig("MNIST", steps=None)
+        TrainConfig("MNIST", steps=None)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,13 @@ def test_neither_steps_nor_epochs_is_refused():
 )
 def test_a_setting_that_is_off_is_named_with_its_value(given_settings, message):
     with pytest.raises(UsageError) as caught:
-        FinetuneConfig.with_defaults("MNIST", **given_settings)
+        TrainConfig.with_defaults("MNIST", **given_settings)
     assert (caught.value.message, caught.value.hint) == (message, SEE_HELP)
 
 
 def test_all_settings_that_are_off_are_named_in_one_error():
     with pytest.raises(UsageError) as caught:
-        FinetuneConfig("MNIST", lr=-1.0, batch_size=0, wd=-0.5, head="none", mixed_precision="fp64")
+        TrainConfig("MNIST", lr=-1.0, batch_size=0, wd=-0.5, head="none", mixed_precision="fp64")
     assert caught.value.message.split("; ") == [
         "lr must be above 0, not -1.0",
         "batch-size must be above 0, not 0",
@@ -191,8 +191,8 @@ def test_a_model_without_a_name_is_refused():
 @pytest.mark.parametrize(
     "config",
     [
-        FinetuneConfig("MNIST"),
-        FinetuneConfig.with_defaults(
+        TrainConfig("MNIST"),
+        TrainConfig.with_defaults(
             "pets",
             head="trained",
             supported=("CIFAR10", "typo:Shapes"),
@@ -213,15 +213,15 @@ def test_settings_survive_json(config):
 
 
 def test_fields_of_a_newer_version_are_passed_over():
-    data = FinetuneConfig("MNIST", lr=0.1).to_json() | {"telepathy": True}
-    assert FinetuneConfig.from_json(data) == FinetuneConfig("MNIST", lr=0.1)
+    data = TrainConfig("MNIST", lr=0.1).to_json() | {"telepathy": True}
+    assert TrainConfig.from_json(data) == TrainConfig("MNIST", lr=0.1)
 
 
 def test_settings_read_back_are_validated():
     with pytest.raises(UsageError, match="lr must be above 0"):
-        FinetuneConfig.from_json({"task": "MNIST", "lr": -1})
+        TrainConfig.from_json({"task": "MNIST", "lr": -1})
 
 
 def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
-        FinetuneConfig("MNIST").lr = 1.0
+        TrainConfig("MNIST").lr = 1.0

@@ -14,13 +14,13 @@ import wisepatch.evaluation.endpoints as lines_module
 from tests.evaluation.test_prediction import shifted
 from tests.samples import draw_folder
 from tests.simulated import OnGpu, simulated_gpu
-from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, finetune, load_weights
+from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load_weights
 from wisepatch.datasets.drawn_shapes import SHAPES
 from wisepatch.evaluation import prediction
-from wisepatch.evaluation.endpoints import Line, answers
+from wisepatch.evaluation.endpoints import Mixes, answers
 from wisepatch.evaluation.measurement import watcher
-from wisepatch.evaluation.prediction import predict
-from wisepatch.models.clip import load_encoder
+from wisepatch.evaluation.prediction import predict_many
+from wisepatch.models.clip import load_clip
 from wisepatch.models.tower import Tower
 from wisepatch.training.fisher_information import line_fishers
 from wisepatch.workflows.patching import sweep
@@ -33,7 +33,7 @@ KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear": {"head": "traine
 @contextmanager
 def here(where):
     """On the GPU or on the CPU; Accelerate looks anew which of them there is."""
-    with pytest.MonkeyPatch.context() as patches:
+    with pytest.MonkeyPatch.annotations() as patches:
         if where == "cpu" and REAL:
             patches.setattr(torch.cuda, "is_available", lambda: False)
         patches.setattr(torch.backends.cudnn, "allow_tf32", False)  # fp32 is fp32
@@ -46,7 +46,7 @@ def here(where):
 
 
 def train(root, store, watched=False, **settings):
-    config = FinetuneConfig.with_defaults(
+    config = TrainConfig.with_defaults(
         str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-2, warmup=0, workers=0, **settings
     )
     other_prompts = find_task(str(root / "shapes"), None, ("a drawing of a {}.",))
@@ -160,7 +160,7 @@ def test_predictions_on_a_gpu_are_those_of_the_cpu_also_where_classes_merge(fini
             task = find_task(str(finished[0] / "shapes"))
             tasks = [task, shifted(task), find_task(f"typo:{task.spec}")]
             mixes = list(swept.checkpoints.values())
-            said[where] = list(predict(mixes, tasks, store, finished[0], workers=0, batch_size=4))
+            said[where] = list(predict_many(mixes, tasks, store, finished[0], workers=0, batch_size=4))
         assert device.type == ("cuda" if where == "gpu" else "cpu")
     for one, other in zip(said["cpu"], said["gpu"], strict=True):
         assert (one.predicted == other.predicted).mean() > (0.98 if REAL else 1 - 1e-9)
@@ -199,7 +199,7 @@ def test_fisher_information_on_a_gpu_is_that_of_the_cpu(finished, alone):
     for where in ("cpu", "gpu"):
         store, notes[where] = alone("paint"), []
         start, end = (store.find(kind) for kind in ("zeroshot", "finetuned"))
-        with here(where), pytest.MonkeyPatch.context() as patches:
+        with here(where), pytest.MonkeyPatch.annotations() as patches:
             patches.setattr("wisepatch.progress.Silent.note", lambda _, text, said=notes[where]: said.append(text))
             about = line_fishers(start, end, task, store, finished[0], examples=6, workers=0)
             mixes = sweep(
@@ -232,7 +232,7 @@ def test_transformer_on_a_gpu_has_the_features_of_the_cpu(precision, weighed):
         fishers = tuple({name: torch.rand(tensor.shape) for name, tensor in start.items()} for _ in range(2))
         with here(where) as device:
             moved = [{name: t.to(device) for name, t in each.items()} for each in (start, end, *fishers)]
-            line = Line(
+            line = Mixes(
                 None, *moved[:2], False, (None, None), list(enumerate(ALPHAS)), tuple(moved[2:]) if weighed else None
             )
             tower = Tower(visual, device, precision)
@@ -258,7 +258,7 @@ def test_batches_on_a_gpu_are_as_large_as_its_memory_allows(monkeypatch):
         return images
 
     with here("gpu") as device:
-        tower = Tower(load_encoder(ModelConfig("demo", "")).model.visual, device)
+        tower = Tower(load_clip(ModelConfig("demo", "")).model.visual, device)
         monkeypatch.setattr(Tower, "features", features)
         size = tower.largest_batch(64, 64)
     assert tried[0] == (512, "cuda")

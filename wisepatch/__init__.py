@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
     from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
-    from wisepatch.config import FinetuneConfig, ModelConfig, parse_alphas
+    from wisepatch.config import ModelConfig, TrainConfig, parse_alphas
     from wisepatch.datasets.base import Dataset, Split
     from wisepatch.errors import WisepatchError
     from wisepatch.evaluation.measurement import evaluate
-    from wisepatch.evaluation.prediction import predict
+    from wisepatch.evaluation.prediction import predict_many
     from wisepatch.hookspecs import hookimpl
-    from wisepatch.models.clip import Encoder, load_encoder
+    from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
     from wisepatch.models.head import Classifier, zeroshot_head
     from wisepatch.plugins import Task, find_task, find_tasks
@@ -34,15 +34,15 @@ __version__: str
 _HOMES = {  # public name: its module, and its name there where that is another
     "Checkpoint": "store.checkpoints",
     "Classifier": "models.head",
+    "Clip": "models.clip",
     "Dataset": "datasets.base",
-    "Encoder": "models.clip",
-    "FinetuneConfig": "config",
     "ModelConfig": "config",
     "Point": "analysis.selection",
     "Rule": "analysis.selection",
     "Split": "datasets.base",
     "Store": "store.checkpoints",
     "Task": "plugins",
+    "TrainConfig": "config",
     "WisepatchError": "errors",
     "choose": "analysis.selection",
     "draw_sweep": "reports.plots",
@@ -53,14 +53,14 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "finetune": "training.finetuning",
     "hookimpl": "hookspecs",
     "interpolate": "weights.interpolation",
-    "load_encoder": "models.clip",
+    "load_clip": "models.clip",
     "load_weights": "weights.interpolation",
     "measure": "analysis.metrics",
     "merge_files": "weights.streaming",
     "parse_alphas": "config",
     "parse_rule": "analysis.selection",
     "patch": "workflows.patching",
-    "predict": "evaluation.prediction",
+    "predict_many": "evaluation.prediction",
     "read_results": "store.results:read",
     "save_figure": "reports.plots",
     "sweep": "workflows.patching",
@@ -69,18 +69,26 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "zeroshot_head": "models.head",
 }
 
+# `predict` will be for images.
+_RENAMED = {
+    "Encoder": "Clip",
+    "FinetuneConfig": "TrainConfig",
+    "load_encoder": "load_clip",
+    "predict": "predict_many",
+}
+
 __all__ = [
     "Checkpoint",
     "Classifier",
+    "Clip",
     "Dataset",
-    "Encoder",
-    "FinetuneConfig",
     "ModelConfig",
     "Point",
     "Rule",
     "Split",
     "Store",
     "Task",
+    "TrainConfig",
     "WisepatchError",
     "__version__",
     "choose",
@@ -92,14 +100,14 @@ __all__ = [
     "finetune",
     "hookimpl",
     "interpolate",
-    "load_encoder",
+    "load_clip",
     "load_weights",
     "measure",
     "merge_files",
     "parse_alphas",
     "parse_rule",
     "patch",
-    "predict",
+    "predict_many",
     "read_results",
     "save_figure",
     "sweep",
@@ -115,6 +123,11 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("wisepatch")
+    if name in _RENAMED:
+        from wisepatch.errors import warn_renamed
+
+        warn_renamed(f"wisepatch.{name}", f"wisepatch.{_RENAMED[name]}")
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'wisepatch' has no attribute {name!r}")
     home, _, other = _HOMES[name].partition(":")

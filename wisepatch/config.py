@@ -98,7 +98,7 @@ class ModelConfig(Config):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(Config):
+class TrainConfig(Config):
     """One fine-tuning run; exactly one of ``steps`` and ``epochs`` is set.
 
     A step sees ``batch_size`` images times ``grad_accumulation`` times the number of processes.

@@ -168,7 +168,7 @@ def check_classes(dataset: Dataset) -> None:
 
 def check_missing(dataset: Dataset) -> None:
     """Without data and without a network, a split opens (it is drawn) or says what to fetch."""
-    for split in dataset.offered:
+    for split in dataset.available_splits:
         with tempfile.TemporaryDirectory() as empty, refused_network():
             try:
                 dataset.split(split, Path(empty))
@@ -263,13 +263,15 @@ def check_pickle(opened: Split) -> None:
 
 def check_context(opened: Split) -> None:
     """Groups, accepted labels and sequences fit the images and classes."""
-    context, size = opened.context, len(opened)
-    for name, values in (("groups", context.groups), ("accepted", context.accepted)):
+    annotations, size = opened.annotations, len(opened)
+    for name, values in (("groups", annotations.groups), ("accepted", annotations.accepted)):
         if values is not None and len(values) != size:
             raise BrokenError(f"{name} has {len(values)} entries for {size} images")
-    if context.groups is not None and not all(0 <= group < len(context.group_names) for group in context.groups):
-        raise BrokenError(f"a group is outside the {len(context.group_names)} group names")
-    if not all(0 <= label < len(opened.classes) for labels in context.accepted or () for label in labels):
+    if annotations.groups is not None and not all(
+        0 <= group < len(annotations.group_names) for group in annotations.groups
+    ):
+        raise BrokenError(f"a group is outside the {len(annotations.group_names)} group names")
+    if not all(0 <= label < len(opened.classes) for labels in annotations.accepted or () for label in labels):
         raise BrokenError(f"an accepted label is outside the {len(opened.classes)} classes")
-    if not all(0 <= index < size for row in context.sequences or () for index in row):
+    if not all(0 <= index < size for row in annotations.sequences or () for index in row):
         raise BrokenError(f"a sequence names an image outside the {size} of the split")

@@ -6,6 +6,7 @@ Only these are caught by the command line and printed as two lines; anything els
 from __future__ import annotations
 
 import errno
+import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,11 @@ class TrainingError(WisepatchError):
 
 class ResourceError(WisepatchError):
     """A machine that is too small for what was asked."""
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn, at the caller's caller, that a public name was renamed; the old one still works."""
+    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)
 
 
 def out_of_memory(error: Exception) -> ResourceError | None:

@@ -1,19 +1,76 @@
-"""What a plugin may provide. A plugin is a module named in the entry-point group ``wisepatch``."""
+"""What a plugin may provide, and the types that the hooks speak of. A plugin is a module named in the entry-point group ``wisepatch``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import torch
 
     from wisepatch.datasets.base import Dataset
 
 GROUP = "wisepatch"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+class Measured(NamedTuple):
+    """A value with its 95 % interval and the number of images (or groups, or sequences) that it was measured on."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of predictions that knows its direction and what it needs of the data.
+
+    ``measure(labels, predicted, classes, annotations)`` yields ``(name, Measured)``: labels and predicted classes are integer
+    arrays ``(n,)``, ``classes`` their number, ``annotations`` the split's :class:`~wisepatch.datasets.base.Annotations`. ``needs``
+    names the fields of these that must be there. ``label`` stands on axes.
+    """
+
+    name: str
+    measure: Callable[..., Iterable[tuple[str, Measured]]]
+    higher_is_better: bool = True
+    needs: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class MergeMethod:
+    """A pure function from the tensors of one name in all parents to the merged tensor.
+
+    ``merge(parents, params, out)`` gets floating-point tensors of one shape, the zero-shot parent's first, and the recipe's
+    parameters (``alpha`` among them); it may write into ``out``, and returns the result. With ``needs_fisher``,
+    ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing.
+    """
+
+    name: str
+    merge: Callable[[Sequence[torch.Tensor], Mapping[str, Any], torch.Tensor | None], torch.Tensor]
+    needs_fisher: bool = False
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """A rule that chooses alpha: ``choose(points, value)`` returns one of the points of a sweep, in order of alpha.
+
+    Points are :class:`~wisepatch.analysis.selection.Point` objects whose scores are better when higher. ``value`` is what
+    stands after ``=`` (``max-drop=0.01``), ``None`` where ``takes`` is empty. ``needs_drop`` says that the rule measures a drop
+    from alpha 0 on supported tasks, which must then be part of the sweep.
+    """
+
+    name: str
+    choose: Callable[[Sequence[Any], float | None], Any]
+    takes: str = ""
+    needs_drop: bool = False
 
 
 @hookspec
@@ -24,3 +81,18 @@ def register_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
 @hookspec
 def find_dataset(name: str) -> Dataset | None:
     """Return the dataset that a name with a scheme stands for, such as ``hf:owner/name``, or ``None`` where it is not yours."""
+
+
+@hookspec
+def register_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
+    """Return the metrics that the plugin offers, for ``--metric NAME`` and for the ``metric`` of datasets."""
+
+
+@hookspec
+def register_merge_methods() -> Iterable[MergeMethod]:  # type: ignore[empty-body]
+    """Return the merge methods that the plugin offers, for ``--method NAME``."""
+
+
+@hookspec
+def register_rules() -> Iterable[SelectionRule]:  # type: ignore[empty-body]
+    """Return the rules that choose alpha that the plugin offers, for ``--select NAME`` or ``--select NAME=VALUE``."""

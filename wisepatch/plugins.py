@@ -68,7 +68,7 @@ class Task:
     split: str | None = None
 
     @property
-    def whole(self) -> str:
+    def base_spec(self) -> str:
         """What finds the task again without the split."""
         return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
 

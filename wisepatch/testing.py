@@ -103,7 +103,7 @@ def inspect_plugin(plugin: ModuleType | str, data: str | Path | None = None, tas
         checks.run(dataset.name, "class names", contract.check_classes, dataset)
         checks.run(dataset.name, "missing data", contract.check_missing, dataset)
         if folder is not None:
-            for split in dataset.offered:
+            for split in dataset.available_splits:
                 _check_split(checks, dataset, split, folder)
     name = plugin if isinstance(plugin, str) else plugin.__name__
     return Report(name, tuple(datasets), tuple(checks.findings))

@@ -19,7 +19,7 @@ from wisepatch.analysis.metrics import (
     top1,
     wilson,
 )
-from wisepatch.datasets.base import Context
+from wisepatch.datasets.base import Annotations
 from wisepatch.errors import UnknownNameError, UsageError
 
 PREDICTIONS = st.integers(2, 5).flatmap(
@@ -196,8 +196,8 @@ def test_f1_over_the_classes_that_have_images_is_scikit_learns(case):
 def test_worst_group_and_every_group_with_its_size():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1])
     predicted = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1])
-    context = Context(groups=[0, 0, 0, 0, 2, 2, 2, 2, -1], group_names=("Asia", "Europe", "Africa"))
-    found = dict(measurements("worst_group", labels, predicted, 2, context))
+    annotations = Annotations(groups=[0, 0, 0, 0, 2, 2, 2, 2, -1], group_names=("Asia", "Europe", "Africa"))
+    found = dict(measurements("worst_group", labels, predicted, 2, annotations))
     assert {name: (value.value, value.n) for name, value in found.items()} == {
         "worst_group": (0.5, 4),
         "top1[Asia]": (0.75, 4),
@@ -226,17 +226,17 @@ def test_pm0_and_pm10_by_the_definition(seed):
             benign += 1
             wrong = [frame for frame in similar if predicted[frame] not in accepted[frame]]
             worst += not wrong
-    context = Context(accepted=accepted, sequences=sequences)
-    (pm0,) = measurements("pm0", labels, predicted, 3, context)
-    (pm10,) = measurements("pm10", labels, predicted, 3, context)
+    annotations = Annotations(accepted=accepted, sequences=sequences)
+    (pm0,) = measurements("pm0", labels, predicted, 3, annotations)
+    (pm10,) = measurements("pm10", labels, predicted, 3, annotations)
     assert pm0 == ("pm0", Measured(benign / 5, 5, *wilson(benign / 5, 5)))
     assert pm10 == ("pm10", Measured(worst / 5, 5, *wilson(worst / 5, 5)))
 
 
 def test_pm0_takes_the_label_where_nothing_else_is_accepted():
-    context = Context(sequences=[[0, 1], [2]])
-    (pm0,) = measurements("pm0", np.array([0, 1, 2]), np.array([0, 0, 2]), 3, context)
-    (pm10,) = measurements("pm10", np.array([0, 1, 2]), np.array([0, 0, 2]), 3, context)
+    annotations = Annotations(sequences=[[0, 1], [2]])
+    (pm0,) = measurements("pm0", np.array([0, 1, 2]), np.array([0, 0, 2]), 3, annotations)
+    (pm10,) = measurements("pm10", np.array([0, 1, 2]), np.array([0, 0, 2]), 3, annotations)
     assert (pm0[1].value, pm10[1].value) == (1.0, 0.5)
 
 

@@ -66,11 +66,11 @@ def decoding(bench):
 
 def evaluate(clock, folder, task, **speed):
     """An evaluation of the embedded model; returns what it says."""
-    from wisepatch import Store, find_task, predict
+    from wisepatch import Store, find_task, predict_many
 
     store = Store(Path(folder) / "store")
     with clock:
-        (found,) = predict([store.find("zeroshot")], [find_task(str(task))], store, Path(folder), **speed)
+        (found,) = predict_many([store.find("zeroshot")], [find_task(str(task))], store, Path(folder), **speed)
     return found.predicted
 
 

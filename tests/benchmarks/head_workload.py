@@ -12,10 +12,10 @@ def reference_head(clock, model, classes, templates):
     from tests.benchmarks.material import random_encoder
     from wisepatch.datasets.prompts import prompts
 
-    encoder = random_encoder(model)
+    clip = random_encoder(model)
     with clock:
         head = reference.zeroshot_head(
-            encoder.model, encoder.tokenizer, classes, templates, lambda template, name: prompts(name, [template])[0]
+            clip.model, clip.tokenizer, classes, templates, lambda template, name: prompts(name, [template])[0]
         )
     return head.numpy()
 
@@ -24,9 +24,9 @@ def wisepatch_head(clock, model, classes, templates):
     from tests.benchmarks.material import random_encoder
     from wisepatch import zeroshot_head
 
-    encoder = random_encoder(model)
+    clip = random_encoder(model)
     with clock:
-        head = zeroshot_head(encoder, classes, templates)
+        head = zeroshot_head(clip, classes, templates)
     return head.numpy()
 
 

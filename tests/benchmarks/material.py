@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from tests.benchmarks import reference
-from wisepatch import FinetuneConfig, ModelConfig, Store, find_task, load_encoder
+from wisepatch import ModelConfig, Store, TrainConfig, find_task, load_clip
 
 CLASSES = ("bog", "cliff", "dune", "forest", "lake", "meadow", "ocean", "river", "tundra", "valley")
 PHOTO = (500, 375)
@@ -36,12 +36,12 @@ def picture(rng, number, size):
 def random_encoder(model):
     """``demo`` as it is, or another model with random weights: the time is that of the published ones."""
     if model == "demo":
-        return load_encoder(ModelConfig("demo", ""))
+        return load_clip(ModelConfig("demo", ""))
     import open_clip
 
     torch.manual_seed(0)
     weights = open_clip.create_model(model, pretrained=None, load_weights=False).state_dict()
-    return load_encoder(ModelConfig(model, "openai"), weights)
+    return load_clip(ModelConfig(model, "openai"), weights)
 
 
 def line(clock, folder, model, tasks, linear=False):
@@ -51,12 +51,12 @@ def line(clock, folder, model, tasks, linear=False):
     end is the first with a little noise, in the head alone if ``linear``.
     """
     folder = Path(folder)
-    encoder = random_encoder(model)
+    clip = random_encoder(model)
     first = find_task(str(tasks[0]))
-    means, centre, scale = class_means(encoder, first)
+    means, centre, scale = class_means(clip, first)
     weight = (means - centre) / scale
     start = {"classifier.weight": weight, "classifier.bias": -(weight * (means + centre) / 2).sum(1)}
-    start |= {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    start |= {name: tensor.clone() for name, tensor in clip.model.state_dict().items()}
     torch.manual_seed(1)
     end = {name: tensor.clone() for name, tensor in start.items()}
     for name in end:
@@ -64,37 +64,37 @@ def line(clock, folder, model, tasks, linear=False):
             noise = 1.0 if name.startswith("classifier.") else 0.05
             if end[name].is_floating_point() and end[name].numel() > 1:
                 end[name] += torch.randn_like(end[name]) * end[name].std() * noise
-    store, config = Store(folder / "store"), encoder.config.to_json()
+    store, config = Store(folder / "store"), clip.config.to_json()
     head = {"task": first.name, "classes": list(first.dataset.head_names)}
     zeroshot = store.save(start, kind="zeroshot", name="line/zeroshot", model=config, method="zeroshot", head=head)
-    settings = FinetuneConfig.with_defaults(
-        first.whole, head="trained", freeze_encoder=linear, supported=tuple(str(task) for task in tasks[1:])
+    settings = TrainConfig.with_defaults(
+        first.base_spec, head="trained", freeze_encoder=linear, supported=tuple(str(task) for task in tasks[1:])
     )
     store.save(
         end, kind="finetuned", name="line/finetuned", model=config, parents=[zeroshot.id], method=settings.method,
         config=settings.to_json(), head=head,
     )  # fmt: skip
     for name, weights in (("zeroshot", start), ("finetuned", end)):
-        reference.save(as_module(encoder.config, weights, folder / "cache"), folder / f"{name}.pt")
+        reference.save(as_module(clip.config, weights, folder / "cache"), folder / f"{name}.pt")
 
 
 def as_module(config, weights, cache):
     """The papers' classifier with these weights."""
-    encoder = load_encoder(config, weights)
-    image_encoder = reference.ImageEncoder(encoder.model, encoder.transform)
+    clip = load_clip(config, weights)
+    image_encoder = reference.ImageEncoder(clip.model, clip.transform)
     image_encoder.cache_dir = str(cache)
     head = reference.ClassificationHead(weights["classifier.weight"], weights["classifier.bias"])
     return reference.ImageClassifier(image_encoder, head)
 
 
 @torch.inference_mode()
-def class_means(encoder, task, most=6):
+def class_means(clip, task, most=6):
     """Mean features of each class, their mean, and the mean squared spread of features about it."""
-    samples = task.dataset.open("test", Path(), encoder.transform)
+    samples = task.dataset.open("test", Path(), clip.transform)
     found = {}
     for index, label in enumerate(samples.labels):
         if len(found.setdefault(label, [])) < most:
-            feature = encoder.model.encode_image(samples[index][0][None])
+            feature = clip.model.encode_image(samples[index][0][None])
             found[label].append(torch.nn.functional.normalize(feature, dim=-1))
     means = torch.cat([torch.cat(found[label]).mean(0, keepdim=True) for label in sorted(found)])
     centre = means.mean(0, keepdim=True)

@@ -112,13 +112,13 @@ def evaluate(classifier, task, *, workers, freeze_encoder=False):
 class Features(Dataset):
     """Features of a dataset from files in the encoder's cache folder, which are made if they are not there."""
 
-    def __init__(self, encoder, images, device, workers):
-        folder = Path(encoder.cache_dir) / Path(images.root).parent.name
+    def __init__(self, clip, images, device, workers):
+        folder = Path(clip.cache_dir) / Path(images.root).parent.name
         if not (folder / "features.pt").is_file():
             folder.mkdir(parents=True)
-            encoder.eval().to(device)
+            clip.eval().to(device)
             batches = DataLoader(images, batch_size=BATCH, num_workers=workers)
-            found = [(encoder(inputs.to(device)).cpu(), labels) for inputs, labels in batches]
+            found = [(clip(inputs.to(device)).cpu(), labels) for inputs, labels in batches]
             for name, parts in zip(("features", "labels"), zip(*found, strict=True), strict=True):
                 torch.save(torch.cat(parts), folder / f"{name}.pt")
         self.features, self.labels = (torch.load(folder / f"{name}.pt") for name in ("features", "labels"))

@@ -24,13 +24,13 @@ def prepare(clock, folder, model):
             home.mkdir(parents=True, exist_ok=True)
             colour = tuple((37 * index + shift) % 256 for shift in (0, 80, 160))
             Image.new("RGB", (256, 256), colour).save(home / f"{index:03}.png")
-    encoder = random_encoder(model)
+    clip = random_encoder(model)
     task = find_task(str(folder / "colours"))
     Store(folder / "store").save(
-        encoder.model.state_dict(), kind="zeroshot", name="start", model=encoder.config.to_json(), method="zeroshot"
+        clip.model.state_dict(), kind="zeroshot", name="start", model=clip.config.to_json(), method="zeroshot"
     )
-    head = reference.ClassificationHead(zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates))
-    module = reference.ImageClassifier(reference.ImageEncoder(encoder.model, encoder.train_transform), head)
+    head = reference.ClassificationHead(zeroshot_head(clip, task.dataset.head_names, task.dataset.templates))
+    module = reference.ImageClassifier(reference.ImageEncoder(clip.model, clip.train_transform), head)
     reference.save(module, folder / "start.pt")
 
 
@@ -80,12 +80,12 @@ def reference_steps(clock, folder, steps):
 
 def wisepatch_steps(clock, folder, steps, mixed_precision):
     """Wisepatch's ``finetune``, which reports after the first step, each tenth and the last; returns what it reports."""
-    from wisepatch import FinetuneConfig, ModelConfig, Store, finetune
+    from wisepatch import ModelConfig, Store, TrainConfig, finetune
 
     own = folder / f"store-{mixed_precision}"
     shutil.copytree(folder / "store", own)
     watch = Steps()
-    config = FinetuneConfig(
+    config = TrainConfig(
         str(folder / "colours"), steps=steps, lr=RATE, wd=DECAY, batch_size=BATCH, warmup=1, start="start",
         mixed_precision=mixed_precision,
     )  # fmt: skip

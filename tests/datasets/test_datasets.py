@@ -227,7 +227,7 @@ def test_class_folders_alone_are_split_by_seed_and_class(tmp_path):
     (root / ".hidden").mkdir()
     dataset = task(str(root))
     assert dataset.classes == tuple(sorted(SHAPES[:3]))
-    splits = {s: dataset.split(s, tmp_path) for s in dataset.offered}
+    splits = {s: dataset.split(s, tmp_path) for s in dataset.available_splits}
     assert {s: len(x) for s, x in splits.items()} == {"train": 21, "val": 3, "test": 6}
     for name, each in (("test", 2), ("val", 1)):
         assert np.bincount([label for _, label in splits[name].samples.files]).tolist() == [each] * 3
@@ -248,7 +248,7 @@ def test_image_that_is_added_moves_few_others(tmp_path):
 def test_split_folders_may_be_written_in_any_case_and_near_misses_are_named(tmp_path):
     draw_folder(tmp_path / "a" / "Train")
     draw_folder(tmp_path / "a" / "TEST")
-    assert task(str(tmp_path / "a")).offered == ("train", "val", "test")
+    assert task(str(tmp_path / "a")).available_splits == ("train", "val", "test")
     draw_folder(tmp_path / "a" / "valid")
     with pytest.raises(DataError, match="a/valid is neither a split nor a class") as caught:
         task(str(tmp_path / "a"))
@@ -276,7 +276,7 @@ def test_folders_of_splits_are_taken_as_they_are(tmp_path):
         (root / split / "ring").rename(root / split / "red_ring")
     dataset = task(str(root))
     assert dataset.classes == ("red ring", "star")
-    assert {s: len(dataset.split(s, tmp_path)) for s in dataset.offered} == {"train": 20, "val": 4, "test": 6}
+    assert {s: len(dataset.split(s, tmp_path)) for s in dataset.available_splits} == {"train": 20, "val": 4, "test": 6}
     assert dataset.splits == ("train", "val", "test")
 
 
@@ -311,7 +311,7 @@ def test_csv_with_and_without_splits(shapes, tmp_path):
     rows = [f"shapes/{label}/{i}.png,{label}" for label in labels for i in range(6)]
     plain = task(write_csv(tmp_path / "plain.csv", ["path,label", *rows]))
     assert plain.name == "plain"
-    assert {s: len(plain.split(s, tmp_path)) for s in plain.offered} == {"train": 12, "val": 3, "test": 3}
+    assert {s: len(plain.split(s, tmp_path)) for s in plain.available_splits} == {"train": 12, "val": 3, "test": 3}
     marked = [f"{row},{'test' if '/5.' in row else 'train'}" for row in rows]
     split = task(write_csv(tmp_path / "split.csv", ["path,label,split", *marked])).split("test", tmp_path)
     assert len(split) == 3
@@ -398,7 +398,7 @@ def test_merges_have_to_fit_classes_and_head(wrong):
 
 
 def test_class_names_given_to_a_task_with_another_tasks_head_are_the_heads():
-    dataset = base.Dataset(**HALVES, merges=((0, 2), (1,)))
+    dataset = base.Dataset(**HALVES, label_map=((0, 2), (1,)))
     assert dataset.head_names == ("x", "y", "z")
     given = folder.renamed(dataset, ["p", "q", "r"], None)
     assert (given.classes, given.head_names) == (("a", "b"), ("p", "q", "r"))
@@ -429,10 +429,10 @@ def test_expected_sizes_know_of_the_cut():
 
 
 def test_context_of_some_images_keeps_what_is_whole():
-    context = base.Context([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
-    assert context.of([3, 2, 1]) == base.Context([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
-    assert base.context(base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, context), [1])).groups == [1]
-    assert base.context(range(3)) == base.Context()
+    annotations = base.Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
+    assert annotations.of([3, 2, 1]) == base.Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
+    assert base.annotations(base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
+    assert base.annotations(range(3)) == base.Annotations()
 
 
 def test_labels_are_known_without_decoding():

@@ -291,14 +291,14 @@ def test_file_that_is_no_font_says_so(tmp_path):
 )
 def test_attacked_task_is_found_by_every_spelling(spec, found, split):
     task = find_task(spec)
-    assert (task.spec, task.split, task.name, task.whole) == (found, split, "typo:Shapes", "typo:Shapes")
+    assert (task.spec, task.split, task.name, task.base_spec) == (found, split, "typo:Shapes", "typo:Shapes")
     assert find_task(task.spec) == task
     clean = find_task("Shapes").dataset
     assert task.dataset.classes == clean.classes
     assert task.dataset.templates == clean.templates
     assert task.dataset.splits == clean.splits
     assert task.dataset.counts == clean.counts
-    assert task.dataset.also == (*clean.also, "attack_success", "neither")
+    assert task.dataset.extra_metrics == (*clean.extra_metrics, "attack_success", "neither")
 
 
 def test_attacked_folder_and_csv_are_tasks(shapes, tmp_path):
@@ -359,9 +359,9 @@ def test_metric_and_further_metrics_of_the_task_are_kept_and_published_accuracie
     mtsd, gtsrb = find_task("typo:MTSD").dataset, find_task("typo:GTSRB").dataset
     assert mtsd.metric == find_task("MTSD").dataset.metric
     assert gtsrb.layouts == find_task("GTSRB").dataset.layouts
-    plain = replace(find_task("Shapes").dataset, metric="macro_f1", also=("top1", "mean_per_class"))
+    plain = replace(find_task("Shapes").dataset, metric="macro_f1", extra_metrics=("top1", "mean_per_class"))
     assert attacked(plain).metric == "macro_f1"
-    assert attacked(plain).also == ("top1", "mean_per_class", "attack_success", "neither")
+    assert attacked(plain).extra_metrics == ("top1", "mean_per_class", "attack_success", "neither")
     assert find_task("GTSRB").dataset.zeroshot
     assert not gtsrb.zeroshot
 
@@ -372,12 +372,12 @@ def test_task_under_another_head_keeps_it_and_writes_names_of_its_own_classes(tm
         draw_folder(tmp_path / "imagenet-a", 1, ("star",))
         (tmp_path / "imagenet-a" / "star").rename(tmp_path / "imagenet-a" / folders[index])
     task = find_task("typo:ImageNetA")
-    assert task.dataset.merges == find_task("ImageNetA").dataset.merges
+    assert task.dataset.label_map == find_task("ImageNetA").dataset.label_map
     assert task.dataset.head_names == find_task("ImageNet").dataset.classes
     opened = task.dataset.split("test", tmp_path)
     texts = [opened.samples.written(i)[2] for i in range(3)]
     assert set(texts) <= set(task.dataset.classes)
-    assert [task.dataset.classes[w] for w in opened.context.written] == texts
+    assert [task.dataset.classes[w] for w in opened.annotations.written] == texts
 
 
 def test_other_class_names_are_what_is_written(shapes, tmp_path):
@@ -448,7 +448,7 @@ def test_no_image_is_given_its_own_class_name(classes, text, seed, known):
     # The written class is the first of that name, in any case, or none.
     expected = [folded.index(" ".join(t.split()).casefold()) if " ".join(t.split()).casefold() in folded else -1
                 for t in texts]  # fmt: skip
-    assert list(opened.context.written) == expected
+    assert list(opened.annotations.written) == expected
 
 
 def test_every_wrong_name_is_written_and_words_and_own_text_too():
@@ -458,12 +458,12 @@ def test_every_wrong_name_is_written_and_words_and_own_text_too():
     words = attacked(dataset, Style("random-word")).split("test", None)
     assert {written(words, i) for i in range(30)} <= set(RANDOM_WORDS)
     assert len({written(words, i) for i in range(30)}) > 10
-    assert set(words.context.written) == {-1}
+    assert set(words.annotations.written) == {-1}
     own = attacked(dataset, Style("Heart")).split("test", None)
     hearts = dataset.classes.index("heart")
     for index in range(20):
         assert (written(own, index) == "Heart") == (index % 10 != hearts)
-        assert (own.context.written[index] == hearts) == (index % 10 != hearts)
+        assert (own.annotations.written[index] == hearts) == (index % 10 != hearts)
 
 
 def test_task_with_one_class_cannot_be_attacked_with_it():
@@ -523,7 +523,7 @@ def test_epochs_write_anew_and_the_same_epoch_writes_the_same():
     for epoch in range(3):
         set_epoch(opened, epoch)
         texts.append([opened.samples.written(i)[2] for i in range(40)])
-        assert [opened.classes[w] for w in opened.context.written[:40]] == texts[-1]
+        assert [opened.classes[w] for w in opened.annotations.written[:40]] == texts[-1]
     assert texts[0] != texts[1] != texts[2] != texts[0]
 
 
@@ -579,17 +579,17 @@ def test_fingerprint_tells_styles_and_images_apart(shapes, tmp_path):
 
 
 def test_context_of_the_images_is_kept():
-    from wisepatch.datasets.base import Context
+    from wisepatch.datasets.base import Annotations
 
     samples = Listed([0, 1, 0])
-    samples.context = Context(groups=[0, 1, 1], group_names=("near", "far"))
-    dataset = attacked(Dataset("g", ("dog", "cat"), lambda *_: samples, also=("worst_group",)))
+    samples.annotations = Annotations(groups=[0, 1, 1], group_names=("near", "far"))
+    dataset = attacked(Dataset("g", ("dog", "cat"), lambda *_: samples, extra_metrics=("worst_group",)))
     opened = dataset.split("test", None)
-    assert opened.context.groups == [0, 1, 1]
-    assert list(opened.context.written) == [1, 0, 1]
-    assert opened.context.written[1:] == [0, 1]
-    assert opened.context.of([2, 1]).written == [1, 0]
-    assert dataset.also == ("worst_group", "attack_success", "neither")
+    assert opened.annotations.groups == [0, 1, 1]
+    assert list(opened.annotations.written) == [1, 0, 1]
+    assert opened.annotations.written[1:] == [0, 1]
+    assert opened.annotations.of([2, 1]).written == [1, 0]
+    assert dataset.extra_metrics == ("worst_group", "attack_success", "neither")
 
 
 # Names of files, and folders in the published convention.
@@ -657,11 +657,11 @@ def test_folder_of_110_photos_in_the_published_convention_is_a_task(tmp_path):
     (folder / "README.md").write_text("photos")
     task = find_task(str(folder))
     assert task.dataset.classes == ("50% wool", "bell pepper", "car", "cat", "dog", "hot dog", "Zürich")
-    assert task.dataset.offered == ("test",)
-    assert task.dataset.also == ("attack_success", "neither")
+    assert task.dataset.available_splits == ("test",)
+    assert task.dataset.extra_metrics == ("attack_success", "neither")
     opened = task.dataset.split("test", tmp_path)
     assert len(opened) == 110
-    found = sorted((opened.classes[opened[i][1]], opened.classes[opened.context.written[i]]) for i in range(110))
+    found = sorted((opened.classes[opened[i][1]], opened.classes[opened.annotations.written[i]]) for i in range(110))
     assert found == sorted((a.replace("_", " "), b.replace("_", " ")) for a, b in pairs)
     with pytest.raises(UsageError, match="photos are written on already"):
         find_task(f"typo:{folder}")
@@ -676,7 +676,7 @@ def test_class_names_may_be_given_and_texts_that_are_none_are_no_class(tmp_path)
     assert task.classes == ("cat", "Hot Dog", "horse")
     opened = task.split("test", tmp_path)
     assert [opened[i][1] for i in range(2)] == [0, 1]
-    assert list(opened.context.written) == [-1, 0]
+    assert list(opened.annotations.written) == [-1, 0]
     assert find_task(str(folder), ["cat", "Hot Dog", "horse"], ["a {}"]).dataset.classes == task.classes
     with pytest.raises(UsageError) as caught:
         attacked_folder(folder, ("cat", "horse"))
@@ -728,7 +728,7 @@ def test_index_carries_the_truth_whatever_the_files_are_called(tmp_path):
     assert task.dataset.classes == ("=_%/", odd)
     opened = task.dataset.split("test", tmp_path)
     assert [opened[i][1] for i in range(len(opened))] == [1, 0]
-    assert list(opened.context.written) == [0, 1]
+    assert list(opened.annotations.written) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from open_clip.transformer import VisionTransformer
 
-from wisepatch.evaluation.endpoints import Line, answers, set_weights
+from wisepatch.evaluation.endpoints import Mixes, answers, set_weights
 from wisepatch.models.tower import Tower
 
 ALPHAS = (0.0, 0.2, 0.5, 0.9, 1.0)
@@ -24,7 +24,7 @@ def line_of(tower, alphas, weighed=False):
     start = {f"visual.{name}": tensor.float().clone() for name, tensor in tower.visual.state_dict().items()}
     end = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in start.items()}
     fishers = tuple({name: torch.rand(t.shape, generator=generator) for name, t in start.items()} for _ in range(2))
-    return Line(None, start, end, False, (None, None), list(enumerate(alphas)), fishers if weighed else None)
+    return Mixes(None, start, end, False, (None, None), list(enumerate(alphas)), fishers if weighed else None)
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])

@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms import Compose, PILToTensor, v2
 
 from tests.samples import write_mnist
-from wisepatch import FinetuneConfig, ModelConfig, Store, evaluate, find_task, finetune, load_encoder, predict, sweep
+from wisepatch import ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, load_clip, predict_many, sweep
 from wisepatch.datasets.folder import FileSamples, drafted
 from wisepatch.datasets.loading import MOST_WORKERS, WORTH, worker_count
 from wisepatch.errors import DataError, StoreError
@@ -26,8 +26,8 @@ from wisepatch.models.preprocessing import on_tensors
 
 
 @pytest.fixture
-def encoder():
-    return load_encoder(ModelConfig("demo", ""))
+def clip():
+    return load_clip(ModelConfig("demo", ""))
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ class Notes:
         self.said.append(text)
 
 
-def test_pixels_are_kept_and_are_those_of_the_images(shapes, tmp_path, encoder, decoded):
-    split, notes = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels), Notes()
+def test_pixels_are_kept_and_are_those_of_the_images(shapes, tmp_path, clip, decoded):
+    split, notes = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), Notes()
     store = Store(tmp_path / "store")
-    found = cached_pixels(encoder, split, store, progress=notes)
+    found = cached_pixels(clip, split, store, progress=notes)
     assert len(decoded) == len(found) == len(split) == notes.total == notes.done == 12
     (said,) = notes.said
     assert said.startswith("keeping the pixels of shapes (train): 0 MB below ")
-    again = cached_pixels(encoder, split, store, progress=notes)
+    again = cached_pixels(clip, split, store, progress=notes)
     assert len(decoded) == 12
     assert len(notes.said) == 1
     for index in range(12):
@@ -81,24 +81,24 @@ def test_pixels_are_kept_and_are_those_of_the_images(shapes, tmp_path, encoder, 
     assert len(pickle.dumps(again)) < 1000
 
 
-def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes, tmp_path, encoder):
+def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes, tmp_path, clip):
     store, task = Store(tmp_path / "store"), find_task(str(shapes))
 
-    def folder(split="test", pixels=encoder.pixels):
-        return cached_pixels(encoder, task.dataset.split(split, tmp_path, pixels), store).folder
+    def folder(split="test", pixels=clip.pixels):
+        return cached_pixels(clip, task.dataset.split(split, tmp_path, pixels), store).folder
 
     first = folder()
     assert folder() == first
     assert folder("val") != first
-    assert folder(pixels=encoder.fast_pixels) != first
-    other = replace(encoder, transform=v2.Compose([v2.Resize(32), *encoder.transform.transforms]))
+    assert folder(pixels=clip.fast_pixels) != first
+    other = replace(clip, transform=v2.Compose([v2.Resize(32), *clip.transform.transforms]))
     assert cached_pixels(other, task.dataset.split("test", tmp_path, other.pixels), store).folder != first
     path, _ = task.dataset.split("test", tmp_path).samples.files[0]
     Image.new("RGB", (64, 64)).save(path)
     assert folder() != first
 
 
-def test_sets_of_one_layout_in_two_folders_are_not_taken_for_one_another(tmp_path, encoder):
+def test_sets_of_one_layout_in_two_folders_are_not_taken_for_one_another(tmp_path, clip):
     """Torchvision's MNIST knows no fingerprint: its pixels tell."""
     store, found = Store(tmp_path / "store"), []
     for name in ("one", "two"):
@@ -106,18 +106,16 @@ def test_sets_of_one_layout_in_two_folders_are_not_taken_for_one_another(tmp_pat
         if name == "two":
             for path in (tmp_path / name).rglob("t10k-images*"):
                 path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 255]))
-        found.append(
-            cached_pixels(encoder, find_task("MNIST").dataset.split("test", tmp_path / name, encoder.pixels), store)
-        )
+        found.append(cached_pixels(clip, find_task("MNIST").dataset.split("test", tmp_path / name, clip.pixels), store))
     assert found[0].folder != found[1].folder
 
 
 def test_evaluation_with_cached_images_is_the_same_and_decodes_once(run_store, finished, tmp_path, decoded):
     task, ends = find_task(str(finished[0] / "shapes")), [run_store.find("zeroshot"), run_store.find("finetuned")]
-    (plain,) = predict(ends, [task], run_store, tmp_path, split="train")
+    (plain,) = predict_many(ends, [task], run_store, tmp_path, split="train")
     before = len(decoded)
     (first,), (again,) = (
-        list(predict(ends, [task], run_store, tmp_path, split="train", cache_images=True)) for _ in range(2)
+        list(predict_many(ends, [task], run_store, tmp_path, split="train", cache_images=True)) for _ in range(2)
     )
     assert len(decoded) - before == len(plain.labels)
     for found in (first, again):
@@ -126,20 +124,20 @@ def test_evaluation_with_cached_images_is_the_same_and_decodes_once(run_store, f
         assert np.array_equal(found.labels, plain.labels)
 
 
-def test_broken_image_leaves_no_half_of_a_cache(shapes, tmp_path, encoder):
-    split = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels)
+def test_broken_image_leaves_no_half_of_a_cache(shapes, tmp_path, clip):
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     store = Store(tmp_path / "store")
     (broken,) = [path for path, _ in split.samples.files][-1:]
     broken.write_bytes(b"no image")
-    split = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels)
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     with pytest.raises(DataError, match="cannot be read"):
-        cached_pixels(encoder, split, store)
+        cached_pixels(clip, split, store)
     assert list(store.pixels.iterdir()) == []
 
 
-def test_gc_removes_what_an_interrupted_run_left_and_all_that_is_kept_on_request(cli, shapes, tmp_path, encoder):
+def test_gc_removes_what_an_interrupted_run_left_and_all_that_is_kept_on_request(cli, shapes, tmp_path, clip):
     store = Store(tmp_path / "store")
-    kept = cached_pixels(encoder, find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels), store)
+    kept = cached_pixels(clip, find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), store)
     left = store.pixels / ".partial-99999999-left"
     left.mkdir()
     assert cli("store", "gc", "--store", store.root).stdout.splitlines() == ["removed 1 files and folders", f"  {left}"]
@@ -152,21 +150,21 @@ def test_gc_removes_what_an_interrupted_run_left_and_all_that_is_kept_on_request
 
 @pytest.mark.parametrize("name", ["pixels.npy", "labels.npy"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
-def test_kept_pixels_that_cannot_be_read_are_made_again(shapes, tmp_path, encoder, decoded, name, content):
-    split, store = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels), Store(tmp_path / "store")
-    first = cached_pixels(encoder, split, store)
+def test_kept_pixels_that_cannot_be_read_are_made_again(shapes, tmp_path, clip, decoded, name, content):
+    split, store = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), Store(tmp_path / "store")
+    first = cached_pixels(clip, split, store)
     broken = first.folder / name
     broken.write_bytes(content) if content is not None else broken.unlink()
-    again = cached_pixels(encoder, split, store)
+    again = cached_pixels(clip, split, store)
     assert len(decoded) == 24
     assert torch.equal(again[5][0], split[5][0])
 
 
-def test_store_that_cannot_be_written_says_so(shapes, tmp_path, encoder):
-    split = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels)
+def test_store_that_cannot_be_written_says_so(shapes, tmp_path, clip):
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        cached_pixels(encoder, split, Store(tmp_path / "file"))
+        cached_pixels(clip, split, Store(tmp_path / "file"))
 
 
 def test_command_keeps_pixels_on_request_alone(cli, shapes, tmp_path):
@@ -188,10 +186,10 @@ def test_neighbouring_tasks_with_the_same_images_share_one_pass(run_store, shape
     one = find_task(str(tmp_path / "one.csv"))
     two = find_task(str(tmp_path / "two.csv"), classnames=("ring", "box", "hat"))
     ends = [run_store.find("zeroshot"), run_store.find("finetuned")]
-    apart = [next(predict(ends, [task], run_store, tmp_path)) for task in (one, two)]
+    apart = [next(predict_many(ends, [task], run_store, tmp_path)) for task in (one, two)]
     assert len(decoded) == 2 * len(lines)
     notes = Notes()
-    together = list(predict(ends, [one, two], run_store, tmp_path, progress=notes))
+    together = list(predict_many(ends, [one, two], run_store, tmp_path, progress=notes))
     assert len(decoded) == 3 * len(lines)
     assert notes.total == notes.done == 2 * len(lines)
     for alone, shared, task in zip(apart, together, (one, two), strict=True):
@@ -210,7 +208,7 @@ def test_training_on_kept_images_is_training_on_the_images(shapes, tmp_path, dec
     for store, cache in (("plain", False), ("cached", True), ("cached", True)):
         before = len(decoded)
         done = finetune(
-            FinetuneConfig(**config), ModelConfig("demo", ""), Store(tmp_path / store), tmp_path, cache_images=cache
+            TrainConfig(**config), ModelConfig("demo", ""), Store(tmp_path / store), tmp_path, cache_images=cache
         )
         counts.append(len(decoded) - before)
         ends.append(done.finetuned.files)
@@ -242,9 +240,9 @@ def test_whole_images_that_are_damaged_are_made_again(shapes, tmp_path, decoded,
     assert again[11][0].tobytes() == split[11][0].tobytes()
 
 
-def test_process_that_is_later_keeps_what_a_quicker_one_has_written(shapes, tmp_path, encoder):
-    split, store = find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels), Store(tmp_path / "store")
-    folder = cached_pixels(encoder, split, store).folder
+def test_process_that_is_later_keeps_what_a_quicker_one_has_written(shapes, tmp_path, clip):
+    split, store = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), Store(tmp_path / "store")
+    folder = cached_pixels(clip, split, store).folder
     folder.rename(tmp_path / "quicker")
     (tmp_path / "quicker" / "by another process").touch()
 
@@ -252,17 +250,17 @@ def test_process_that_is_later_keeps_what_a_quicker_one_has_written(shapes, tmp_
         def start(self, what, total):
             (tmp_path / "quicker").rename(folder)
 
-    later = cached_pixels(encoder, split, store, progress=Quicker())
+    later = cached_pixels(clip, split, store, progress=Quicker())
     assert (folder / "by another process").exists()
     assert torch.equal(later[7][0], split[7][0])
     assert [path.name for path in store.pixels.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, encoder, decoded, whole):
-    split = find_task(str(shapes)).dataset.split("train", tmp_path, None if whole else encoder.pixels)
+def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, clip, decoded, whole):
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, None if whole else clip.pixels)
     store, notes, begun, waiting = Store(tmp_path / "store"), Notes(), Event(), Event()
-    keep = partial(cached_images, split, store) if whole else partial(cached_pixels, encoder, split, store)
+    keep = partial(cached_images, split, store) if whole else partial(cached_pixels, clip, split, store)
 
     class First(Notes):
         def start(self, what, total):
@@ -285,13 +283,13 @@ def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, encoder, deco
     assert [path.name for path in store.pixels.iterdir()] == [found.folder.name]
 
 
-def test_pixels_that_the_disk_has_no_room_for_are_not_begun(shapes, tmp_path, encoder, monkeypatch):
+def test_pixels_that_the_disk_has_no_room_for_are_not_begun(shapes, tmp_path, clip, monkeypatch):
     import wisepatch.evaluation.pixels
 
     store = Store(tmp_path / "store")
     monkeypatch.setattr(wisepatch.evaluation.pixels.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     for split, make in (
-        (find_task(str(shapes)).dataset.split("train", tmp_path, encoder.pixels), lambda s: cached_pixels(encoder, s, store)),
+        (find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), lambda s: cached_pixels(clip, s, store)),
         (find_task(str(shapes)).dataset.split("train", tmp_path), lambda s: cached_images(s, store)),
     ):  # fmt: skip
         with pytest.raises(StoreError, match=r"the pixels of shapes \(train\) need .*0\.0 GB; .* has 0\.0"):
@@ -342,18 +340,18 @@ def test_a_transform_with_other_steps_stays_as_it_is():
     assert on_tensors(other) is other
 
 
-def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, encoder):
+def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, clip):
     """Also of a task whose images are no files."""
     store, cpu = Store(tmp_path / "store"), torch.device("cpu")
-    opened = [find_task("Shapes@val").dataset.split("val", tmp_path, p) for p in (encoder.pixels, encoder.fast_pixels)]
+    opened = [find_task("Shapes@val").dataset.split("val", tmp_path, p) for p in (clip.pixels, clip.fast_pixels)]
     for fast, split in enumerate(opened):
-        cached_pixels(encoder, split, store, fast=bool(fast))
-        split_features(encoder, split, store, cpu, fast=bool(fast))
+        cached_pixels(clip, split, store, fast=bool(fast))
+        split_features(clip, split, store, cpu, fast=bool(fast))
     assert len(list(store.pixels.glob("[!.]*"))) == 2
     assert len(list(store.features.glob("[!.]*"))) == 2
 
 
-def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path, encoder, run_store):
+def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path, clip, run_store):
     rng = np.random.default_rng(0)
     lines = ["path,label,split"]
     for index in range(6):
@@ -362,7 +360,7 @@ def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path
         lines.append(f"{index}.jpg,{'ab'[index % 2]},test")
     (tmp_path / "large.csv").write_text("\n".join(lines))
     dataset = find_task(str(tmp_path / "large.csv")).dataset
-    exact, fast = (dataset.split("test", tmp_path, pixels) for pixels in (encoder.pixels, encoder.fast_pixels))
+    exact, fast = (dataset.split("test", tmp_path, pixels) for pixels in (clip.pixels, clip.fast_pixels))
     off = np.stack([np.abs(exact[i][0].numpy().astype(int) - fast[i][0].numpy()) for i in range(6)])
     assert 0 < off.mean() < 2
     assert exact.fingerprint() != fast.fingerprint()
@@ -372,7 +370,7 @@ def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path
     ):
         for options in ({}, {"fast_decode": True}, {"fast_decode": True, "cache_images": True}):
             ends = [run_store.find("zeroshot")]
-            next(predict(ends, [find_task(str(tmp_path / "large.csv"))], run_store, tmp_path, **options))
+            next(predict_many(ends, [find_task(str(tmp_path / "large.csv"))], run_store, tmp_path, **options))
     assert seen == [0] * 6 + [128] * 12
 
 

@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from wisepatch import (
-    FinetuneConfig,
     ModelConfig,
     Store,
+    TrainConfig,
     evaluate,
     find_tasks,
     finetune,
     interpolate,
     load_weights,
-    predict,
+    predict_many,
 )
 from wisepatch.errors import StoreError, UnknownNameError, UsageError
-from wisepatch.evaluation.endpoints import Heads, gather_lines, merged, set_weights
+from wisepatch.evaluation.endpoints import Heads, gather_mixes, merged, set_weights
 from wisepatch.workflows.patching import sweep
 
 DEMO = ModelConfig("demo", "")
@@ -35,9 +35,9 @@ def recipes(store, tmp_path):
 
 def test_one_pass_and_separate_runs_predict_the_same(run_store, tasks, tmp_path):
     mixes = recipes(run_store, tmp_path)
-    together = list(predict(mixes, tasks, run_store, tmp_path, split="train"))
+    together = list(predict_many(mixes, tasks, run_store, tmp_path, split="train"))
     for index, mix in enumerate(mixes):
-        alone = list(predict([mix], tasks, run_store, tmp_path, split="train"))
+        alone = list(predict_many([mix], tasks, run_store, tmp_path, split="train"))
         for one, all_ in zip(alone, together, strict=True):
             assert np.array_equal(one.predicted[0], all_.predicted[index])
             assert np.array_equal(one.labels, all_.labels)
@@ -49,7 +49,7 @@ def test_recipes_and_their_materialised_weights_predict_the_same(run_store, task
     weights = sweep(run_store, tmp_path, alphas=[0.5], tasks=(), materialize=True).checkpoints[0.5]
     assert mixed.is_recipe
     assert not weights.is_recipe
-    for found in predict([mixed, weights], tasks, run_store, tmp_path):
+    for found in predict_many([mixed, weights], tasks, run_store, tmp_path):
         assert np.array_equal(found.predicted[0], found.predicted[1])
 
 
@@ -60,12 +60,12 @@ def test_every_image_is_decoded_once_whatever_the_number_of_alphas(run_store, fi
     original = FileSamples.__getitem__
     monkeypatch.setattr(FileSamples, "__getitem__", lambda self, i: decoded.append(i) or original(self, i))
     found = next(
-        predict(
+        predict_many(
             recipes(run_store, tmp_path), find_tasks([str(finished[0] / "shapes")]), run_store, tmp_path, split="train"
         )
     )
     decoded.clear()
-    found = next(predict(found.checkpoints, [found.task], run_store, tmp_path, split="train"))
+    found = next(predict_many(found.checkpoints, [found.task], run_store, tmp_path, split="train"))
     assert len(decoded) == found.predicted.shape[1] == 12
     assert found.predicted.shape[0] == len(ALPHAS)
 
@@ -75,7 +75,7 @@ def test_two_ends_are_held_whatever_the_number_of_alphas(run_store, tmp_path, mo
     read = []
     original = Store.read
     monkeypatch.setattr(Store, "read", lambda self, c: read.append(c.id) or original(self, c))
-    lines = gather_lines(mixes, run_store, torch.device("cpu"))
+    lines = gather_mixes(mixes, run_store, torch.device("cpu"))
     assert len(read) == 2
     assert len(lines) == 1
     assert [alpha for _, alpha in lines[0].members] == list(ALPHAS)
@@ -83,9 +83,9 @@ def test_two_ends_are_held_whatever_the_number_of_alphas(run_store, tmp_path, mo
 
 def test_weights_in_the_working_copy_are_the_interpolated_ones(run_store, tmp_path):
     mixes = recipes(run_store, tmp_path)
-    (line,) = gather_lines(mixes, run_store, torch.device("cpu"))
+    (line,) = gather_mixes(mixes, run_store, torch.device("cpu"))
     start, end = (load_weights(run_store, run_store.find(k)) for k in ("zeroshot", "finetuned"))
-    visual = line.encoder.model.visual
+    visual = line.clip.model.visual
     for alpha in (1.0, 0.3, 0.0, 0.7):
         set_weights(visual, line, alpha)
         expected = interpolate(start, end, alpha)
@@ -95,22 +95,22 @@ def test_weights_in_the_working_copy_are_the_interpolated_ones(run_store, tmp_pa
 
 def test_trained_heads_are_mixed_and_other_tasks_keep_their_own(shapes, tmp_path):
     store = Store(tmp_path / "store")
-    config = FinetuneConfig.with_defaults(str(shapes), steps=5, batch_size=8, lr=1e-2, head="trained", warmup=0)
+    config = TrainConfig.with_defaults(str(shapes), steps=5, batch_size=8, lr=1e-2, head="trained", warmup=0)
     finetune(config, DEMO, store, tmp_path)
     mixed = sweep(store, tmp_path, alphas=ALPHAS, tasks=["Colors"])
     by_hand = {}
     encoder_rows = list(
-        predict(list(mixed.checkpoints.values()), find_tasks([str(shapes)]), store, tmp_path, split="train")
+        predict_many(list(mixed.checkpoints.values()), find_tasks([str(shapes)]), store, tmp_path, split="train")
     )
     from wisepatch.datasets.loading import checked, loader
-    from wisepatch.models.clip import load_encoder
+    from wisepatch.models.clip import load_clip
     from wisepatch.models.head import Classifier
 
     for alpha, checkpoint in mixed.checkpoints.items():
         weights = load_weights(store, checkpoint)
-        encoder = load_encoder(DEMO, weights)
-        classifier = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"])
-        split = find_tasks([str(shapes)])[0].dataset.split("train", tmp_path, encoder.transform)
+        clip = load_clip(DEMO, weights)
+        classifier = Classifier(clip.model.visual, weights["classifier.weight"], weights["classifier.bias"])
+        split = find_tasks([str(shapes)])[0].dataset.split("train", tmp_path, clip.transform)
         with torch.inference_mode():
             by_hand[alpha] = torch.cat([classifier(checked(b)[0]).argmax(1) for b in loader(split, 64)]).numpy()
     for index, alpha in enumerate(ALPHAS):
@@ -119,7 +119,7 @@ def test_trained_heads_are_mixed_and_other_tasks_keep_their_own(shapes, tmp_path
 
 def test_linear_classifier_needs_no_other_tower(shapes, tmp_path):
     store = Store(tmp_path / "store")
-    config = FinetuneConfig.with_defaults(str(shapes), steps=5, batch_size=8, freeze_encoder=True, warmup=0)
+    config = TrainConfig.with_defaults(str(shapes), steps=5, batch_size=8, freeze_encoder=True, warmup=0)
     finetune(config, DEMO, store, tmp_path)
     swept = sweep(store, tmp_path, alphas=(0, 1), tasks=["Colors"])
     colors = [row["value"] for row in swept.rows if row["task"] == "Colors"]
@@ -164,7 +164,7 @@ def test_nothing_to_evaluate_and_unknown_metrics_are_errors(run_store, tasks, tm
 
 def test_bf16_agrees_with_fp32_on_nearly_all_images(run_store, tasks, tmp_path):
     full, half = (
-        next(predict([run_store.find("zeroshot")], tasks[1:], run_store, tmp_path, mixed_precision=precision))
+        next(predict_many([run_store.find("zeroshot")], tasks[1:], run_store, tmp_path, mixed_precision=precision))
         for precision in ("no", "bf16")
     )
     assert (full.predicted == half.predicted).mean() > 0.97
@@ -185,46 +185,48 @@ def shifted(parent):
 
     dataset = parent.dataset
     halves = replace(
-        dataset, name="halves", classes=("a", "b", "c"), head_classes=dataset.classes, merges=((0,), (1, 2), ()), metric="top1"
+        dataset, name="halves", classes=("a", "b", "c"), head_classes=dataset.classes, label_map=((0,), (1, 2), ()), metric="top1"
     )  # fmt: skip
     return Task("halves", halves)
 
 
 def test_task_with_the_head_of_another_task_is_measured_under_that_head(run_store, tasks, tmp_path):
     mixes = recipes(run_store, tmp_path)
-    whole = next(predict(mixes, tasks[:1], run_store, tmp_path, split="train"))
-    half = next(predict(mixes, [shifted(tasks[0])], run_store, tmp_path, split="train"))
+    whole = next(predict_many(mixes, tasks[:1], run_store, tmp_path, split="train"))
+    half = next(predict_many(mixes, [shifted(tasks[0])], run_store, tmp_path, split="train"))
     assert set(np.unique(whole.predicted)) > {0, 1}
     assert np.array_equal(half.predicted, np.minimum(whole.predicted, 1))  # a maximum of logits keeps the winner
 
 
 def test_trained_head_serves_the_tasks_that_share_it(finished, tasks, tmp_path):
-    config = FinetuneConfig.with_defaults(
+    config = TrainConfig.with_defaults(
         str(finished[0] / "shapes"), head="trained", steps=6, batch_size=8, lr=1e-2, warmup=0
     )
     store = Store(tmp_path / "store")
     done = finetune(config, DEMO, store, tmp_path)
-    (line,) = gather_lines([done.finetuned], store, torch.device("cpu"))
+    (line,) = gather_mixes([done.finetuned], store, torch.device("cpu"))
     assert Heads(line, shifted(tasks[0]), store).trained
-    whole = next(predict([done.finetuned], tasks[:1], store, tmp_path, split="train"))
-    half = next(predict([done.finetuned], [shifted(tasks[0])], store, tmp_path, split="train"))
+    whole = next(predict_many([done.finetuned], tasks[:1], store, tmp_path, split="train"))
+    half = next(predict_many([done.finetuned], [shifted(tasks[0])], store, tmp_path, split="train"))
     assert np.array_equal(half.predicted, np.minimum(whole.predicted, 1))
 
 
 def test_groups_and_further_metrics_have_rows_of_their_own(run_store, tasks, finished, tmp_path):
     from dataclasses import replace
 
-    from wisepatch.datasets.base import Context
+    from wisepatch.datasets.base import Annotations
     from wisepatch.plugins import Task
 
     plain = tasks[0].dataset
 
     def with_groups(split, root, transform=None):
         samples = plain.open(split, root, transform)
-        context = Context(groups=[i % 2 for i in range(len(samples))], group_names=("even", "odd"))
-        return replace(samples, context=context)
+        annotations = Annotations(groups=[i % 2 for i in range(len(samples))], group_names=("even", "odd"))
+        return replace(samples, annotations=annotations)
 
-    grouped = Task("grouped", replace(plain, name="grouped", open=with_groups, also=("worst_group", "macro_f1")))
+    grouped = Task(
+        "grouped", replace(plain, name="grouped", open=with_groups, extra_metrics=("worst_group", "macro_f1"))
+    )
     rows = evaluate([finished[1].finetuned], [grouped], run_store, tmp_path, split="train")
     found = {row["metric"]: row for row in rows}
     assert list(found) == ["top1", "worst_group", "top1[even]", "top1[odd]", "macro_f1"]
@@ -237,7 +239,7 @@ def test_groups_and_further_metrics_have_rows_of_their_own(run_store, tasks, fin
 @pytest.fixture
 def linear(finished, tmp_path):
     """A store with a linear classifier: the encoder as it was, the head trained."""
-    config = FinetuneConfig.with_defaults(
+    config = TrainConfig.with_defaults(
         str(finished[0] / "shapes"), freeze_encoder=True, steps=20, batch_size=8, lr=1.0, warmup=0
     )
     store = Store(tmp_path / "linear")
@@ -248,7 +250,7 @@ def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_ru
     linear, tasks, tmp_path, monkeypatch
 ):
     """Logits are linear in alpha: the answers are those of a whole model at every alpha (WiSE-FT section 3)."""
-    from wisepatch import load_encoder
+    from wisepatch import load_clip
     from wisepatch.models.head import Classifier
 
     store, done = linear
@@ -260,43 +262,43 @@ def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_ru
     alphas = [i / 10 for i in range(11)]
     mixes = list(sweep(store, tmp_path, alphas=alphas, tasks=()).checkpoints.values())
     seen.clear()
-    (tested,) = predict(mixes, tasks[:1], store, tmp_path, split="val")
+    (tested,) = predict_many(mixes, tasks[:1], store, tmp_path, split="val")
     assert len(seen) == len(tested.labels)
-    (again,) = predict(mixes, tasks[:1], store, tmp_path, split="val")
-    (found,) = predict(mixes, tasks[:1], store, tmp_path, split="train")
+    (again,) = predict_many(mixes, tasks[:1], store, tmp_path, split="val")
+    (found,) = predict_many(mixes, tasks[:1], store, tmp_path, split="train")
     assert len(seen) == len(tested.labels)  # the features are in the store, those of train since the training
     assert np.array_equal(tested.predicted, again.predicted)
     assert len({row.tobytes() for row in found.confidence}) == 11  # the heads do differ
-    opened = tasks[0].dataset.split("train", tmp_path, load_encoder(DEMO).transform)
+    opened = tasks[0].dataset.split("train", tmp_path, load_clip(DEMO).transform)
     images = torch.stack([opened[i][0] for i in range(len(opened))])
     ends = [load_weights(store, checkpoint) for checkpoint in (done.zeroshot, done.finetuned)]
     for alpha, predicted in zip(alphas, found.predicted, strict=True):
         weights = interpolate(*ends, alpha)
-        encoder = load_encoder(DEMO, weights)
-        whole = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"]).eval()
+        clip = load_clip(DEMO, weights)
+        whole = Classifier(clip.model.visual, weights["classifier.weight"], weights["classifier.bias"]).eval()
         with torch.no_grad():
             assert whole(images).argmax(1).tolist() == predicted.tolist()
-    (line,) = gather_lines(mixes, store, torch.device("cpu"))
+    (line,) = gather_mixes(mixes, store, torch.device("cpu"))
     assert line.is_linear
 
 
 def test_later_sweeps_of_a_linear_classifier_read_no_model(linear, tasks, tmp_path, monkeypatch):
     store, done = linear
     mixes = list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
-    (first,) = predict(mixes, tasks[:1], store, tmp_path, split="train", mixed_precision="no")
+    (first,) = predict_many(mixes, tasks[:1], store, tmp_path, split="train", mixed_precision="no")
     finer = list(sweep(store, tmp_path, alphas=(0, 0.1, 0.5, 0.9), tasks=()).checkpoints.values())
-    with monkeypatch.context() as patched:
+    with monkeypatch.annotations() as patched:
         patched.setattr("wisepatch.evaluation.prediction.recall", lambda *_: None)
-        whole = [next(predict([mix, done.zeroshot, done.finetuned], tasks[:1], store, tmp_path)) for mix in finer]
-    with monkeypatch.context() as patched:
+        whole = [next(predict_many([mix, done.zeroshot, done.finetuned], tasks[:1], store, tmp_path)) for mix in finer]
+    with monkeypatch.annotations() as patched:
         patched.setattr(Store, "weights_path", lambda self, checkpoint: pytest.fail("weights were read"))
-        (again,) = predict(mixes, tasks[:1], store, tmp_path, split="train")
-        (others,) = predict(finer, tasks[:1], store, tmp_path)
+        (again,) = predict_many(mixes, tasks[:1], store, tmp_path, split="train")
+        (others,) = predict_many(finer, tasks[:1], store, tmp_path)
         for mine, theirs in ((again, first), *zip([others] * len(whole), whole, strict=True)):
             assert mine.task.name == theirs.task.name
             assert mine.split == theirs.split
             assert np.array_equal(mine.labels, theirs.labels)
-            assert len(mine.context.groups or ()) == len(theirs.context.groups or ())
+            assert len(mine.annotations.groups or ()) == len(theirs.annotations.groups or ())
         assert np.array_equal(again.predicted, first.predicted)
         assert np.array_equal(again.confidence, first.confidence)
         for index, one in enumerate(whole):
@@ -333,15 +335,15 @@ def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
     if missing == "other versions":
         monkeypatch.setattr("wisepatch.evaluation.linear.versions", lambda: {"torch": "0"})
     asked = tasks if missing == "other task" else tasks[:1]
-    found = next(predict(mixes, asked, store, tmp_path, **speed))
+    found = next(predict_many(mixes, asked, store, tmp_path, **speed))
     assert len(read) == 2
     if missing != "other task":
         read.clear()
-        again = next(predict(mixes, asked, store, tmp_path, **speed))
+        again = next(predict_many(mixes, asked, store, tmp_path, **speed))
         assert not read  # it is kept again
         assert np.array_equal(again.confidence, found.confidence)
     monkeypatch.setattr("wisepatch.evaluation.prediction.recall", lambda *_: None)
-    expected = next(predict(mixes, asked, store, tmp_path, **speed))
+    expected = next(predict_many(mixes, asked, store, tmp_path, **speed))
     assert np.array_equal(found.predicted, expected.predicted)
     assert np.array_equal(found.confidence, expected.confidence)
 
@@ -359,16 +361,16 @@ def test_lines_of_recipes_are_never_recalled(linear, tasks, tmp_path):
     found = []
     for one, other in (ends[:2], ends[2:]):
         mixed = store.save(None, name="m", alpha=0.5, **given | {"parents": [one.id, other.id]})
-        (seen,) = predict([mixed], tasks[:1], store, tmp_path, split="train")
+        (seen,) = predict_many([mixed], tasks[:1], store, tmp_path, split="train")
         found.append(seen.confidence)
     assert not np.array_equal(*found)
 
 
 def test_text_derived_heads_beside_a_linear_classifier_use_the_same_features(linear, tasks, tmp_path):
     store, done = linear
-    (colors,) = predict([done.zeroshot, done.finetuned], tasks[1:], store, tmp_path)
+    (colors,) = predict_many([done.zeroshot, done.finetuned], tasks[1:], store, tmp_path)
     assert np.array_equal(colors.predicted[0], colors.predicted[1])  # the encoder did not change
-    alone = next(predict([done.finetuned], tasks[1:], store, tmp_path))
+    alone = next(predict_many([done.finetuned], tasks[1:], store, tmp_path))
     assert np.array_equal(alone.predicted[0], colors.predicted[0])
 
 
@@ -376,16 +378,16 @@ def test_linear_classifiers_on_different_encoders_do_not_share_features(run_stor
     """One on the model as published, one on the fine-tuned one: together they answer as each does alone."""
     mixes = []
     for start in (None, finished[1].finetuned.id):
-        config = FinetuneConfig.with_defaults(
+        config = TrainConfig.with_defaults(
             str(finished[0] / "shapes"), freeze_encoder=True, start=start, steps=3, batch_size=8, lr=1e-2, warmup=0
         )
         done = finetune(config, DEMO, run_store, tmp_path)
         swept = sweep(run_store, tmp_path, alphas=[0.5], checkpoint=done.finetuned.id, tasks=())
         mixes.append(swept.checkpoints[0.5])
-    assert all(line.is_linear for line in gather_lines(mixes, run_store, torch.device("cpu")))
-    (together,) = predict(mixes, tasks[:1], run_store, tmp_path, split="train")
+    assert all(line.is_linear for line in gather_mixes(mixes, run_store, torch.device("cpu")))
+    (together,) = predict_many(mixes, tasks[:1], run_store, tmp_path, split="train")
     for index, mix in enumerate(mixes):
-        (alone,) = predict([mix], tasks[:1], run_store, tmp_path, split="train")
+        (alone,) = predict_many([mix], tasks[:1], run_store, tmp_path, split="train")
         assert np.allclose(alone.confidence[0], together.confidence[index], atol=1e-6)
     assert not np.allclose(together.confidence[0], together.confidence[1], atol=1e-3)
 
@@ -409,6 +411,6 @@ def test_progress_counts_every_image_for_every_checkpoint_as_it_goes(run_store, 
 
     counting = Counting()
     mixes = recipes(run_store, tmp_path)
-    list(predict(mixes, tasks[:1], run_store, tmp_path, split="train", batch_size=4, progress=counting))
+    list(predict_many(mixes, tasks[:1], run_store, tmp_path, split="train", batch_size=4, progress=counting))
     assert counting.total == 12 * len(mixes)
     assert max(counting.steps) == 4  # a step a batch and checkpoint: no bar that stands still for a whole sweep

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import wisepatch
 from tests.cli.test_cli import fails
 from tests.weights.test_interpolation import same_bits
-from wisepatch import ModelConfig, Store, load_encoder, load_weights, sweep
+from wisepatch import ModelConfig, Store, load_clip, load_weights, sweep
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import sha256
 from wisepatch.models.clip import EMBEDDED, describe
@@ -50,13 +50,13 @@ def test_exported_model_gives_the_features_of_the_checkpoint(run_store, tmp_path
     weights = load_weights(run_store, checkpoint)
     same_weights(load_file(tmp_path / "model" / WEIGHTS), weights)
 
-    encoder = load_encoder(ModelConfig("demo", ""), weights)
+    clip = load_clip(ModelConfig("demo", ""), weights)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'model'}")
-    assert str(transform) == str(encoder.transform)
-    images, texts = torch.randn(3, 3, 64, 64), encoder.tokenizer(["a star", "a photo of a ring."])
+    assert str(transform) == str(clip.transform)
+    images, texts = torch.randn(3, 3, 64, 64), clip.tokenizer(["a star", "a photo of a ring."])
     with torch.no_grad():
-        assert torch.equal(model.eval().encode_image(images), encoder.model.encode_image(images))
-        assert torch.equal(model.encode_text(texts), encoder.model.encode_text(texts))
+        assert torch.equal(model.eval().encode_image(images), clip.model.encode_image(images))
+        assert torch.equal(model.encode_text(texts), clip.model.encode_text(texts))
 
 
 def test_checkpoint_with_weights_is_exported_as_it_is(run_store, tmp_path):
@@ -190,7 +190,7 @@ def test_model_of_a_name_is_built_again_from_its_description(tmp_path, monkeypat
     weights = open_clip.create_model("ViT-B-32").state_dict()
     store = Store(tmp_path / "store")
     checkpoint = store.save(weights, kind="zeroshot", name="small", model=model)
-    expected = load_encoder(ModelConfig.from_json(model), weights)
+    expected = load_clip(ModelConfig.from_json(model), weights)
     export(store, checkpoint, tmp_path / "model")
     loaded, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'model'}")
     assert "QuickGELU" in str(loaded)

@@ -99,12 +99,12 @@ def test_embedded_model_reads_and_is_misled_by_what_it_reads(tmp_path):
     """The weakness that typographic attacks use: a picture of the word "square" is, to it, a photo of a square."""
     from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw
     from wisepatch.datasets.fonts import write_word
-    from wisepatch.models.clip import load_encoder
+    from wisepatch.models.clip import load_clip
     from wisepatch.models.head import Classifier, zeroshot_head
 
-    encoder = load_encoder(ModelConfig("demo", ""))
+    clip = load_clip(ModelConfig("demo", ""))
     task = find_tasks(["Shapes"])[0].dataset
-    classifier = Classifier(encoder.model.visual, zeroshot_head(encoder, task.classes, task.templates))
+    classifier = Classifier(clip.model.visual, zeroshot_head(clip, task.classes, task.templates))
     words, attacked, shapes = [], [], np.arange(200) % 10
     for index, shape in enumerate(shapes):
         rng = generator("Shapes", 7, index)
@@ -116,7 +116,7 @@ def test_embedded_model_reads_and_is_misled_by_what_it_reads(tmp_path):
         attacked.append(write_word(SHAPES[shape], drawn, rng))
     with torch.inference_mode():
         for pictures in (words, attacked):
-            said = classifier(torch.stack([encoder.transform(picture) for picture in pictures])).argmax(1).numpy()
+            said = classifier(torch.stack([clip.transform(picture) for picture in pictures])).argmax(1).numpy()
             assert (said == shapes).mean() > 0.8
 
 

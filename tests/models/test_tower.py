@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch import ModelConfig, load_encoder
+from wisepatch import ModelConfig, load_clip
 from wisepatch.errors import ModelError
 from wisepatch.models import tower as towers
 from wisepatch.models.head import features
@@ -123,11 +123,11 @@ def test_last_block_of_a_tower_that_is_read_at_one_token_computes_that_token_alo
 
 
 def test_embedded_model_and_batch_norm_in_bf16():
-    encoder = load_encoder(ModelConfig("demo", ""))
+    clip = load_clip(ModelConfig("demo", ""))
     images = torch.rand(16, 3, 64, 64)
     with torch.inference_mode():
-        before = features(encoder.model.visual, images)
-        half = Tower(encoder.model.visual, CPU, torch.bfloat16)
+        before = features(clip.model.visual, images)
+        half = Tower(clip.model.visual, CPU, torch.bfloat16)
         assert F.cosine_similarity(before, half.features(half.take(images))).min() > 0.995
     residual = vit(**TOWERS["residual network"])
     residual.bn1.running_var += 0.123456789
@@ -240,12 +240,12 @@ def test_tower_that_cannot_be_compiled_says_so(monkeypatch):
 
 
 def test_loading_weights_draws_no_random_numbers_that_they_replace():
-    weights = load_encoder(ModelConfig("demo", "")).model.state_dict()
+    weights = load_clip(ModelConfig("demo", "")).model.state_dict()
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    encoder = load_encoder(ModelConfig("demo", ""), weights)
+    clip = load_clip(ModelConfig("demo", ""), weights)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.model.state_dict().items())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in clip.model.state_dict().items())
 
 
 @pytest.mark.slow

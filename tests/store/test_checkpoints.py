@@ -466,7 +466,7 @@ def test_two_runs_at_once_make_a_thing_once(store):
         return {"weight": torch.ones(2), "beside": torch.zeros(1)}
 
     def run(waiting=None):
-        found.append(store.kept("heads", "h", make, ("weight",), waiting))
+        found.append(store.get_tensors("heads", "h", make, ("weight",), waiting))
 
     first = Thread(target=run)
     first.start()
@@ -490,7 +490,7 @@ with Store(sys.argv[1]).alone("heads", "h"):
 """
     with subprocess.Popen([sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline().strip() == b"in"
-        found = store.kept("heads", "h", lambda: {"weight": torch.ones(2)}, ("weight",), waiting=other.kill)
+        found = store.get_tensors("heads", "h", lambda: {"weight": torch.ones(2)}, ("weight",), waiting=other.kill)
     assert torch.equal(found["weight"], torch.ones(2))
 
 
@@ -500,5 +500,5 @@ def test_what_fails_leaves_nothing_and_lets_others_try(store):
 
     for _ in range(2):
         with pytest.raises(DataError):
-            store.kept("features", "f", fail, ("features",))
+            store.get_tensors("features", "f", fail, ("features",))
     assert list(store.features.iterdir()) == []

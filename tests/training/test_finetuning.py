@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wisepatch import FinetuneConfig, ModelConfig, Store, finetune, load_weights, sweep
+from wisepatch import ModelConfig, Store, TrainConfig, finetune, load_weights, sweep
 from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
@@ -17,7 +17,7 @@ DEMO = ModelConfig("demo", "")
 
 def run(folder, store, **settings):
     given = {"steps": 3, "batch_size": 8, "lr": 1e-3, "warmup": 0} | settings
-    return finetune(FinetuneConfig.with_defaults(str(folder), **given), DEMO, Store(store), folder)
+    return finetune(TrainConfig.with_defaults(str(folder), **given), DEMO, Store(store), folder)
 
 
 def differing(store, done):
@@ -129,7 +129,7 @@ def test_loss_falls_when_there_is_something_to_learn(shapes, tmp_path):
 def test_start_from_a_checkpoint_makes_it_the_parent(run_store, shapes, tmp_path):
     before = run_store.find("finetuned")
     done = finetune(
-        FinetuneConfig.with_defaults(str(shapes), steps=1, batch_size=8, start="finetuned"), DEMO, run_store, tmp_path
+        TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8, start="finetuned"), DEMO, run_store, tmp_path
     )
     assert done.zeroshot.id == before.id
     assert done.finetuned.parents == (before.id,)
@@ -158,21 +158,21 @@ def test_schedule_warms_up_then_follows_half_a_cosine_to_zero():
 
 
 def test_warmup_is_the_papers_at_most_a_tenth_unless_given():
-    paint = FinetuneConfig.with_defaults("Digits")
+    paint = TrainConfig.with_defaults("Digits")
     assert [warmup_steps(paint, steps) for steps in (2000, 5000, 100, 5)] == [200, 200, 10, 0]
-    assert warmup_steps(FinetuneConfig.with_defaults("Digits", head="trained"), 10_000) == 500
-    assert warmup_steps(FinetuneConfig.with_defaults("Digits", warmup=7), 10) == 7
+    assert warmup_steps(TrainConfig.with_defaults("Digits", head="trained"), 10_000) == 500
+    assert warmup_steps(TrainConfig.with_defaults("Digits", warmup=7), 10) == 7
 
 
 def test_split_other_than_train_is_refused(tmp_path):
     with pytest.raises(UsageError, match="Digits@test names the test split, and training uses train") as caught:
-        finetune(FinetuneConfig.with_defaults("Digits@test", steps=1), DEMO, Store(tmp_path), tmp_path)
+        finetune(TrainConfig.with_defaults("Digits@test", steps=1), DEMO, Store(tmp_path), tmp_path)
     assert caught.value.hint == "write Digits: a tenth of train is held out anyway"
 
 
 def test_start_in_another_store_is_refused(finished, shapes, tmp_path):
     path = finished[0] / "store" / "checkpoints" / finished[1].finetuned.id
-    config = FinetuneConfig.with_defaults(str(shapes), steps=1, start=str(path))
+    config = TrainConfig.with_defaults(str(shapes), steps=1, start=str(path))
     with pytest.raises(StoreError, match="lies in another store") as caught:
         finetune(config, DEMO, Store(tmp_path / "store"), tmp_path)
     assert str(finished[0] / "store") in caught.value.hint
@@ -201,7 +201,7 @@ def test_eval_every_reports_validation_accuracy(shapes, tmp_path):
         def finish(self):
             assert self.left == 0  # the bar was right
 
-    config = FinetuneConfig.with_defaults(str(shapes), steps=4, batch_size=8, eval_every=1)
+    config = TrainConfig.with_defaults(str(shapes), steps=4, batch_size=8, eval_every=1)
     finetune_watched(config, DEMO, Store(tmp_path / "store"), tmp_path, Notes())
     assert [note.split(":")[0] for note in notes] == ["epoch 1.0 (val)", "epoch 2.0 (val)"]
     assert "shapes" in notes[0]
@@ -210,7 +210,7 @@ def test_eval_every_reports_validation_accuracy(shapes, tmp_path):
 def test_looking_at_validation_data_does_not_change_the_weights(shapes, tmp_path):
     ends = []
     for name, every in (("with", 1), ("without", None)):
-        config = FinetuneConfig.with_defaults(str(shapes), steps=4, batch_size=8, lr=1e-3, eval_every=every)
+        config = TrainConfig.with_defaults(str(shapes), steps=4, batch_size=8, lr=1e-3, eval_every=every)
         ends.append(finetune_watched(config, DEMO, Store(tmp_path / name), tmp_path).finetuned.files)
     assert ends[0] == ends[1]
 
@@ -250,7 +250,7 @@ def test_batch_normalisation_keeps_its_statistics(shapes, tmp_path):
     model = open_clip.CLIP(**config["model_cfg"])
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, local / "open_clip_model.safetensors")
     store = Store(tmp_path / "store")
-    settings = FinetuneConfig.with_defaults(str(shapes), steps=3, batch_size=8, lr=1e-3)
+    settings = TrainConfig.with_defaults(str(shapes), steps=3, batch_size=8, lr=1e-3)
     done = finetune(settings, ModelConfig(f"local-dir:{local}", ""), store, tmp_path)
     changed = differing(store, done)
     assert "visual.layer1.0.bn1.weight" in changed

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from wisepatch import FinetuneConfig, ModelConfig, Rule, Store, find_tasks, finetune, load_weights, patch, predict
+from wisepatch import ModelConfig, Rule, Store, TrainConfig, find_tasks, finetune, load_weights, patch, predict_many
 from wisepatch.datasets import demo
 from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
-from wisepatch.evaluation.endpoints import gather_lines
-from wisepatch.models.clip import load_encoder
+from wisepatch.evaluation.endpoints import gather_mixes
+from wisepatch.models.clip import load_clip
 from wisepatch.models.exporting import MODEL_WEIGHTS, export
 from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.training import fisher_information as room
@@ -99,7 +99,7 @@ def towers():
         return tower
 
     return {
-        "group norm": lambda: load_encoder(DEMO).model.visual,
+        "group norm": lambda: load_clip(DEMO).model.visual,
         "transformer": lambda: open_clip.transformer.VisionTransformer(
             image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2, output_dim=8
         ),
@@ -269,13 +269,13 @@ def test_what_is_measured_is_the_tower_on_the_training_images(run_store, finishe
     from safetensors.torch import load_file
 
     found = load_file(run_store.fishers / f"{key_1}.safetensors")
-    encoder = load_encoder(DEMO, load_weights(run_store, ends(run_store)[1]))
+    clip = load_clip(DEMO, load_weights(run_store, ends(run_store)[1]))
     (task,) = find_tasks([str(finished[0] / "shapes")])
-    split = task.dataset.split("train", tmp_path, encoder.transform)
+    split = task.dataset.split("train", tmp_path, clip.transform)
     chance = torch.Generator().manual_seed(0)
     torch.randperm(12, generator=chance)
-    head = zeroshot_head(encoder, task.dataset.classes, task.dataset.templates)
-    expected, _ = by_hand(Classifier(encoder.model.visual, head), split, torch.rand(12, generator=chance))
+    head = zeroshot_head(clip, task.dataset.classes, task.dataset.templates)
+    expected, _ = by_hand(Classifier(clip.model.visual, head), split, torch.rand(12, generator=chance))
     assert set(found) == {name for name in expected if name.startswith("visual.")}
     for name, tensor in found.items():
         assert torch.allclose(tensor, expected[name], rtol=1e-3, atol=1e-4 * float(expected[name].max()) + 1e-12), name
@@ -321,14 +321,14 @@ def test_one_pass_predicts_what_separate_runs_of_files_predict(run_store, finish
     exported = load_file(tmp_path / "out" / MODEL_WEIGHTS)
     assert len(exported) > 50
     assert all(torch.equal(tensor, recipe[name]) for name, tensor in exported.items())
-    lines = gather_lines([*weighed, linear], run_store, torch.device("cpu"))
+    lines = gather_mixes([*weighed, linear], run_store, torch.device("cpu"))
     assert [len(line.members) for line in lines] == [3, 1]
-    (together,) = predict([*weighed, linear], tasks, run_store, tmp_path, split="train")
+    (together,) = predict_many([*weighed, linear], tasks, run_store, tmp_path, split="train")
     for index, checkpoint in enumerate([*weighed, linear]):
-        (alone,) = predict([checkpoint], tasks, run_store, tmp_path, split="train")
+        (alone,) = predict_many([checkpoint], tasks, run_store, tmp_path, split="train")
         assert np.array_equal(alone.predicted[0], together.predicted[index])
         assert np.array_equal(alone.confidence[0], together.confidence[index])
-    (of_file,) = predict([file], tasks, run_store, tmp_path, split="train")
+    (of_file,) = predict_many([file], tasks, run_store, tmp_path, split="train")
     assert np.array_equal(of_file.confidence[0], together.confidence[2])
     assert (together.confidence[2] != together.confidence[3]).any()
 
@@ -336,7 +336,7 @@ def test_one_pass_predicts_what_separate_runs_of_files_predict(run_store, finish
 @pytest.mark.parametrize("freeze_encoder", [False, True])
 def test_trained_heads_are_weighed_too(shapes, tmp_path, freeze_encoder):
     store = Store(tmp_path / "store")
-    config = FinetuneConfig.with_defaults(
+    config = TrainConfig.with_defaults(
         str(shapes), head="trained", freeze_encoder=freeze_encoder, steps=5, batch_size=8, lr=1e-2, warmup=0
     )
     finetune(config, DEMO, store, tmp_path)
@@ -346,12 +346,12 @@ def test_trained_heads_are_weighed_too(shapes, tmp_path, freeze_encoder):
     assert set(fisher) - towers_part == {"classifier.weight", "classifier.bias"}
     assert bool(towers_part) is not freeze_encoder
     (task,) = find_tasks([str(shapes)])
-    (found,) = predict(list(mixed.values()), [task], store, tmp_path, split="train")
+    (found,) = predict_many(list(mixed.values()), [task], store, tmp_path, split="train")
     for index, checkpoint in enumerate(mixed.values()):
         weights = load_weights(store, checkpoint)
-        encoder = load_encoder(DEMO, weights)
-        classifier = Classifier(encoder.model.visual, weights["classifier.weight"], weights["classifier.bias"])
-        split = task.dataset.split("train", tmp_path, encoder.transform)
+        clip = load_clip(DEMO, weights)
+        classifier = Classifier(clip.model.visual, weights["classifier.weight"], weights["classifier.bias"])
+        split = task.dataset.split("train", tmp_path, clip.transform)
         with torch.inference_mode():
             sure = classifier(torch.stack([split[i][0] for i in range(len(split))])).softmax(1).amax(1)
         assert np.allclose(found.confidence[index], sure.numpy(), atol=1e-5)
@@ -371,7 +371,7 @@ def test_recipe_whose_information_is_gone_says_what_to_do(cli, run_store, tmp_pa
         load_weights(run_store, mixed)
     assert "interpolate --method fisher" in caught.value.hint
     with pytest.raises(StoreError, match="is gone"):
-        gather_lines([mixed], run_store, torch.device("cpu"))
+        gather_mixes([mixed], run_store, torch.device("cpu"))
     assert cli("store", "verify").exit_code == 1
     assert sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5].id == mixed.id
     load_weights(run_store, mixed)
@@ -402,7 +402,7 @@ def test_misspelt_method_lists_the_known_ones(cli, run_store, shapes, tmp_path):
     assert result.exit_code == 2
     assert "unknown way of mixing 'fischer'; did you mean fisher?" in result.stderr
     assert "hint: known: fisher, linear" in result.stderr
-    config = FinetuneConfig.with_defaults(str(shapes), steps=1)
+    config = TrainConfig.with_defaults(str(shapes), steps=1)
     with pytest.raises(UnknownNameError, match="way of mixing 'slerp'"):  # before anything is trained
         patch(config, DEMO, Store(tmp_path / "other"), tmp_path, method="slerp")
     assert not (tmp_path / "other").exists()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.samples import draw_folder
-from wisepatch import FinetuneConfig, ModelConfig, Rule, Store, choose, patch, sweep
+from wisepatch import ModelConfig, Rule, Store, TrainConfig, choose, patch, sweep
 from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.workflows.patching import line_tasks
 
@@ -57,7 +57,7 @@ def test_select_on_is_val_or_test(run_store, tmp_path):
 
 
 def test_misspelt_supported_task_is_said_before_training(tmp_path, shapes):
-    config = FinetuneConfig.with_defaults(str(shapes), supported=("Shpes",), steps=1)
+    config = TrainConfig.with_defaults(str(shapes), supported=("Shpes",), steps=1)
     with pytest.raises(UnknownNameError, match="did you mean Shapes"):
         patch(config, DEMO, Store(tmp_path / "store"), tmp_path)
     assert not (tmp_path / "store").exists()
@@ -110,7 +110,7 @@ def test_choice_on_test_data_is_labelled_in_every_row_and_in_the_picture(cli, ru
     ],
 )
 def test_choice_that_cannot_be_made_is_said_before_training(tmp_path, shapes, settings, message):
-    config = FinetuneConfig.with_defaults(str(shapes), supported=("Colors",), steps=1)
+    config = TrainConfig.with_defaults(str(shapes), supported=("Colors",), steps=1)
     with pytest.raises(UsageError, match=message):
         patch(config, DEMO, Store(tmp_path / "store"), tmp_path, **settings)
     assert not (tmp_path / "store").exists()
@@ -129,7 +129,7 @@ def test_task_that_names_a_split_cannot_take_part_in_a_choice(run_store, tmp_pat
 
 def test_two_tasks_of_one_name_are_refused_before_training(tmp_path, shapes):
     other = draw_folder(tmp_path / "other" / "shapes")
-    config = FinetuneConfig.with_defaults(str(shapes), supported=(str(other),), steps=1)
+    config = TrainConfig.with_defaults(str(shapes), supported=(str(other),), steps=1)
     with pytest.raises(UsageError, match="two tasks of one sweep are called 'shapes'"):
         patch(config, DEMO, Store(tmp_path / "store"), tmp_path)
 
@@ -160,8 +160,8 @@ def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
     from wisepatch import finetune
 
     settings = {"steps": 1, "batch_size": 8, "warmup": 0}
-    first = finetune(FinetuneConfig.with_defaults(str(shapes), head="trained", **settings), DEMO, store, tmp_path)
-    again = finetune(FinetuneConfig.with_defaults(str(shapes), start="finetuned", **settings), DEMO, store, tmp_path)
+    first = finetune(TrainConfig.with_defaults(str(shapes), head="trained", **settings), DEMO, store, tmp_path)
+    again = finetune(TrainConfig.with_defaults(str(shapes), start="finetuned", **settings), DEMO, store, tmp_path)
     assert (again.zeroshot.kind, again.zeroshot.name, again.zeroshot.head) == ("start", "demo/shapes/start", None)
     assert again.zeroshot.parents == (first.finetuned.id,)
     rows = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"]).rows

@@ -13,11 +13,21 @@ from PIL import Image
 
 from tests.cli.test_cli import fails
 from tests.samples import broken_png, draw_folder
-from wisepatch import Dataset, FinetuneConfig, ModelConfig, Store, evaluate, find_task, finetune, load_weights, predict
+from wisepatch import (
+    Dataset,
+    ModelConfig,
+    Store,
+    TrainConfig,
+    evaluate,
+    find_task,
+    finetune,
+    load_weights,
+    predict_many,
+)
 from wisepatch.analysis.metrics import measurements
 from wisepatch.datasets import demo
 from wisepatch.datasets.attacked_folder import COLUMNS, attacked_folder, parse_name
-from wisepatch.datasets.base import Context
+from wisepatch.datasets.base import Annotations
 from wisepatch.datasets.contact_sheet import CELL, LINE, MARGIN
 from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError, UsageError, WisepatchError
@@ -80,7 +90,7 @@ def test_folder_is_named_by_the_convention_and_the_index_carries_the_truth(tmp_p
         assert (row["image"], row["task"], row["split"], row["seed"]) == (str(index), "odd", "test", "5")
     opened = attacked_folder(tmp_path / "out").split("test", tmp_path)
     assert set(opened.classes) == set(ODD)
-    assert [(opened.classes[opened[i][1]], opened.classes[w]) for i, w in enumerate(opened.context.written)] == [
+    assert [(opened.classes[opened[i][1]], opened.classes[w]) for i, w in enumerate(opened.annotations.written)] == [
         (row["label"], row["text"]) for row in rows
     ]
     (tmp_path / "out" / "index.csv").unlink()  # the names alone say the same, but for an underscore
@@ -255,11 +265,11 @@ def test_broken_image_is_named(tmp_path, shapes):
 
 def test_metrics_of_an_attack_by_hand_and_their_sum():
     labels, predicted = np.array([0, 0, 1, 2, 2, 1]), np.array([0, 1, 0, 0, 1, 1])
-    context = Context(written=[1, 1, 2, -1, 1, 1])  # of the last, the writing is right
+    annotations = Annotations(written=[1, 1, 2, -1, 1, 1])  # of the last, the writing is right
     found = {
         metric: value
         for name in ("top1", "attack_success", "neither")
-        for metric, value in measurements(name, labels, predicted, 3, context)
+        for metric, value in measurements(name, labels, predicted, 3, annotations)
     }
     assert {name: round(6 * value.value) for name, value in found.items()} == {
         "top1": 2, "attack_success": 2, "neither": 2,
@@ -305,12 +315,12 @@ def test_embedded_model_reads_and_is_misled(measured, tmp_path, monkeypatch):
 def test_worst_cases_are_the_surest_of_those_that_are_misled(measured, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "SIZES", {"train": 20, "val": 20, "test": 40})
     store, checkpoint = measured
-    found = next(predict([checkpoint], [find_task("typo:Shapes")], store, tmp_path))
+    found = next(predict_many([checkpoint], [find_task("typo:Shapes")], store, tmp_path))
     shown = []
     monkeypatch.setattr(attacks_module, "contact_sheet", lambda groups: shown.extend(groups))
     draw_worst(found, tmp_path, {checkpoint.id: "name"})
     ((title, images),) = shown
-    misled = [i for i in range(40) if found.predicted[0, i] == found.context.written[i] != found.labels[i]]
+    misled = [i for i in range(40) if found.predicted[0, i] == found.annotations.written[i] != found.labels[i]]
     assert title == f"name: says what is written on {len(misled)} of 40 images"
     misled.sort(key=lambda i: -found.confidence[0, i])
     opened = found.task.dataset.split("test", tmp_path)
@@ -353,7 +363,7 @@ def test_accuracy_is_measured_whatever_the_metric_of_the_task(measured, tmp_path
 
     store, checkpoint = measured
     task = find_task(str(shapes))
-    other = replace(task, dataset=replace(task.dataset, metric="macro_f1", also=("mean_per_class",)))
+    other = replace(task, dataset=replace(task.dataset, metric="macro_f1", extra_metrics=("mean_per_class",)))
     rows = measure([checkpoint], store, tmp_path, task=other)
     assert [row["metric"] for row in rows] == ["top1", "top1", "attack_success", "neither"]
     own = evaluate([checkpoint], [find_task(f"typo:{shapes}")], store, tmp_path, metrics=["macro_f1"], record=False)
@@ -386,7 +396,7 @@ def small(monkeypatch):
 def train(root, spec="typo:Shapes", **settings):
     given = {"steps": 3, "batch_size": 8, "lr": 1e-3, "warmup": 0} | settings
     store = Store(root)
-    done = finetune(FinetuneConfig.with_defaults(spec, **given), DEMO, store, root)
+    done = finetune(TrainConfig.with_defaults(spec, **given), DEMO, store, root)
     return load_weights(store, done.finetuned), done
 
 

@@ -1,7 +1,7 @@
 """Measures of predictions, each with a 95 % interval.
 
 Most are functions of a confusion matrix. Those over groups of images and over sequences of frames need the context of a
-split besides (:class:`~wisepatch.datasets.base.Context`), and yield a row for each group too.
+split besides (:class:`~wisepatch.datasets.base.Annotations`), and yield a row for each group too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from wisepatch.datasets.base import Context
+from wisepatch.datasets.base import Annotations
 from wisepatch.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -96,34 +96,34 @@ def find_metric(name: str) -> str:
 
 
 def measurements(
-    name: str, labels: Labels, predicted: Labels, classes: int, context: Context | None = None
+    name: str, labels: Labels, predicted: Labels, classes: int, annotations: Annotations | None = None
 ) -> Iterator[tuple[str, Measured]]:
     """Yield ``(metric, measured)``: the metric ``name``, and with ``worst_group`` the accuracy of each group, ``top1[<group>]``.
 
     Raises :class:`UsageError` where the metric needs groups or sequences and the split has none.
     """
-    context = context or Context()
+    annotations = annotations or Annotations()
     if find_metric(name) == WORST_GROUP:
-        yield from _by_group(labels, predicted, context)
+        yield from _by_group(labels, predicted, annotations)
     elif name in SEQUENCES:
-        yield name, _sequences(name, labels, predicted, context)
+        yield name, _sequences(name, labels, predicted, annotations)
     elif name in ATTACKS:
-        yield name, _attack(name, labels, predicted, context)
+        yield name, _attack(name, labels, predicted, annotations)
     else:
         yield name, measure(name, labels, predicted, classes)
 
 
-def _by_group(labels: Labels, predicted: Labels, context: Context) -> Iterator[tuple[str, Measured]]:
+def _by_group(labels: Labels, predicted: Labels, annotations: Annotations) -> Iterator[tuple[str, Measured]]:
     """The lowest accuracy among the groups that have images, and that of each (WILDS, worst-region accuracy of FMoW).
 
     The interval of the lowest is a bootstrap within the groups, seed 0, so that it knows of the choice among them.
     """
     import numpy as np
 
-    if context.groups is None:
+    if annotations.groups is None:
         raise UsageError(f"{WORST_GROUP} needs groups of images, and this task has none", "use top1")
-    groups = np.asarray(context.groups)
-    present = [g for g in range(len(context.group_names)) if (groups == g).any()]
+    groups = np.asarray(annotations.groups)
+    present = [g for g in range(len(annotations.group_names)) if (groups == g).any()]
     if not present:
         raise UsageError(f"{WORST_GROUP}: no image of this split belongs to a group", "use top1")
     sizes = np.array([(groups == g).sum() for g in present])
@@ -135,36 +135,36 @@ def _by_group(labels: Labels, predicted: Labels, context: Context) -> Iterator[t
     yield WORST_GROUP, Measured(value, int(sizes[worst]), min(float(low), value), max(float(high), value))
     for group, size, accuracy in zip(present, sizes, accuracies, strict=True):
         found = float(accuracy)
-        yield f"top1[{context.group_names[group]}]", Measured(found, int(size), *wilson(found, int(size)))
+        yield f"top1[{annotations.group_names[group]}]", Measured(found, int(size), *wilson(found, int(size)))
 
 
-def _attack(name: str, labels: Labels, predicted: Labels, context: Context) -> Measured:
+def _attack(name: str, labels: Labels, predicted: Labels, annotations: Annotations) -> Measured:
     """The fraction of images that the model takes for what is written on them, or for neither that nor what they show.
 
     With ``top1`` the two make one: where what is written is right, the model is right and not misled.
     """
     import numpy as np
 
-    if context.written is None:
+    if annotations.written is None:
         raise UsageError(f"{name} needs images that are written on, and this task has none", "name the task typo:NAME")
-    wrong, said_written = predicted != labels, predicted == np.asarray(list(context.written))
+    wrong, said_written = predicted != labels, predicted == np.asarray(list(annotations.written))
     hits = wrong & (said_written if name == "attack_success" else ~said_written)
     value = float(hits.mean())
     return Measured(value, len(hits), *wilson(value, len(hits)))
 
 
-def _sequences(name: str, labels: Labels, predicted: Labels, context: Context) -> Measured:
+def _sequences(name: str, labels: Labels, predicted: Labels, annotations: Annotations) -> Measured:
     """The fraction of anchor frames that are right (pm0), or right with all their neighbours (pm10); n counts anchors.
 
     Shankar et al. 2021 (arXiv 1906.02168), section 2: pm-k takes the worst case over the similar frames at most k away.
     """
-    if context.sequences is None:
+    if annotations.sequences is None:
         raise UsageError(f"{name} needs sequences of video frames, and this task has none", "use top1")
-    if context.accepted is None:
+    if annotations.accepted is None:
         right = list(labels == predicted)
     else:
-        right = [int(said) in accepted for said, accepted in zip(predicted, context.accepted, strict=True)]
-    hits = [all(right[frame] for frame in sequence[: SEQUENCES[name]]) for sequence in context.sequences]
+        right = [int(said) in accepted for said, accepted in zip(predicted, annotations.accepted, strict=True)]
+    hits = [all(right[frame] for frame in sequence[: SEQUENCES[name]]) for sequence in annotations.sequences]
     value = sum(hits) / len(hits)
     return Measured(value, len(hits), *wilson(value, len(hits)))
 

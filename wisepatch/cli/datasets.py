@@ -74,9 +74,9 @@ def describe(dataset: Dataset, owner: str, folder: Path) -> dict[str, Any]:
     there = "built in" if dataset.gigabytes == 0 else "yes" if found else "no" if dataset.layouts else "?"
     there = "yes" if dataset.family in ("folder", "attacked") else there
     return {
-        "name": dataset.name, "family": dataset.family, "classes": list(dataset.classes), "splits": list(dataset.offered),
-        "templates": list(dataset.templates), "metrics": [dataset.metric, *dataset.also], "plugin": owner, "data": there,
-        "found": found, "layouts": list(dataset.layouts), "expected": {s: dataset.expected(s) for s in dataset.offered},
+        "name": dataset.name, "family": dataset.family, "classes": list(dataset.classes), "splits": list(dataset.available_splits),
+        "templates": list(dataset.templates), "metrics": [dataset.metric, *dataset.extra_metrics], "plugin": owner, "data": there,
+        "found": found, "layouts": list(dataset.layouts), "expected": {s: dataset.expected(s) for s in dataset.available_splits},
         "gigabytes": dataset.gigabytes,
         "licence": dataset.licence, "source": dataset.source, "downloads": dataset.downloads, "aliases": list(dataset.aliases),
         "zeroshot": dict(dataset.zeroshot), "head_classes": len(dataset.head_names),
@@ -123,20 +123,20 @@ def show(
 
 def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     """The lines of `show`; what is not known has none."""
-    counts = ", ".join(f"{dataset.expected(s) or '?'} {s}" for s in dataset.offered) if dataset.counts else ""
+    counts = ", ".join(f"{dataset.expected(s) or '?'} {s}" for s in dataset.available_splits) if dataset.counts else ""
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
     by_program = f"`wisepatch datasets download {dataset.name}`" if dataset.downloads else "by hand"
     whole = len(dataset.head_names)
     merged = f"of another task, {whole} classes; " + (
         "each class here takes the largest logit of those that it stands for"
-        if any(len(merged) != 1 for merged in dataset.merges)
+        if any(len(merged) != 1 for merged in dataset.label_map)
         else f"its logits are restricted to the {len(dataset.classes)} here"
     )
     lines = [
         ("family", dataset.family),
         ("from", record["plugin"]),
         ("also called", ", ".join(dataset.aliases)),
-        ("splits", ", ".join(dataset.offered)),
+        ("splits", ", ".join(dataset.available_splits)),
         ("images", counts),
         ("metrics", ", ".join(record["metrics"])),
         ("data", f"{folder / record['found']}" if record["found"] else record["data"]),
@@ -146,7 +146,7 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
         ("source", dataset.source),
         ("zero-shot", "\n".join(f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items())),
         ("templates", "\n".join(_first(dataset.templates, MOST_TEMPLATES))),
-        ("head", merged if dataset.merges else ""),
+        ("head", merged if dataset.label_map else ""),
         (f"{len(dataset.classes)} classes", ", ".join(_first(dataset.classes, MOST_NAMES))),
     ]
     return [(name, text) for name, text in lines if text]
@@ -176,7 +176,7 @@ def check(
     reports, problems = [], []
     for found in _named(task):
         try:
-            for name in [found.split] if found.split else found.dataset.offered:
+            for name in [found.split] if found.split else found.dataset.available_splits:
                 reports.append(inspect(found.dataset, name, folder, deep=deep, progress=output.progress()))
         except WisepatchError as error:
             problems.append(error)

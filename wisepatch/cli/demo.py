@@ -11,7 +11,7 @@ from wisepatch.analysis.selection import parse_rule
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 from wisepatch.cli.patch import run_patch
-from wisepatch.config import DEFAULT_ALPHAS, FinetuneConfig, ModelConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, ModelConfig, TrainConfig, parse_alphas
 
 TASK, SUPPORTED = "Digits", ("Shapes", "Colors", "Textures")
 TRAINING: dict[str, Any] = {"steps": 300, "batch_size": 64, "lr": 2e-4}  # gentle: a small move mixes well
@@ -40,7 +40,7 @@ def command(
 
     output = Output(as_json=as_json, quiet=quiet)
     check_picture_path(output_path)
-    config = FinetuneConfig.with_defaults(TASK, supported=SUPPORTED, seed=seed, **TRAINING)
+    config = TrainConfig.with_defaults(TASK, supported=SUPPORTED, seed=seed, **TRAINING)
     run_patch(
         config, ModelConfig("demo", ""), Store(store), o.data_folder(None), alphas=parse_alphas(DEFAULT_ALPHAS),
         rule=parse_rule(RULE), select_on="val", picture=output_path, output=output,

@@ -8,7 +8,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
-from wisepatch.config import FinetuneConfig
+from wisepatch.config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,13 +135,13 @@ def command(
 
 def training_config(
     task: str, supported: list[str], classnames: Path | None, template: list[str], **given: Any
-) -> FinetuneConfig:
+) -> TrainConfig:
     """Settings from options, with the defaults of the paper; all tasks are looked up, so that typing errors show at once."""
     from wisepatch.datasets.prompts import templates
     from wisepatch.plugins import find_task, find_tasks
 
     names, prompts = o.read_classnames(classnames), templates(template) or None
     patching, others = find_task(task, names, prompts), find_tasks(o.split_list(supported))
-    return FinetuneConfig.with_defaults(
+    return TrainConfig.with_defaults(
         patching.spec, supported=tuple(other.spec for other in others), classnames=names, templates=prompts, **given
     )

@@ -11,7 +11,7 @@ from wisepatch.analysis.selection import parse_rule
 from wisepatch.cli import finetune as f
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, percent, show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, LINEAR, FinetuneConfig, ModelConfig, check_mix, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, LINEAR, ModelConfig, TrainConfig, check_mix, parse_alphas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,7 @@ def command(
 
 
 def run_patch(
-    config: FinetuneConfig,
+    config: TrainConfig,
     model: ModelConfig,
     store: Store,
     data: Path,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from wisepatch.datasets.base import Context, Dataset
+from wisepatch.datasets.base import Annotations, Dataset
 from wisepatch.datasets.folder import SUFFIXES, FileSamples
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError, UsageError
@@ -99,7 +99,7 @@ def attacked_folder(folder: Path, classnames: Sequence[str] | None = None) -> Da
         ),
         templates=TEMPLATES["simple"],
         splits=("test",),
-        also=("attack_success", "neither"),
+        extra_metrics=("attack_success", "neither"),
         family="attacked",
         source=str(folder),
     )
@@ -107,7 +107,7 @@ def attacked_folder(folder: Path, classnames: Sequence[str] | None = None) -> Da
 
 def _open(files: Sequence[tuple[str, int, int]], split: str, root: Path, transform: Transform | None = None) -> Samples:
     written = tuple(text for _, _, text in files)
-    return FileSamples(tuple((path, label) for path, label, _ in files), transform, Context(written=written))
+    return FileSamples(tuple((path, label) for path, label, _ in files), transform, Annotations(written=written))
 
 
 def _named(folder: Path) -> list[Attacked]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError, UsageError, warn_renamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,8 +32,8 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
-    """What some metrics need to know of the images of a split besides one label each. Samples carry it as ``context``.
+class Annotations:
+    """What some metrics need to know of the images of a split besides one label each. Samples carry it as ``annotations``.
 
     ``groups`` gives each image an index into ``group_names`` (the regions of FMoW). ``accepted`` gives each image all labels
     that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
@@ -46,10 +46,10 @@ class Context:
     sequences: Sequence[Sequence[int]] | None = None
     written: Sequence[int] | None = None
 
-    def of(self, indices: Sequence[int]) -> Context:
+    def of(self, indices: Sequence[int]) -> Annotations:
         """The context of some of the images; a sequence that is not there as a whole is left out."""
         place = {index: new for new, index in enumerate(indices)}
-        return Context(
+        return Annotations(
             None if self.groups is None else [self.groups[i] for i in indices],
             self.group_names,
             None if self.accepted is None else [self.accepted[i] for i in indices],
@@ -75,9 +75,9 @@ class Split:
         return len(self.samples)
 
     @property
-    def context(self) -> Context:
+    def annotations(self) -> Annotations:
         """What metrics know of the images besides their labels."""
-        return context(self.samples)
+        return annotations_of(self.samples)
 
     def fingerprint(self) -> str:
         """Return what tells this split from others and from other versions of itself."""
@@ -124,10 +124,13 @@ def images_of(samples: Samples) -> tuple[object, ...] | None:
     return found
 
 
-def context(samples: Samples) -> Context:
+def annotations_of(samples: Samples) -> Annotations:
     """What samples say of their images besides labels; empty where they say nothing."""
-    found: Context | None = getattr(samples, "context", None)
-    return found if found is not None else Context()
+    found: Annotations | None = getattr(samples, "annotations", None)
+    if found is None and hasattr(samples, "context"):
+        warn_renamed("the attribute `context` of samples", "annotations")
+        found = samples.context
+    return found if found is not None else Annotations()
 
 
 def set_epoch(samples: Samples, epoch: int) -> None:
@@ -168,9 +171,9 @@ class Dataset:
     ``splits`` are the published ones. A missing ``val`` is cut from ``train``: a tenth, at most 5,000 images, seed 0, as in
     the code of WiSE-FT and PAINT, so that ``train``, ``val`` and ``test`` are always disjoint.
 
-    ``metric`` is what alpha is chosen by, ``also`` are further metrics that are reported. A task whose classes are some of
+    ``metric`` is what alpha is chosen by, ``extra_metrics`` are reported besides. A task whose classes are some of
     another task's (ImageNet-A), or stand for several of them (ObjectNet), names that task's classes in ``head_classes`` and,
-    for each of its own, their indices in ``merges``: the head is the other task's, a class has the largest of their logits,
+    for each of its own, their indices in ``label_map``: the head is the other task's, a class has the largest of their logits,
     and one without any is never predicted. ``counts`` are the images of each published split, ``layouts`` the places below
     the data folder where the data may lie (``{a,b}``: both; ``*``: any name), ``zeroshot`` published accuracies
     by model, ``gigabytes`` the size of the download, ``downloads`` says that :meth:`split` can do it.
@@ -184,19 +187,25 @@ class Dataset:
     metric: str = "top1"
     family: str = "other"
     source: str = field(default="", compare=False)
-    also: tuple[str, ...] = ()
+    extra_metrics: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     head_classes: tuple[str, ...] = ()
-    merges: tuple[tuple[int, ...], ...] = ()
+    label_map: tuple[tuple[int, ...], ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict, compare=False)
     layouts: tuple[str, ...] = ()
     licence: str = field(default="", compare=False)
     gigabytes: float | None = field(default=None, compare=False)
     zeroshot: Mapping[str, float] = field(default_factory=dict, compare=False)
     downloads: bool = field(default=False, compare=False)
+    also: InitVar[tuple[str, ...]] = ()
+    merges: InitVar[tuple[tuple[int, ...], ...]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, also: tuple[str, ...], merges: tuple[tuple[int, ...], ...]) -> None:
         """Check what a plugin author can get wrong. Raises :class:`UsageError`."""
+        for old, new, value in (("also", "extra_metrics", also), ("merges", "label_map", merges)):
+            if value:
+                warn_renamed(f"Dataset({old}=...)", new)
+                object.__setattr__(self, new, value)
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "templates", tuple(self.templates))
         if not self.templates:
@@ -211,15 +220,15 @@ class Dataset:
             raise UsageError(f"dataset {self.name!r} names the splits {self.splits}", f"splits are {', '.join(SPLITS)}")
         if not self.classes:
             raise UsageError(f"dataset {self.name!r} has no classes")
-        if bool(self.merges) != bool(self.head_classes) or (
-            self.merges
+        if bool(self.label_map) != bool(self.head_classes) or (
+            self.label_map
             and (
-                len(self.merges) != len(self.classes)
-                or not all(0 <= index < len(self.head_classes) for merged in self.merges for index in merged)
+                len(self.label_map) != len(self.classes)
+                or not all(0 <= index < len(self.head_classes) for merged in self.label_map for index in merged)
             )
         ):
             raise UsageError(
-                f"the merges of dataset {self.name!r} do not fit its classes and head_classes",
+                f"the label_map of dataset {self.name!r} do not fit its classes and head_classes",
                 "give for each class the indices of the head's classes that it stands for",
             )
 
@@ -229,7 +238,7 @@ class Dataset:
         return self.head_classes or self.classes
 
     @property
-    def offered(self) -> tuple[str, ...]:
+    def available_splits(self) -> tuple[str, ...]:
         """The splits that can be opened, the cut validation split among them."""
         return tuple(s for s in SPLITS if s in self.splits or (s == "val" and "train" in self.splits))
 
@@ -251,10 +260,10 @@ class Dataset:
 
     def check_split(self, split: str) -> None:
         """Raise :class:`DataError` for a split that the task does not offer."""
-        if split not in self.offered:
+        if split not in self.available_splits:
             raise DataError(
                 f"task {self.name!r} has no {split!r} split",
-                f"it offers {', '.join(self.offered)}",
+                f"it offers {', '.join(self.available_splits)}",
             )
 
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
@@ -286,9 +295,9 @@ class Subset:
         return len(self.indices)
 
     @property
-    def context(self) -> Context:
+    def annotations(self) -> Annotations:
         """What metrics know of these images."""
-        return context(self.samples).of(self.indices)
+        return annotations_of(self.samples).of(self.indices)
 
     @property
     def labels(self) -> Sequence[int] | None:

@@ -21,7 +21,7 @@ from wisepatch.errors import DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from wisepatch.datasets.base import Context, Samples, Transform
+    from wisepatch.datasets.base import Annotations, Samples, Transform
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
@@ -53,7 +53,7 @@ class FileSamples:
 
     files: Sequence[tuple[Path | str, int]]
     transform: Transform | None = None
-    context: Context | None = None
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         """Return the number of files."""
@@ -193,7 +193,7 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
             f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
             f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         )
-    if classnames is not None and dataset.merges:
+    if classnames is not None and dataset.label_map:
         dataset = replace(dataset, head_classes=tuple(classnames))
     elif classnames is not None:
         dataset = replace(dataset, classes=tuple(classnames))

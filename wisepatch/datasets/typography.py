@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import base
-from wisepatch.datasets.base import Context, context, fingerprint, labels_of
+from wisepatch.datasets.base import Annotations, annotations_of, fingerprint, labels_of
 from wisepatch.datasets.fonts import FONTS
 from wisepatch.datasets.text_overlay import SMALLEST, overlay
 from wisepatch.errors import DataError, UsageError
@@ -88,7 +88,7 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
     :class:`UsageError` for a task with one class, of which none is wrong, and for one whose images are written on already.
     """
     style = style or Style()
-    if "attack_success" in dataset.also:
+    if "attack_success" in dataset.extra_metrics:
         raise UsageError(f"the images of {dataset.name} are written on already", f"leave {PREFIX} out")
     names = {plain(name) for name in dataset.classes}
     if len(names) < 2 and (style.text == WRONG or plain(style.text) in names):
@@ -101,7 +101,7 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
         dataset,
         name=f"{PREFIX}{dataset.name}",
         open=_Opener(dataset, style),
-        also=(*dataset.also, "attack_success", "neither"),
+        extra_metrics=(*dataset.extra_metrics, "attack_success", "neither"),
         aliases=(),
         zeroshot={},
     )
@@ -180,9 +180,9 @@ class AttackedSamples:
         return labels_of(self.samples)
 
     @property
-    def context(self) -> Context:
+    def annotations(self) -> Annotations:
         """What metrics know of the images, and which class is written on each (-1: none of the task's)."""
-        return replace(context(self.samples), written=Written(self))
+        return replace(annotations_of(self.samples), written=Written(self))
 
     def fingerprint(self) -> str:
         """Return what tells these images and this writing from others."""

@@ -17,14 +17,14 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.config import FISHER, ModelConfig
 from wisepatch.errors import UsageError
-from wisepatch.models.clip import load_encoder
+from wisepatch.models.clip import load_clip
 from wisepatch.models.head import zeroshot_head
 from wisepatch.weights.interpolation import check_same, is_ordinary, load_weights, mix, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
     from wisepatch.models.tower import Tower
     from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Line:
+class Mixes:
     """The two ends that some checkpoints are mixed from, on the device, image tower and trained head alone."""
 
-    encoder: Encoder
+    clip: Clip
     start: dict[str, torch.Tensor]
     end: dict[str, torch.Tensor]
     text_differs: bool
@@ -62,17 +62,17 @@ class Line:
         """Whether this is the line of a linear classifier: two ends that differ in their heads alone."""
         return self.is_fixed and self.parents[0].id != self.parents[1].id
 
-    def shares_tower(self, other: Line) -> bool:
+    def shares_tower(self, other: Mixes) -> bool:
         """Whether both lines begin with the same image tower."""
         return other is self or _same(_tower(self.start), _tower(other.start))
 
 
-def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.device) -> list[Line]:
+def gather_mixes(checkpoints: Sequence[Checkpoint], store: Store, device: torch.device) -> list[Mixes]:
     """Group checkpoints by the two ends they are mixed from; each end is read once."""
     if not checkpoints:
         raise UsageError("no checkpoint to evaluate", "name at least one")
-    encoders: dict[str, Encoder] = {}
-    lines: dict[tuple[str, str, str], Line] = {}
+    encoders: dict[str, Clip] = {}
+    lines: dict[tuple[str, str, str], Mixes] = {}
     # The longest lines first, so that an end that is also asked for alone joins its line.
     ends = [ends_of(checkpoint, store) for checkpoint in checkpoints]
     distinct = {each.id: each for start, end, _ in ends for each in (start, end)}
@@ -89,9 +89,9 @@ def gather_lines(checkpoints: Sequence[Checkpoint], store: Store, device: torch.
             if start.id != end.id:
                 check_same(read[start.id], read[end.id])
             if start.id not in encoders:
-                encoders[start.id] = load_encoder(ModelConfig.from_json(start.model), read[start.id])
+                encoders[start.id] = load_clip(ModelConfig.from_json(start.model), read[start.id])
                 encoders[start.id].model.visual.to(device)
-            lines[key] = Line(
+            lines[key] = Mixes(
                 encoders[start.id],
                 _tower_side(read[start.id], device),
                 _tower_side(read[end.id], device),
@@ -140,7 +140,7 @@ def _same(ours: Tensors, theirs: Tensors) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def set_weights(module: torch.nn.Module, line: Line, alpha: float, within: str = "") -> None:
+def set_weights(module: torch.nn.Module, line: Mixes, alpha: float, within: str = "") -> None:
     """Write the mix at ``alpha`` into the working copy of the image tower, in place, or into its part ``within``."""
     for name, tensor in module.state_dict(prefix=within, keep_vars=True).items():
         if tensor.dtype == line.start[f"visual.{name}"].dtype:
@@ -152,7 +152,7 @@ def set_weights(module: torch.nn.Module, line: Line, alpha: float, within: str =
 class Heads:
     """The head of a task at any alpha: a trained classifier is mixed, a text-derived one comes from the (mixed) text tower."""
 
-    def __init__(self, line: Line, task: Task, store: Store) -> None:
+    def __init__(self, line: Mixes, task: Task, store: Store) -> None:
         """Prepare the head of ``task`` for a line."""
         self.line, self.task, self.store = line, task, store
         trained = line.parents[1].head
@@ -166,19 +166,19 @@ class Heads:
             return line.mixed("classifier.weight", alpha), line.mixed("classifier.bias", alpha)
         key = alpha if line.text_differs else 0.0
         if key not in self.fixed:
-            encoder = line.encoder
+            clip = line.clip
             if line.text_differs:
                 ends = [load_weights(self.store, parent) for parent in line.parents]
                 mixed = {k: mix(v, ends[1][k], alpha) for k, v in ends[0].items()}
-                encoder = load_encoder(encoder.config, mixed)
+                clip = load_clip(clip.config, mixed)
             classes, templates = self.task.dataset.head_names, self.task.dataset.templates
-            device = next(line.encoder.model.visual.parameters()).device
-            self.fixed[key] = zeroshot_head(encoder, classes, templates, self.store).to(device)
+            device = next(line.clip.model.visual.parameters()).device
+            self.fixed[key] = zeroshot_head(clip, classes, templates, self.store).to(device)
         return self.fixed[key], None
 
 
 def answers(
-    line: Line, tower: Tower | None, batches: Sequence[torch.Tensor], heads: Sequence[Heads]
+    line: Mixes, tower: Tower | None, batches: Sequence[torch.Tensor], heads: Sequence[Heads]
 ) -> Iterator[tuple[int, int, int, torch.Tensor]]:
     """Yield ``(index of the checkpoint, number of the batch, number of the head, logits (n, classes))`` for all of a line.
 
@@ -211,7 +211,7 @@ def answers(
                     yield index, part, number, F.linear(seen, *head.at(alpha))
 
 
-def _stems(line: Line, tower: Tower, batches: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _stems(line: Mixes, tower: Tower, batches: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What the first layer makes of each batch at both ends, where its mixes are used often enough; or nothing."""
     if tower.stem is None or line.fishers or len(line.members) <= 2:
         return []
@@ -230,16 +230,16 @@ def most_likely(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def merged(
-    merges: Sequence[Sequence[int]], device: torch.device | None = None
+    label_map: Sequence[Sequence[int]], device: torch.device | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function from the head's logits ``(n, head classes)`` to the task's ``(n, classes)``: the largest of those that merge.
 
     Without ``merges`` it changes nothing; a class that none merge into has ``-inf`` (WiSE-FT section 3, ObjectNet and others).
     """
-    if not merges:
+    if not label_map:
         return lambda said: said
-    most = max(len(indices) for indices in merges)
-    columns = torch.tensor([[*indices, *[-1] * (most - len(indices))] for indices in merges], device=device)
+    most = max(len(indices) for indices in label_map)
+    columns = torch.tensor([[*indices, *[-1] * (most - len(indices))] for indices in label_map], device=device)
 
     def merge(said: torch.Tensor) -> torch.Tensor:
         return said[:, columns].masked_fill(columns < 0, -torch.inf).amax(-1)

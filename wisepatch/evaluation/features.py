@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from wisepatch.datasets.base import Split
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Store
 
     Tensors = Mapping[str, torch.Tensor]
@@ -51,10 +51,10 @@ class Features:
         return self.features[index], int(self.labels[index])
 
 
-def tower_key(encoder: Encoder) -> str:
+def tower_key(clip: Clip) -> str:
     """A hash of the image tower's weights and design, and of its preprocessing."""
-    visual = encoder.model.visual
-    parts = hash_tensors(visual.state_dict()), str(visual), str(encoder.transform)
+    visual = clip.model.visual
+    parts = hash_tensors(visual.state_dict()), str(visual), str(clip.transform)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -64,7 +64,7 @@ def features_key(tower: str, precision: torch.dtype | None, split: Split) -> str
 
 
 def split_features(
-    encoder: Encoder,
+    clip: Clip,
     split: Split,
     store: Store,
     device: torch.device,
@@ -77,29 +77,29 @@ def split_features(
     tower: str = "",
     progress: Progress | None = None,
 ) -> Features:
-    """The features of a split that was opened with ``encoder.pixels``, from the store or computed and kept.
+    """The features of a split that was opened with ``clip.pixels``, from the store or computed and kept.
 
-    ``fast`` says that it was opened with ``encoder.fast_pixels``. They are found again by :func:`features_key`; ``tower`` is the
+    ``fast`` says that it was opened with ``clip.fast_pixels``. They are found again by :func:`features_key`; ``tower`` is the
     :func:`tower_key`, where it is known.
     """
     import torch
 
     progress = progress or Silent()
-    key = features_key(f"{tower or tower_key(encoder)}{' fast' if fast else ''}", precision, split)
+    key = features_key(f"{tower or tower_key(clip)}{' fast' if fast else ''}", precision, split)
     name = f"{split.task} ({split.name})"
 
     def compute() -> Tensors:
-        ready = Tower(copy.deepcopy(encoder.model.visual), device, precision, compiled=compiled)
+        ready = Tower(copy.deepcopy(clip.model.visual), device, precision, compiled=compiled)
         found, labels = [], []
         progress.start(f"features of {name}", len(split))
         with torch.inference_mode():
-            size = batch_size or ready.largest_batch(*encoder.image_size)
+            size = batch_size or ready.largest_batch(*clip.image_size)
             for images, truth in batches_on(split, size, device, workers=workers):
-                found.append(ready.features(ready.take(encoder.normalise(images))).cpu())
+                found.append(ready.features(ready.take(clip.normalise(images))).cpu())
                 labels.append(truth)
                 progress.advance(len(truth))
         progress.finish()
         return {"features": torch.cat(found), "labels": torch.cat(labels)}
 
     said = f"another process computes the features of {name}: waiting for it"
-    return Features(**store.kept("features", key, compute, ("features", "labels"), lambda: progress.note(said)))
+    return Features(**store.get_tensors("features", key, compute, ("features", "labels"), lambda: progress.note(said)))

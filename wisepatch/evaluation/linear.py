@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from wisepatch.config import Speed
     from wisepatch.datasets.base import Split
-    from wisepatch.evaluation.endpoints import Line
+    from wisepatch.evaluation.endpoints import Mixes
     from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 HEADS = ("weight 0", "bias 0", "weight 1", "bias 1")  # of both ends
 
 
-def remember(line: Line, tower: str, store: Store) -> None:
+def remember(line: Mixes, tower: str, store: Store) -> None:
     """Keep the two heads of a linear line, and the key of its image tower's features."""
     name = _digest(*line.parents)
     if "classifier.weight" in line.start and not line.fishers and name and not _kept(store, name):
@@ -111,7 +111,7 @@ def _swept(
 ) -> Iterator[Found]:
     (w0, b0), (w1, b1) = ((heads[f"weight {end}"].to(device), heads[f"bias {end}"].to(device)) for end in (0, 1))
     for task, images, features in opened:
-        choice = merged(task.dataset.merges, device)
+        choice = merged(task.dataset.label_map, device)
         predicted = np.empty((len(alphas), len(images)), np.int64)
         confidence = np.empty((len(alphas), len(images)), np.float32)
         done = 0

@@ -10,7 +10,7 @@ import torch
 from wisepatch.analysis.metrics import find_metric, measurements
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.evaluation.endpoints import merged
-from wisepatch.evaluation.prediction import predict
+from wisepatch.evaluation.prediction import predict_many
 from wisepatch.files import write_durably
 from wisepatch.models.head import logits, zeroshot_head
 from wisepatch.models.tower import BATCH_SIZE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from wisepatch.config import Speed
     from wisepatch.evaluation.prediction import Predictions
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
     from wisepatch.models.head import Classifier
     from wisepatch.plugins import Task
     from wisepatch.progress import Progress
@@ -60,17 +60,19 @@ def evaluate(
     for task in tasks:
         task.dataset.check_split(task.split or split)
     rows: list[dict[str, Any]] = []
-    for found in predict(
+    for found in predict_many(
         checkpoints, tasks, store, data, split=split, progress=progress, **speed
     ):  # fmt: skip
         dataset = found.task.dataset
         rows_of_task = []
         for checkpoint, predicted in zip(found.checkpoints, found.predicted, strict=True):
-            for asked in metrics or (dataset.metric, *dataset.also):
-                for metric, value in measurements(asked, found.labels, predicted, len(dataset.classes), found.context):
+            for asked in metrics or (dataset.metric, *dataset.extra_metrics):
+                for metric, value in measurements(
+                    asked, found.labels, predicted, len(dataset.classes), found.annotations
+                ):
                     rows_of_task.append({
                         "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "method": checkpoint.method,
-                        "alpha": position(checkpoint), "task": found.task.name, "split": found.split, "metric": metric,
+                        "alpha": alpha_of(checkpoint), "task": found.task.name, "split": found.split, "metric": metric,
                         "value": value.value, "n": value.n, "ci_low": value.low, "ci_high": value.high,
                         "seed": checkpoint.config.get("seed"),
                         **(labels(checkpoint, found.task) if labels else {}),
@@ -82,7 +84,7 @@ def evaluate(
     return rows
 
 
-def position(checkpoint: Checkpoint) -> float | None:
+def alpha_of(checkpoint: Checkpoint) -> float | None:
     """The alpha of a checkpoint on its line: 0 for a zero-shot one, 1 for a fine-tuned one."""
     return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
 
@@ -96,7 +98,7 @@ def watcher(
     """
 
     @torch.inference_mode()
-    def watch(encoder: Encoder, classifier: Classifier, epoch: float) -> str:
+    def watch(clip: Clip, classifier: Classifier, epoch: float) -> str:
         classifier.eval()
         device = classifier.weight.device
         said = []
@@ -104,11 +106,11 @@ def watcher(
             weight: torch.Tensor = classifier.weight
             bias: torch.Tensor | None = classifier.bias
             if task is not tasks[0]:
-                weight = zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store).to(device)
+                weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store).to(device)
                 bias = None
-            hits, total, choice = 0, 0, merged(task.dataset.merges, device)
-            split = task.dataset.split("val", data, encoder.transform)
-            readers = worker_count(workers, len(split), encoder.batch_bytes(batch_size, pixel=4))
+            hits, total, choice = 0, 0, merged(task.dataset.label_map, device)
+            split = task.dataset.split("val", data, clip.transform)
+            readers = worker_count(workers, len(split), clip.batch_bytes(batch_size, pixel=4))
             for batch in loader(split, batch_size, workers=readers):
                 images, labels = checked(batch)
                 answers = choice(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wisepatch.datasets.base import Samples, Split, Transform
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Store
 
 BATCH = 64
@@ -68,7 +68,7 @@ class Pixels:
 
 
 def cached_pixels(
-    encoder: Encoder,
+    clip: Clip,
     split: Split,
     store: Store,
     *,
@@ -76,14 +76,14 @@ def cached_pixels(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Pixels:
-    """The pixels of a split that was opened with ``encoder.pixels``, from the store or decoded and kept.
+    """The pixels of a split that was opened with ``clip.pixels``, from the store or decoded and kept.
 
-    ``fast`` says that it was opened with ``encoder.fast_pixels``. They are found again by the preprocessing and the split's
+    ``fast`` says that it was opened with ``clip.fast_pixels``. They are found again by the preprocessing and the split's
     fingerprint (task, split, files), by every model with that preprocessing. Their size is announced before they are written.
     Raises the errors of data and store.
     """
     progress = progress or Silent()
-    key = _key(f"{encoder.transform}{' fast' if fast else ''}", split)
+    key = _key(f"{clip.transform}{' fast' if fast else ''}", split)
     folder = store.pixels / key
     found = Pixels(folder)
     pixels, labels, done = None, np.empty(len(split), np.int64), 0
@@ -232,7 +232,7 @@ def _building(store: Store, found: Pixels | Images, split: Split, progress: Prog
     folder = found.folder
     partial = folder.with_name(f"{PARTIAL}{os.getpid()}-{folder.name}")
     said = f"another process keeps the pixels of {split.task} ({split.name}): waiting for it"
-    with store.alone("pixels", folder.name, lambda: progress.note(said)):
+    with store.lock("pixels", folder.name, lambda: progress.note(said)):
         if _is_there(found, split):
             yield None
             return

@@ -12,7 +12,7 @@ import torch
 from wisepatch.config import check_speed
 from wisepatch.datasets.base import images_of, labels_of
 from wisepatch.datasets.loading import PIECE, batches_on, worker_count
-from wisepatch.evaluation.endpoints import Heads, answers, gather_lines, merged, most_likely, set_weights
+from wisepatch.evaluation.endpoints import Heads, answers, gather_mixes, merged, most_likely, set_weights
 from wisepatch.evaluation.features import HELD, precision_of, split_features, tower_key
 from wisepatch.evaluation.linear import recall, remember
 from wisepatch.evaluation.pixels import cached_pixels
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wisepatch.config import Speed
-    from wisepatch.datasets.base import Context, Samples, Split, Transform
-    from wisepatch.evaluation.endpoints import Line
-    from wisepatch.models.clip import Encoder
+    from wisepatch.datasets.base import Annotations, Samples, Split, Transform
+    from wisepatch.evaluation.endpoints import Mixes
+    from wisepatch.models.clip import Clip
     from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
 
@@ -53,11 +53,11 @@ class Predictions:
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
-    context: Context
+    annotations: Annotations
 
 
 @torch.inference_mode()
-def predict(
+def predict_many(
     checkpoints: Sequence[Checkpoint],
     tasks: Sequence[Task],
     store: Store,
@@ -78,13 +78,13 @@ def predict(
     if recalled is not None:
         for task, images, truth, predicted, confidence in recalled:
             yield Predictions(
-                task, images.name, tuple(checkpoints), truth, predicted, confidence, images.context
+                task, images.name, tuple(checkpoints), truth, predicted, confidence, images.annotations
             )  # fmt: skip
         return
-    lines = gather_lines(checkpoints, store, device)
-    models = list(dict.fromkeys(line.encoder.config for line in lines))
+    lines = gather_mixes(checkpoints, store, device)
+    models = list(dict.fromkeys(line.clip.config for line in lines))
     passes = [
-        _Pass([line for line in lines if line.encoder.config == model], device, store, speed, progress or Silent())
+        _Pass([line for line in lines if line.clip.config == model], device, store, speed, progress or Silent())
         for model in models
     ]  # fmt: skip
     for group in _sharing(tasks, split, data, passes):
@@ -92,7 +92,7 @@ def predict(
             Predictions(
                 task, task.split or split, tuple(checkpoints), np.empty(0, np.int64),
                 np.full((len(checkpoints), len(opened[0])), -1, dtype=np.int64),
-                np.zeros((len(checkpoints), len(opened[0])), dtype=np.float32), opened[0].context,
+                np.zeros((len(checkpoints), len(opened[0])), dtype=np.float32), opened[0].annotations,
             ) for task, opened in group
         ]  # fmt: skip
         for number, each in enumerate(passes):
@@ -121,7 +121,7 @@ def _sharing(
 class _Pass:
     """One pass over images with the checkpoints of one model."""
 
-    lines: list[Line]
+    lines: list[Mixes]
     device: torch.device
     store: Store
     speed: Speed
@@ -131,8 +131,8 @@ class _Pass:
     key: str = ""  # of the tower whose features are kept
 
     @property
-    def encoder(self) -> Encoder:
-        return self.lines[0].encoder
+    def clip(self) -> Clip:
+        return self.lines[0].clip
 
     @property
     def fast(self) -> bool:
@@ -140,14 +140,14 @@ class _Pass:
 
     @property
     def pixels(self) -> Transform:
-        return self.encoder.fast_pixels if self.fast else self.encoder.pixels
+        return self.clip.fast_pixels if self.fast else self.clip.pixels
 
     def run(self, opened: Sequence[Split], found: Sequence[Predictions]) -> list[NDArray[np.int64]]:
         """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""
         images, tasks = opened[0], [each.task for each in found]
         source, batch_size = self._source(images)
         heads = {id(line): [Heads(line, task, self.store) for task in tasks] for line in self.lines}
-        choices = [merged(task.dataset.merges, self.device) for task in tasks]
+        choices = [merged(task.dataset.label_map, self.device) for task in tasks]
         members = sum(len(line.members) for line in self.lines)
         name = " and ".join(f"{each.task.name} ({each.split})" for each in found)
         self.progress.start(f"{name}, {len(found[0].checkpoints)} checkpoints", len(images) * members)
@@ -183,7 +183,7 @@ class _Pass:
             starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
             labels += [truth.numpy() for _, truth in held]
             for line in self.lines:
-                tower = self.towers.get(id(line.encoder))
+                tower = self.towers.get(id(line.clip))
                 for index, part, number, said in answers(line, tower, [batch for batch, _ in held], heads[id(line)]):
                     place = slice(starts[part], starts[part] + len(said))
                     yield number, index, place, _arriving(*most_likely(choices[number](said)))
@@ -197,28 +197,26 @@ class _Pass:
         if all(line.is_linear and line.shares_tower(first) for line in self.lines):
             # The features once and for all, also for later runs.
             if not self.key:
-                set_weights(self.encoder.model.visual, first, 0)
-                self.key = tower_key(self.encoder)
+                set_weights(self.clip.model.visual, first, 0)
+                self.key = tower_key(self.clip)
                 for line in self.lines:
                     remember(line, self.key, self.store)
             source: Samples = split_features(
-                self.encoder, images, self.store, self.device, batch_size=self.speed.get("batch_size"),
+                self.clip, images, self.store, self.device, batch_size=self.speed.get("batch_size"),
                 workers=self._workers(images), precision=precision, compiled=compiled, fast=self.fast, tower=self.key,
                 progress=self.progress,
             )  # fmt: skip
             return source, HELD
         for line in self.lines:
-            if id(line.encoder) not in self.towers:
-                tower = Tower(line.encoder.model.visual, self.device, precision, compiled=compiled)
-                self.towers[id(line.encoder)] = tower
+            if id(line.clip) not in self.towers:
+                tower = Tower(line.clip.model.visual, self.device, precision, compiled=compiled)
+                self.towers[id(line.clip)] = tower
         if not self.batch_size:
-            tower = self.towers[id(self.encoder)]
-            self.batch_size = self.speed.get("batch_size") or tower.largest_batch(
-                *self.encoder.image_size, held=GPU_HELD
-            )
+            tower = self.towers[id(self.clip)]
+            self.batch_size = self.speed.get("batch_size") or tower.largest_batch(*self.clip.image_size, held=GPU_HELD)
         if self.speed.get("cache_images"):
             source = cached_pixels(
-                self.encoder,
+                self.clip,
                 images,
                 self.store,
                 fast=self.fast,
@@ -229,7 +227,7 @@ class _Pass:
         return images, self.batch_size
 
     def _workers(self, images: Split) -> int:
-        piece = self.encoder.batch_bytes(min(self.batch_size or PIECE, PIECE))
+        piece = self.clip.batch_bytes(min(self.batch_size or PIECE, PIECE))
         return worker_count(self.speed.get("workers"), len(images), piece)
 
     def _held(self, read: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int) -> Iterator[Batches]:
@@ -237,7 +235,7 @@ class _Pass:
         held = []
         for images, labels in read:
             if images.ndim == 4:
-                images = self.towers[id(self.encoder)].take(self.encoder.normalise(images))
+                images = self.towers[id(self.clip)].take(self.clip.normalise(images))
             held.append((images, labels))
             if len(held) == most:
                 yield held

@@ -37,7 +37,7 @@ EMBEDDED = Path(__file__).with_name("embedded")
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Clip:
     """A CLIP in fp32 on the CPU with what belongs to it.
 
     ``transform`` maps a PIL image to a ``(3, height, width)`` tensor as the model expects it in evaluation;
@@ -108,7 +108,7 @@ class Encoder:
         return {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual.")}
 
 
-def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Encoder:
+def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Clip:
     """Build the model that ``config`` names, with its published weights or with ``weights``.
 
     Raises :class:`UnknownNameError` for a model or tag that open_clip does not know, :class:`ModelError` for weights that
@@ -156,7 +156,7 @@ def load_encoder(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None
                 "name the model they were made with",
             ) from error
     preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-    return Encoder(
+    return Clip(
         config,
         model.eval(),
         open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False),
@@ -190,10 +190,10 @@ def resolve_name(model: str) -> str:
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:
-    """What ``open_clip_config.json`` has to say for :func:`load_encoder` to build the same model from a ``local-dir:``.
+    """What ``open_clip_config.json`` has to say for :func:`load_clip` to build the same model from a ``local-dir:``.
 
     ``model_cfg`` with the activation of the published weights, and ``preprocess_cfg`` with their mean and std. open_clip is
-    imported only for models that it knows by name or from the Hub. Raises as :func:`load_encoder` does.
+    imported only for models that it knows by name or from the Hub. Raises as :func:`load_clip` does.
     """
     if config.model.lower() == DEMO or config.model.startswith("local-dir:"):
         folder = EMBEDDED if config.model.lower() == DEMO else Path(config.model.removeprefix("local-dir:"))

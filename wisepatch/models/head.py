@@ -17,14 +17,14 @@ from wisepatch.models.texts import encode_tokens, tokenize
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Store
 
 TEXTS_PER_BATCH = 256
 
 
 def zeroshot_head(
-    encoder: Encoder, classes: Sequence[str], templates: Sequence[str], store: Store | None = None
+    clip: Clip, classes: Sequence[str], templates: Sequence[str], store: Store | None = None
 ) -> torch.Tensor:
     """The text-derived head ``(classes, dim)`` in fp32, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
 
@@ -34,13 +34,13 @@ def zeroshot_head(
 
     @torch.no_grad()
     def compute() -> dict[str, torch.Tensor]:
-        with _text_on_gpu(encoder.model):
-            weight = class_embeddings(encoder, classes, templates)
-        return {"weight": (weight * encoder.model.logit_scale.float().exp()).contiguous()}
+        with _text_on_gpu(clip.model):
+            weight = class_embeddings(clip, classes, templates)
+        return {"weight": (weight * clip.model.logit_scale.float().exp()).contiguous()}
 
     if store is None:
         return compute()["weight"]
-    return store.kept("heads", head_hash(encoder, classes, templates), compute, ("weight",))["weight"]
+    return store.get_tensors("heads", head_hash(clip, classes, templates), compute, ("weight",))["weight"]
 
 
 @contextmanager
@@ -64,14 +64,14 @@ def _text_on_gpu(model: Any) -> Iterator[None]:
         move(str(before))
 
 
-def head_hash(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> str:
+def head_hash(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> str:
     """A hash of everything a zero-shot head depends on."""
     said = json.dumps([prompts(name, templates) for name in classes])
-    parts = (hash_tensors(encoder.text_weights), encoder.text_design, said)
+    parts = (hash_tensors(clip.text_weights), clip.text_design, said)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def class_embeddings(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+def class_embeddings(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
     """Text embeddings ``(classes, dim)`` of unit length in fp32: the mean over all prompts of a class, each of unit length.
 
     Every different prompt is encoded once, sorted by length, many to a batch, and only as long as the batch needs.
@@ -79,12 +79,12 @@ def class_embeddings(encoder: Encoder, classes: Sequence[str], templates: Sequen
     said = [prompts(name, templates) for name in classes]
     place = {text: index for index, text in enumerate(dict.fromkeys(text for texts in said for text in texts))}
     users = torch.tensor([[place[text] for text in texts] for texts in said])  # (classes, templates)
-    tokens, lengths = tokenize(encoder, list(place))
+    tokens, lengths = tokenize(clip, list(place))
     order = lengths.argsort(stable=True)
-    device = next(iter(encoder.text_weights.values())).device
+    device = next(iter(clip.text_weights.values())).device
     found: torch.Tensor | None = None
     for rows in order.split(TEXTS_PER_BATCH):
-        embedded = encode_tokens(encoder.model, tokens[rows].to(device), lengths[rows]).float().cpu()
+        embedded = encode_tokens(clip.model, tokens[rows].to(device), lengths[rows]).float().cpu()
         if found is None:
             found = torch.empty(len(place), embedded.shape[1])
         found[rows] = embedded

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
     import torch
 
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
 
 
-def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens ``(n, context)`` of texts, and the length of each up to its end token.
 
     Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off.
     """
-    context = encoder.model.context_length
-    tokens = encoder.tokenizer(list(texts), context_length=context + 1)
-    padding = getattr(getattr(encoder.tokenizer, "tokenizer", None), "pad_token_id", 0)  # 0 is open_clip's own
+    context = clip.model.context_length
+    tokens = clip.tokenizer(list(texts), context_length=context + 1)
+    padding = getattr(getattr(clip.tokenizer, "tokenizer", None), "pad_token_id", 0)  # 0 is open_clip's own
     too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
     if too_long:
         raise ModelError(
@@ -31,13 +31,13 @@ def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[torch.Tensor, torc
     return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
+def encode_texts(clip: Clip, texts: Sequence[str]) -> torch.Tensor:
     """Text features ``(n, dim)`` of unit length, encoded only as long as the longest text.
 
     With a causal text tower that reads out at the end token, what follows that token has no influence, so the embedding is
     the same as with padding to the full context. Raises :class:`ModelError` naming a text that is longer than the context.
     """
-    return encode_tokens(encoder.model, *tokenize(encoder, texts))
+    return encode_tokens(clip.model, *tokenize(clip, texts))
 
 
 def encode_tokens(model: Any, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 
-class Kept:
+class Cache:
     """A folder with a folder for each kind of thing; made when first written to."""
 
     def __init__(self, root: Path | str) -> None:
@@ -67,7 +67,7 @@ class Kept:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
-    def kept(
+    def get_tensors(
         self,
         kind: str,
         digest: str,
@@ -78,7 +78,7 @@ class Kept:
         """The tensors ``names`` that are :meth:`cached`, or that ``make`` makes, which are kept then; made by one process alone."""
         found: Tensors = self.cached(kind, digest, *names)
         if not found:
-            with self.alone(kind, digest, waiting):
+            with self.lock(kind, digest, waiting):
                 found = self.cached(kind, digest, *names)
                 if not found:
                     found = make()
@@ -86,7 +86,7 @@ class Kept:
         return {name: found[name] for name in names}
 
     @contextmanager
-    def alone(self, kind: str, digest: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, kind: str, digest: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Let no other process make what is kept under ``digest`` meanwhile; ``waiting`` is called where another one does.
 
         Whoever had to wait looks again first: it may be there now. A process that ends gives way, however it ends.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.config import FISHER
 from wisepatch.errors import StoreError, UnknownNameError
 from wisepatch.files import PARTIAL, is_running, sha256, sync_folder, write_durably, write_tensors
-from wisepatch.store.cache import Kept
+from wisepatch.store.cache import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -67,8 +67,8 @@ class Checkpoint:
         return not self.files
 
 
-class Store(Kept):
-    """A folder of checkpoints, results and predictions, and of all that is :class:`~wisepatch.store.cache.Kept` beside them."""
+class Store(Cache):
+    """A folder of checkpoints, results and predictions, and of all that is :class:`~wisepatch.store.cache.Cache` beside them."""
 
     def __init__(self, root: Path | str) -> None:
         """Name the folder; nothing is read or made yet."""

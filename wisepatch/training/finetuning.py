@@ -17,13 +17,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
 
-from wisepatch.config import FinetuneConfig, ModelConfig
+from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import precision_of, split_features
 from wisepatch.evaluation.pixels import cached_images
-from wisepatch.models.clip import load_encoder
+from wisepatch.models.clip import load_clip
 from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.models.tower import prepare_training
 from wisepatch.plugins import find_task
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wisepatch.datasets.base import Samples
-    from wisepatch.models.clip import Encoder
+    from wisepatch.models.clip import Clip
     from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
 
-    Watcher = Callable[[Encoder, Classifier, float], str]
+    Watcher = Callable[[Clip, Classifier, float], str]
 
 REPORT_EVERY = 10  # steps between looks at the loss, each of which waits for the device
 
@@ -56,7 +56,7 @@ class Finetuned:
 
 
 def finetune(
-    config: FinetuneConfig,
+    config: TrainConfig,
     model: ModelConfig,
     store: Store,
     data: Path,
@@ -80,7 +80,7 @@ def finetune(
             f"write {task.name}: a tenth of train is held out anyway",
         )
     task.dataset.check_split("train")
-    if task.dataset.merges:
+    if task.dataset.label_map:
         raise UsageError(
             f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
             "fine-tune on the task that has this head, and measure this one",
@@ -103,11 +103,11 @@ def finetune(
     weights = load_weights(store, start) if start else None
     named = ModelConfig.from_json(start.model) if start else model
     progress.start(f"loading {named}", 1)
-    encoder = load_encoder(named, weights)
+    clip = load_clip(named, weights)
     progress.advance()
     progress.finish()
     classifier = Classifier(
-        encoder.model.visual, zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store)
+        clip.model.visual, zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
     )
     train_head = config.head == "trained"
     if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
@@ -115,22 +115,22 @@ def finetune(
     zeroshot = start
     if zeroshot is None or zeroshot.head or train_head:
         zeroshot = on_main(
-            accelerator, store, lambda: save_start(store, encoder, task, classifier if train_head else None, start)
+            accelerator, store, lambda: save_start(store, clip, task, classifier if train_head else None, start)
         )
 
     # Data. With a frozen encoder the features are computed once and stand in for the images.
-    split = task.dataset.split("train", data, encoder.pixels if config.freeze_encoder else encoder.train_transform)
-    readers = worker_count(config.workers, len(split), encoder.batch_bytes(config.batch_size, pixel=4))
+    split = task.dataset.split("train", data, clip.pixels if config.freeze_encoder else clip.train_transform)
+    readers = worker_count(config.workers, len(split), clip.batch_bytes(config.batch_size, pixel=4))
     samples: Samples = split
     if cache_images and config.freeze_encoder:
         progress.note("the encoder is frozen: its features are kept, and no images")
     elif cache_images:
         whole = task.dataset.split("train", data)
-        samples = cached_images(whole, store, encoder.train_transform, workers=readers, progress=progress) or split
+        samples = cached_images(whole, store, clip.train_transform, workers=readers, progress=progress) or split
     order = torch.Generator()
     if config.freeze_encoder:
         samples = split_features(
-            encoder, split, store, accelerator.device, batch_size=config.batch_size, workers=readers,
+            clip, split, store, accelerator.device, batch_size=config.batch_size, workers=readers,
             precision=precision_of(config.mixed_precision), progress=progress,
         )  # fmt: skip
     else:
@@ -192,7 +192,7 @@ def finetune(
                 progress.advance(step - reported, f"loss {mean:.3f}  lr {now:.1e}  {rate:.0f} images/s")
                 reported = step
             if watch and step / steps_per_epoch >= next_look:
-                progress.note(watch(encoder, accelerator.unwrap_model(wrapped), step / steps_per_epoch))
+                progress.note(watch(clip, accelerator.unwrap_model(wrapped), step / steps_per_epoch))
                 train_mode(wrapped)
                 next_look += config.eval_every or math.inf
             if step == steps:
@@ -206,9 +206,9 @@ def finetune(
             f"weights are not finite after step {step}", "lower --lr, or use --mixed-precision no or bf16"
         )
     finetuned = on_main(accelerator, store, lambda: store.save(
-        {**encoder.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
-        kind="finetuned", name=f"{checkpoint_prefix(encoder.config)}/{task.name}/finetuned", model=encoder.config.to_json(),
-        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.whole},
+        {**clip.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
+        kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
+        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.base_spec},
         head=_head_details(task) if train_head else None,
     ))  # fmt: skip
     return Finetuned(zeroshot, finetuned, tuple(losses))
@@ -220,27 +220,25 @@ def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoin
     return store.get(broadcast_object_list(saved)[0])
 
 
-def save_start(
-    store: Store, encoder: Encoder, task: Task, head: Classifier | None, start: Checkpoint | None
-) -> Checkpoint:
+def save_start(store: Store, clip: Clip, task: Task, head: Classifier | None, start: Checkpoint | None) -> Checkpoint:
     """Save where a line begins; with ``head`` (for lines that mix heads) the head that training begins with.
 
     A line that begins at the published model begins with its zero-shot checkpoint; one that begins at another checkpoint
     with a ``start``: the weights of that checkpoint and the head of this line.
     """
-    prefix, kind = checkpoint_prefix(encoder.config), "start" if start else "zeroshot"
+    prefix, kind = checkpoint_prefix(clip.config), "start" if start else "zeroshot"
     return store.save(
-        {**encoder.model.state_dict(), **(_classifier_tensors(head) if head else {})},
-        kind=kind, name=f"{prefix}/{task.name}/{kind}" if head or start else f"{prefix}/{kind}", model=encoder.config.to_json(),
+        {**clip.model.state_dict(), **(_classifier_tensors(head) if head else {})},
+        kind=kind, name=f"{prefix}/{task.name}/{kind}" if head or start else f"{prefix}/{kind}", model=clip.config.to_json(),
         parents=[start.id] if start else [], method="zeroshot", head=_head_details(task) if head else None,
     )  # fmt: skip
 
 
-def save_zeroshot(store: Store, encoder: Encoder) -> Checkpoint:
+def save_zeroshot(store: Store, clip: Clip) -> Checkpoint:
     """Save the model as published."""
     return store.save(
-        encoder.model.state_dict(), kind="zeroshot", name=f"{checkpoint_prefix(encoder.config)}/zeroshot",
-        model=encoder.config.to_json(), method="zeroshot",
+        clip.model.state_dict(), kind="zeroshot", name=f"{checkpoint_prefix(clip.config)}/zeroshot",
+        model=clip.config.to_json(), method="zeroshot",
     )  # fmt: skip
 
 
@@ -268,7 +266,7 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def warmup_steps(config: FinetuneConfig, steps: int) -> int:
+def warmup_steps(config: TrainConfig, steps: int) -> int:
     """The warm-up as given, or the paper's, at most a tenth of the run."""
     if config.warmup is not None:
         return config.warmup

@@ -23,7 +23,7 @@ from wisepatch.datasets.base import Subset
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import hash_tensors
-from wisepatch.models.clip import load_encoder
+from wisepatch.models.clip import load_clip
 from wisepatch.models.head import Classifier, features, zeroshot_head
 from wisepatch.progress import Progress, Silent
 from wisepatch.weights.interpolation import check_same, load_weights
@@ -89,18 +89,18 @@ def end_fisher(
 ) -> dict[str, Any]:
     """Measure the Fisher information of one end, of the tensors ``moved``, or find it; return its file and what is beside it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = load_encoder(ModelConfig.from_json(checkpoint.model), theta)
+    clip = load_clip(ModelConfig.from_json(checkpoint.model), theta)
     head, bias = theta.get(f"{HEAD}weight"), theta.get(f"{HEAD}bias")
     if head is None:
-        head = zeroshot_head(encoder, task.dataset.head_names, task.dataset.templates, store)
-    classifier = Classifier(encoder.model.visual, head, bias)
+        head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
+    classifier = Classifier(clip.model.visual, head, bias)
     names = [name for name, _ in classifier.named_parameters() if _stored(name) in moved]
-    split = task.dataset.split("train", data, encoder.pixels)
+    split = task.dataset.split("train", data, clip.pixels)
     count, chance = min(examples, len(split)), torch.Generator().manual_seed(seed)
     chosen = sorted(torch.randperm(len(split), generator=chance)[:count].tolist())
     draws = torch.rand(count, generator=chance)
     parts = (
-        hash_tensors(classifier.state_dict()), str(classifier), str(encoder.transform), split.fingerprint(),
+        hash_tensors(classifier.state_dict()), str(classifier), str(clip.transform), split.fingerprint(),
         json.dumps([names, count, seed]),
     )  # fmt: skip
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -109,8 +109,8 @@ def end_fisher(
     if about is None:
         progress.start(said, count)
         found = diagonal(
-            classifier.to(device), names, Subset(split, chosen), draws, prepare=encoder.normalise,
-            workers=worker_count(workers, count, encoder.batch_bytes(MOST)), progress=progress,
+            classifier.to(device), names, Subset(split, chosen), draws, prepare=clip.normalise,
+            workers=worker_count(workers, count, clip.batch_bytes(MOST)), progress=progress,
         )  # fmt: skip
         progress.finish()
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):

@@ -14,8 +14,8 @@ from wisepatch.config import (
     DEFAULT_ALPHAS,
     FISHER,
     LINEAR,
-    FinetuneConfig,
     ModelConfig,
+    TrainConfig,
     check_mix,
     check_speed,
     parse_alphas,
@@ -81,18 +81,18 @@ def zeroshot(
     model: ModelConfig, tasks: Sequence[Task], store: Store, data: Path, **options: Any
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
     """Save the zero-shot checkpoint and measure it on ``tasks``; ``options`` go to ``evaluate``."""
-    from wisepatch.models.clip import load_encoder
+    from wisepatch.models.clip import load_clip
 
     progress = options.get("progress") or Silent()
     progress.start(f"loading {model}", 1)
-    checkpoint = save_zeroshot(store, load_encoder(model))
+    checkpoint = save_zeroshot(store, load_clip(model))
     progress.advance()
     progress.finish()
     return checkpoint, evaluate([checkpoint], tasks, store, data, run=new_run("zeroshot"), **options)
 
 
 def finetune_watched(
-    config: FinetuneConfig,
+    config: TrainConfig,
     model: ModelConfig,
     store: Store,
     data: Path,
@@ -233,7 +233,7 @@ def other_tasks(patching: Task, specs: Sequence[str]) -> list[Task]:
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
-    others = [task for task in find_tasks(specs) if task.whole != patching.whole]
+    others = [task for task in find_tasks(specs) if task.base_spec != patching.base_spec]
     seen = {patching.name: patching.spec}
     for task in others:
         if task.name in seen:
@@ -264,7 +264,7 @@ def tasks_of(
         return [patching, *others]
     found = []
     for task in find_tasks(specs, classnames, templates):
-        run = next((c.config for c in trained if c.config["task"] == task.whole), {})
+        run = next((c.config for c in trained if c.config["task"] == task.base_spec), {})
         found.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
     return found
 
@@ -307,7 +307,7 @@ def _mixes(
 
 
 def patch(
-    config: FinetuneConfig,
+    config: TrainConfig,
     model: ModelConfig,
     store: Store,
     data: Path,

@@ -223,9 +223,9 @@ def find_photos(folder: Path, classnames: Sequence[str] | None = None, prompts: 
 def _clean_and_attacked(task: Task | None, style: Style | None) -> list[Task]:
     if task is None:
         raise UsageError("nothing to attack", "name a task with --task, or a folder of attacked images with --images")
-    written_on = replace(attacked(task.dataset, style), metric="top1", also=ATTACKS)
+    written_on = replace(attacked(task.dataset, style), metric="top1", extra_metrics=ATTACKS)
     return [
-        replace(task, dataset=replace(task.dataset, metric="top1", also=())),
+        replace(task, dataset=replace(task.dataset, metric="top1", extra_metrics=())),
         Task(f"{PREFIX}{task.spec}", written_on, task.split),
     ]
 
@@ -235,7 +235,7 @@ def draw_worst(found: Predictions, data: Path, names: dict[str, str]) -> Image.I
     import numpy as np
 
     opened = found.task.dataset.split(found.split, data)
-    texts = np.asarray(list(found.context.written or ()))
+    texts = np.asarray(list(found.annotations.written or ()))
     groups = []
     for checkpoint, predicted, sure in zip(found.checkpoints, found.predicted, found.confidence, strict=True):
         fooled = np.flatnonzero((predicted == texts) & (predicted != found.labels))

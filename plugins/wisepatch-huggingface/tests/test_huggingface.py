@@ -51,7 +51,7 @@ def save(path, **splits):
 
 def sizes(name, root):
     dataset = wp.find_task(name).dataset
-    return {split: len(dataset.split(split, root)) for split in dataset.offered}
+    return {split: len(dataset.split(split, root)) for split in dataset.available_splits}
 
 
 def fails(function, *arguments, message, hint):
@@ -68,7 +68,7 @@ def test_entry_point_is_installed():
 def test_saved_set_is_a_task(tmp_path):
     name = save(tmp_path / "set", train=table(40), test=table(10, mode="L"))
     dataset = wp.find_task(f"{name}@test").dataset
-    assert (dataset.name, dataset.classes, dataset.offered) == (
+    assert (dataset.name, dataset.classes, dataset.available_splits) == (
         name, ("red square", "blue square"), ("train", "val", "test"),
     )  # fmt: skip
     assert dataset.counts == {"train": 40, "test": 10}
@@ -109,7 +109,7 @@ def test_held_out_images_are_in_no_other_split_and_always_the_same(tmp_path):
     dataset = wp.find_task(save(tmp_path / "set", train=table(40))).dataset
     seen = {
         split: [dataset.split(split, tmp_path)[i][0].tobytes() for i in range(len(dataset.split(split, tmp_path)))]
-        for split in dataset.offered
+        for split in dataset.available_splits
     }
     assert len({image for images in seen.values() for image in images}) == 40
     assert seen["test"] == [dataset.split("test", tmp_path)[i][0].tobytes() for i in range(8)]
@@ -121,7 +121,7 @@ def test_held_out_images_are_in_no_other_split_and_always_the_same(tmp_path):
 def test_table_saved_alone(tmp_path, split, offered):
     alone = table()
     datasets.Dataset(alone.data, split=split and datasets.NamedSplit(split)).save_to_disk(tmp_path / "set")
-    assert wp.find_task(f"hf:{tmp_path / 'set'}").dataset.offered == offered
+    assert wp.find_task(f"hf:{tmp_path / 'set'}").dataset.available_splits == offered
 
 
 @pytest.mark.parametrize("where", ["hf:./set", "hf:~/set"])

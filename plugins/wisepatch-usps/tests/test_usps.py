@@ -34,7 +34,7 @@ def test_contract_is_kept(tmp_path):
 def test_splits_are_read_from_published_files(tmp_path, below):
     write_usps(tmp_path / below)
     dataset = wp.find_task("usps").dataset
-    sizes = {split: len(dataset.split(split, tmp_path)) for split in dataset.offered}
+    sizes = {split: len(dataset.split(split, tmp_path)) for split in dataset.available_splits}
     assert sizes == {"train": 18, "val": 2, "test": 10}
     image, label = dataset.split("test", tmp_path)[3]
     assert (image.mode, image.size, label) == ("RGB", (16, 16), 3)

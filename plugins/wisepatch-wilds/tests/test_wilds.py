@@ -144,8 +144,8 @@ def test_fmow_splits_are_those_of_wilds(fmow, task, split, wilds):
         image, label = opened[position]
         assert image.getpixel((0, 0)) == (row % 256, row // 256, 9)  # the file of that row, sequestered rows counted
         assert label == opened.samples.labels[position] == categories.index(names[row])
-        group = opened.context.groups[position]
-        assert regions.get(rows[row][2]) == (opened.context.group_names[group] if group >= 0 else None)
+        group = opened.annotations.groups[position]
+        assert regions.get(rows[row][2]) == (opened.annotations.group_names[group] if group >= 0 else None)
 
 
 def test_out_of_distribution_tasks_have_no_training_images():
@@ -159,10 +159,10 @@ def test_worst_region_leaves_other_and_absent_regions_out(tmp_path):
     time = "2016-05-05T00:00:00Z"
     write_fmow(tmp_path, [("test", time, code) for code in ("JPN", "JPN", "JPN", "ALA", "ALA", "XKX", "ATA")])
     opened = wp.find_task("FMoWOOD").dataset.split("test", tmp_path)
-    assert opened.context.groups[-2:] == [-1, -1]
+    assert opened.annotations.groups[-2:] == [-1, -1]
     labels = np.array(opened.samples.labels)
     predicted = np.where([True, True, False, True, False, False, False], labels, (labels + 1) % 62)
-    found = dict(measurements("worst_group", labels, predicted, 62, opened.context))
+    found = dict(measurements("worst_group", labels, predicted, 62, opened.annotations))
     assert {name: (m.value, m.n) for name, m in found.items()} == {
         "worst_group": (0.5, 2),
         "top1[Asia]": (pytest.approx(2 / 3), 3),
@@ -201,7 +201,7 @@ def test_fine_tuned_on_one_and_evaluated_on_the_shift(fmow, tmp_path):
     """The head travels too: end-to-end fine-tuning on FMoW, then both tasks are measured with its classifier."""
     data, *_ = fmow
     store = wp.Store(tmp_path / "store")
-    config = wp.FinetuneConfig.with_defaults("FMoW", head="trained", steps=2, batch_size=8, warmup=0)
+    config = wp.TrainConfig.with_defaults("FMoW", head="trained", steps=2, batch_size=8, warmup=0)
     wp.finetune(config, DEMO, store, data)
     rows = wp.evaluate([store.find("finetuned")], wp.find_tasks(["FMoW", "FMoWOOD"]), store, data)
     assert [row["metric"] for row in rows] == 2 * [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Context, Dataset
+from wisepatch.datasets.base import Annotations, Dataset
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.errors import DataError
 from wisepatch_wilds.tables import SOURCE, all_there, known, need, read_table
@@ -55,7 +55,7 @@ def datasets() -> list[Dataset]:
     return [
         Dataset(
             name, tuple(category.replace("_", " ") for category in CATEGORIES), partial(_open, name, cuts), TEMPLATES,
-            splits=tuple(cuts), also=("worst_group",), family="WILDS", source=SOURCE, aliases=aliases, layouts=(LAYOUT,),
+            splits=tuple(cuts), extra_metrics=("worst_group",), family="WILDS", source=SOURCE, aliases=aliases, layouts=(LAYOUT,),
             licence="FMoW Challenge Public License", gigabytes=53.9, counts=counts,
         )
         for name, cuts, aliases, counts in (
@@ -84,7 +84,7 @@ def _open(
     files = [(f"{images}/{name}", index[category]) for name, category in zip(names, chosen["category"], strict=True)]
     regions = _regions(countries)
     groups = [regions.get(code, -1) for code in chosen["country_code"]]
-    return FileSamples(files, transform, Context(groups=groups, group_names=REGIONS))
+    return FileSamples(files, transform, Annotations(groups=groups, group_names=REGIONS))
 
 
 def _years(path: Path, timestamps: Any) -> Any:

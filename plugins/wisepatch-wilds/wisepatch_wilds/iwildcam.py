@@ -68,7 +68,7 @@ def datasets() -> list[Dataset]:
     return [
         Dataset(
             name, SPECIES, partial(_open, name, words), TEMPLATES, splits=tuple(words), metric="macro_f1_present",
-            also=("top1",), family="WILDS", source=SOURCE, aliases=aliases, layouts=(LAYOUT,),
+            extra_metrics=("top1",), family="WILDS", source=SOURCE, aliases=aliases, layouts=(LAYOUT,),
             counts={split: COUNTS[word] for split, word in words.items()},
             licence="CDLA-Permissive-1.0", gigabytes=12.0,
         )

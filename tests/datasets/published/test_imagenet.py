@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from wisepatch.analysis.metrics import measurements
-from wisepatch.datasets.base import Context, cut_validation, labels_of
+from wisepatch.datasets.base import Annotations, cut_validation, labels_of
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import prompts
 from wisepatch.datasets.published import imagenet_video as video
@@ -81,7 +81,7 @@ def test_folders_of_imagenet_are_sorted_as_every_reader_sorts_them():
 def test_restricted_shifts_have_the_published_200_classes(name):
     indices = BENCHMARKS["imagenet_subsets"][name]
     dataset = task(name)
-    assert dataset.merges == tuple((index,) for index in indices)
+    assert dataset.label_map == tuple((index,) for index in indices)
     assert list(dataset.classes) == [open_clip.IMAGENET_CLASSNAMES[index] for index in indices]
 
 
@@ -89,28 +89,28 @@ def test_objectnet_has_the_published_113_classes_in_the_order_of_their_folders()
     dataset, published = task("ObjectNet"), BENCHMARKS["objectnet"]
     folders = sorted(published)
     assert list(dataset.classes) == [published[folder]["name"].lower() for folder in folders]
-    assert dataset.merges == tuple(tuple(published[folder]["imagenet"]) for folder in folders)
+    assert dataset.label_map == tuple(tuple(published[folder]["imagenet"]) for folder in folders)
     assert len(set(folders)) == 113
 
 
 def test_ytbb_has_the_published_classes_and_five_without_imagenets():
     dataset, published = task("YTBBRobust"), BENCHMARKS["ytbb"]
     assert list(dataset.classes) == published["classes"]
-    assert {str(i): list(m) for i, m in enumerate(dataset.merges) if m} == published["imagenet"]
-    assert [c for c, m in zip(dataset.classes, dataset.merges, strict=True) if not m] == [
+    assert {str(i): list(m) for i, m in enumerate(dataset.label_map) if m} == published["imagenet"]
+    assert [c for c, m in zip(dataset.classes, dataset.label_map, strict=True) if not m] == [
         "cow", "giraffe", "skateboard", "toilet", "none",
     ]  # fmt: skip
 
 
 def test_vid_classes_stand_for_288_of_imagenets():
     dataset = task("ImageNetVidRobust")
-    by_name = dict(zip(dataset.classes, dataset.merges, strict=True))
+    by_name = dict(zip(dataset.classes, dataset.label_map, strict=True))
     imagenet = open_clip.IMAGENET_CLASSNAMES
     assert [imagenet[i] for i in by_name["fox"]] == ["red fox", "kit fox", "Arctic fox", "grey fox"]
     assert [imagenet[i] for i in by_name["giant panda"]] == ["giant panda"]
     assert [imagenet[i] for i in by_name["motorcycle"]] == ["moped"]
     assert [imagenet[i] for i in by_name["zebra"]] == ["zebra"]
-    flat = [i for m in dataset.merges for i in m]
+    flat = [i for m in dataset.label_map for i in m]
     assert len(flat) == len(set(flat)) == 288
 
 
@@ -258,7 +258,7 @@ def test_restricted_shifts_are_labelled_by_their_own_classes(name, below, data):
     logits[:, outside] = 9
     for row, place in enumerate((0, 100, 199)):
         logits[row, indices[place]] = 1
-    assert merged(task(name).merges)(logits).argmax(1).tolist() == [0, 100, 199]
+    assert merged(task(name).label_map)(logits).argmax(1).tolist() == [0, 100, 199]
 
 
 @pytest.mark.parametrize(("name", "below"), [("ImageNetR", "imagenet-r"), ("ImageNetA", "imagenet-a")])
@@ -299,7 +299,7 @@ def test_class_of_objectnet_has_the_largest_of_its_logits():
     dataset = task("ObjectNet")
     logits = torch.arange(1000.0).flip(0).repeat(2, 1)
     logits[1, 530] = 5000
-    said = merged(dataset.merges)(logits)
+    said = merged(dataset.label_map)(logits)
     clock, published = dataset.classes.index("alarm clock"), BENCHMARKS["objectnet"]
     assert said.shape == (2, 113)
     assert (said[0, clock], said[1, clock]) == (999 - 409, 5000)
@@ -312,11 +312,11 @@ def test_class_of_objectnet_has_the_largest_of_its_logits():
 def test_val_classes_are_imagenets_own_images_of_the_shifts_classes(name, imagenet):
     dataset = task(name)
     split = dataset.split("test", imagenet)
-    assert len(split) == sum(map(len, dataset.merges)) == dataset.counts["test"] // 50
+    assert len(split) == sum(map(len, dataset.label_map)) == dataset.counts["test"] // 50
     for path, label in split.samples.files:
-        assert FOLDERS.index(Path(path).parent.name) in dataset.merges[label]
+        assert FOLDERS.index(Path(path).parent.name) in dataset.label_map[label]
     assert split[0][0].size == (8, 6)
-    assert (dataset.metric, dataset.also) == ("top1", ())
+    assert (dataset.metric, dataset.extra_metrics) == ("top1", ())
 
 
 def test_val_classes_need_images_of_these_classes(data):
@@ -363,7 +363,7 @@ def measured(split, answers, classes):
     labels = np.array(labels_of(split.samples))
     found = {}
     for name in ("pm0", "pm10"):
-        found |= dict(measurements(name, labels, np.array(answers), classes, split.context))
+        found |= dict(measurements(name, labels, np.array(answers), classes, split.annotations))
     return found["pm0"].value, found["pm10"].value
 
 
@@ -374,10 +374,10 @@ def test_vid_robust_is_read_as_anchors_with_neighbours(below, data):
     split = dataset.split("test", data)
     files = [str(path.relative_to(folder)) for path, _ in split.samples.files]
     assert files == sorted({f for anchor, near in sets.items() for f in [anchor, *near]})  # each once; no other
-    assert [[files[i] for i in row] for row in split.context.sequences] == [[a, *near] for a, near in sets.items()]
-    assert [set(some) for some in split.context.accepted] == [set(labels[f]) for f in files]
+    assert [[files[i] for i in row] for row in split.annotations.sequences] == [[a, *near] for a, near in sets.items()]
+    assert [set(some) for some in split.annotations.accepted] == [set(labels[f]) for f in files]
     assert [split[i][1] for i in range(len(split))] == [7, 8, 8, 9]
-    assert (dataset.metric, dataset.also, dataset.classes[9]) == ("pm0", ("pm10",), "domestic cat")
+    assert (dataset.metric, dataset.extra_metrics, dataset.classes[9]) == ("pm0", ("pm10",), "domestic cat")
     assert dataset.find(data)
     rng = np.random.default_rng(0)
     seen = set()
@@ -470,14 +470,14 @@ def test_ytbb_robust_selects_what_its_reviewers_kept(frames, metadata, data):
     dataset = task("YTBBRobust")
     split = dataset.split("test", data)
     files = [str(path.relative_to(folder)) for path, _ in split.samples.files]
-    context = split.context
-    sets = {files[row[0]]: [files[i] for i in row[1:]] for row in context.sequences}
+    annotations = split.annotations
+    sets = {files[row[0]]: [files[i] for i in row[1:]] for row in annotations.sequences}
     near = {key: [f"{key.split('/')[0]}/frame-{n}.jpg" for n in found] for key, (found, _) in KEPT.items()}
     assert sets == near
-    accepted = {files[row[0]]: {frozenset(context.accepted[i]) for i in row} for row in context.sequences}
+    accepted = {files[row[0]]: {frozenset(annotations.accepted[i]) for i in row} for row in annotations.sequences}
     assert accepted == {key: {frozenset(labels)} for key, (_, labels) in KEPT.items()}
     assert [split[i][1] for i in range(len(split))] == [7, 7, 7, 7, 23, 23, 22]
-    assert (dataset.metric, dataset.also) == ("pm0", ("pm10",))
+    assert (dataset.metric, dataset.extra_metrics) == ("pm0", ("pm10",))
     assert dataset.find(data)
     labels = {f: KEPT[anchor][1] for anchor, found in near.items() for f in [anchor, *found]}
     rng = np.random.default_rng(1)
@@ -491,7 +491,7 @@ def test_ytbb_robust_selects_what_its_reviewers_kept(frames, metadata, data):
 
 def test_unmapped_classes_of_ytbb_are_never_predicted():
     logits = torch.full((1, 1000), -50.0)
-    said = merged(task("YTBBRobust").merges)(logits)
+    said = merged(task("YTBBRobust").label_map)(logits)
     unmapped = [task("YTBBRobust").classes.index(c) for c in ("cow", "giraffe", "skateboard", "toilet", "none")]
     assert said[0, unmapped].tolist() == [-torch.inf] * 5
     assert said.argmax(1).item() not in unmapped
@@ -528,9 +528,9 @@ def test_ytbb_robust_names_labels_keys_and_frames_that_are_not_there(data):
 
 def test_context_survives_a_subset_of_whole_sequences(data):
     write_ytbb(data)
-    whole = task("YTBBRobust").split("test", data).context
+    whole = task("YTBBRobust").split("test", data).annotations
     part = whole.of([4, 5, 6])
-    assert isinstance(part, Context)
+    assert isinstance(part, Annotations)
     assert [list(row) for row in part.sequences] == [[0, 1], [2]]
 
 

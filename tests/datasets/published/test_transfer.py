@@ -75,7 +75,7 @@ def opened_as(name, image):
 
 def check_splits(dataset, data):
     """Open all splits: they are disjoint, know their labels unread, and give the images the transform they are opened with."""
-    splits = {name: dataset.split(name, data, partial(opened_as, name)) for name in dataset.offered}
+    splits = {name: dataset.split(name, data, partial(opened_as, name)) for name in dataset.available_splits}
     every = [path for split in splits.values() for path in places(split)]
     assert len(set(every)) == len(every)
     for name, split in splits.items():
@@ -543,7 +543,7 @@ def test_cifar10_1_is_version_6_and_test_images_alone(data):
     np.save(root / "cifar10.1_v6_data.npy", pixels)
     np.save(root / "cifar10.1_v6_labels.npy", np.array([3, 0, 9, 9, 1], np.int32))
     dataset = task("CIFAR101")
-    assert (dataset.name, dataset.classes, dataset.offered) == ("CIFAR10.1", cifar.TEN, ("test",))
+    assert (dataset.name, dataset.classes, dataset.available_splits) == ("CIFAR10.1", cifar.TEN, ("test",))
     split = dataset.split("test", data)
     assert classes_of(split) == ["cat", "airplane", "truck", "truck", "automobile"]
     assert (np.asarray(split[2][0]) == pixels[2]).all()
@@ -577,7 +577,7 @@ def test_cifar10_2_is_read_without_running_its_pickle(data):
     write_cifar102(data)
     dataset = task("CIFAR102")
     assert (dataset.name, dataset.classes, dataset.templates) == ("CIFAR10.2", cifar.TEN, TEMPLATES["CIFAR10"])
-    splits = {name: dataset.split(name, data) for name in dataset.offered}
+    splits = {name: dataset.split(name, data) for name in dataset.available_splits}
     assert {name: len(split) for name, split in splits.items()} == {"train": 18, "val": 2, "test": 5}
     reds = {name: {split[i][0].getpixel((0, 0))[0] for i in range(len(split))} for name, split in splits.items()}
     assert reds["train"] | reds["val"] == set(range(20))

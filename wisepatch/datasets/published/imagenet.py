@@ -85,10 +85,10 @@ def open_shots(shots: int, split: str, root: Path, transform: Transform | None =
 
 
 def open_val_classes(
-    task: str, merges: Sequence[Sequence[int]], split: str, root: Path, transform: Transform | None = None
+    task: str, label_map: Sequence[Sequence[int]], split: str, root: Path, transform: Transform | None = None
 ) -> FileSamples:
     """ImageNet's test images of the classes in ``merges``; the label is the place of theirs in it."""
-    label = {index: place for place, merged in enumerate(merges) for index in merged}
+    label = {index: place for place, merged in enumerate(label_map) for index in merged}
     samples = open_imagenet(task, split, root, transform)
     files = [(path, label[index]) for path, index in samples.files if index in label]
     if not files:
@@ -96,13 +96,13 @@ def open_val_classes(
     return FileSamples(files, transform)
 
 
-def val_classes(name: str, classes: Sequence[str], merges: Sequence[Sequence[int]]) -> Dataset:
+def val_classes(name: str, classes: Sequence[str], label_map: Sequence[Sequence[int]]) -> Dataset:
     """ImageNet's test images of the classes that a shift has: what the code of WiSE-FT compares it with."""
-    merged = tuple(tuple(indices) for indices in merges)
+    merged = tuple(tuple(indices) for indices in label_map)
     return Dataset(
         name, tuple(classes), partial(open_val_classes, name, merged), TEMPLATES["ImageNet"], splits=("test",),
-        family="ImageNet", source=SOURCE, head_classes=names("ImageNet"), merges=merged, layouts=FILES["test"],
-        counts={"test": 50 * sum(map(len, merges))}, gigabytes=TEST_GIGABYTES,
+        family="ImageNet", source=SOURCE, head_classes=names("ImageNet"), label_map=merged, layouts=FILES["test"],
+        counts={"test": 50 * sum(map(len, label_map))}, gigabytes=TEST_GIGABYTES,
     )  # fmt: skip
 
 

@@ -88,26 +88,26 @@ def _part(name: str) -> list[Dataset]:
     """A shift that has 200 of ImageNet's classes, and ImageNet's own images of these."""
     indices = names(f"{name} indices")
     classes, folders = (tuple(names(key)[i] for i in indices) for key in ("ImageNet", "ImageNet folders"))
-    merges = tuple((index,) for index in indices)
+    label_map = tuple((index,) for index in indices)
     shift = Dataset(
         name, classes, partial(_open, name, folders), TEMPLATES["ImageNet"], splits=("test",), family="ImageNet",
-        source=SOURCES[name], counts={"test": COUNTS[name]}, head_classes=names("ImageNet"), merges=merges,
+        source=SOURCES[name], counts={"test": COUNTS[name]}, head_classes=names("ImageNet"), label_map=label_map,
         layouts=LAYOUTS[name], gigabytes=GIGABYTES[name], zeroshot=zeroshot_accuracies(name),
     )  # fmt: skip
-    return [shift, val_classes(f"{name}ValClasses", classes, merges)]
+    return [shift, val_classes(f"{name}ValClasses", classes, label_map)]
 
 
 def _objectnet() -> list[Dataset]:
     """ObjectNet's 113 classes in the order of their folders' names; some stand for several of ImageNet's."""
     folders = tuple(sorted(names("ObjectNet")))
     classes = tuple(names("ObjectNet")[folder]["name"].lower() for folder in folders)
-    merges = tuple(tuple(names("ObjectNet")[folder]["imagenet"]) for folder in folders)
+    label_map = tuple(tuple(names("ObjectNet")[folder]["imagenet"]) for folder in folders)
     shift = Dataset(
         "ObjectNet", classes, partial(_open_objectnet, folders), TEMPLATES["ImageNet"], splits=("test",),
-        family="ImageNet", source=SOURCES["ObjectNet"], head_classes=names("ImageNet"), merges=merges,
+        family="ImageNet", source=SOURCES["ObjectNet"], head_classes=names("ImageNet"), label_map=label_map,
         layouts=LAYOUTS["ObjectNet"], zeroshot=zeroshot_accuracies("ObjectNet"),
     )  # fmt: skip
-    return [shift, val_classes("ObjectNetValClasses", classes, merges)]
+    return [shift, val_classes("ObjectNetValClasses", classes, label_map)]
 
 
 @hookimpl

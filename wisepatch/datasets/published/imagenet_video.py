@@ -11,7 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wisepatch.datasets.base import Context, Dataset
+from wisepatch.datasets.base import Annotations, Dataset
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
@@ -79,7 +79,7 @@ def _frames(
     folder: Path,
     frames: Sequence[tuple[str, int]],
     transform: Transform | None,
-    context: Context,
+    annotations: Annotations,
 ) -> FileSamples:
     """The frames ``(path below folder, label)``. Raises :class:`DataError` where some are not on the disk."""
     absent = [frame for frame in dict.fromkeys(frame for frame, _ in frames) if not (folder / frame).is_file()]
@@ -88,7 +88,7 @@ def _frames(
             f"{task}: {len(absent)} of its frames are not below {folder}, the first is {absent[0]}",
             f"fetch {SOURCE} again and unpack all of it",
         )
-    return FileSamples([(folder / frame, label) for frame, label in frames], transform, context)
+    return FileSamples([(folder / frame, label) for frame, label in frames], transform, annotations)
 
 
 def _open_vid(split: str, root: Path, transform: Transform | None = None) -> FileSamples:
@@ -109,11 +109,11 @@ def _open_vid(split: str, root: Path, transform: Transform | None = None) -> Fil
         path = folder / "metadata/labels.json"
         raise DataError(f"{VID}: {path} has no label for {unlabelled[0]}", f"fetch it again from {SOURCE}")
     place = {frame: index for index, frame in enumerate(order)}
-    context = Context(
+    annotations = Annotations(
         accepted=[frozenset(labels[frame]) for frame in order],
         sequences=[[place[frame] for frame in row] for row in sets],
     )
-    return _frames(VID, folder, [(frame, labels[frame][0]) for frame in order], transform, context)
+    return _frames(VID, folder, [(frame, labels[frame][0]) for frame in order], transform, annotations)
 
 
 def _vid_labels(lines: Any) -> dict[str, list[int]]:
@@ -145,17 +145,17 @@ def _check_classes(folder: Path) -> None:
         )
 
 
-class Annotations(NamedTuple):
+class FrameLists(NamedTuple):
     """A file of annotations: its rows by key, a later row in place of an earlier one, with the labels' names."""
 
     rows: dict[str, frozenset[str]]
     names: frozenset[str]
 
 
-def _annotations(lines: Any) -> Annotations:
+def _frame_lists(lines: Any) -> FrameLists:
     read = json.load(lines)
     labels = read["labels"]
-    return Annotations(
+    return FrameLists(
         {row["key"]: frozenset(labels[index] for index in row["labels"]) for row in read["annotations"]},
         frozenset(labels),
     )
@@ -192,7 +192,7 @@ def _ytbb_sets(root: Path) -> Iterator[tuple[list[str], int, frozenset[int]]]:
     A pair counts if it is "similar" and has none of nine problems.
     """
     paths = {name: _ytbb_file(name, root) for name in (ANCHORS, PAIRS, BOXES)}
-    anchors, pairs = (_read(YTBB, paths[name], _annotations, ANNOTATIONS) for name in (ANCHORS, PAIRS))
+    anchors, pairs = (_read(YTBB, paths[name], _frame_lists, ANNOTATIONS) for name in (ANCHORS, PAIRS))
     boxes = _read(YTBB, paths[BOXES], _boxes, ANNOTATIONS)
     for read, name, needed in ((anchors, ANCHORS, {"good", "bad", "unsure"}), (pairs, PAIRS, {"similar", *PROBLEMS})):
         if not needed <= read.names:
@@ -233,7 +233,7 @@ def _open_ytbb(split: str, root: Path, transform: Transform | None = None) -> Fi
         sequences.append(list(range(len(frames), len(frames) + len(row))))
         frames += [(frame, label) for frame in row]
         accepted += [labels] * len(row)
-    return _frames(YTBB, folder, frames, transform, Context(accepted=accepted, sequences=sequences))
+    return _frames(YTBB, folder, frames, transform, Annotations(accepted=accepted, sequences=sequences))
 
 
 @hookimpl
@@ -244,12 +244,12 @@ def register_datasets() -> list[Dataset]:
         (VID, "ImageNetVid", _open_vid, VID_LAYOUTS),
         (YTBB, "YTBB", _open_ytbb, YTBB_LAYOUTS),
     ):
-        classes, merges = tuple(names(key)["classes"]), _merges(key)
+        classes, label_map = tuple(names(key)["classes"]), _merges(key)
         found += [
             Dataset(
-                name, classes, opened, TEMPLATES["ImageNet"], splits=("test",), metric="pm0", also=("pm10",),
-                family="ImageNet", source=SOURCE, head_classes=names("ImageNet"), merges=merges, layouts=layouts,
+                name, classes, opened, TEMPLATES["ImageNet"], splits=("test",), metric="pm0", extra_metrics=("pm10",),
+                family="ImageNet", source=SOURCE, head_classes=names("ImageNet"), label_map=label_map, layouts=layouts,
             ),
-            val_classes(f"{name}ValClasses", classes, merges),
+            val_classes(f"{name}ValClasses", classes, label_map),
         ]  # fmt: skip
     return found
