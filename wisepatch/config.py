@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 MAX_ALPHAS = 10_001
 DEFAULT_ALPHAS = "0:1:0.1"
 DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
-PRECISIONS = ("no", "bf16", "fp16")
-LINEAR, FISHER = MIXES = ("linear", "fisher")
+Precision = Literal["no", "bf16", "fp16"]
+Head = Literal["frozen", "trained"]
+MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
+
+
+def setting(default: Any, help: str, panel: str, **facts: Any) -> Any:  # noqa: A002 -- as Typer calls it
+    """Make a field that is an option of the command line too.
+
+    ``facts``: ``flag`` is its name there where that is another, ``min`` its smallest value, ``paper`` says that its default is the
+    paper's and depends on the procedure.
+    """
+    return field(default=default, metadata={"help": help, "panel": panel, **facts})
 
 
 @dataclass(frozen=True)
@@ -41,33 +51,36 @@ class Config:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read settings back; fields of a newer version are passed over."""
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
 
 
-class Speed(TypedDict, total=False):
-    """How fast an evaluation is, and at what price; all may be left out.
+@dataclass(frozen=True)
+class EvalConfig(Config):
+    """Settings of an evaluation; they change its speed, and its predictions only through the precision.
 
-    ``batch_size`` images are computed at once: by default as many as the GPU has room for, 64 on a CPU. ``workers`` processes read
-    images: by default as the machine and the number of images suggest. ``mixed_precision`` ``bf16`` computes the image tower in
-    bf16 (mixes and heads stay in fp32), ``fp16`` by autocast on a GPU. ``cache_images`` keeps decoded pixels in the store.
-    ``fast_decode`` decodes large JPEG files of folders small and resizes tensors: other pixels, nearly the same pictures.
-    ``compiled`` compiles the image tower.
+    ``batch_size`` of ``None`` is as many images as the GPU has room for, at most 64 on a CPU; ``workers`` of ``None`` as the machine
+    and the number of images suggest. ``bf16`` computes the image tower in bf16 (mixes and heads stay in fp32), ``fp16`` by autocast
+    on a GPU.
     """
 
-    batch_size: int | None
-    workers: int | None
-    mixed_precision: str
-    cache_images: bool
-    fast_decode: bool
-    compiled: bool
+    batch_size: int | None = setting(
+        None, "Images at once.  [default: what the GPU has room for, up to 64 on a CPU]", SPEED, min=1
+    )
+    workers: int | None = setting(None, "Processes that load images.  [default: as the machine suggests]", SPEED, min=0)
+    mixed_precision: Precision = setting("no", "Precision of the image tower.", SPEED)
+    cache_images: bool = setting(default=False, help="Keep decoded pixels in the store, for later runs.", panel=SPEED)
+    compiled: bool = setting(
+        default=False, help="Compile the image tower, which pays for long work.", panel=SPEED, flag="--compile"
+    )
 
-
-def check_speed(speed: Mapping[str, object]) -> None:
-    """Raise :class:`TypeError` for a setting that :class:`Speed` does not have."""
-    unknown = sorted(set(speed) - set(Speed.__annotations__))
-    if unknown:
-        raise TypeError(f"no setting {', '.join(unknown)}; there are {', '.join(Speed.__annotations__)}")
+    def problems(self) -> Iterable[str]:
+        """Check every field."""
+        if self.batch_size is not None and self.batch_size < 1:
+            yield f"batch-size must be above 0, not {self.batch_size}"
+        if self.workers is not None and self.workers < 0:
+            yield f"workers must not be negative, as {self.workers} is"
+        yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,11 @@ class ModelConfig(Config):
         """Whether the name says where the weights are: ``demo``, ``hf-hub:``, ``local-dir:``."""
         return self.model.lower() == DEMO or self.model.startswith(SCHEMAS)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the design lies on this disk: ``demo``, ``local-dir:``."""
+        return self.model.lower() == DEMO or self.model.startswith("local-dir:")
+
     def __str__(self) -> str:
         """Return the name for people."""
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
@@ -99,36 +117,48 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """One fine-tuning run; exactly one of ``steps`` and ``epochs`` is set.
+    """Settings of one fine-tuning run; exactly one of ``steps`` and ``epochs`` is set.
 
     A step sees ``batch_size`` images times ``grad_accumulation`` times the number of processes.
 
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
-    (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear classifier). ``warmup`` of
-    ``None`` is the paper's, at most a tenth of the run. ``eval_every`` counts epochs. ``workers`` processes read images, by default
-    as the machine suggests (none where training is on a CPU); the weights do not depend on their number.
+    (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear probe). ``warmup`` of ``None`` is the
+    paper's, at most a tenth of the run. ``eval_every`` counts epochs. The weights do not depend on the number of ``workers``
+    (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from.
     """
 
     task: str
     supported: tuple[str, ...] = ()
     classnames: tuple[str, ...] | None = None
     templates: tuple[str, ...] | None = None
-    head: str = "frozen"
-    freeze_encoder: bool = False
-    steps: int | None = 2000
-    epochs: float | None = None
-    lr: float = 1e-5
-    batch_size: int = 128
-    warmup: int | None = None
-    wd: float = 0.1
-    label_smoothing: float = 0.0
+    head: Head = setting(
+        "frozen", "frozen (PAINT: image encoder only) or trained (WiSE-FT: encoder and head).", TRAINING
+    )
+    freeze_encoder: bool = setting(
+        default=False, help="Train the head alone, on fixed features (WiSE-FT).", panel=TRAINING
+    )
+    steps: int | None = setting(2000, "Steps.  [PAINT: 2000]", TRAINING, paper=True)
+    epochs: float | None = setting(None, "Epochs, for steps.  [WiSE-FT: 10]", TRAINING)
+    lr: float = setting(1e-5, "Peak learning rate.  [1e-5; WiSE-FT: 3e-5; head alone: 1e-3]", TRAINING, paper=True)
+    batch_size: int = setting(128, "Images a step.  [128; WiSE-FT: 512]", TRAINING, paper=True)
+    warmup: int | None = setting(None, "Warm-up steps.  [200; WiSE-FT: 500; at most a tenth of the run]", TRAINING)
+    wd: float = setting(0.1, "Weight decay.", TRAINING)
+    label_smoothing: float = setting(0.0, "Label smoothing.", TRAINING)
     clip: float = 1.0
-    grad_accumulation: int = 1
-    seed: int = 0
-    mixed_precision: str = "no"
-    workers: int | None = None
-    start: str | None = None
-    eval_every: float | None = None
+    grad_accumulation: int = setting(1, "Batches a step; the learning rate sees their sum.", TRAINING)
+    seed: int = setting(0, "Seed of everything random.", TRAINING)
+    mixed_precision: Precision = setting("no", "Precision of training and evaluation.", SPEED)
+    workers: int | None = setting(None, "Processes that load images.  [default: as the machine suggests]", SPEED, min=0)
+    start: str | None = setting(
+        None, "Start from this checkpoint of the store, not from the published model.", MODEL, flag="--from"
+    )
+    eval_every: float | None = setting(None, "Measure on validation data each so many epochs.", TRAINING)
+
+    def __post_init__(self) -> None:
+        """Check, after this: who freezes the encoder trains the head, or nothing would be trained."""
+        if self.freeze_encoder:
+            object.__setattr__(self, "head", "trained")
+        super().__post_init__()
 
     def problems(self) -> Iterable[str]:
         """Check every field."""
@@ -145,36 +175,36 @@ class TrainConfig(Config):
             yield f"seed must lie in [0, 2**32), not {self.seed}"
         if not 0 <= self.label_smoothing < 1:
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
-        if self.head not in ("frozen", "trained"):
-            yield f"head is 'frozen' or 'trained', not {self.head!r}"
-        if self.mixed_precision not in PRECISIONS:
-            yield f"mixed-precision is 'no', 'bf16' or 'fp16', not {self.mixed_precision!r}"
+        yield _not_a_choice("head", self.head, Head)
+        yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
     @property
     def paper_warmup(self) -> int:
         """The warm-up of the paper whose procedure this is, in steps."""
-        return 200 if self.method == "paint" else 500
+        return 200 if self.training == "paint" else 500
 
     @property
-    def method(self) -> str:
-        """``paint``, ``wiseft`` or ``linear``: which of the papers' procedures this is."""
+    def training(self) -> str:
+        """The papers' procedure: ``paint``, ``wise-ft`` or ``linear-probe``."""
         if self.freeze_encoder:
-            return "linear"
-        return "paint" if self.head == "frozen" else "wiseft"
+            return "linear-probe"
+        return "paint" if self.head == "frozen" else "wise-ft"
+
+    @property
+    def evaluation(self) -> EvalConfig:
+        """Settings for evaluating what was trained: the same precision and loading processes."""
+        return EvalConfig(workers=self.workers, mixed_precision=self.mixed_precision)
 
     @classmethod
-    def with_defaults(cls, task: str, *, head: str = "frozen", freeze_encoder: bool = False, **given: Any) -> Self:
-        """Fill what is not given (``None``) with the defaults of the paper whose procedure is asked for.
+    def with_defaults(cls, task: str, *, head: Head = "frozen", freeze_encoder: bool = False, **given: Any) -> Self:
+        """Fill settings that are not given (``None``) with the defaults of the paper whose procedure is asked for.
 
         PAINT (section 3): 2,000 steps of 128 images, lr 1e-5, warm-up 200. WiSE-FT (its experimental details): 10 epochs of
         512 images, lr 3e-5, warm-up 500. The linear classifier of WiSE-FT takes lr 1e-3.
         """
         papers: dict[str, Any] = {"steps": 2000, "lr": 1e-5, "batch_size": 128}
         if head == "trained" or freeze_encoder:
-            papers = {"epochs": 10.0, "steps": None, "lr": 3e-5, "batch_size": 512}
-        if freeze_encoder:
-            papers["lr"] = 1e-3
-            head = "trained"
+            papers = {"epochs": 10.0, "steps": None, "lr": 1e-3 if freeze_encoder else 3e-5, "batch_size": 512}
         chosen = {name: value for name, value in given.items() if value is not None}
         if "epochs" in chosen and "steps" not in chosen:
             papers["steps"] = None
@@ -183,18 +213,9 @@ class TrainConfig(Config):
         return cls(task=task, head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
 
 
-def check_precision(name: str) -> str:
-    """Return a precision that can be asked for. Raises :class:`UsageError` for any other."""
-    if name not in PRECISIONS:
-        raise UsageError(f"unknown precision {name!r}", f"--mixed-precision takes {', '.join(PRECISIONS)}")
-    return name
-
-
-def check_mix(name: str) -> str:
-    """Return a way of mixing weights: ``linear`` or ``fisher``. Raises :class:`UnknownNameError` for any other."""
-    if name not in MIXES:
-        raise UnknownNameError("way of mixing", name, MIXES)
-    return name
+def _not_a_choice(name: str, value: str, choices: Any) -> str:
+    known = get_args(choices)
+    return "" if value in known else f"{name} is {', '.join(known[:-1])} or {known[-1]}, not {value!r}"
 
 
 def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:

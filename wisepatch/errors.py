@@ -84,16 +84,19 @@ def warn_renamed(old: str, new: str) -> None:
     warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)
 
 
-def out_of_memory(error: Exception) -> ResourceError | None:
-    """What a user is told where memory ran out, on a GPU or beside it; ``None`` for every other error."""
+def out_of_memory(error: Exception, option: str = "--batch-size") -> ResourceError | None:
+    """Return what to tell a user where memory ran out, on a GPU or beside it; ``None`` for every other error.
+
+    ``option`` is what makes batches smaller.
+    """
     text = str(error).lower()
     kept = "what is in the store is whole"
     if isinstance(error, RuntimeError):
         if any(sign in text for sign in ON_A_GPU):
             said = str(error).partition("\n")[0].split(". ")[0]
-            return ResourceError(f"the GPU's memory ran out: {said}", f"give a smaller --batch-size, or bf16; {kept}")
+            return ResourceError(f"the GPU's memory ran out: {said}", f"give a smaller {option}, or bf16; {kept}")
         if "dataloader worker" in text and "killed by signal" in text:
             return ResourceError("a process that loads images was killed", f"give fewer --workers, or 0; {kept}")
     if isinstance(error, MemoryError) or "allocate memory" in text or getattr(error, "errno", None) == errno.ENOMEM:
-        return ResourceError("the machine's memory ran out", f"give a smaller --batch-size or fewer --workers; {kept}")
+        return ResourceError("the machine's memory ran out", f"give a smaller {option} or fewer --workers; {kept}")
     return None

@@ -1,266 +1,201 @@
-"""Load plugins, list them, look a task up by name. The only file that touches pluggy.
+"""Load plugins and collect what they register: datasets, metrics, merge methods, rules. The only file that touches pluggy.
 
-Built-in datasets come through the same hook as those of plugins. A plugin that fails to load is named and skipped;
-a misspelt hook and a name taken twice are errors that name the owners. ``WISEPATCH_PLUGINS=0`` leaves all plugins out.
+Built-ins come through the same hooks, as entry points of wisepatch itself. A plugin that fails to load, misspells a hook, returns
+something else than it should or takes a name that is taken is skipped whole and named with its reason; of a name taken by two
+plugins both are skipped, so that nothing depends on the order of loading. ``WISEPATCH_PLUGINS=0`` leaves all plugins out.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from wisepatch import hookspecs
 from wisepatch.datasets.base import Dataset
-from wisepatch.entrypoints import entry_points
-from wisepatch.errors import DataError, PluginError, UnknownNameError, UsageError
+from wisepatch.errors import PluginError, UnknownNameError
+from wisepatch.hookspecs import MergeMethod, Metric, SelectionRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from importlib import metadata
+    from collections.abc import Callable, Iterable, Mapping
 
-    from wisepatch.entrypoints import EntryPoint
-
-SCHEME = r"[a-z][a-z0-9-]+:"
-KNOWN_SCHEMES = {"hf": "wisepatch-huggingface"}
-ELSEWHERE = {  # tasks of this project's own plugins
-    "wisepatch-wilds": ("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"),
-    "wisepatch-usps": ("usps",),
+BUILTIN = "wisepatch"  # the owner of everything built in
+REGISTERED = {  # hook: the type of what it returns
+    "register_datasets": Dataset,
+    "register_metrics": Metric,
+    "register_merge_methods": MergeMethod,
+    "register_rules": SelectionRule,
 }
-BUILTIN = (
-    "demo", "published.mnist", "published.cifar", "published.stl10", "published.svhn", "published.gtsrb", "published.kitti",
-    "published.mtsd", "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars",
-    "published.dtd", "published.eurosat_resisc45", "published.sun397", "published.food101", "published.clevr",
-)  # fmt: skip
-
-
-class Plugin(NamedTuple):
-    """A plugin as found: its entry point, its distribution, what it registered or why it was skipped."""
-
-    name: str
-    distribution: str
-    datasets: tuple[str, ...] = ()
-    problem: str = ""
-
-
-class Registry(NamedTuple):
-    """All tasks known by name, who owns each, and the plugins that were found."""
-
-    datasets: dict[str, Dataset]
-    owners: dict[str, str]
-    plugins: tuple[Plugin, ...]
-    names: dict[str, str]  # every name and alias in lower case, and whose it is
-    finders: tuple[tuple[str, Callable[[str], Dataset | None]], ...] = ()
 
 
 @dataclass(frozen=True)
-class Task:
-    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@test``)."""
+class Plugin:
+    """A plugin as found: its entry point, its distribution, what it registered (by hook), or why it was skipped."""
 
-    spec: str
-    dataset: Dataset
-    split: str | None = None
-
-    @property
-    def base_spec(self) -> str:
-        """What finds the task again without the split."""
-        return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
+    name: str
+    distribution: str
+    registered: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    find_dataset: Callable[[str], Dataset | None] | None = None
+    problem: str = ""
 
     @property
-    def name(self) -> str:
-        """The name under which results are kept."""
-        return self.dataset.name
+    def owner(self) -> str:
+        """Name the plugin in messages."""
+        return self.distribution if self.distribution == BUILTIN else f"plugin {self.name!r} ({self.distribution})"
+
+    def names(self, hook: str) -> tuple[str, ...]:
+        """Return the names that it registered through ``hook``."""
+        return tuple(each.name for each in self.registered.get(hook, ()))
+
+    def keys(self) -> set[tuple[str, str]]:
+        """Return every name and alias that it takes, in lower case, with the hook."""
+        return {
+            (hook, name.lower())
+            for hook, offered in self.registered.items()
+            for each in offered
+            for name in (each.name, *getattr(each, "aliases", ()))
+        }
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that is known by name, and the plugins that were found, the skipped ones among them."""
+
+    plugins: tuple[Plugin, ...]
+    builtins: tuple[Plugin, ...]
+
+    def all(self, hook: str) -> dict[str, Any]:
+        """Return what was registered through ``hook``, by name."""
+        return {each.name: each for plugin in self._loaded() for each in plugin.registered.get(hook, ())}
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Return the datasets by name."""
+        return self.all("register_datasets")
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """Return who registered each dataset."""
+        return {name: plugin.owner for plugin in self._loaded() for name in plugin.names("register_datasets")}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return the dataset's name for every name and alias in lower case."""
+        return {
+            name.lower(): each.name for each in self.datasets.values() for name in (each.name, *each.aliases)
+        }
+
+    def find_dataset(self, name: str) -> Dataset | None:
+        """Ask every ``find_dataset`` for a name that is not registered; the built-in ones first.
+
+        Raises :class:`PluginError` where one returns something else than a dataset.
+        """
+        for plugin in self._loaded():
+            dataset = plugin.find_dataset(name) if plugin.find_dataset else None
+            if dataset is not None:
+                if not isinstance(dataset, Dataset):
+                    raise PluginError(
+                        f"{plugin.owner}: find_dataset gave a {type(dataset).__name__}",
+                        "return a wisepatch.Dataset, or None",
+                    )
+                return dataset
+        return None
+
+    def _loaded(self) -> list[Plugin]:
+        return [plugin for plugin in (*self.builtins, *self.plugins) if not plugin.problem]
 
 
 @cache
 def registry() -> Registry:
-    """Return everything that the built-in modules and the installed plugins register.
-
-    Raises :class:`PluginError` for a misspelt hook, a hook that does not return datasets, and a name taken twice.
-    """
-    return collect(entry_points(hookspecs.GROUP) if os.environ.get("WISEPATCH_PLUGINS") != "0" else ())
+    """Load the built-in modules and the installed plugins, once."""
+    wanted = os.environ.get("WISEPATCH_PLUGINS") != "0"
+    return collect(metadata.entry_points(group=hookspecs.GROUP) if wanted else ())
 
 
-class _Manager(pluggy.PluginManager):
-    """Looks at what is marked as a hook, and passes the many other names of a module over."""
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        """Return the options of a marked function."""
-        marked = hasattr(getattr(plugin, name, None), f"{hookspecs.GROUP}_impl")
-        return super().parse_hookimpl_opts(plugin, name) if marked else None
-
-
-def collect(found: Iterable[tuple[EntryPoint | metadata.EntryPoint, str]]) -> Registry:
-    """Build a registry from the built-in modules and the given ``(entry point, distribution)`` pairs."""
-    manager = _Manager(hookspecs.GROUP)
-    manager.add_hookspecs(hookspecs)
-    datasets: dict[str, Dataset] = {}
-    owners: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    plugins, finders = [], []
-    for name in BUILTIN:
-        module = import_module(f"wisepatch.datasets.{name}")
-        _register(manager, module, "wisepatch", datasets, owners, taken)
-    for entry_point, distribution in found:
-        try:
-            module = entry_point.load()
-        except Exception as error:  # noqa: BLE001 -- whatever a plugin raises on import, it is skipped and named
-            plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
-            continue
-        owner = f"plugin {entry_point.name!r} ({distribution})"
-        try:
-            offered = _register(manager, module, owner, datasets, owners, taken)
-        except PluginError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- its hook fails: as good as one that does not load
-            plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
-            continue
-        plugins.append(Plugin(entry_point.name, distribution, offered))
-        if hasattr(module, "find_dataset"):
-            finders.append((owner, module.find_dataset))
-    return Registry(datasets, owners, tuple(plugins), taken, tuple(finders))
+def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
+    """Build a registry from the built-in modules and the given entry points."""
+    own = metadata.entry_points(group=f"{hookspecs.GROUP}.builtin")
+    builtins = tuple(load(each, BUILTIN) for each in sorted(own, key=lambda each: each.name))
+    broken = [plugin for plugin in builtins if plugin.problem]
+    if broken:
+        raise RuntimeError(f"the built-in {broken[0].name} does not load: {broken[0].problem}")
+    plugins = [load(each) for each in sorted(entry_points, key=lambda each: (each.name, each.value))]
+    return Registry(tuple(_without_clashes(plugins, builtins)), builtins)
 
 
-def _register(
-    manager: pluggy.PluginManager,
-    module: object,
-    owner: str,
-    datasets: dict[str, Dataset],
-    owners: dict[str, str],
-    taken: dict[str, str],
-) -> tuple[str, ...]:
+def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
+    """Import one plugin and call its hooks; a problem of any kind is part of what is returned."""
+    if not distribution:
+        distribution = f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "not installed"
     try:
+        module = entry_point.load()
+        manager = pluggy.PluginManager(hookspecs.GROUP)
+        manager.add_hookspecs(hookspecs)
         manager.register(module)
         manager.check_pending()
-    except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(
-            f"{owner} does not fit the hooks: {error}", "see wisepatch/hookspecs.py for the hooks there are"
-        ) from error
-    names = []
-    others = [plugin for plugin in manager.get_plugins() if plugin is not module]
-    for answer in manager.subset_hook_caller("register_datasets", others)():
-        for dataset in answer:
-            if not isinstance(dataset, Dataset):
-                raise PluginError(
-                    f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
-                )
-            if not dataset.name.strip() or any(sign in dataset.name for sign in ",@\n"):
-                raise PluginError(
-                    f"{owner}: {dataset.name!r} cannot be the name of a task",
-                    "names are not empty and hold no , and no @",
-                )
-            for key in dict.fromkeys(name.lower() for name in (dataset.name, *dataset.aliases)):
-                if key in taken:
-                    raise PluginError(
-                        f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}"
-                        if key == dataset.name.lower()
-                        else f"the alias {key!r} of {dataset.name!r} ({owner}) is taken by {owners[taken[key]]}",
-                        "uninstall one of the two, or rename its task",
-                    )
-                taken[key] = dataset.name
-            datasets[dataset.name], owners[dataset.name] = dataset, owner
-            names.append(dataset.name)
-    return tuple(names)
+        if not manager.get_hookcallers(module):
+            raise PluginError("it has no hook: mark its functions with @wisepatch.hookimpl")
+        registered = {hook: _registered(manager, hook, kind) for hook, kind in REGISTERED.items()}
+    except Exception as error:  # noqa: BLE001 -- whatever a plugin raises, it is skipped and named
+        reason = str(error) if isinstance(error, PluginError | pluggy.PluginValidationError) else repr(error)
+        return Plugin(entry_point.name, distribution, problem=" ".join(reason.split()))
+
+    def find_dataset(name: str) -> Dataset | None:
+        return next(iter(manager.hook.find_dataset(name=name)), None)
+
+    return Plugin(entry_point.name, distribution, registered, find_dataset)
 
 
-def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:
-    """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, or a CSV.
-
-    A name with a scheme (``hf:owner/name``) is given to the plugins' ``find_dataset``; ``typo:`` before any of these writes
-    wrong names on the images.
-
-    Raises :class:`UnknownNameError` that lists close names, or :class:`DataError` for a folder that is none.
-    """
-    from wisepatch.datasets.attacked_folder import attacked_folder, is_attacked_folder
-    from wisepatch.datasets.base import SPLITS
-    from wisepatch.datasets.folder import csv_dataset, folder_dataset, renamed
-    from wisepatch.datasets.typography import PREFIX, attacked
-
-    if spec.lower().startswith(PREFIX) and not Path(spec).exists():
-        if not spec[len(PREFIX) :].strip():
-            raise UsageError(f"the task {spec!r} names nothing to write on", f"write {PREFIX}NAME")
-        inner = find_task(spec[len(PREFIX) :], classnames, templates)
-        return Task(f"{PREFIX}{inner.spec}", attacked(inner.dataset), inner.split)
-    plain, at, split = spec.strip().rpartition("@")
-    split = split.lower() if split.lower() in SPLITS else split
-    if not (plain if at and split in SPLITS else spec).strip():
-        raise UsageError(
-            f"the task name {spec!r} is empty", "name a task; `wisepatch datasets` lists those known by name"
-        )
-    if not at or split not in SPLITS:
-        if at and "/" not in split and not Path(spec).exists():
-            raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
-        plain, split = spec, ""
-    known = {name: registry().datasets[owner] for name, owner in registry().names.items()}
-    path = Path(plain).expanduser()
-    near = re.sub(r"[-_ ]", "", plain.lower())  # imagenet-a, CIFAR-10
-    if plain.lower() in known:
-        dataset, spec = known[plain.lower()], known[plain.lower()].name
-    elif near in known and not path.exists():
-        dataset, spec = known[near], known[near].name
-    elif plain.lower().endswith("val") and plain.lower()[:-3] in known:
-        dataset, split = known[plain.lower()[:-3]], split or "val"
-        spec = dataset.name
-    elif re.match(SCHEME, plain) and not path.exists():
-        dataset, spec = _find_by_scheme(plain), plain
-    elif path.is_dir() and is_attacked_folder(path):
-        dataset, spec, classnames = attacked_folder(path, classnames), str(path.resolve()), None
-    elif path.is_dir():
-        dataset, spec = folder_dataset(path), str(path.resolve())
-    elif path.is_file() and path.suffix.lower() == ".csv":
-        dataset, spec = csv_dataset(path), str(path.resolve())
-    elif path.is_file():
-        raise DataError(f"task {plain!r} is a file and no CSV", "give a folder of images, or a .csv with path,label")
-    elif "/" in plain or path.suffix.lower() == ".csv":
-        raise DataError(
-            f"there is no folder or CSV {plain}", "check the path; `wisepatch datasets` lists the tasks known by name"
-        )
-    else:
-        owner = next((owner for owner, names in ELSEWHERE.items() if near in names), None)
-        failed = [plugin for plugin in registry().plugins if plugin.problem]
-        if owner and owner not in {plugin.distribution.partition(" ")[0] for plugin in failed}:
-            raise DataError(f"the task {plain!r} is of the plugin {owner}, which is not installed", f"install {owner}")
-        skipped = ", ".join(f"{plugin.name} ({plugin.problem})" for plugin in failed)
-        note = f"; plugins that failed to load: {skipped}" if skipped else ""
-        raise UnknownNameError("task", plain, registry().datasets, f"`wisepatch datasets` lists all of them{note}")
-    return Task(f"{spec}@{split}" if split else spec, renamed(dataset, classnames, templates), split or None)
+def _registered(manager: pluggy.PluginManager, hook: str, kind: type) -> tuple[Any, ...]:
+    everything = tuple(each for answer in getattr(manager.hook, hook)() for each in answer)
+    seen: set[str] = set()
+    for each in everything:
+        if not isinstance(each, kind):
+            raise PluginError(f"{hook} gave a {type(each).__name__}; return wisepatch.{kind.__name__} objects")
+        if not each.name.strip() or any(sign in each.name for sign in ",@\n"):
+            raise PluginError(f"{each.name!r} cannot be a name: names are not empty and hold no , and no @")
+        names = {name.lower() for name in (each.name, *getattr(each, "aliases", ()))}
+        if names & seen:
+            raise PluginError(f"{hook}: the name {min(names & seen)!r} is taken twice")
+        seen |= names
+    return everything
 
 
-def _find_by_scheme(name: str) -> Dataset:
-    for owner, find in registry().finders:
-        dataset = find(name)
-        if dataset is not None:
-            if not isinstance(dataset, Dataset):
-                raise PluginError(
-                    f"{owner}: find_dataset gave a {type(dataset).__name__}", "return a wisepatch.Dataset, or None"
-                )
-            return dataset
-    scheme = name.partition(":")[0]
-    hint = (
-        f"install {KNOWN_SCHEMES[scheme]}" if scheme in KNOWN_SCHEMES else "`wisepatch plugins` lists those installed"
-    )
-    raise DataError(f"no plugin knows what {scheme}: means in the task {name!r}", hint)
+def _without_clashes(plugins: list[Plugin], builtins: tuple[Plugin, ...]) -> Iterable[Plugin]:
+    for plugin in plugins:
+        owners = {key: other.owner for other in (*plugins, *builtins) if other is not plugin for key in other.keys()}
+        taken = sorted(plugin.keys() & set(owners))
+        if taken and not plugin.problem:
+            reason = f"the name {taken[0][1]!r} is taken by {owners[taken[0]]}"
+            yield Plugin(plugin.name, plugin.distribution, problem=reason)
+        else:
+            yield plugin
 
 
-def find_tasks(
-    specs: Iterable[str], classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None
-) -> list[Task]:
-    """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
-    found: dict[tuple[str, str | None], Task] = {}
-    specs = list(specs)
-    if classnames and len(specs) > 1:
-        raise UsageError("class names are given for several tasks", "name one --task with --classnames")
-    for spec in specs:
-        task = find_task(spec, classnames, templates)
-        other = found.setdefault((task.name, task.split), task)
-        if other.spec != task.spec:
-            raise UsageError(
-                f"two tasks are called {task.name!r}: {other.spec} and {task.spec}", "rename one of the folders"
-            )
-    return list(found.values())
+def find_metric(name: str) -> Metric:
+    """Return the metric of that name. Raises :class:`UnknownNameError`."""
+    found: Metric = _find("metric", "register_metrics", name)
+    return found
+
+
+def find_merge_method(name: str) -> MergeMethod:
+    """Return the merge method of that name. Raises :class:`UnknownNameError`."""
+    found: MergeMethod = _find("merge method", "register_merge_methods", name)
+    return found
+
+
+def find_rule(name: str) -> SelectionRule:
+    """Return the rule of that name. Raises :class:`UnknownNameError`."""
+    found: SelectionRule = _find("rule", "register_rules", name)
+    return found
+
+
+def _find(kind: str, hook: str, name: str) -> Any:
+    known = registry().all(hook)
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]

@@ -1,247 +1,235 @@
-"""Lines: the two ends that checkpoints are mixed from, and what each mix says of a batch.
+"""Mixes of endpoints: each endpoint is read once, and every mix is written into one working copy of the image tower.
 
-Of each line only the two ends are held in memory (and their Fisher information, where mixes are weighed by it), and one working
-copy of the image tower into which every mix is written in place; text towers are not carried along. What is held does not grow
-with the number of alphas (but for a head an alpha where the text towers of the two ends differ).
+Endpoints are the checkpoints that mixes are made from. Of each its image tower and trained head lie on the device; text towers are
+not carried along, and Fisher information only where mixes are weighed by it, so that memory does not grow with the number of alphas.
+Nothing is read before it is needed: manifests name the hash of each part, and tell which towers are the same.
 """
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
-
-from wisepatch.config import FISHER, ModelConfig
+from wisepatch.config import ModelConfig
 from wisepatch.errors import UsageError
+from wisepatch.files import hash_tensors
 from wisepatch.models.clip import load_clip
-from wisepatch.models.head import zeroshot_head
-from wisepatch.weights.interpolation import check_same, is_ordinary, load_weights, mix, pair
+from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.plugins import find_merge_method
+from wisepatch.store.checkpoints import part_of
+from wisepatch.store.recipes import load_weights
+from wisepatch.weights.methods import check_same, merge_tensor, merge_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    import torch
+
+    from wisepatch.hookspecs import MergeMethod
     from wisepatch.models.clip import Clip
-    from wisepatch.models.tower import Tower
-    from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.tasks import Task
 
     Tensors = Mapping[str, torch.Tensor]
 
+TEXT, VISUAL, CLASSIFIER = "text", "visual", "classifier"
+
 
 @dataclass
-class Mixes:
-    """The two ends that some checkpoints are mixed from, on the device, image tower and trained head alone."""
+class Endpoints:
+    """The weights of endpoints on a device, each read, verified and hashed at most once, and one working CLIP a model."""
 
-    clip: Clip
-    start: dict[str, torch.Tensor]
-    end: dict[str, torch.Tensor]
-    text_differs: bool
-    parents: tuple[Checkpoint, Checkpoint]
-    members: list[tuple[int, float]] = field(default_factory=list)  # (index of the checkpoint, alpha)
-    fishers: tuple[Tensors, Tensors] | None = None  # of the two ends, by name, where mixes are weighed by them
-    ordinary: dict[str, bool] = field(default_factory=dict)  # of the start, by name, as far as known
+    store: Store
+    device: torch.device
+    _weights: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    _classifiers: dict[str, Tensors] = field(default_factory=dict)
+    _hashes: dict[tuple[str, str], str] = field(default_factory=dict)
+    _clips: dict[ModelConfig, Clip] = field(default_factory=dict)
+    _text_of_clip: dict[ModelConfig, str] = field(default_factory=dict)
 
-    def mixed(self, name: str, alpha: float, out: torch.Tensor | None = None) -> torch.Tensor:
-        """The tensor ``name`` at ``alpha``, written into ``out`` where given."""
-        if name not in self.ordinary:
-            self.ordinary[name] = is_ordinary(self.start[name])
-        fishers = pair(self.fishers, name)
-        return mix(self.start[name], self.end[name], alpha, out, fishers, ordinary=self.ordinary[name])
+    def read(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Read the checkpoints that were not read before, two at a time: verifying a file keeps one core busy."""
+        missing = {each.id: each for each in checkpoints if each.id not in self._weights}
+        with ThreadPoolExecutor(2) as pool:
+            for checkpoint, weights in zip(missing.values(), pool.map(partial(load_weights, self.store), missing.values()), strict=True):
+                model = ModelConfig.from_json(checkpoint.model)
+                for part in (TEXT, VISUAL):
+                    self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(part_of(weights, part))
+                if model not in self._clips:
+                    self._clips[model] = load_clip(model, weights)
+                    self._clips[model].model.visual.to(self.device)
+                    self._text_of_clip[model] = self._hashes[checkpoint.id, TEXT]
+                self._weights[checkpoint.id] = {
+                    name: tensor.to(self.device)
+                    for name, tensor in weights.items()
+                    if name.startswith((f"{VISUAL}.", f"{CLASSIFIER}."))
+                }
 
-    @cached_property
-    def is_fixed(self) -> bool:
-        """Whether the image tower is the same at both ends, and so at every alpha."""
-        return _same(_tower(self.start), _tower(self.end))
+    def weights(self, checkpoint: Checkpoint) -> Tensors:
+        """Return the image tower and the trained head of an endpoint, under their names in the checkpoint."""
+        self.read([checkpoint])
+        return self._weights[checkpoint.id]
+
+    def classifier(self, checkpoint: Checkpoint) -> Tensors:
+        """Return the trained head of an endpoint; nothing else of the checkpoint is read where that can be verified by itself."""
+        if checkpoint.id in self._weights or CLASSIFIER not in checkpoint.parts:
+            return self.weights(checkpoint)
+        if checkpoint.id not in self._classifiers:
+            tensors = self.store.read_part(checkpoint, CLASSIFIER)
+            self._classifiers[checkpoint.id] = {
+                f"{CLASSIFIER}.{name}": tensor.to(self.device) for name, tensor in tensors.items()
+            }
+        return self._classifiers[checkpoint.id]
+
+    def part_hash(self, checkpoint: Checkpoint, part: str) -> str:
+        """Return the hash of a part (``visual``, ``text``) of an endpoint, from its manifest where that names it."""
+        if part in checkpoint.parts:
+            return checkpoint.parts[part]
+        self.read([checkpoint])
+        return self._hashes[checkpoint.id, part]
+
+    def clip(self, checkpoint: Checkpoint) -> Clip:
+        """Return the working CLIP of an endpoint's model; the weights of its image tower change with every mix."""
+        model = ModelConfig.from_json(checkpoint.model)
+        if model not in self._clips:
+            self.read([checkpoint])
+        return self._clips[model]
+
+    def clip_with_text(self, checkpoint: Checkpoint, text: str) -> Clip | None:
+        """Return the working CLIP if its text tower is the one with the hash ``text``."""
+        clip = self.clip(checkpoint)
+        return clip if self._text_of_clip[clip.config] == text else None
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A checkpoint as it is evaluated: from the tensors of its parents by a merge method; one with weights is its own parent."""
+
+    checkpoint: Checkpoint
+    parents: tuple[Checkpoint, ...]
+    endpoints: Endpoints
+    method: MergeMethod | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    fishers: tuple[Tensors, ...] = ()
 
     @property
-    def is_linear(self) -> bool:
-        """Whether this is the line of a linear classifier: two ends that differ in their heads alone."""
-        return self.is_fixed and self.parents[0].id != self.parents[1].id
+    def text(self) -> str:
+        """Return what equal text towers have in common."""
+        return self._same_part(TEXT)
 
-    def shares_tower(self, other: Mixes) -> bool:
-        """Whether both lines begin with the same image tower."""
-        return other is self or _same(_tower(self.start), _tower(other.start))
+    @property
+    def visual(self) -> str:
+        """Return what equal image towers have in common: their hash where the parents share one, else parents and recipe."""
+        return self._same_part(VISUAL)
+
+    @property
+    def is_probe(self) -> bool:
+        """Return whether this is a mix of linear probes: of several parents that differ in their heads alone."""
+        return len(self.parents) > 1 and self._shares(VISUAL)
+
+    def tensor(self, name: str, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the tensor ``name`` of the mix, written into ``out`` where given."""
+        return self._merged(name, [self.endpoints.weights(parent)[name] for parent in self.parents], out)
+
+    def classifier(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the trained head: weight ``(classes, dim)`` and bias ``(classes,)``."""
+        heads = [self.endpoints.classifier(parent) for parent in self.parents]
+        weight, bias = (
+            self._merged(name, [head[name] for head in heads]) for name in (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
+        )
+        return weight, bias
+
+    def set_weights(self, visual: torch.nn.Module) -> None:
+        """Write the mixed image tower into ``visual``, in place; mixed in fp32, whatever the tower computes in."""
+        for name, tensor in visual.state_dict(keep_vars=True).items():
+            full = f"{VISUAL}.{name}"
+            if tensor.dtype == self.endpoints.weights(self.parents[0])[full].dtype:
+                self.tensor(full, out=tensor.data)
+            else:
+                tensor.data.copy_(self.tensor(full))
+
+    def clip_for_text(self) -> Clip:
+        """Return a CLIP with the text tower of the mix."""
+        clip = self.endpoints.clip_with_text(self.parents[0], self.text)
+        if clip is None:
+            weights = [load_weights(self.endpoints.store, parent) for parent in self.parents]
+            merged = merge_weights(self.method, weights, self.params) if self.method else weights[0]
+            clip = load_clip(ModelConfig.from_json(self.checkpoint.model), merged)
+        return clip
+
+    def _merged(self, name: str, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
+        if self.method is None:
+            return tensors[0] if out is None else out.copy_(tensors[0])
+        params = dict(self.params)
+        if self.fishers and name in self.fishers[0]:
+            params["fishers"] = [fisher[name] for fisher in self.fishers]
+        return merge_tensor(self.method, tensors, params, out)
+
+    def _shares(self, part: str) -> bool:
+        return len({self.endpoints.part_hash(parent, part) for parent in self.parents}) == 1
+
+    def _same_part(self, part: str) -> str:
+        if self._shares(part):
+            return self.endpoints.part_hash(self.parents[0], part)
+        recipe = [[parent.id for parent in self.parents], self.method and self.method.name, self.params]
+        return json.dumps(recipe, sort_keys=True)
 
 
-def gather_mixes(checkpoints: Sequence[Checkpoint], store: Store, device: torch.device) -> list[Mixes]:
-    """Group checkpoints by the two ends they are mixed from; each end is read once."""
+def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mix]:
+    """Return what each checkpoint is mixed from.
+
+    Raises :class:`UsageError` for none, :class:`StoreError` where parents are gone.
+    """
     if not checkpoints:
         raise UsageError("no checkpoint to evaluate", "name at least one")
-    encoders: dict[str, Clip] = {}
-    lines: dict[tuple[str, str, str], Mixes] = {}
-    # The longest lines first, so that an end that is also asked for alone joins its line.
-    ends = [ends_of(checkpoint, store) for checkpoint in checkpoints]
-    distinct = {each.id: each for start, end, _ in ends for each in (start, end)}
-    with ThreadPoolExecutor(2) as pool:  # verifying a file keeps one core busy; two files are in memory anyway
-        read = dict(zip(distinct, pool.map(partial(load_weights, store), distinct.values()), strict=True))
-    for index in sorted(range(len(ends)), key=lambda i: ends[i][0].id == ends[i][1].id):
-        start, end, alpha = ends[index]
-        joined = next((key for key in lines if start.id == end.id and start.id in key), None)
-        if joined:
-            lines[joined].members.append((index, float(joined.index(start.id))))
+    fishers: dict[str, tuple[Tensors, ...]] = {}
+    mixes = []
+    for checkpoint in checkpoints:
+        if not checkpoint.is_recipe:
+            mixes.append(Mix(checkpoint, (checkpoint,), endpoints))
             continue
-        key = (start.id, end.id, str(_fishers_of(checkpoints[index])))
-        if key not in lines:
-            if start.id != end.id:
-                check_same(read[start.id], read[end.id])
-            if start.id not in encoders:
-                encoders[start.id] = load_clip(ModelConfig.from_json(start.model), read[start.id])
-                encoders[start.id].model.visual.to(device)
-            lines[key] = Mixes(
-                encoders[start.id],
-                _tower_side(read[start.id], device),
-                _tower_side(read[end.id], device),
-                not _same(_text_side(read[start.id]), _text_side(read[end.id])),
-                (start, end),
-                fishers=_to_device(store.read_fishers(checkpoints[index]), device),
+        assert checkpoint.recipe is not None
+        files = json.dumps(checkpoint.recipe.params.get("fisher"))
+        if files not in fishers:
+            tensors = endpoints.store.read_fishers(checkpoint) or ()
+            fishers[files] = tuple({name: each.to(endpoints.device) for name, each in one.items()} for one in tensors)
+        mixes.append(
+            Mix(
+                checkpoint, tuple(endpoints.store.parents(checkpoint)), endpoints,
+                find_merge_method(checkpoint.recipe.method), checkpoint.recipe.params, fishers[files],
             )
-        lines[key].members.append((index, alpha))
-    for line in lines.values():
-        line.members.sort()
-    return list(lines.values())
+        )  # fmt: skip
+    return mixes
 
 
-def ends_of(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoint, float]:
-    """The two ends that a checkpoint is mixed from, and its alpha; of one with weights itself twice, and 0."""
-    if not checkpoint.is_recipe:
-        return checkpoint, checkpoint, 0.0
-    start, end = store.parents(checkpoint)
-    assert checkpoint.alpha is not None
-    return start, end, checkpoint.alpha
-
-
-def _fishers_of(checkpoint: Checkpoint) -> Any:
-    """What tells a mix that is weighed by Fisher information from others of the same ends."""
-    return checkpoint.config["fisher"]["files"] if checkpoint.is_recipe and checkpoint.method == FISHER else None
-
-
-def _to_device(fishers: tuple[Tensors, Tensors] | None, device: torch.device) -> tuple[Tensors, Tensors] | None:
-    return (_tower_side(fishers[0], device), _tower_side(fishers[1], device)) if fishers else None
-
-
-def _tower_side(tensors: Tensors, device: torch.device) -> dict[str, torch.Tensor]:
-    return {k: v.to(device) for k, v in tensors.items() if k.startswith(("visual.", "classifier."))}
-
-
-def _tower(tensors: Tensors) -> Tensors:
-    return {k: v for k, v in tensors.items() if k.startswith("visual.")}
-
-
-def _text_side(tensors: Tensors) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in tensors.items() if not k.startswith(("visual.", "classifier."))}
-
-
-def _same(ours: Tensors, theirs: Tensors) -> bool:
-    """Whether every tensor of one end is the other's."""
-    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-
-
-def set_weights(module: torch.nn.Module, line: Mixes, alpha: float, within: str = "") -> None:
-    """Write the mix at ``alpha`` into the working copy of the image tower, in place, or into its part ``within``."""
-    for name, tensor in module.state_dict(prefix=within, keep_vars=True).items():
-        if tensor.dtype == line.start[f"visual.{name}"].dtype:
-            line.mixed(f"visual.{name}", alpha, out=tensor.data)
-        else:  # mixed in fp32, whatever the tower computes in
-            tensor.data.copy_(line.mixed(f"visual.{name}", alpha))
+def check_mixes(mixes: Sequence[Mix]) -> None:
+    """Raise :class:`StoreError` where the parents of a mix are of different architectures; reads them."""
+    for parents in {mix.parents for mix in mixes if len(mix.parents) > 1}:
+        check_same([parents[0].endpoints.weights(parent) for parent in parents])
 
 
 class Heads:
-    """The head of a task at any alpha: a trained classifier is mixed, a text-derived one comes from the (mixed) text tower."""
+    """The heads of a task: a trained classifier is mixed, a text-derived head comes from the (mixed) text tower."""
 
-    def __init__(self, line: Mixes, task: Task, store: Store) -> None:
-        """Prepare the head of ``task`` for a line."""
-        self.line, self.task, self.store = line, task, store
-        trained = line.parents[1].head
-        self.trained = trained is not None and trained["classes"] == list(task.dataset.head_names)
-        self.fixed: dict[float, torch.Tensor] = {}
+    def __init__(self, task: Task, endpoints: Endpoints) -> None:
+        """Prepare the heads of ``task``; none is made yet."""
+        self.task, self.endpoints = task, endpoints
+        self.from_text: dict[str, torch.Tensor] = {}
 
-    def at(self, alpha: float) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight ``(classes, dim)`` and bias ``(classes,)`` at ``alpha``."""
-        line = self.line
-        if self.trained:
-            return line.mixed("classifier.weight", alpha), line.mixed("classifier.bias", alpha)
-        key = alpha if line.text_differs else 0.0
-        if key not in self.fixed:
-            clip = line.clip
-            if line.text_differs:
-                ends = [load_weights(self.store, parent) for parent in line.parents]
-                mixed = {k: mix(v, ends[1][k], alpha) for k, v in ends[0].items()}
-                clip = load_clip(clip.config, mixed)
-            classes, templates = self.task.dataset.head_names, self.task.dataset.templates
-            device = next(line.clip.model.visual.parameters()).device
-            self.fixed[key] = zeroshot_head(clip, classes, templates, self.store).to(device)
-        return self.fixed[key], None
+    def is_trained(self, mix: Mix) -> bool:
+        """Return whether ``mix`` has a trained head for the task's classes."""
+        head = mix.checkpoint.head
+        return head is not None and head["classes"] == list(self.task.dataset.head_names)
 
-
-def answers(
-    line: Mixes, tower: Tower | None, batches: Sequence[torch.Tensor], heads: Sequence[Heads]
-) -> Iterator[tuple[int, int, int, torch.Tensor]]:
-    """Yield ``(index of the checkpoint, number of the batch, number of the head, logits (n, classes))`` for all of a line.
-
-    All heads share the features. Without a ``tower`` the batches are features ``(n, dim)``. Where the image tower is the same
-    at every alpha, images pass it once; a trained head is linear in alpha then (unless it is weighed by Fisher information),
-    and so are its logits: two products give those of every alpha.
-    """
-    if not line.is_fixed:
-        assert tower is not None
-        stems = _stems(line, tower, batches)
-        for index, alpha in line.members:
-            set_weights(tower.visual, line, alpha)
-            at = [head.at(alpha) for head in heads]
-            for part, images in enumerate(batches):
-                seen = tower.features(torch.lerp(*stems[part], alpha) if stems else images)
-                for number, (weight, bias) in enumerate(at):
-                    yield index, part, number, F.linear(seen, weight, bias)
-        return
-    if tower is not None:
-        set_weights(tower.visual, line, 0)
-    for part, images in enumerate(batches):
-        seen = images if tower is None else tower.features(images)
-        for number, head in enumerate(heads):
-            if head.trained and not line.fishers:
-                start, end = (F.linear(seen, *head.at(alpha)) for alpha in (0.0, 1.0))
-                for index, alpha in line.members:
-                    yield index, part, number, mix(start, end, alpha)
-            else:
-                for index, alpha in line.members:
-                    yield index, part, number, F.linear(seen, *head.at(alpha))
-
-
-def _stems(line: Mixes, tower: Tower, batches: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What the first layer makes of each batch at both ends, where its mixes are used often enough; or nothing."""
-    if tower.stem is None or line.fishers or len(line.members) <= 2:
-        return []
-    found = []
-    for alpha in (0.0, 1.0):
-        set_weights(tower.stem, line, alpha, "conv1.")
-        found.append([tower.patches(images) for images in batches])
-    return list(zip(*found, strict=True))
-
-
-def most_likely(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The class with the largest of some logits ``(n, classes)``, and its probability, ``(n,)`` each."""
-    answer = said.argmax(1, keepdim=True)
-    sure = said.float().softmax(1).gather(1, answer)
-    return answer.flatten(), sure.flatten()
-
-
-def merged(
-    label_map: Sequence[Sequence[int]], device: torch.device | None = None
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function from the head's logits ``(n, head classes)`` to the task's ``(n, classes)``: the largest of those that merge.
-
-    Without ``merges`` it changes nothing; a class that none merge into has ``-inf`` (WiSE-FT section 3, ObjectNet and others).
-    """
-    if not label_map:
-        return lambda said: said
-    most = max(len(indices) for indices in label_map)
-    columns = torch.tensor([[*indices, *[-1] * (most - len(indices))] for indices in label_map], device=device)
-
-    def merge(said: torch.Tensor) -> torch.Tensor:
-        return said[:, columns].masked_fill(columns < 0, -torch.inf).amax(-1)
-
-    return merge
+    def of(self, mix: Mix) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return weight ``(classes, dim)`` and bias ``(classes,)`` of the head under ``mix``."""
+        if self.is_trained(mix):
+            return mix.classifier()
+        if mix.text not in self.from_text:
+            dataset = self.task.dataset
+            head = zeroshot_head(mix.clip_for_text(), dataset.head_names, dataset.templates, self.endpoints.store)
+            self.from_text[mix.text] = head.to(self.endpoints.device)
+        return self.from_text[mix.text], None

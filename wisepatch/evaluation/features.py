@@ -1,38 +1,31 @@
-"""Image features of a whole split, computed once and kept in the store: for encoders that do not change."""
+"""Image features of a whole split, computed once and kept in the store: for image towers that do not change."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import check_precision
-from wisepatch.datasets.loading import batches_on
-from wisepatch.files import hash_tensors
+import torch
+
+from wisepatch.datasets.loading import batches_on, worker_count
+from wisepatch.models.clip import describe
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    import torch
-
-    from wisepatch.datasets.base import Split
+    from wisepatch.config import EvalConfig, ModelConfig
+    from wisepatch.datasets.base import Split, Transform
     from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Store
 
-    Tensors = Mapping[str, torch.Tensor]
-
-
-def precision_of(mixed_precision: str) -> torch.dtype | None:
-    """The type that ``no``, ``bf16`` or ``fp16`` computes in; ``None`` for fp32. Raises :class:`UsageError` for another word."""
-    import torch
-
-    return {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[check_precision(mixed_precision)]
-
-
-HELD = 256  # images, or features of images, that every mix sees together (on a GPU more)
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MADE_BY = ("wisepatch", "torch", "open_clip_torch", "torchvision", "pillow")
 
 
 @dataclass(frozen=True)
@@ -51,55 +44,50 @@ class Features:
         return self.features[index], int(self.labels[index])
 
 
-def tower_key(clip: Clip) -> str:
-    """A hash of the image tower's weights and design, and of its preprocessing."""
-    visual = clip.model.visual
-    parts = hash_tensors(visual.state_dict()), str(visual), str(clip.transform)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def features_key(tower: str, precision: torch.dtype | None, split: Split) -> str:
-    """The name of a split's features: by :func:`tower_key`, the precision and the split's fingerprint."""
-    return hashlib.sha256(f"{tower}\n{precision}\n{split.fingerprint()}".encode()).hexdigest()[:32]
+def features_key(visual: str, model: ModelConfig, precision: torch.dtype | None, split: Split) -> str:
+    """Return the name of a split's features: by the image tower's hash, the model, the precision, the data, and versions."""
+    made_by = [f"{name} {version(name)}" for name in MADE_BY]
+    design = json.dumps(describe(model) if model.is_local else model.to_json(), sort_keys=True)
+    parts = (visual, design, str(precision), split.fingerprint(), *made_by)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def split_features(
-    clip: Clip,
-    split: Split,
+    open_split: Callable[[Transform | None], Split],
     store: Store,
+    visual: str,
+    model: ModelConfig,
+    load: Callable[[], Clip],
     device: torch.device,
-    *,
-    batch_size: int | None = None,
-    workers: int = 0,
-    precision: torch.dtype | None = None,
-    compiled: bool = False,
-    fast: bool = False,
-    tower: str = "",
+    settings: EvalConfig,
     progress: Progress | None = None,
 ) -> Features:
-    """The features of a split that was opened with ``clip.pixels``, from the store or computed and kept.
+    """Return the features of a split, from the store or computed and kept.
 
-    ``fast`` says that it was opened with ``clip.fast_pixels``. They are found again by :func:`features_key`; ``tower`` is the
-    :func:`tower_key`, where it is known.
+    ``open_split`` opens it with a transform, ``visual`` is the hash of the image tower, ``load`` gives the CLIP with that tower where
+    it is needed.
     """
-    import torch
+    progress, plain = progress or Silent(), open_split(None)
+    precision, name = PRECISIONS[settings.mixed_precision], f"{plain.task} ({plain.name})"
 
-    progress = progress or Silent()
-    key = features_key(f"{tower or tower_key(clip)}{' fast' if fast else ''}", precision, split)
-    name = f"{split.task} ({split.name})"
-
-    def compute() -> Tensors:
-        ready = Tower(copy.deepcopy(clip.model.visual), device, precision, compiled=compiled)
-        found, labels = [], []
+    def compute() -> dict[str, torch.Tensor]:
+        clip = load()
+        tower = Tower(copy.deepcopy(clip.model.visual), device, precision, compiled=settings.compiled)
+        split = open_split(clip.pixels)
+        batch_size = settings.batch_size or tower.largest_batch(*clip.image_size)
+        workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size))
+        features, labels = [], []
         progress.start(f"features of {name}", len(split))
         with torch.inference_mode():
-            size = batch_size or ready.largest_batch(*clip.image_size)
-            for images, truth in batches_on(split, size, device, workers=workers):
-                found.append(ready.features(ready.take(clip.normalise(images))).cpu())
+            for images, truth in batches_on(split, batch_size, device, workers=workers):
+                features.append(tower.features(tower.take(clip.normalise(images))).cpu())
                 labels.append(truth)
                 progress.advance(len(truth))
         progress.finish()
-        return {"features": torch.cat(found), "labels": torch.cat(labels)}
+        return {"features": torch.cat(features), "labels": torch.cat(labels)}
 
-    said = f"another process computes the features of {name}: waiting for it"
-    return Features(**store.get_tensors("features", key, compute, ("features", "labels"), lambda: progress.note(said)))
+    def waiting() -> None:
+        progress.note(f"another process computes the features of {name}: waiting for it")
+
+    tensors = store.cache.tensors("features", features_key(visual, model, precision, plain), compute, waiting)
+    return Features(tensors["features"], tensors["labels"])

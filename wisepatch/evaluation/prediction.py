@@ -1,20 +1,21 @@
-"""What many checkpoints say of many images, in one pass: a batch is decoded once and seen by every checkpoint."""
+"""Predict with many checkpoints in one pass: a batch is decoded once and seen by every checkpoint."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import check_speed
+from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.base import images_of, labels_of
-from wisepatch.datasets.loading import PIECE, batches_on, worker_count
-from wisepatch.evaluation.endpoints import Heads, answers, gather_mixes, merged, most_likely, set_weights
-from wisepatch.evaluation.features import HELD, precision_of, split_features, tower_key
-from wisepatch.evaluation.linear import recall, remember
+from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
+from wisepatch.evaluation.endpoints import Endpoints, Heads, check_mixes, mixes_of
+from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
@@ -22,29 +23,27 @@ from wisepatch.progress import Progress, Silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
-    from typing import Unpack
 
     from numpy.typing import NDArray
 
-    from wisepatch.config import Speed
     from wisepatch.datasets.base import Annotations, Samples, Split, Transform
-    from wisepatch.evaluation.endpoints import Mixes
+    from wisepatch.evaluation.endpoints import Mix
     from wisepatch.models.clip import Clip
-    from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.tasks import Task
 
-    Batches = list[tuple[torch.Tensor, torch.Tensor]]  # images or features on the device, and labels
+    Batch = tuple[torch.Tensor, torch.Tensor]  # images or features on the device, and labels
 
-
-GPU_HELD = 4  # batches, at least, that every mix sees together on a GPU: to mix starts as many kernels as a batch does
-BEHIND = 8  # answers that are on their way from a GPU, which works on the next batches and the next mix meanwhile
+IMAGES_PER_MIX = 256  # images that see a mix before the next is written, at least
+GPU_BATCHES_PER_MIX = 4  # at least: to mix starts as many kernels on a GPU as a batch does
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What some checkpoints said of one split.
+    """Answers of some checkpoints for one split.
 
-    ``predicted`` and ``confidence`` (the probability of what was predicted) are ``(checkpoints, n)``, ``labels`` is ``(n,)``.
+    ``predicted`` and ``confidence`` (the probability of the predicted class) are ``(checkpoints, n)``, ``labels`` is ``(n,)``;
+    ``image_ids`` names the images.
     """
 
     task: Task
@@ -54,9 +53,10 @@ class Predictions:
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
     annotations: Annotations
+    image_ids: list[str]
+    fingerprint: str
 
 
-@torch.inference_mode()
 def predict_many(
     checkpoints: Sequence[Checkpoint],
     tasks: Sequence[Task],
@@ -64,52 +64,45 @@ def predict_many(
     data: Path,
     *,
     split: str = "test",
+    settings: EvalConfig | None = None,
     progress: Progress | None = None,
-    **speed: Unpack[Speed],
 ) -> Iterator[Predictions]:
-    """Yield each task's predictions of all checkpoints after one pass over its images.
+    """Yield each task's predictions by all checkpoints after one pass over its images.
 
     Neighbouring tasks with the same images share one pass, and the features. Checkpoints of different models may be mixed; each
-    model then gets its own pass, with its own preprocessing. ``speed`` is :class:`~wisepatch.config.Speed`.
+    model then gets its own pass, with its own preprocessing.
     """
-    check_speed(speed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recalled = recall(checkpoints, tasks, store, data, split, speed, device)
-    if recalled is not None:
-        for task, images, truth, predicted, confidence in recalled:
-            yield Predictions(
-                task, images.name, tuple(checkpoints), truth, predicted, confidence, images.annotations
-            )  # fmt: skip
-        return
-    lines = gather_mixes(checkpoints, store, device)
-    models = list(dict.fromkeys(line.clip.config for line in lines))
+    endpoints = Endpoints(store, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    mixes = mixes_of(checkpoints, endpoints)
+    rows_by_model: dict[ModelConfig, list[int]] = {}
+    for row, mix in enumerate(mixes):
+        rows_by_model.setdefault(ModelConfig.from_json(mix.checkpoint.model), []).append(row)
     passes = [
-        _Pass([line for line in lines if line.clip.config == model], device, store, speed, progress or Silent())
-        for model in models
-    ]  # fmt: skip
-    for group in _sharing(tasks, split, data, passes):
-        found = [
-            Predictions(
-                task, task.split or split, tuple(checkpoints), np.empty(0, np.int64),
-                np.full((len(checkpoints), len(opened[0])), -1, dtype=np.int64),
-                np.zeros((len(checkpoints), len(opened[0])), dtype=np.float32), opened[0].annotations,
-            ) for task, opened in group
-        ]  # fmt: skip
-        for number, each in enumerate(passes):
-            labels = each.run([opened[number] for _, opened in group], found)
-        yield from (replace(one, labels=truth) for one, truth in zip(found, labels, strict=True))
+        _Pass([mixes[row] for row in rows], endpoints, settings or EvalConfig(), progress or Silent())
+        for rows in rows_by_model.values()
+    ]
+    for group in _sharing_images(tasks, split, data):
+        answers = [each.run(group, data) for each in passes]
+        for number, (task, opened) in enumerate(group):
+            predicted = np.empty((len(mixes), len(opened)), np.int64)
+            confidence = np.empty((len(mixes), len(opened)), np.float32)
+            for rows, (_, classes, sure) in zip(rows_by_model.values(), answers, strict=True):
+                predicted[rows], confidence[rows] = classes[number], sure[number]
+            labels = answers[0][0] if number == 0 else np.asarray(labels_of(opened.samples), np.int64)
+            yield Predictions(
+                task, opened.name, tuple(checkpoints), labels, predicted, confidence, opened.annotations, opened.image_ids(),
+                opened.fingerprint(),
+            )  # fmt: skip
 
 
-def _sharing(
-    tasks: Sequence[Task], split: str, data: Path, passes: Sequence[_Pass]
-) -> Iterator[list[tuple[Task, list[Split]]]]:
-    """The tasks, opened for each model; those that follow each other with the same images together."""
-    group: list[tuple[Task, list[Split]]] = []
+def _sharing_images(tasks: Sequence[Task], split: str, data: Path) -> Iterator[list[tuple[Task, Split]]]:
+    """Open the tasks; those that follow each other with the same images come together."""
+    group: list[tuple[Task, Split]] = []
     for task in tasks:
-        opened = [task.dataset.split(task.split or split, data, each.pixels) for each in passes]
+        opened = task.dataset.split(task.split or split, data)
         if group:
-            before, now = (images_of(splits[0]) for splits in (group[0][1], opened))
-            if before is None or before != now or labels_of(opened[0].samples) is None:
+            before, now = images_of(group[0][1]), images_of(opened)
+            if before is None or before != now or labels_of(opened.samples) is None:
                 yield group
                 group = []
         group.append((task, opened))
@@ -117,153 +110,132 @@ def _sharing(
         yield group
 
 
-@dataclass
 class _Pass:
-    """One pass over images with the checkpoints of one model."""
+    """Passes over images with the checkpoints of one model."""
 
-    lines: list[Mixes]
-    device: torch.device
-    store: Store
-    speed: Speed
-    progress: Progress
-    towers: dict[int, Tower] = field(default_factory=dict)
-    batch_size: int = 0  # not known yet
-    key: str = ""  # of the tower whose features are kept
+    def __init__(self, mixes: list[Mix], endpoints: Endpoints, settings: EvalConfig, progress: Progress) -> None:
+        self.mixes, self.endpoints, self.settings, self.progress = mixes, endpoints, settings, progress
+        self.precision = PRECISIONS[settings.mixed_precision]
+        self._tower: Tower | None = None
+        self._batch_size = settings.batch_size or 0
 
     @property
     def clip(self) -> Clip:
-        return self.lines[0].clip
+        return self.endpoints.clip(self.mixes[0].parents[0])
 
     @property
-    def fast(self) -> bool:
-        return self.speed.get("fast_decode", False)
+    def tower(self) -> Tower:
+        """Return the working copy of the image tower; all endpoints are read by now, and of one architecture."""
+        if self._tower is None:
+            self.endpoints.read([parent for mix in self.mixes for parent in mix.parents])
+            check_mixes(self.mixes)
+            visual = self.clip.model.visual
+            self._tower = Tower(visual, self.endpoints.device, self.precision, compiled=self.settings.compiled)
+        return self._tower
 
-    @property
-    def pixels(self) -> Transform:
-        return self.clip.fast_pixels if self.fast else self.clip.pixels
-
-    def run(self, opened: Sequence[Split], found: Sequence[Predictions]) -> list[NDArray[np.int64]]:
-        """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""
-        images, tasks = opened[0], [each.task for each in found]
-        source, batch_size = self._source(images)
-        heads = {id(line): [Heads(line, task, self.store) for task in tasks] for line in self.lines}
-        choices = [merged(task.dataset.label_map, self.device) for task in tasks]
-        members = sum(len(line.members) for line in self.lines)
-        name = " and ".join(f"{each.task.name} ({each.split})" for each in found)
-        self.progress.start(f"{name}, {len(found[0].checkpoints)} checkpoints", len(images) * members)
-        workers = self._workers(images) if source is images else self.speed.get("workers") or 0
-        on_cpu = self.device.type == "cpu"
-        labels: list[NDArray[np.int64]] = []
-        read = batches_on(source, batch_size, self.device, workers=workers)
-        held = self._held(read, max(HELD // batch_size, 1 if on_cpu else GPU_HELD))
-        said = self._said(held, heads, choices, labels)
-        for number, index, place, arrive in _behind(said, 0 if on_cpu else BEHIND):
-            answer, sure = arrive()
-            found[number].predicted[index, place] = answer
-            found[number].confidence[index, place] = sure
-            if number == 0:
-                self.progress.advance(len(answer))
-        self.progress.finish()
-        shared = [np.asarray(labels_of(each.samples), dtype=np.int64) for each in opened[1:]]
-        return [np.concatenate(labels), *shared]
-
-    def _said(
-        self,
-        read: Iterable[Batches],
-        heads: dict[int, list[Heads]],
-        choices: Sequence[Any],
-        labels: list[NDArray[np.int64]],
-    ) -> Iterator[tuple[int, int, slice, Callable[[], list[Any]]]]:
-        """Yield the number of the task, that of the checkpoint, which images, and what gives the classes said and how surely.
-
-        The labels of what is read are added to ``labels``.
-        """
+    @torch.inference_mode()
+    def run(
+        self, group: Sequence[tuple[Task, Split]], data: Path
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return labels ``(n,)`` of the first task, and classes and their probabilities ``(tasks, checkpoints, n)``."""
+        (first, opened), device = group[0], self.endpoints.device
+        heads = [Heads(task, self.endpoints) for task, _ in group]
+        to_classes = [class_logits(task.dataset.label_map, device) for task, _ in group]
+        shape = (len(group), len(self.mixes), len(opened))
+        predicted = torch.empty(shape, dtype=torch.int64, device=device)
+        confidence = torch.empty(shape, dtype=torch.float32, device=device)
+        labels: list[torch.Tensor] = []
+        source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data), heads)
+        names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
+        self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes))
+        least = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
         done = 0
-        for held in read:
-            starts = [done + sum(len(truth) for _, truth in held[:part]) for part in range(len(held))]
-            labels += [truth.numpy() for _, truth in held]
-            for line in self.lines:
-                tower = self.towers.get(id(line.clip))
-                for index, part, number, said in answers(line, tower, [batch for batch, _ in held], heads[id(line)]):
-                    place = slice(starts[part], starts[part] + len(said))
-                    yield number, index, place, _arriving(*most_likely(choices[number](said)))
+        for held in _chunks(batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, least)):
+            images = [self._prepared(batch) for batch, _ in held]
+            for index, features in self._features(images):
+                weights = [head.of(self.mixes[index]) for head in heads]
+                start = done
+                for part in features:
+                    place = slice(start, start := start + len(part))
+                    for number, (weight, bias) in enumerate(weights):
+                        logits = to_classes[number](F.linear(part, weight, bias))
+                        predicted[number, index, place], confidence[number, index, place] = most_likely(logits)
+                self.progress.advance(start - done)
+            labels += [truth for _, truth in held]
             done += sum(len(truth) for _, truth in held)
-            del held  # while the next are read
+        self.progress.finish()
+        return torch.cat(labels).numpy(), predicted.cpu().numpy(), confidence.cpu().numpy()
 
-    def _source(self, images: Split) -> tuple[Samples, int]:
-        """What is read: the features of linear classifiers, cached pixels, or the images; and how many at once."""
-        compiled = self.speed.get("compiled", False)
-        first, precision = self.lines[0], precision_of(self.speed.get("mixed_precision", "no"))
-        if all(line.is_linear and line.shares_tower(first) for line in self.lines):
-            # The features once and for all, also for later runs.
-            if not self.key:
-                set_weights(self.clip.model.visual, first, 0)
-                self.key = tower_key(self.clip)
-                for line in self.lines:
-                    remember(line, self.key, self.store)
+    def _features(self, images: Sequence[torch.Tensor]) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        """Yield the number of each mix and its features of every batch; mixes with the same image tower share them."""
+        order = sorted(range(len(self.mixes)), key=lambda index: self.mixes[index].visual)
+        for _, indices in groupby(order, key=lambda index: self.mixes[index].visual):
+            members = list(indices)
+            if images[0].ndim == 2:
+                features = list(images)
+            else:
+                self.mixes[members[0]].set_weights(self.tower.visual)
+                features = [self.tower.features(batch) for batch in images]
+            for index in members:
+                yield index, features
+
+    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+        return images if images.ndim == 2 else self.tower.take(self.clip.normalise(images))
+
+    def _source(
+        self, open_split: Callable[[Transform | None], Split], heads: Sequence[Heads]
+    ) -> tuple[Samples, int, int]:
+        """Return what is read (features of linear probes, cached pixels, or images), how many at once, by how many processes."""
+        first = self.mixes[0]
+        if any(mix.is_probe for mix in self.mixes) and len({mix.visual for mix in self.mixes}) == 1:
             source: Samples = split_features(
-                self.clip, images, self.store, self.device, batch_size=self.speed.get("batch_size"),
-                workers=self._workers(images), precision=precision, compiled=compiled, fast=self.fast, tower=self.key,
-                progress=self.progress,
+                open_split, self.endpoints.store, first.visual, ModelConfig.from_json(first.checkpoint.model),
+                self._clip_of_first, self.endpoints.device, self.settings, self.progress,
             )  # fmt: skip
-            return source, HELD
-        for line in self.lines:
-            if id(line.clip) not in self.towers:
-                tower = Tower(line.clip.model.visual, self.device, precision, compiled=compiled)
-                self.towers[id(line.clip)] = tower
-        if not self.batch_size:
-            tower = self.towers[id(self.clip)]
-            self.batch_size = self.speed.get("batch_size") or tower.largest_batch(*self.clip.image_size, held=GPU_HELD)
-        if self.speed.get("cache_images"):
-            source = cached_pixels(
-                self.clip,
-                images,
-                self.store,
-                fast=self.fast,
-                workers=self._workers(images),
-                progress=self.progress,
-            )
-            return source, self.batch_size
-        return images, self.batch_size
+            return source, IMAGES_PER_MIX, 0
+        if not self._batch_size:
+            self._batch_size = self.tower.largest_batch(*self.clip.image_size, held=GPU_BATCHES_PER_MIX)
+        images = open_split(self.clip.pixels)
+        piece = self.clip.batch_bytes(min(self._batch_size, MAX_IMAGES_PER_PIECE))
+        workers = worker_count(self.settings.workers, len(images), piece)
+        if self.settings.cache_images:
+            pixels = cached_pixels(self.clip, images, self.endpoints.store, workers=workers, progress=self.progress)
+            return pixels, self._batch_size, self.settings.workers or 0
+        return images, self._batch_size, workers
 
-    def _workers(self, images: Split) -> int:
-        piece = self.clip.batch_bytes(min(self.batch_size or PIECE, PIECE))
-        return worker_count(self.speed.get("workers"), len(images), piece)
-
-    def _held(self, read: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int) -> Iterator[Batches]:
-        """Batches, normalised, ``most`` at a time: weights are mixed once for all that are held."""
-        held = []
-        for images, labels in read:
-            if images.ndim == 4:
-                images = self.towers[id(self.clip)].take(self.clip.normalise(images))
-            held.append((images, labels))
-            if len(held) == most:
-                yield held
-                held = []
-        if held:
-            yield held
+    def _clip_of_first(self) -> Clip:
+        self.mixes[0].set_weights(self.clip.model.visual)
+        return self.clip
 
 
-def _arriving(*tensors: torch.Tensor) -> Callable[[], list[NDArray[Any]]]:
-    """Begin to bring tensors from their device; what is returned waits for them, and for nothing that was begun later."""
-    if tensors[0].device.type == "cpu":
-        return lambda: [tensor.numpy() for tensor in tensors]
-    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-    arrived = torch.cuda.Event()
-    arrived.record()
-
-    def wait() -> list[NDArray[Any]]:
-        arrived.synchronize()
-        return [copy.numpy() for copy in copies]
-
-    return wait
+def _chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    chunk = []
+    for batch in batches:
+        chunk.append(batch)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
-def _behind(items: Iterable[Any], number: int) -> Iterator[Any]:
-    """The same items, ``number`` behind those that are begun."""
-    waiting: deque[Any] = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > number:
-            yield waiting.popleft()
-    yield from waiting
+def most_likely(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the class with the largest of some logits ``(n, classes)``, and its probability, ``(n,)`` each."""
+    classes = logits.argmax(1, keepdim=True)
+    probabilities = logits.float().softmax(1).gather(1, classes)
+    return classes.flatten(), probabilities.flatten()
+
+
+def class_logits(
+    label_map: Sequence[Sequence[int]], device: torch.device | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from the head's logits ``(n, head classes)`` to the task's ``(n, classes)``.
+
+    A class has the largest logit of the head's classes that it stands for, ``-inf`` where there is none (WiSE-FT section 3,
+    ObjectNet and others). Without a ``label_map`` nothing changes.
+    """
+    if not label_map:
+        return lambda logits: logits
+    widest = max(len(indices) for indices in label_map)
+    columns = torch.tensor([[*indices, *[-1] * (widest - len(indices))] for indices in label_map], device=device)
+    return lambda logits: logits[:, columns].masked_fill(columns < 0, -torch.inf).amax(-1)

@@ -1,0 +1,208 @@
+"""Turn a word into a task, once: a registered name, ``NAME@val``, ``typo:NAME``, a folder, a CSV, or what a plugin finds.
+
+The built-in datasets and the finder of folders, CSVs and ``typo:`` come through the hooks that plugins use.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wisepatch.datasets.base import SPLITS, Dataset
+from wisepatch.errors import DataError, UnknownNameError, UsageError
+from wisepatch.hookspecs import hookimpl
+from wisepatch.plugins import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+FAMILIES = (
+    "demo", "published.mnist", "published.cifar", "published.stl10", "published.svhn", "published.gtsrb", "published.kitti",
+    "published.mtsd", "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars",
+    "published.dtd", "published.eurosat_resisc45", "published.sun397", "published.food101", "published.clevr",
+)  # fmt: skip
+TYPO = "typo:"
+SCHEME = r"[a-z][a-z0-9-]+:"
+DISTRIBUTION_OF_SCHEME = {"hf": "wisepatch-huggingface"}
+DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
+    **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
+    "usps": "wisepatch-usps",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@test``)."""
+
+    spec: str
+    dataset: Dataset
+    split: str | None = None
+
+    @property
+    def base_spec(self) -> str:
+        """Return the word that finds the task again, without the split."""
+        return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
+
+    @property
+    def name(self) -> str:
+        """Return the name under which results are kept."""
+        return self.dataset.name
+
+
+@hookimpl
+def register_datasets() -> list[Dataset]:
+    """Return the datasets of every built-in family."""
+    return [dataset for family in FAMILIES for dataset in import_module(f"wisepatch.datasets.{family}").datasets()]
+
+
+@hookimpl
+def find_dataset(name: str) -> Dataset | None:
+    """Return the dataset of ``typo:NAME``, a folder of class folders or of attacked images, or a CSV.
+
+    Raises the errors of the dataset below ``typo:``, and :class:`DataError` for a file that is no CSV.
+    """
+    from wisepatch.datasets.attacked_folder import attacked_folder, is_attacked_folder
+    from wisepatch.datasets.folder import csv_dataset, folder_dataset
+    from wisepatch.datasets.typography import attacked
+
+    path = existing(name)
+    if path is None:
+        if not name.lower().startswith(TYPO):
+            return None
+        if not name[len(TYPO) :].strip():
+            raise UsageError(f"the task {name!r} names nothing to write on", f"write {TYPO}NAME")
+        return attacked(_look_up(name[len(TYPO) :]))
+    if path.is_dir():
+        return attacked_folder(path) if is_attacked_folder(path) else folder_dataset(path)
+    if path.suffix.lower() == ".csv":
+        return csv_dataset(path)
+    raise DataError(f"task {name!r} is a file and no CSV", "give a folder of images, or a .csv with path,label")
+
+
+def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:
+    """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, a CSV, or a scheme.
+
+    ``typo:`` before any of these writes wrong class names on the images. ``classnames`` and ``templates`` replace those of the
+    dataset. Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
+    """
+    name, split = _without_split(spec)
+    dataset = _look_up(name)
+    return Task(f"{_canonical(name)}@{split}" if split else _canonical(name), renamed(dataset, classnames, templates), split)
+
+
+def find_tasks(
+    specs: Iterable[str], classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None
+) -> list[Task]:
+    """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
+    tasks: dict[tuple[str, str | None], Task] = {}
+    specs = list(specs)
+    if classnames and len(specs) > 1:
+        raise UsageError("class names are given for several tasks", "name one --task with --classnames")
+    for spec in specs:
+        task = find_task(spec, classnames, templates)
+        other = tasks.setdefault((task.name, task.split), task)
+        if other.spec != task.spec:
+            raise UsageError(
+                f"two tasks are called {task.name!r}: {other.spec} and {task.spec}", "rename one of the folders"
+            )
+    return list(tasks.values())
+
+
+def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
+    """Return ``dataset`` with other class names (as many, in the same order) and prompt templates.
+
+    Raises :class:`UsageError` for another number of names. Attacked datasets write the new names.
+    """
+    from wisepatch.datasets.attacked_folder import attacked_folder
+    from wisepatch.datasets.typography import AttackedOpener, attacked
+
+    if isinstance(dataset.open, AttackedOpener):
+        return attacked(renamed(dataset.open.dataset, classnames, templates), dataset.open.style)
+    names = dataset.head_names
+    if classnames is not None and dataset.family == "attacked":
+        dataset = attacked_folder(Path(dataset.source), classnames)
+    elif classnames is not None and len(classnames) != len(names):
+        raise UsageError(
+            f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
+            f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
+        )
+    elif classnames is not None:
+        dataset = replace(dataset, **{"head_classes" if dataset.label_map else "classes": tuple(classnames)})
+    return replace(dataset, templates=tuple(templates)) if templates else dataset
+
+
+def existing(word: str) -> Path | None:
+    """Return the path that ``word`` names if something lies there; ``None`` for names that cannot be paths, too."""
+    try:
+        path = Path(word).expanduser()
+        return path if word.strip() and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a name of 300 letters, ~nobody, a NUL
+        return None
+
+
+def _without_split(spec: str) -> tuple[str, str | None]:
+    """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
+    name, at, split = spec.strip().rpartition("@")
+    split = split.lower() if split.lower() in SPLITS else split
+    if at and split not in SPLITS and "/" not in split and existing(spec) is None:
+        raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
+    if not at or split not in SPLITS:
+        name, split = spec.strip(), ""
+    if not name.strip():
+        raise UsageError(
+            f"the task name {spec!r} is empty", "name a task; `wisepatch datasets` lists those known by name"
+        )
+    known, word = registry().names, name.lower().removeprefix(TYPO)
+    if word not in known and word.endswith("val") and word[:-3] in known and existing(name) is None:
+        return name[:-3], split or "val"
+    return name, split or None
+
+
+def _look_up(name: str) -> Dataset:
+    known = registry()
+    key = _registered_key(name)
+    if key:
+        return known.datasets[known.names[key]]
+    dataset = known.find_dataset(name)
+    if dataset is None:
+        raise _unknown(name)
+    return dataset
+
+
+def _registered_key(name: str) -> str:
+    """Return the key of a registered name: in any case, and imagenet-a or CIFAR-10 where no such file lies about."""
+    names, near = registry().names, re.sub(r"[-_ ]", "", name.lower())
+    return name.lower() if name.lower() in names else near if near in names and existing(name) is None else ""
+
+
+def _canonical(name: str) -> str:
+    """Return the word that finds a task again from any folder."""
+    if key := _registered_key(name):
+        return registry().names[key]
+    path = existing(name)
+    if path is not None:
+        return str(path.resolve())
+    return f"{TYPO}{_canonical(name[len(TYPO) :])}" if name.lower().startswith(TYPO) else name
+
+
+def _unknown(name: str) -> DataError | UnknownNameError:
+    scheme = re.match(SCHEME, name)
+    if scheme:
+        known = DISTRIBUTION_OF_SCHEME.get(scheme[0][:-1])
+        hint = f"install {known}" if known else "`wisepatch plugins` lists those installed"
+        return DataError(f"no plugin knows what {scheme[0]} means in the task {name!r}", hint)
+    if "/" in name or name.lower().endswith(".csv"):
+        return DataError(
+            f"there is no folder or CSV {name}", "check the path; `wisepatch datasets` lists the tasks known by name"
+        )
+    skipped = [plugin for plugin in registry().plugins if plugin.problem]
+    owner = DISTRIBUTION_OF_TASK.get(re.sub(r"[-_ ]", "", name.lower()))
+    if owner and owner not in {plugin.distribution.partition(" ")[0] for plugin in skipped}:
+        return DataError(f"the task {name!r} is of the plugin {owner}, which is not installed", f"install {owner}")
+    reasons = ", ".join(f"{plugin.name} ({plugin.problem})" for plugin in skipped)
+    note = f"; plugins that were skipped: {reasons}" if reasons else ""
+    return UnknownNameError("task", name, registry().datasets, f"`wisepatch datasets` lists all of them{note}")

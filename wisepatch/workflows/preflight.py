@@ -1,0 +1,66 @@
+"""Open every task, split and metric of a command before anything is trained or measured, and say all that is wrong at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wisepatch.analysis.metrics import missing_needs
+from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.evaluation.measurement import metrics_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from wisepatch.tasks import Task
+
+
+class PreflightError(WisepatchError):
+    """Several things that are wrong with a command, each with its next step."""
+
+    def __init__(self, problems: Sequence[WisepatchError]) -> None:
+        """List the problems; the exit code is that of the first."""
+        lines = "".join(f"\n  {each.message}{f' ({each.hint})' if each.hint else ''}" for each in problems)
+        super().__init__(f"{len(problems)} things are wrong:{lines}", "mend them all, then run the command again")
+        self.problems = tuple(problems)
+        self.exit_code = problems[0].exit_code
+
+
+def preflight(splits_of: Iterable[tuple[Task, Iterable[str]]], data: Path, metrics: Sequence[str] = ()) -> None:
+    """Open each task's splits and check that they support its metrics (or ``metrics``); no image is decoded.
+
+    Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them.
+    """
+    problems: dict[str, WisepatchError] = {}
+    for task, splits in splits_of:
+        for split in splits:
+            try:
+                opened = task.dataset.split(split, data)
+                for metric in metrics_for(task, metrics) if split != "train" else ():
+                    for reason in missing_needs(metric, opened.annotations):
+                        raise UsageError(f"{task.name} ({split}): {reason}", "name another with --metric, such as top1")
+            except WisepatchError as error:
+                problems.setdefault(error.message, error)
+    raise_all(list(problems.values()))
+
+
+def raise_all(problems: Sequence[WisepatchError]) -> None:
+    """Raise one problem as it is, several as a :class:`PreflightError`, none not at all."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise PreflightError(problems)
+
+
+def evaluation_splits(tasks: Sequence[Task], split: str) -> list[tuple[Task, list[str]]]:
+    """Return each task with the split that it names, or ``split``."""
+    return [(task, [task.split or split]) for task in tasks]
+
+
+def sweep_splits(patching: Task, others: Sequence[Task], splits: Sequence[str]) -> Mapping[Task, list[str]]:
+    """Return the splits of a sweep that each task is measured on: the patching task on all, others on those that they have."""
+    on = {patching: list(splits)}
+    for task in others:
+        available = [split for split in splits if split in task.dataset.available_splits]
+        on[task] = [task.split] if task.split else available or [splits[-1]]
+    return on

@@ -1,0 +1,341 @@
+"""Sweep alpha: mix a fine-tuned checkpoint with its zero-shot parent, measure all mixes in one pass, choose one."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.analysis.selection import choose, missing_for_rule, points
+from wisepatch.config import DEFAULT_ALPHAS, ModelConfig, parse_alphas
+from wisepatch.errors import StoreError, UsageError
+from wisepatch.evaluation.measurement import evaluate, metrics_for
+from wisepatch.plugins import find_merge_method
+from wisepatch.progress import Silent
+from wisepatch.store.checkpoints import Recipe
+from wisepatch.store.recipes import weights_file
+from wisepatch.store.results import append
+from wisepatch.tasks import Task, find_task, find_tasks
+from wisepatch.training.finetuning import checkpoint_prefix
+from wisepatch.training.fisher_information import EXAMPLES, line_fishers
+from wisepatch.weights.streaming import stream_weights
+from wisepatch.workflows.preflight import preflight, sweep_splits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from wisepatch.analysis.selection import Point, Rule
+    from wisepatch.config import EvalConfig
+    from wisepatch.hookspecs import MergeMethod
+    from wisepatch.progress import Progress
+    from wisepatch.store.checkpoints import Checkpoint, Store
+
+VAL, TEST = "val", "test"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over alpha: all rows as written, the points of each split, and what was chosen, if a rule was given."""
+
+    run: str
+    patching: str
+    supported: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    points: dict[str, list[Point]]
+    checkpoints: dict[float, Checkpoint]
+    rule: Rule | None = None
+    selected_on: str | None = None
+    choice: Point | None = None
+    chosen: Checkpoint | None = None
+
+    def at(self, split: str, alpha: float) -> Point:
+        """Return the point of a split at an alpha of the sweep."""
+        return next(point for point in self.points[split] if point.alpha == alpha)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep as it is asked for: checked, and with all its data opened once, before anything is trained or measured."""
+
+    patching: Task
+    others: tuple[Task, ...]
+    alphas: tuple[float, ...]
+    method: MergeMethod
+    rule: Rule | None
+    select_on: str
+    metrics: tuple[str, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits to measure: with a rule, test data once and after the choice, unless the choice is made on it."""
+        return (VAL, TEST) if self.rule and self.select_on == VAL else (TEST,)
+
+    def tasks_on(self, split: str) -> list[Task]:
+        """Return the tasks that are measured on ``split``, the patching task first."""
+        return [task for task, splits in self.task_splits().items() if split in splits or task.split and split == TEST]
+
+    def task_splits(self) -> Mapping[Task, list[str]]:
+        """Return each task with the splits that it is measured on."""
+        return sweep_splits(self.patching, self.others, self.splits)
+
+    def check(self, data: Path) -> None:
+        """Raise a :class:`WisepatchError` for a choice that cannot be made, and for all data and metrics that are missing."""
+        if self.select_on not in (VAL, TEST):
+            raise UsageError(f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test")
+        named = next((task for task in self.others if task.split), None)
+        if self.rule and named:
+            raise UsageError(
+                f"{named.spec} names a split, and alpha is to be chosen on {self.select_on}",
+                f"write {named.name}: its splits are used as needed",
+            )
+        if self.rule:
+            judges = self.tasks_on(self.select_on)[1:]
+            missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
+            if missing and self.others and not judges:
+                missing += f" with a {self.select_on} split, and {', '.join(task.name for task in self.others)} have none"
+            if missing:
+                raise UsageError(missing, "add them, or use --select best-mean")
+        preflight(self.task_splits().items(), data, self.metrics)
+
+
+def plan_sweep(
+    patching: Task,
+    others: Sequence[Task],
+    *,
+    alphas: Sequence[float] | None = None,
+    method: str = "linear",
+    rule: Rule | None = None,
+    select_on: str = VAL,
+    metrics: Sequence[str] = (),
+) -> SweepPlan:
+    """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
+    alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
+    for task in (patching, *others):
+        metrics_for(task, metrics)
+    return SweepPlan(
+        patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics)
+    )
+
+
+def new_run(command: str) -> str:
+    """Return a name for one run of a command, by which its rows are told from those of others."""
+    return f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def sweep(
+    store: Store,
+    data: Path,
+    *,
+    checkpoint: Checkpoint | str = "finetuned",
+    tasks: Sequence[Task | str] | None = None,
+    alphas: Sequence[float] | None = None,
+    method: str = "linear",
+    fisher_examples: int = EXAMPLES,
+    rule: Rule | None = None,
+    select_on: str = VAL,
+    metrics: Sequence[str] = (),
+    materialize: bool = False,
+    run: str | None = None,
+    settings: EvalConfig | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Mix a fine-tuned checkpoint with its zero-shot parent at every alpha and measure all mixes in one pass.
+
+    With ``rule``, alpha is chosen on the ``val`` splits and the ``test`` splits are measured once, after the choice
+    (``select_on="test"`` chooses on test data, and every row says so). Supported tasks without a validation split are measured
+    and reported, and not used to choose. ``tasks`` defaults to the run's supported ones. Mixes are stored as recipes, as weights
+    with ``materialize``; the chosen one as ``<model>/<task>/patched``.
+
+    With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
+    fine-tuning on up to ``fisher_examples`` images of its training split. All that is missing is said before any work.
+    """
+    end = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    if end.kind != "finetuned" or not end.parents:
+        raise StoreError(
+            f"{end.name} ({end.id}) is not a fine-tuned checkpoint", "name one; `wisepatch store list` lists them"
+        )
+    store.check_own(end)
+    patching, others = run_tasks(end, tasks)
+    plan = plan_sweep(patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics)
+    plan.check(data)
+    return run_sweep(
+        plan, end, store, data, fisher_examples=fisher_examples, materialize=materialize, run=run or new_run("interpolate"),
+        settings=settings, progress=progress,
+    )  # fmt: skip
+
+
+def run_sweep(
+    plan: SweepPlan,
+    end: Checkpoint,
+    store: Store,
+    data: Path,
+    *,
+    run: str,
+    fisher_examples: int = EXAMPLES,
+    materialize: bool = False,
+    settings: EvalConfig | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Carry out a plan that was checked, for the fine-tuned checkpoint ``end``."""
+    (start,), patching = store.parents(end), plan.patching
+    params: dict[str, Any] = {}
+    if plan.method.needs_fisher:
+        params["fisher"] = line_fishers(
+            start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
+            workers=settings.workers if settings else None, progress=progress,
+        )  # fmt: skip
+    mixes = save_mixes(store, start, end, plan, params, materialize=materialize)
+    alpha_by_id = {mix.id: alpha for alpha, mix in mixes.items()}
+
+    def fields(mix: Checkpoint, task: Task) -> dict[str, Any]:
+        """Say of endpoints too which line they are measured on."""
+        role = "patching" if task is patching else "supported"
+        line = {"training": end.training, "method": plan.method.name}
+        return {"alpha": alpha_by_id[mix.id], "patching": patching.name, "role": role, **line}
+
+    rows: list[dict[str, Any]] = []
+    points_by_split: dict[str, list[Point]] = {}
+    choice: Point | None = None
+    for split in plan.splits:
+        tasks = plan.tasks_on(split)
+        measured = evaluate(
+            list(mixes.values()), tasks, store, data, split=split, metrics=plan.metrics, run=run, record=False,
+            progress=progress, settings=settings, extra_fields=fields,
+        )  # fmt: skip
+        directions = {task.name: metrics_for(task, plan.metrics)[0].higher_is_better for task in tasks}
+        points_by_split[split] = points(
+            _first_metric(measured), patching.name, [task.name for task in tasks[1:]], directions
+        )
+        if plan.rule and split == plan.select_on:
+            left_out = [task.name for task in plan.others if task not in tasks]
+            if left_out and progress:
+                progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
+            choice = choose(points_by_split[split], plan.rule)
+        if choice:
+            chosen_fields = {"selected_on": plan.select_on}
+            measured = [row | {"chosen": row["alpha"] == choice.alpha} | chosen_fields for row in measured]
+        rows += append(store.results, measured)
+    chosen = _save_patched(store, start, end, plan, params, choice) if choice else None
+    return Sweep(
+        run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
+        plan.select_on if plan.rule else None, choice, chosen,
+    )  # fmt: skip
+
+
+def run_tasks(finetuned: Checkpoint, others: Sequence[Task | str] | None = None) -> tuple[Task, list[Task]]:
+    """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
+
+    ``others`` of ``None`` means the supported tasks of its run. Raises :class:`UsageError` where two of them would be told apart
+    by nothing but a split or a folder.
+    """
+    config = finetuned.config
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
+    return patching, other_tasks(patching, config.get("supported") or () if others is None else others)
+
+
+def other_tasks(patching: Task, tasks: Sequence[Task | str]) -> list[Task]:
+    """Return the tasks to measure besides ``patching``; words are looked up.
+
+    Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
+    """
+    found = find_tasks([task for task in tasks if isinstance(task, str)])
+    others = [task for task in (*(each for each in tasks if isinstance(each, Task)), *found)]
+    others = [task for task in others if task.base_spec != patching.base_spec]
+    seen = {patching.name: patching.spec}
+    for task in others:
+        if task.name in seen:
+            raise UsageError(
+                f"two tasks of one sweep are called {task.name!r}: {seen[task.name]} and {task.spec}",
+                "name one of them, or rename a folder",
+            )
+        seen[task.name] = task.spec
+    return others
+
+
+def evaluation_tasks(
+    checkpoints: Sequence[Checkpoint],
+    specs: Sequence[str],
+    classnames: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+) -> list[Task]:
+    """Return the tasks to measure some checkpoints on.
+
+    Without ``specs`` the task that one of them was trained on, and the supported ones of its run. A task that one was trained
+    on keeps the class names and prompts of that run unless others are given. Raises :class:`UsageError` where none is named.
+    """
+    trained = [checkpoint for checkpoint in checkpoints if "task" in checkpoint.config]
+    if not specs:
+        if not trained:
+            raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
+        patching, others = run_tasks(trained[0])
+        return [patching, *others]
+    tasks = []
+    for task in find_tasks(specs, classnames, templates):
+        run = next((each.config for each in trained if each.config["task"] == task.base_spec), {})
+        tasks.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
+    return tasks
+
+
+def save_mixes(
+    store: Store,
+    start: Checkpoint,
+    end: Checkpoint,
+    plan: SweepPlan,
+    params: Mapping[str, Any],
+    *,
+    materialize: bool = False,
+    progress: Progress | None = None,
+) -> dict[float, Checkpoint]:
+    """Return the checkpoint at each alpha: an endpoint itself, or a recipe.
+
+    With ``materialize`` the weights, the same to the bit as those of the recipe, merged from file to file in little memory.
+    """
+    progress = progress or Silent()
+    prefix = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}"
+    way = "" if plan.method.name == "linear" else f"{plan.method.name}-"
+    mixes: dict[float, Checkpoint] = {}
+    with ExitStack() as stack:
+        files = [stack.enter_context(weights_file(store, each, store.checkpoints)) for each in (start, end)] if materialize else []
+        fishers = store.cache.fisher_paths(params["fisher"]["files"]) if materialize and "fisher" in params else None
+        for alpha in plan.alphas:
+            if alpha in (0, 1):
+                mixes[alpha] = end if alpha else start
+                continue
+            recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
+            write = partial(_write_merged, plan.method, files, recipe.params, fishers) if materialize else None
+            mixes[alpha] = store.save(
+                write, kind="interpolated", name=f"{prefix}/{way}alpha={alpha:g}", model=end.model, training=end.training,
+                recipe=recipe, config=end.config, head=end.head,
+            )  # fmt: skip
+    return mixes
+
+
+def _write_merged(
+    method: MergeMethod, files: Sequence[Path], params: Mapping[str, Any], fishers: Sequence[Path] | None, output: Path
+) -> str:
+    return stream_weights(method, files, params, output, fishers=fishers)
+
+
+def _save_patched(
+    store: Store, start: Checkpoint, end: Checkpoint, plan: SweepPlan, params: Mapping[str, Any], choice: Point
+) -> Checkpoint:
+    return store.save(
+        None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}/patched",
+        model=end.model, training=end.training, head=end.head,
+        recipe=Recipe(plan.method.name, (start.id, end.id), {"alpha": choice.alpha, **params}),
+        config=end.config | {"select": str(plan.rule), "select_on": plan.select_on},
+    )  # fmt: skip
+
+
+def _first_metric(rows: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, float]]:
+    """Return ``alpha -> task -> value`` of the first metric of each task."""
+    first = {row["task"]: row["metric"] for row in reversed(rows)}
+    values: dict[float, dict[str, float]] = {}
+    for row in rows:
+        if row["metric"] == first[row["task"]]:
+            values.setdefault(row["alpha"], {})[row["task"]] = row["value"]
+    return values
