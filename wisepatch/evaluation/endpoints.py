@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import FISHER, ModelConfig
+from wisepatch import config
+from wisepatch.config import ModelConfig
 from wisepatch.errors import UsageError
 from wisepatch.models.clip import load_clip
 from wisepatch.models.head import zeroshot_head
-from wisepatch.weights.interpolation import check_same, is_ordinary, load_weights, mix, pair
+from wisepatch.store.recipes import load_weights
+from wisepatch.weights.methods import FISHER, LINEAR, check_same, interpolate, merge_tensor, with_fishers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,14 +45,11 @@ class Mixes:
     parents: tuple[Checkpoint, Checkpoint]
     members: list[tuple[int, float]] = field(default_factory=list)  # (index of the checkpoint, alpha)
     fishers: tuple[Tensors, Tensors] | None = None  # of the two ends, by name, where mixes are weighed by them
-    ordinary: dict[str, bool] = field(default_factory=dict)  # of the start, by name, as far as known
 
     def mixed(self, name: str, alpha: float, out: torch.Tensor | None = None) -> torch.Tensor:
         """The tensor ``name`` at ``alpha``, written into ``out`` where given."""
-        if name not in self.ordinary:
-            self.ordinary[name] = is_ordinary(self.start[name])
-        fishers = pair(self.fishers, name)
-        return mix(self.start[name], self.end[name], alpha, out, fishers, ordinary=self.ordinary[name])
+        start, end = self.start[name], self.end[name]
+        return merge_tensor(FISHER, (start, end), with_fishers({"alpha": alpha}, self.fishers, name, start.shape), out)
 
     @cached_property
     def is_fixed(self) -> bool:
@@ -116,7 +115,7 @@ def ends_of(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoin
 
 def _fishers_of(checkpoint: Checkpoint) -> Any:
     """What tells a mix that is weighed by Fisher information from others of the same ends."""
-    return checkpoint.config["fisher"]["files"] if checkpoint.is_recipe and checkpoint.method == FISHER else None
+    return checkpoint.config["fisher"]["files"] if checkpoint.is_recipe and checkpoint.method == config.FISHER else None
 
 
 def _to_device(fishers: tuple[Tensors, Tensors] | None, device: torch.device) -> tuple[Tensors, Tensors] | None:
@@ -168,9 +167,8 @@ class Heads:
         if key not in self.fixed:
             clip = line.clip
             if line.text_differs:
-                ends = [load_weights(self.store, parent) for parent in line.parents]
-                mixed = {k: mix(v, ends[1][k], alpha) for k, v in ends[0].items()}
-                clip = load_clip(clip.config, mixed)
+                start, end = (load_weights(self.store, parent) for parent in line.parents)
+                clip = load_clip(clip.config, interpolate(start, end, alpha))
             classes, templates = self.task.dataset.head_names, self.task.dataset.templates
             device = next(line.clip.model.visual.parameters()).device
             self.fixed[key] = zeroshot_head(clip, classes, templates, self.store).to(device)
@@ -205,7 +203,7 @@ def answers(
             if head.trained and not line.fishers:
                 start, end = (F.linear(seen, *head.at(alpha)) for alpha in (0.0, 1.0))
                 for index, alpha in line.members:
-                    yield index, part, number, mix(start, end, alpha)
+                    yield index, part, number, merge_tensor(LINEAR, (start, end), {"alpha": alpha})
             else:
                 for index, alpha in line.members:
                     yield index, part, number, F.linear(seen, *head.at(alpha))

@@ -20,7 +20,7 @@ from wisepatch.evaluation.features import HELD, features_key, precision_of
 from wisepatch.files import hash_tensors
 from wisepatch.models.clip import describe
 from wisepatch.store.checkpoints import versions
-from wisepatch.weights.interpolation import mix
+from wisepatch.weights.methods import LINEAR, merge_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,7 +119,7 @@ def _swept(
             place = slice(done, done := done + len(batch))
             first, last = F.linear(batch, w0, b0), F.linear(batch, w1, b1)
             for index, alpha in enumerate(alphas):
-                answer, sure = most_likely(choice(mix(first, last, alpha)))
+                answer, sure = most_likely(choice(merge_tensor(LINEAR, (first, last), {"alpha": alpha})))
                 predicted[index, place], confidence[index, place] = answer.cpu().numpy(), sure.cpu().numpy()
         yield task, images, features["labels"].numpy(), predicted, confidence
 

@@ -24,10 +24,10 @@ from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.measurement import evaluate, watcher
 from wisepatch.plugins import find_task, find_tasks
 from wisepatch.progress import Silent
+from wisepatch.store.recipes import weights_file
 from wisepatch.store.results import append
 from wisepatch.training.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
-from wisepatch.weights.interpolation import weights_file
 from wisepatch.weights.streaming import merge_files
 
 if TYPE_CHECKING:
