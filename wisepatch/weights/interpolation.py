@@ -1,8 +1,8 @@
 """The algebra of two models: ``theta = (1 - alpha) * theta_0 + alpha * theta_1`` (WiSE-FT eq. 1, PAINT section 2).
 
-The mix is one subtraction, one multiplication and one addition from the nearer end, each rounded on its own: the same bits on
-every machine (``torch.lerp`` fuses two of them where the processor can). :func:`wisepatch.weights.methods.merge_tensor` widens the
-parents to fp32 (fp64 for fp64) before, and keeps the bits that they have in common.
+The mix is ``base - (base - other) * weight`` from the nearer end, each operation rounded on its own: the same bits on every machine
+(``torch.lerp`` fuses two of them where the processor can), and numbers that both ends have in common stay, -0.0 too.
+:func:`wisepatch.weights.methods.merge_tensor` widens the ends to fp32 (fp64 for fp64) before.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     alpha = params["alpha"]
     if alpha in (0, 1):
         return parents[int(alpha)]
-    weight = float(torch.tensor(alpha, dtype=start.dtype))
-    base, factor = (start, weight) if weight < 0.5 else (end, weight - 1)
-    return torch.sub(end, start, out=out).mul_(factor).add_(base)
+    rounded = float(torch.tensor(alpha, dtype=start.dtype))
+    base, other, weight = (start, end, rounded) if rounded < 0.5 else (end, start, 1 - rounded)
+    step = torch.sub(base, other, out=out).mul_(weight)
+    return torch.sub(base, step, out=step)
 
 
 def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
@@ -42,8 +43,10 @@ def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
         return linear(parents, params, out)
     start, end = parents
     share = fisher_share(fishers[0].to(start.dtype), fishers[1].to(start.dtype), params["alpha"])
-    factor, base = torch.where(share < 0.5, share, share - 1), torch.where(share < 0.5, start, end)
-    return torch.sub(end, start, out=out).mul_(factor).add_(base)
+    near = share < 0.5
+    base, other = torch.where(near, start, end), torch.where(near, end, start)
+    step = torch.sub(base, other, out=out).mul_(torch.where(near, share, 1 - share))
+    return torch.sub(base, step, out=step)
 
 
 def fisher_share(fisher_0: torch.Tensor, fisher_1: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -61,8 +61,8 @@ def merge_tensor(
     """Merge tensors of one shape into a new one, or into ``out`` (of any type); integers come from the first parent.
 
     Floating-point tensors are merged in fp32 (fp64 where one is fp64) and rounded once to the widest of their types (fp32 for fp16
-    with bf16). Where all parents have the same bits the merge has them too, also those of -0.0, infinities and NaN; where the
-    method returns one of its arguments, the merge is that parent bit for bit.
+    with bf16). Infinities and NaN that all parents have in common stay; where the method returns one of its arguments, the merge is
+    that parent bit for bit.
     """
     import torch
 
@@ -111,11 +111,9 @@ def merge_block(
         merged = method.merge(wide, params, scratch)
         returned = next((own for own, parent in zip(narrow, wide, strict=True) if parent is merged), None)
         result = merged.to(dtype) if returned is None else returned
-        if (
-            returned is None and len(narrow) > 1
-        ):  # arithmetic turns equal infinities into NaN and a common -0.0 into 0.0
-            room = out if out is not None and out.dtype == dtype else None
-            result = torch.where(_same_bits(narrow), narrow[0], result, out=room)
+        # Arithmetic makes NaN of infinities that the parents have in common. The sum tells; on a GPU it would be waited for.
+        if returned is None and (merged.is_cuda or merged.sum().isnan()):
+            result = torch.where(torch.isnan(merged) & _same_bits(narrow), narrow[0], result)
     return result if out is None or result is out else out.copy_(result)
 
 
@@ -131,8 +129,8 @@ def _same_bits(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     import torch
 
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensors[0].itemsize]
-    first, *others = (tensor.view(integers) for tensor in tensors)
-    return reduce(torch.logical_and, (first == other for other in others))
+    bits = [tensor.view(integers) for tensor in tensors]
+    return reduce(torch.logical_and, (each == bits[0] for each in bits))
 
 
 def with_fishers(
