@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from wisepatch.plugins import Task, find_task, find_tasks
     from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
     from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.store.recipes import load_weights
     from wisepatch.store.results import read as read_results
     from wisepatch.training.finetuning import finetune
-    from wisepatch.weights.interpolation import interpolate, load_weights
+    from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.patching import patch, sweep, zeroshot
 
@@ -52,9 +53,9 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "find_tasks": "plugins",
     "finetune": "training.finetuning",
     "hookimpl": "hookspecs",
-    "interpolate": "weights.interpolation",
+    "interpolate": "weights.methods",
     "load_clip": "models.clip",
-    "load_weights": "weights.interpolation",
+    "load_weights": "store.recipes",
     "measure": "analysis.metrics",
     "merge_files": "weights.streaming",
     "parse_alphas": "config",

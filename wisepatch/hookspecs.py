@@ -50,12 +50,14 @@ class MergeMethod:
 
     ``merge(parents, params, out)`` gets floating-point tensors of one shape, the zero-shot parent's first, and the recipe's
     parameters (``alpha`` among them); it may write into ``out``, and returns the result. With ``needs_fisher``,
-    ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing.
+    ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing. ``elementwise`` says that
+    each number depends on those at its place alone: such tensors are merged in blocks, in little memory.
     """
 
     name: str
     merge: Callable[[Sequence[torch.Tensor], Mapping[str, Any], torch.Tensor | None], torch.Tensor]
     needs_fisher: bool = False
+    elementwise: bool = False
 
 
 @dataclass(frozen=True)

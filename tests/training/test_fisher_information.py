@@ -6,8 +6,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, find_tasks, finetune, load_weights, patch, predict_many
@@ -19,15 +17,11 @@ from wisepatch.models.exporting import MODEL_WEIGHTS, export
 from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.training import fisher_information as room
 from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers
-from wisepatch.weights.interpolation import FISHER_FLOOR, interpolate, mix
+from wisepatch.weights.methods import interpolate
 from wisepatch.workflows.patching import line_tasks, sweep
 
 DEMO = ModelConfig("demo", "")
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
-
-values = st.floats(-100, 100, width=32)
-informations = st.floats(0, 1e4, width=32)
-cells = st.lists(st.tuples(values, values, informations, informations), min_size=1, max_size=20)
 
 
 @pytest.fixture(autouse=True)
@@ -189,36 +183,6 @@ def test_labels_are_drawn_from_what_the_model_predicts():
     p = (classifier.weight.detach() @ torch.tensor([0.6, 0.8])).softmax(0)
     assert torch.allclose(found["bias"], p * (1 - p), rtol=0.05)
     assert torch.allclose(found["weight"], (p * (1 - p))[:, None] * torch.tensor([0.36, 0.64]), rtol=0.05)
-
-
-@given(cells, st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.7, 0.99]))
-def test_mix_is_the_formula(rows, alpha):
-    start, end, f0, f1 = torch.tensor(rows, dtype=torch.float64).T.float()
-    mixed = mix(start, end, alpha, fisher=(f0, f1))
-    c0, c1 = (1 - alpha) * f0.double().clamp(min=FISHER_FLOOR), alpha * f1.double().clamp(min=FISHER_FLOOR)
-    exact = (c0 * start.double() + c1 * end.double()) / (c0 + c1)
-    assert torch.allclose(
-        mixed.double(), exact, rtol=1e-5, atol=2e-6 * float(start.abs().max() + end.abs().max()) + 1e-38
-    )
-    assert torch.equal(mix(start, end, 0.0, fisher=(f0, f1)), start)
-    assert torch.equal(mix(start, end, 1.0, fisher=(f0, f1)), end)
-    assert torch.equal(mix(start, start.clone(), alpha, fisher=(f0, f1)), start)
-    assert torch.equal(mix(start, end, alpha, fisher=(f0, f0)), mix(start, end, alpha))
-    out = torch.empty_like(start)
-    assert torch.equal(mix(start, end, alpha, out, (f0, f1)), mixed)
-    assert torch.equal(out, mixed)
-
-
-def test_mix_by_hand():
-    start, end = (
-        {"w": torch.tensor([0.0, 0, 0, 0]), "b": torch.tensor([2.0])},
-        {"w": torch.full((4,), 8.0), "b": torch.tensor([4.0])},
-    )
-    fishers = {"w": torch.tensor([1.0, 3, 0, 0])}, {"w": torch.tensor([3.0, 1, 0, 1])}
-    mixed = interpolate(start, end, 0.5, fishers)
-    assert mixed["w"].tolist() == [6, 2, 4, pytest.approx(8, abs=1e-6)]  # 3/4, 1/4, linear, all of the end
-    assert mixed["b"].tolist() == [3]  # no information, no weight
-    assert interpolate(start, end, 0.25, fishers)["w"].tolist()[0] == pytest.approx(8 * 3 / 6)
 
 
 def ends(store):

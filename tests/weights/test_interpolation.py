@@ -5,20 +5,30 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wisepatch.errors import StoreError
-from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Store
-from wisepatch.weights.interpolation import check_same, interpolate, is_ordinary, load_weights, mix, stream
+from wisepatch.weights import methods
+from wisepatch.weights.interpolation import FISHER_FLOOR, fisher_share
+from wisepatch.weights.methods import FISHER, LINEAR, interpolate, merge_tensor
 
 TINY = torch.finfo(torch.float32).tiny  # numbers below it are not kept to a relative precision
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-SAME_HEAD = "mix checkpoints that were made from the same model (and with the same kind of head)"
+ODD = [0.0, -0.0, float("inf"), float("-inf"), float("nan"), 1e-42, -1e-42, 6e-8, 65504.0, 3e38, -3e38, 1 + 2**-23]
 
 dtypes = st.sampled_from(FLOATS)
 alphas = st.floats(0, 1)
 finite = st.floats(-1e4, 1e4, width=32)
 vectors = st.lists(finite, min_size=1, max_size=20)
 pairs = st.lists(st.tuples(finite, finite), min_size=1, max_size=20)
+any_number = finite | st.sampled_from(ODD) | st.floats(width=32)
+any_pairs = st.lists(st.tuples(any_number, any_number) | any_number.map(lambda x: (x, x)), min_size=1, max_size=20)
+informations = st.floats(0, 1e4, width=32)
+cells = st.lists(st.tuples(finite, finite, informations, informations), min_size=1, max_size=20)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Let a few numbers fill several blocks."""
+    monkeypatch.setattr(methods, "SCRATCH_ELEMENTS", 7)
 
 
 def same_bits(one, other):
@@ -32,6 +42,64 @@ def same_bits(one, other):
 def ends(values, dtype):
     start, end = torch.tensor(values, dtype=torch.float64).T
     return start.to(dtype), end.to(dtype)
+
+
+def mix(start, end, alpha):
+    return merge_tensor(LINEAR, (start, end), {"alpha": alpha})
+
+
+def weigh(start, end, alpha, fishers, out=None):
+    return merge_tensor(FISHER, (start, end), {"alpha": alpha, "fishers": fishers}, out)
+
+
+def transcribed(start, end, alpha, fishers=None):
+    """The mix as it is defined: from the nearer end, in whole tensors of fp32 (fp64 for fp64); common bits stay."""
+    dtype = torch.promote_types(start.dtype, end.dtype)
+    start, end = start.to(dtype), end.to(dtype)
+    if alpha in (0, 1):
+        return end if alpha else start
+    wide, other = (each if dtype == torch.float64 else each.float() for each in (start, end))
+    mixed = other - wide
+    if fishers is None:
+        weight = float(torch.tensor(alpha, dtype=wide.dtype))
+        mixed = mixed * weight + wide if weight < 0.5 else mixed * (weight - 1) + other
+    else:
+        share = fisher_share(fishers[0].to(wide.dtype), fishers[1].to(wide.dtype), alpha)
+        mixed = mixed * torch.where(share < 0.5, share, share - 1) + torch.where(share < 0.5, wide, other)
+    return torch.where(start.view(BITS[start.itemsize]) == end.view(BITS[end.itemsize]), start, mixed.to(dtype))
+
+
+def same_numbers(one, other):
+    """The same bits, but for those of NaN."""
+    numbers = ~torch.isnan(other)
+    return torch.equal(torch.isnan(one), ~numbers) and same_bits(one[numbers], other[numbers])
+
+
+@settings(deadline=None, max_examples=300)
+@given(any_pairs, dtypes, dtypes, alphas | st.sampled_from([0.0, 0.5, 1.0, 1e-46, 0.1, 0.9]))
+def test_the_bits_are_those_of_the_definition(values, dtype, other, alpha):
+    start, end = ends(values, dtype)[0], ends(values, other)[1]
+    assert same_numbers(mix(start, end, alpha), transcribed(start, end, alpha))
+
+
+@settings(deadline=None, max_examples=300)
+@given(any_pairs, dtypes, alphas | st.sampled_from([0.0, 0.5, 1.0, 0.1, 0.9]), st.data())
+def test_the_bits_of_weighted_mixes_are_those_of_the_definition(values, dtype, alpha, data):
+    count = st.lists(informations, min_size=len(values), max_size=len(values))
+    fishers = [torch.tensor(data.draw(count)) for _ in range(2)]
+    start, end = ends(values, dtype)
+    assert same_numbers(weigh(start, end, alpha, fishers), transcribed(start, end, alpha, fishers))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data(), dtypes, alphas, st.booleans())
+def test_equal_bits_stay_as_they_are_also_those_of_nan(data, dtype, alpha, weighed):
+    limit = 2 ** (8 * dtype.itemsize - 1)
+    bits = data.draw(st.lists(st.integers(-limit, limit - 1), min_size=1, max_size=40))
+    weights = torch.tensor(bits, dtype=BITS[dtype.itemsize]).view(dtype)
+    fishers = [torch.rand(len(bits)), torch.rand(len(bits))]
+    mixed = weigh(weights, weights.clone(), alpha, fishers) if weighed else mix(weights, weights.clone(), alpha)
+    assert same_bits(mixed, weights)
 
 
 @settings(deadline=None, max_examples=60)
@@ -123,198 +191,31 @@ def test_mixing_backwards_is_mixing_from_the_other_end(values, alpha):
     assert torch.allclose(there, back, rtol=1e-6, atol=1e-6 * float(start.abs().max() + end.abs().max()) + TINY)
 
 
-@settings(deadline=None, max_examples=100)
-@given(pairs, dtypes, alphas | st.sampled_from([0.0, 0.5, 1.0]))
-def test_mixing_into_a_given_tensor_gives_the_same_bits(values, dtype, alpha):
-    start, end = ends(values, dtype)
-    out = torch.full_like(start, float("nan"))
-    assert mix(start, end, alpha, out=out) is out
-    assert same_bits(out, mix(start, end, alpha))
-
-
-@settings(deadline=None, max_examples=100)
-@given(pairs, st.lists(finite, max_size=5), dtypes, alphas | st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
-def test_ordinary_numbers_are_mixed_to_the_same_bits_without_a_look_at_each(values, common, dtype, alpha, weighed):
-    start, end = ends([*values, *((x, x) for x in common)], dtype)
-    start = start + 0.0  # no -0.0
-    assert is_ordinary(start)
-    fisher = (start.abs(), end.abs()) if weighed else None
-    assert same_bits(mix(start, end, alpha, fisher=fisher, ordinary=True), mix(start, end, alpha, fisher=fisher))
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("odd", [-0.0, float("inf"), float("-inf"), float("nan"), -float("nan")])
-def test_odd_numbers_are_not_ordinary(odd, dtype):
-    assert not is_ordinary(torch.tensor([1.0, odd, 2.0], dtype=dtype))
-    assert is_ordinary(torch.tensor([1.0, 0.0, -2.0], dtype=dtype))
-    assert is_ordinary(torch.tensor([-(2**31), 0]))
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7, 1.0])
-def test_strided_tensors_and_strided_targets_give_the_same_bits(dtype, alpha):
-    generator = torch.Generator().manual_seed(0)
-    start, end = (torch.randn(37, 53, generator=generator).to(dtype) for _ in range(2))
-    expected = mix(start, end, alpha)
-    out = torch.empty(53, 37, dtype=dtype).T
-    assert same_bits(mix(start.T.contiguous().T, end, alpha, out=out), expected)
-    assert same_bits(out, expected)
-
-
-def test_integers_are_copied_into_a_given_tensor():
-    start, out = torch.tensor([1, 2]), torch.zeros(2, dtype=torch.int64)
-    mix(start, start, 0.5, out=out)
-    assert torch.equal(out, start)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_the_mix_shares_no_memory_with_its_parents(alpha):
-    start = {"w": torch.zeros(2), "half": torch.zeros(2).half(), "n": torch.tensor([1])}
-    end = {"w": torch.ones(2), "half": torch.ones(2).half(), "n": torch.tensor([1])}
-    for tensor in interpolate(start, end, alpha).values():
-        tensor.add_(5)
-    assert all(float(tensor.max()) in (0.0, 1.0) for tensor in (*start.values(), *end.values()))
-    assert float(start["w"].sum()) == 0.0
-    assert int(start["n"]) == int(end["n"]) == 1
-
-
-def test_names_order_and_types_follow_the_parent():
-    start = {"b": torch.zeros(2), "a": torch.zeros(1).half(), "i": torch.tensor(3), "m": torch.tensor([True])}
-    end = {"m": torch.tensor([True]), "i": torch.tensor(3), "a": torch.ones(1).half(), "b": torch.ones(2)}
-    mixed = interpolate(start, end, 0.5)
-    assert list(mixed) == ["b", "a", "i", "m"]
-    assert {name: tensor.dtype for name, tensor in mixed.items()} == {n: t.dtype for n, t in start.items()}
-    assert next(iter(stream(start, end, 0.5)))[0] == "b"
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(("one", "other"), [(torch.float16, torch.float32), (torch.float32, torch.float16)])
-def test_ends_of_two_precisions_are_mixed_in_that_of_the_parent(one, other, alpha):
-    start, end = torch.tensor([2.0, 0.0]).to(one), torch.tensor([4.0, 1.0]).to(other)
-    expected = torch.tensor([2 + 2 * alpha, alpha]).to(one)
-    assert same_bits(interpolate({"w": start}, {"w": end}, alpha)["w"], expected)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_integer_and_boolean_buffers_come_from_the_parent(alpha):
-    buffers = {"ids": torch.arange(4), "mask": torch.tensor([True, False]), "byte": torch.tensor([255]).byte()}
-    mixed = interpolate(buffers, {name: tensor.clone() for name, tensor in buffers.items()}, alpha)
-    assert all(torch.equal(mixed[name], tensor) for name, tensor in buffers.items())
-
-
-@pytest.mark.parametrize("values", [(torch.arange(4), torch.arange(4) + 1), (torch.tensor(True), torch.tensor(False))])
-def test_integer_buffers_that_differ_are_an_error_that_names_them(values):
-    with pytest.raises(StoreError) as caught:
-        interpolate({"w": torch.ones(1), "position_ids": values[0]}, {"w": torch.ones(1), "position_ids": values[1]}, 0)
-    assert caught.value.message == "the integer buffer position_ids differs between the checkpoints"
-    assert caught.value.hint == "it cannot be mixed"
-
-
-def test_the_counters_of_batch_normalisation_may_differ_and_come_from_the_parent():
-    start = {"bn1.num_batches_tracked": torch.tensor(10), "bn1.running_mean": torch.zeros(2)}
-    end = {"bn1.num_batches_tracked": torch.tensor(99), "bn1.running_mean": torch.ones(2)}
-    mixed = interpolate(start, end, 1.0)
-    assert int(mixed["bn1.num_batches_tracked"]) == 10
-    assert torch.equal(mixed["bn1.running_mean"], torch.ones(2))
-
-
-def test_other_names_are_an_error_that_shows_the_first_three():
-    one = {"w": torch.ones(1), "c.bias": torch.ones(1), "d": torch.ones(1)}
-    other = {"w": torch.ones(1), "b": torch.ones(1), "a": torch.ones(1)}
-    with pytest.raises(StoreError) as caught:
-        interpolate(one, other, 0.5)
-    assert caught.value.message == (
-        "the checkpoints are of different architectures: 4 tensors are in one of them only, such as a, b, c.bias"
+@given(cells, st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.7, 0.99]))
+def test_the_weighted_mix_is_the_formula_of_the_paper(rows, alpha):
+    start, end, f0, f1 = torch.tensor(rows, dtype=torch.float64).T.float()
+    mixed = weigh(start, end, alpha, (f0, f1))
+    c0, c1 = (1 - alpha) * f0.double().clamp(min=FISHER_FLOOR), alpha * f1.double().clamp(min=FISHER_FLOOR)
+    exact = (c0 * start.double() + c1 * end.double()) / (c0 + c1)
+    assert torch.allclose(
+        mixed.double(), exact, rtol=1e-5, atol=2e-6 * float(start.abs().max() + end.abs().max()) + 1e-38
     )
-    assert caught.value.hint == SAME_HEAD
+    assert torch.equal(weigh(start, end, 0.0, (f0, f1)), start)
+    assert torch.equal(weigh(start, end, 1.0, (f0, f1)), end)
+    assert torch.equal(weigh(start, start.clone(), alpha, (f0, f1)), start)
+    assert torch.equal(weigh(start, end, alpha, (f0, f0)), mix(start, end, alpha))
+    out = torch.empty_like(start)
+    assert weigh(start, end, alpha, (f0, f1), out) is out
+    assert torch.equal(out, mixed)
 
 
-@pytest.mark.parametrize("swapped", [False, True])
-def test_a_head_that_only_one_has_is_an_error_either_way(swapped):
-    both = [{"w": torch.ones(1)}, {"w": torch.ones(1), "classifier.weight": torch.ones(1)}]
-    with pytest.raises(StoreError, match=r"1 tensors are in one of them only, such as classifier\.weight$"):
-        check_same(*(both[::-1] if swapped else both))
-
-
-def test_other_shapes_are_an_error_that_shows_the_first_three():
-    one = {"same": torch.ones(5)} | {name: torch.ones(2, 3) for name in "abcd"}
-    other = {"same": torch.ones(5)} | {name: torch.ones(3, 2) for name in "abcd"}
-    with pytest.raises(StoreError) as caught:
-        interpolate(one, other, 0.5)
-    assert caught.value.message == (
-        "the checkpoints are of different architectures: 4 shapes differ, "
-        "such as a (2, 3) and (3, 2), b (2, 3) and (3, 2), c (2, 3) and (3, 2)"
+def test_each_number_has_an_alpha_of_its_own_where_there_is_fisher_information():
+    start, end = (
+        {"w": torch.tensor([0.0, 0, 0, 0]), "b": torch.tensor([2.0])},
+        {"w": torch.full((4,), 8.0), "b": torch.tensor([4.0])},
     )
-    assert caught.value.hint == "mix checkpoints that were made from the same model and classes"
-
-
-def test_shapes_that_would_broadcast_are_refused():
-    with pytest.raises(StoreError, match=r"such as w \(1,\) and \(3,\)$"):
-        interpolate({"w": torch.ones(1)}, {"w": torch.ones(3)}, 0.5)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-def weights(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "w": torch.randn(5, 4, generator=generator),
-        "half": torch.randn(3, generator=generator).half(),
-        "ids": torch.arange(3),
-    }
-
-
-def save(store, tensors, name, **more):
-    return store.save(tensors, kind="zeroshot", name=name, model={"model": "demo", "pretrained": ""}, **more)
-
-
-def save_recipe(store, start, end, alpha):
-    return save(store, None, f"recipe {alpha}", parents=[start.id, end.id], alpha=alpha)
-
-
-def test_weights_of_a_checkpoint_are_read(store):
-    loaded = load_weights(store, save(store, weights(1), "start"))
-    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {n: t.tolist() for n, t in weights(1).items()}
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_a_recipe_is_the_mix_of_its_parents_in_their_order(store, alpha):
-    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
-    mixed = load_weights(store, save_recipe(store, start, end, alpha))
-    expected = interpolate(weights(1), weights(2), alpha)
-    assert set(mixed) == set(expected)
-    assert all(torch.equal(mixed[name], expected[name]) for name in expected)
-
-
-def test_recipes_may_be_mixed_from_recipes(store):
-    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
-    middle = save_recipe(store, start, end, 0.5)
-    nested = save_recipe(store, middle, save_recipe(store, end, start, 0.25), 0.75)
-    expected = interpolate(interpolate(weights(1), weights(2), 0.5), interpolate(weights(2), weights(1), 0.25), 0.75)
-    mixed = load_weights(store, nested)
-    assert all(torch.equal(mixed[name], expected[name]) for name in expected)
-
-
-def test_a_recipe_whose_parent_is_gone_is_an_error(store):
-    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
-    recipe = save_recipe(store, start, end, 0.5)
-    (store.checkpoints / end.id / MANIFEST).unlink()
-    with pytest.raises(StoreError) as caught:
-        load_weights(store, recipe)
-    assert caught.value.message == f"checkpoint {end.id} is not in the store {store.root}"
-    assert caught.value.hint == "it was removed; make it again"
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_a_recipe_with_a_damaged_parent_is_an_error_even_where_it_would_not_count(store, alpha):
-    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
-    recipe = save_recipe(store, start, end, alpha)
-    file = store.checkpoints / end.id / WEIGHTS
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(StoreError, match=rf"^checkpoint {end.id} \(end\) is damaged: "):
-        load_weights(store, recipe)
+    fishers = {"w": torch.tensor([1.0, 3, 0, 0])}, {"w": torch.tensor([3.0, 1, 0, 1])}
+    mixed = interpolate(start, end, 0.5, fishers)
+    assert mixed["w"].tolist() == [6, 2, 4, pytest.approx(8, abs=1e-6)]  # 3/4, 1/4, linear, all of the end
+    assert mixed["b"].tolist() == [3]  # no information, no weight
+    assert interpolate(start, end, 0.25, fishers)["w"].tolist()[0] == pytest.approx(8 * 3 / 6)

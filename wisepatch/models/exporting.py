@@ -7,15 +7,13 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.files import PARTIAL, refused, sync_folder, write_durably
 from wisepatch.models.clip import CONFIG_NAME, describe, save_tokenizer
-from wisepatch.weights.interpolation import weights_files
-from wisepatch.weights.streaming import merge_files
+from wisepatch.store.recipes import weights_writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,11 +67,10 @@ def _write(store: Store, checkpoint: Checkpoint, config: dict[str, Any], folder:
     if config["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):
         save_tokenizer(ModelConfig.from_json(checkpoint.model), folder)
     files = {}
-    with weights_files(store, checkpoint, folder) as (start, end, alpha, fishers):
-        merge = partial(merge_files, start, end, alpha, fishers=fishers)
-        files[MODEL_WEIGHTS] = merge(folder / MODEL_WEIGHTS, keep=_is_of_the_model)
+    with weights_writer(store, checkpoint, folder) as write:
+        files[MODEL_WEIGHTS] = write(folder / MODEL_WEIGHTS, keep=_is_of_the_model)
         if checkpoint.head:
-            files[HEAD_WEIGHTS] = merge(folder / HEAD_WEIGHTS, keep=lambda name: not _is_of_the_model(name))
+            files[HEAD_WEIGHTS] = write(folder / HEAD_WEIGHTS, keep=lambda name: not _is_of_the_model(name))
             write_durably(folder / HEAD, json.dumps(checkpoint.head, indent=2).encode() + b"\n")
     return files
 

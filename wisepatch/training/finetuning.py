@@ -28,7 +28,7 @@ from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.models.tower import prepare_training
 from wisepatch.plugins import find_task
 from wisepatch.progress import Progress, Silent
-from wisepatch.weights.interpolation import load_weights
+from wisepatch.store.recipes import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

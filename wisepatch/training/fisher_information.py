@@ -3,7 +3,7 @@
 ``F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2`` over training images ``x`` (Matena and Raffel 2021, arXiv 2111.09832, and
 WiSE-FT's code). The label is drawn from the model's own prediction; the images are prepared as in evaluation, and the model
 runs in fp32 (convolutions on a GPU in TF32, as PyTorch has it unless told otherwise).
-:func:`wisepatch.weights.interpolation.mix` weighs the ends with it.
+:func:`wisepatch.weights.interpolation.fisher` weighs the ends with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from wisepatch.files import hash_tensors
 from wisepatch.models.clip import load_clip
 from wisepatch.models.head import Classifier, features, zeroshot_head
 from wisepatch.progress import Progress, Silent
-from wisepatch.weights.interpolation import check_same, load_weights
+from wisepatch.store.recipes import load_weights
+from wisepatch.weights.methods import check_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,0 +1,130 @@
+"""Weights of recipes: in memory and from file to file, of parents that are recipes themselves, and of damaged ones."""
+
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wisepatch.errors import StoreError
+from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Store
+from wisepatch.store.recipes import load_weights, weights_file, weights_writer
+from wisepatch.weights.methods import interpolate
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def weights(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "w": torch.randn(5, 4, generator=generator),
+        "half": torch.randn(3, generator=generator).half(),
+        "ids": torch.arange(3),
+    }
+
+
+def save(store, tensors, name, **more):
+    return store.save(tensors, kind="zeroshot", name=name, model={"model": "demo", "pretrained": ""}, **more)
+
+
+def save_recipe(store, start, end, alpha):
+    return save(store, None, f"recipe {alpha}", parents=[start.id, end.id], alpha=alpha)
+
+
+def test_weights_of_a_checkpoint_are_read(store):
+    loaded = load_weights(store, save(store, weights(1), "start"))
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {n: t.tolist() for n, t in weights(1).items()}
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_a_recipe_is_the_mix_of_its_parents_in_their_order(store, alpha):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    mixed = load_weights(store, save_recipe(store, start, end, alpha))
+    expected = interpolate(weights(1), weights(2), alpha)
+    assert set(mixed) == set(expected)
+    assert all(torch.equal(mixed[name], expected[name]) for name in expected)
+
+
+def test_recipes_may_be_mixed_from_recipes(store):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    middle = save_recipe(store, start, end, 0.5)
+    nested = save_recipe(store, middle, save_recipe(store, end, start, 0.25), 0.75)
+    expected = interpolate(interpolate(weights(1), weights(2), 0.5), interpolate(weights(2), weights(1), 0.25), 0.75)
+    mixed = load_weights(store, nested)
+    assert all(torch.equal(mixed[name], expected[name]) for name in expected)
+
+
+def test_a_recipe_whose_parent_is_gone_is_an_error(store):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    recipe = save_recipe(store, start, end, 0.5)
+    (store.checkpoints / end.id / MANIFEST).unlink()
+    with pytest.raises(StoreError) as caught:
+        load_weights(store, recipe)
+    assert caught.value.message == f"checkpoint {end.id} is not in the store {store.root}"
+    assert caught.value.hint == "it was removed; make it again"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_a_recipe_with_a_damaged_parent_is_an_error_even_where_it_would_not_count(store, alpha):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    recipe = save_recipe(store, start, end, alpha)
+    file = store.checkpoints / end.id / WEIGHTS
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match=rf"^checkpoint {end.id} \(end\) is damaged: "):
+        load_weights(store, recipe)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_the_file_of_a_recipe_is_that_of_its_weights_and_is_hashed(store, tmp_path, alpha):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    recipe = save_recipe(store, start, end, alpha)
+    with weights_writer(store, recipe, tmp_path) as write:
+        digest = write(tmp_path / "w.safetensors")
+    save_file(load_weights(store, recipe), tmp_path / "expected.safetensors", {"format": "pt"})
+    assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
+    assert digest == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_checkpoint_with_weights_is_its_own_file_and_is_copied_by_name(store, tmp_path):
+    saved = save(store, weights(1), "start")
+    with weights_file(store, saved, tmp_path) as path:
+        assert path == saved.home / WEIGHTS
+    with weights_writer(store, saved, tmp_path) as write:
+        write(tmp_path / "w.safetensors", keep=lambda name: name != "half")
+    assert same(load_file(tmp_path / "w.safetensors"), {k: v for k, v in weights(1).items() if k != "half"})
+    assert path.is_file()
+
+
+def test_files_of_recipes_of_recipes_are_gone_afterwards(store, tmp_path):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    nested = save_recipe(store, save_recipe(store, start, end, 0.5), save_recipe(store, end, start, 0.25), 0.75)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with weights_file(store, nested, folder) as path:
+        assert path.parent == folder
+        assert same(load_file(path), load_weights(store, nested))
+    assert not list(folder.iterdir())
+    with pytest.raises(RuntimeError, match="stop"), weights_file(store, nested, folder):
+        raise RuntimeError("stop")
+    assert not list(folder.iterdir())
+
+
+def test_the_file_of_a_recipe_with_a_damaged_parent_is_an_error(store, tmp_path):
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    recipe = save_recipe(store, start, end, 0.5)
+    file = end.home / WEIGHTS
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with (
+        pytest.raises(StoreError, match=rf"^checkpoint {end.id} \(end\) is damaged: "),
+        weights_file(store, recipe, tmp_path),
+    ):
+        pass

@@ -1,0 +1,65 @@
+"""The weights of any checkpoint: read where it has a file, merged from its parents where it is a recipe."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wisepatch.files import PARTIAL
+from wisepatch.weights.methods import interpolate
+from wisepatch.weights.streaming import merge_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import torch
+
+    from wisepatch.store.checkpoints import Checkpoint, Store
+
+
+def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Read and verify the weights of a checkpoint, or merge them from its parents where it is a recipe.
+
+    Raises :class:`StoreError` for damaged files, missing parents, and missing Fisher information.
+    """
+    if not checkpoint.is_recipe:
+        return store.read(checkpoint)
+    start, end = (load_weights(store, parent) for parent in store.parents(checkpoint))
+    assert checkpoint.alpha is not None
+    return interpolate(start, end, checkpoint.alpha, store.read_fishers(checkpoint))
+
+
+@contextmanager
+def weights_writer(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator[Callable[..., str]]:
+    """Yield ``write(output, *, keep=None, digest=True)``, which streams the weights of a checkpoint into a file.
+
+    It returns the sha256 as :func:`~wisepatch.weights.streaming.merge_files` does; the parents are verified once. Parents that are
+    recipes themselves lie in ``folder`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
+    """
+    if not checkpoint.is_recipe:
+        own = store.weights_path(checkpoint)
+        yield partial(merge_files, own, own, 0.0)
+        return
+    with ExitStack() as stack:
+        start, end = (stack.enter_context(weights_file(store, parent, folder)) for parent in store.parents(checkpoint))
+        assert checkpoint.alpha is not None
+        yield partial(merge_files, start, end, checkpoint.alpha, fishers=store.fisher_paths(checkpoint))
+
+
+@contextmanager
+def weights_file(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator[Path]:
+    """Yield a file with the weights of a checkpoint, verified: its own, or a temporary one in ``folder`` for a recipe."""
+    if not checkpoint.is_recipe:
+        yield store.weights_path(checkpoint)
+        return
+    path = folder / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}.safetensors"
+    with weights_writer(store, checkpoint, folder) as write:
+        try:
+            write(path, digest=False)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
