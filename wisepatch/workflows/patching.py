@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.metrics import find_metric
 from wisepatch.analysis.selection import MAX_DROP, Point, Rule, choose, points
 from wisepatch.config import (
     DEFAULT_ALPHAS,
@@ -173,7 +174,8 @@ def sweep(
     # With a rule, test data is measured once, after the choice (unless it is what the choice is to be made on).
     for split in (VAL, TEST) if rule and select_on == VAL else (TEST,):
         measured = measure(split)
-        found[split] = points(_accuracies(measured), patching.name, [task.name for task in others])
+        higher = {row["task"]: find_metric(row["metric"]).higher_is_better for row in reversed(measured)}
+        found[split] = points(_accuracies(measured), patching.name, [task.name for task in others], higher)
         if rule and split == select_on:
             choice = choose(found[split], rule)
         if choice:
