@@ -4,24 +4,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
+from wisepatch.analysis.intervals import clopper_pearson, wilson
 from wisepatch.analysis.metrics import (
-    ALL,
-    METRICS,
-    Measured,
     find_metric,
     macro_f1,
     macro_f1_present,
     mean_per_class,
     measure,
     measurements,
-    top1,
-    wilson,
+    missing_needs,
+    register_metrics,
 )
 from wisepatch.datasets.base import Annotations
 from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.hookspecs import Measured, Metric
 
+NAMES = [metric.name for metric in register_metrics()]
+OF_COUNTS = {"mean_per_class": mean_per_class, "macro_f1": macro_f1, "macro_f1_present": macro_f1_present}
 PREDICTIONS = st.integers(2, 5).flatmap(
     lambda classes: st.tuples(
         st.just(classes),
@@ -45,30 +47,31 @@ def test_every_metric_agrees_with_scikit_learn(case):
     either = np.union1d(labels, predicted)
     recall = recall_score(labels, predicted, labels=present, average="macro", zero_division=0)
     f1 = f1_score(labels, predicted, labels=either, average="macro", zero_division=0)
-    assert top1(counts) == pytest.approx(accuracy_score(labels, predicted))
+    assert measure("top1", labels, predicted, classes).value == pytest.approx(accuracy_score(labels, predicted))
     assert mean_per_class(counts) == pytest.approx(recall)
     assert macro_f1(counts) == pytest.approx(f1)
 
 
 @settings(deadline=None, max_examples=25)
-@given(PREDICTIONS, st.sampled_from(sorted(METRICS)))
+@given(PREDICTIONS, st.sampled_from(["top1", *OF_COUNTS]))
 def test_measuring_gives_the_metric_and_an_ordered_interval_within_zero_and_one(case, name):
     classes, pairs = case
     labels, predicted = split(pairs)
     measured = measure(name, labels, predicted, classes)
     counts = confusion_matrix(labels, predicted, labels=range(classes))
-    assert measured.value == pytest.approx(float(METRICS[name](counts)))
+    expected = OF_COUNTS.get(name, lambda counts: counts.trace() / counts.sum())(counts)
+    assert measured.value == pytest.approx(float(expected))
     assert measured.n == len(pairs)
     assert 0 <= measured.low <= measured.high <= 1
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", OF_COUNTS)
 def test_metrics_take_a_stack_of_confusion_matrices(name):
     stack = np.random.default_rng(0).integers(0, 9, (2, 3, 4, 4))
-    together = METRICS[name](stack)
+    together = OF_COUNTS[name](stack)
     assert together.shape == (2, 3)
     for index in np.ndindex(2, 3):
-        assert together[index] == pytest.approx(float(METRICS[name](stack[index])))
+        assert together[index] == pytest.approx(float(OF_COUNTS[name](stack[index])))
 
 
 def test_the_metrics_differ_where_classes_are_unbalanced():
@@ -89,46 +92,6 @@ def test_a_class_that_is_only_predicted_counts_in_f1_but_not_in_recall():
     labels, predicted = np.array([0, 0]), np.array([0, 1])
     assert measure("mean_per_class", labels, predicted, 3).value == pytest.approx(0.5)
     assert measure("macro_f1", labels, predicted, 3).value == pytest.approx((2 / 3 + 0) / 2)
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (20, 20, 0.8389, 1.0),
-    ],
-)
-def test_wilsons_interval_has_the_values_of_newcombes_table(hits, n, low, high):
-    assert wilson(hits / n, n) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilsons_interval_of_one_in_two_by_hand():
-    z2 = 1.959963984540054**2
-    half = (z2 / (4 * 2) + z2**2 / (4 * 4)) ** 0.5 / (1 + z2 / 2)
-    assert wilson(0.5, 2) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-12)
-
-
-@settings(deadline=None, max_examples=300)
-@given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n) | st.sampled_from([0, n]), st.just(n))))
-def test_wilsons_interval_holds_the_value_and_lies_within_zero_and_one(case):
-    hits, n = case
-    low, high = wilson(hits / n, n)
-    assert 0 <= low <= hits / n <= high <= 1
-    assert low < high
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_is_symmetric_and_narrows_with_more_images(case):
-    hits, n = case
-    low, high = wilson(hits / n, n)
-    mirrored_low, mirrored_high = wilson((n - hits) / n, n)
-    assert (low, high) == pytest.approx((1 - mirrored_high, 1 - mirrored_low), abs=1e-9)
-    more_low, more_high = wilson(hits / n, 4 * n)
-    assert more_high - more_low < high - low
 
 
 def test_top1_carries_wilsons_interval():
@@ -155,32 +118,29 @@ def test_predictions_without_a_mistake_measure_one_whatever_is_resampled(name):
     assert measure(name, labels, labels, 4) == Measured(1.0, 4, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_known_metric_is_found(name):
-    assert find_metric(name) == name
+    assert find_metric(name).name == name
+
+
+def test_metrics_know_their_direction_and_their_needs():
+    assert {name for name in NAMES if not find_metric(name).higher_is_better} == {"attack_success", "neither"}
+    assert {name: find_metric(name).needs for name in NAMES if find_metric(name).needs} == {
+        "worst_group": ("groups",), "pm0": ("sequences",), "pm10": ("sequences",),
+        "attack_success": ("written",), "neither": ("written",),
+    }  # fmt: skip
 
 
 def test_an_unknown_metric_proposes_close_ones_and_lists_all():
     with pytest.raises(UnknownNameError) as caught:
         find_metric("macro-f1")
     assert caught.value.message == "unknown metric 'macro-f1'; did you mean macro_f1 or macro_f1_present?"
-    assert caught.value.hint.removeprefix("known: ").split(", ") == sorted(ALL)
+    assert caught.value.hint.removeprefix("known: ").split(", ") == sorted(NAMES)
 
 
 def test_measuring_an_unknown_metric_is_the_same_error():
     with pytest.raises(UnknownNameError, match=r"^unknown metric 'zzz'$"):
         measure("zzz", np.array([0]), np.array([0]), 1)
-
-
-def test_bootstrap_in_pieces_is_as_good_and_small(monkeypatch):
-    import wisepatch.analysis.metrics
-
-    labels = np.arange(400) % 4
-    predicted = np.where(np.arange(400) % 3 == 0, (labels + 1) % 4, labels)
-    whole = measure("macro_f1", labels, predicted, 4)
-    monkeypatch.setattr(wisepatch.analysis.metrics, "CELLS_AT_ONCE", 1)
-    assert measure("macro_f1", labels, predicted, 4) == whole
-    assert measure("mean_per_class", labels, predicted, 1000).n == 400
 
 
 @settings(deadline=None, max_examples=100)
@@ -205,8 +165,39 @@ def test_worst_group_and_every_group_with_its_size():
     }
     assert found["worst_group"].low <= 0.5 <= found["worst_group"].high
     assert found["top1[Asia]"][2:] == wilson(0.75, 4)
-    # Of two groups that are equally hard the worse one is, by chance alone, lower than either.
-    assert found["worst_group"].high < found["top1[Africa]"].high
+    assert found["worst_group"][2:] == (
+        min(clopper_pearson(3, 4, 0.975)[0], clopper_pearson(2, 4, 0.975)[0]),
+        min(clopper_pearson(3, 4, 0.975)[1], clopper_pearson(2, 4, 0.975)[1]),
+    )
+
+
+def test_worst_group_of_one_group_has_the_exact_interval_of_scipy():
+    labels, predicted = np.zeros(40, int), np.array([0] * 31 + [1] * 9)
+    annotations = Annotations(groups=[0] * 40, group_names=("Asia",))
+    worst = dict(measurements("worst_group", labels, predicted, 2, annotations))["worst_group"]
+    exact = binomtest(31, 40).proportion_ci(0.95, method="exact")
+    assert worst == Measured(31 / 40, 40, pytest.approx(exact.low), pytest.approx(exact.high))
+
+
+@pytest.mark.parametrize("accuracies", [(0.8,) * 8, (0.7, 0.8, 0.9), (0.95, 0.5)])
+def test_the_interval_of_the_worst_group_covers_its_true_accuracy(accuracies):
+    generator, size, repeats = np.random.default_rng(0), 40, 400
+    groups = np.repeat(np.arange(len(accuracies)), size)
+    annotations = Annotations(groups=groups, group_names=tuple(map(str, range(len(accuracies)))))
+    labels, covered = np.zeros(len(groups), int), 0
+    for _ in range(repeats):
+        predicted = (generator.random(len(groups)) >= np.array(accuracies)[groups]).astype(int)
+        _, worst = next(iter(measurements("worst_group", labels, predicted, 2, annotations)))
+        covered += worst.low <= min(accuracies) <= worst.high
+    assert covered / repeats >= 0.95
+
+
+def test_attack_success_and_neither_and_top1_make_one():
+    labels, predicted = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, 0])
+    annotations = Annotations(written=[1, 1, 1, 1, -1])  # the fourth image shows what is written on it
+    rows = [dict(measurements(name, labels, predicted, 3, annotations))[name] for name in ("attack_success", "neither")]
+    assert rows == [Measured(0.2, 5, *wilson(0.2, 5)), Measured(0.4, 5, *wilson(0.4, 5))]
+    assert measure("top1", labels, predicted, 3).value == 0.4
 
 
 @settings(max_examples=100)
@@ -240,9 +231,39 @@ def test_pm0_takes_the_label_where_nothing_else_is_accepted():
     assert (pm0[1].value, pm10[1].value) == (1.0, 0.5)
 
 
-@pytest.mark.parametrize(("name", "what"), [("worst_group", "groups"), ("pm0", "sequences"), ("pm10", "sequences")])
-def test_metric_that_needs_context_says_so(name, what):
-    with pytest.raises(UsageError, match=f"{name} needs {what} of .*, and this task has none"):
+@pytest.mark.parametrize(
+    ("name", "words", "hint"),
+    [
+        ("worst_group", "groups of images", "use top1"),
+        ("pm0", "sequences of video frames", "use top1"),
+        ("pm10", "sequences of video frames", "use top1"),
+        ("attack_success", "images that are written on", "name the task typo:NAME"),
+        ("neither", "images that are written on", "name the task typo:NAME"),
+    ],
+)
+def test_a_metric_that_needs_annotations_says_so_when_measured_and_beforehand(name, words, hint):
+    message = f"{name} needs {words}, and this task has none"
+    (problem,) = missing_needs(find_metric(name), Annotations())
+    assert (problem.message, problem.hint) == (message, hint)
+    with pytest.raises(UsageError, match=message):
         list(measurements(name, np.array([0]), np.array([0]), 2))
-    with pytest.raises(UsageError, match="needs the context of a split"):
+    with pytest.raises(UsageError, match="needs the annotations of a split"):
         measure(name, np.array([0]), np.array([0]), 2)
+
+
+def test_annotations_of_no_image_are_as_good_as_none():
+    nobody = Annotations(groups=[-1, -1], group_names=("Asia",), sequences=[])
+    assert missing_needs(find_metric("worst_group"), nobody)
+    assert missing_needs(find_metric("pm10"), nobody)
+    assert not missing_needs(find_metric("top1"), nobody)
+    assert not missing_needs(find_metric("worst_group"), Annotations(groups=np.array([0, -1]), group_names=("Asia",)))
+
+
+def test_a_metric_is_measured_by_its_row_as_well_as_by_name():
+    always = Metric("half", lambda labels, *_: [("half", Measured(0.5, len(labels), 0.0, 1.0))], needs=("colours",))
+    assert [problem.message for problem in missing_needs(always, Annotations())] == [
+        "half needs colours, and this task has none"
+    ]
+    labels = np.array([0, 1])
+    assert list(measurements(find_metric("top1"), labels, labels, 2)) == list(measurements("top1", labels, labels, 2))
+    assert dict(measurements(Metric("half", always.measure), labels, labels, 2)) == {"half": Measured(0.5, 2, 0.0, 1.0)}

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wisepatch.analysis.selection import BEST_MEAN, MAX_DROP, Point, Rule, choose, parse_rule, points
-from wisepatch.errors import ResultsError, UsageError
+from wisepatch.analysis.selection import (
+    BEST_MEAN,
+    MAX_DROP,
+    Point,
+    Rule,
+    choose,
+    missing_for_rule,
+    parse_rule,
+    points,
+    register_rules,
+)
+from wisepatch.errors import ResultsError, UnknownNameError, UsageError
+from wisepatch.hookspecs import SelectionRule
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "paint-vitb32-mnist.jsonl"
 
@@ -130,14 +141,95 @@ def test_a_drop_that_is_no_fraction_is_a_usage_error(value):
     assert caught.value.hint == "write --select max-drop=0.01 for one point"
 
 
-@pytest.mark.parametrize("text", ["best", "best-mean=1", ""])
-def test_an_unknown_rule_is_a_usage_error(text):
-    with pytest.raises(UsageError) as caught:
+@pytest.mark.parametrize("text", ["best", ""])
+def test_an_unknown_rule_is_a_usage_error_that_lists_all(text):
+    with pytest.raises(UnknownNameError, match=f"^unknown rule '{text}'") as caught:
         parse_rule(text)
+    assert caught.value.hint == "known: best-mean, max-drop"
+
+
+def test_a_value_for_a_rule_that_takes_none_is_a_usage_error():
+    with pytest.raises(UsageError) as caught:
+        parse_rule("best-mean=1")
     assert (caught.value.message, caught.value.hint) == (
-        f"unknown rule {text!r}",
-        "rules are best-mean and max-drop=FRACTION",
+        "best-mean takes no value, and '1' is given",
+        "write --select best-mean",
     )
+
+
+@pytest.fixture
+def closest(monkeypatch):
+    """Register a further rule, as a plugin does: the alpha that is closest to a number."""
+    rule = SelectionRule(
+        "closest", lambda points, value: min(points, key=lambda p: abs(p.alpha - value)), takes="ALPHA"
+    )
+    rows = (*register_rules(), rule)
+    monkeypatch.setattr("wisepatch.analysis.selection.register_rules", lambda: rows)
+
+
+@pytest.mark.usefixtures("closest")
+def test_a_further_rule_is_read_and_chooses(sweep):
+    rule = parse_rule("closest=1.5")
+    assert rule == Rule("closest", 1.5)
+    assert str(rule) == "closest=1.5"
+    assert choose(sweep, rule).alpha == 1
+    with pytest.raises(UsageError) as caught:
+        parse_rule("closest=near")
+    assert caught.value.message == "closest needs a number (ALPHA), not 'near'"
+    assert caught.value.hint == "write --select closest=ALPHA"
+
+
+def test_where_lower_is_better_the_lowest_value_is_chosen():
+    attack = {0.0: {"A": 0.6, "B": 0.5}, 0.5: {"A": 0.1, "B": 0.55}, 1.0: {"A": 0.3, "B": 0.9}}
+    lower = {"A": False, "B": False}
+    assert choose(points(attack, "A", ["B"], lower), Rule()) == Point(0.5, 0.1, 0.55)
+    assert choose(points(attack, "A", ["B"], lower), Rule(MAX_DROP, 0.02)).alpha == 0.0
+    assert choose(points(attack, "A", ["B"], lower), Rule(MAX_DROP, 0.05)).alpha == 0.5
+    assert choose(points(attack, "A", [], lower), Rule()).alpha == 0.5
+
+
+def test_tasks_of_different_directions_are_weighed_against_each_other():
+    mixed = {0.0: {"A": 0.5, "B": 0.2, "C": 0.9}, 1.0: {"A": 0.8, "B": 0.6, "C": 0.95}}
+    directions = {"A": True, "B": False, "C": True}
+    assert choose(points(mixed, "A", ["B", "C"], directions), Rule()).alpha == 1.0
+    assert choose(points(mixed, "A", ["B"], directions), Rule()).alpha == 0.0
+    assert [point.supported for point in points(mixed, "A", ["B", "C"], directions)] == pytest.approx([0.55, 0.775])
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(MAX_DROP, 0.5)], ids=str)
+def test_an_alpha_without_a_value_is_never_chosen(rule):
+    line = [Point(0.0, 0.1, 0.9), Point(0.25, NAN, 0.9), Point(0.5, 0.8, 0.8), Point(0.75, 0.95, NAN)]
+    assert choose(line, rule).alpha == 0.5
+
+
+@pytest.mark.parametrize(
+    ("line", "rule", "alphas"),
+    [
+        ([Point(0.0, NAN), Point(0.5, NAN)], Rule(), "0, 0.5"),
+        ([Point(0.0, NAN, 0.9), Point(0.5, 0.3, NAN)], Rule(MAX_DROP, 0.01), "0, 0.5"),
+        ([Point(0.0, 0.1, NAN), Point(0.5, 0.3, 0.9)], Rule(MAX_DROP, 0.01), "0"),
+    ],
+)
+def test_a_sweep_without_the_values_that_a_rule_needs_is_an_error_that_names_the_alphas(line, rule, alphas):
+    with pytest.raises(ResultsError) as caught:
+        choose(line, rule)
+    assert caught.value.message == f"{rule.name} cannot choose: the metric has no value at alpha {alphas}"
+    assert caught.value.hint == "choose by another metric with --metric, or measure more images"
+
+
+def test_alphas_below_zero_do_not_stand_for_zero_shot():
+    line = [Point(-0.5, 0.9, 0.5), Point(0.0, 0.1, 0.9), Point(0.5, 0.8, 0.9)]
+    assert choose(line, Rule(MAX_DROP, 0.01)).alpha == 0.5
+
+
+def test_what_a_rule_needs_of_a_sweep_is_known_beforehand():
+    assert missing_for_rule(Rule(), [1], supported=False) == ""
+    assert missing_for_rule(Rule(MAX_DROP, 0.01), [0, 1], supported=True) == ""
+    assert "needs alpha 0 in the sweep" in missing_for_rule(Rule(MAX_DROP, 0.01), [0.5], supported=True)
+    assert "needs supported tasks" in missing_for_rule(Rule(MAX_DROP, 0.01), [0, 0.5], supported=False)
 
 
 def test_supported_tasks_count_equally_and_alphas_are_sorted():

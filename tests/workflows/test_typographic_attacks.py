@@ -25,6 +25,7 @@ from wisepatch import (
     predict_many,
 )
 from wisepatch.analysis.metrics import measurements
+from wisepatch.analysis.selection import Rule
 from wisepatch.datasets import demo
 from wisepatch.datasets.attacked_folder import COLUMNS, attacked_folder, parse_name
 from wisepatch.datasets.base import Annotations
@@ -33,7 +34,7 @@ from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.plugins import Task
 from wisepatch.workflows import typographic_attacks as attacks_module
-from wisepatch.workflows.patching import zeroshot
+from wisepatch.workflows.patching import sweep, zeroshot
 from wisepatch.workflows.typographic_attacks import draw_worst, find_photos, make, measure
 
 DEMO = ModelConfig("demo", "")
@@ -420,6 +421,14 @@ def test_frozen_encoder_has_one_writing_for_all_epochs(small, tmp_path, monkeypa
     monkeypatch.setattr(AttackedSamples, "written", lambda self, i: looked.append((self.epoch, i)) or original(self, i))
     train(tmp_path / "store", freeze_encoder=True, steps=None, epochs=4)
     assert sorted(looked, key=str) == sorted(((None, i) for i in range(12)), key=str)  # features, computed once
+
+
+def test_alpha_is_chosen_where_the_attack_succeeds_least(small, tmp_path):
+    train(tmp_path, steps=30, batch_size=12)
+    swept = sweep(Store(tmp_path), tmp_path, alphas=(0, 1), tasks=[], metrics=["attack_success"], rule=Rule())
+    misled = {point.alpha: point.patching for point in swept.points["val"]}
+    assert misled[1.0] < misled[0.0]
+    assert swept.choice.alpha == 1.0
 
 
 # The command line.

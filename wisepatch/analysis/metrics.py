@@ -1,19 +1,17 @@
-"""Measures of predictions, each with a 95 % interval.
-
-Most are functions of a confusion matrix. Those over groups of images and over sequences of frames need the context of a
-split besides (:class:`~wisepatch.datasets.base.Annotations`), and yield a row for each group too.
-"""
+"""Metrics of predictions, each with a 95 % interval, registered with their direction and what they need of the data."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.intervals import bootstrap, clopper_pearson, wilson
 from wisepatch.datasets.base import Annotations
 from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.hookspecs import Measured, Metric, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -21,194 +19,189 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]  # (..., classes, classes): [true, predicted]
     Labels = NDArray[np.int64]
 
-Z95 = 1.959963984540054
-RESAMPLES = 1000
-CELLS_AT_ONCE = 4_000_000  # of confusion matrices, 8 bytes each
-
-
-class Measured(NamedTuple):
-    """A value with its 95 % interval and the number of images."""
-
-    value: float
-    n: int
-    low: float
-    high: float
-
-
-def top1(counts: Counts) -> NDArray[np.float64]:
-    """Accuracy: the fraction of images whose most likely class is the right one."""
-    import numpy as np
-
-    hits: NDArray[np.float64] = np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
-    return hits
-
-
-def mean_per_class(counts: Counts) -> NDArray[np.float64]:
-    """Mean over classes of the accuracy on that class; classes without images do not count."""
-    import numpy as np
-
-    totals = counts.sum(-1)
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    recall = np.divide(hits, totals, out=np.full(hits.shape, np.nan), where=totals > 0)
-    mean: NDArray[np.float64] = np.nanmean(recall, axis=-1)
-    return mean
-
-
-def macro_f1(counts: Counts) -> NDArray[np.float64]:
-    """Mean over classes of F1; a class neither present nor predicted does not count (scikit-learn's default labels)."""
-    import numpy as np
-
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    either = counts.sum(-1) + counts.sum(-2)
-    f1 = np.divide(2.0 * hits, either, out=np.full(hits.shape, np.nan), where=either > 0)
-    mean: NDArray[np.float64] = np.nanmean(f1, axis=-1)
-    return mean
-
-
-def macro_f1_present(counts: Counts) -> NDArray[np.float64]:
-    """Mean of F1 over the classes that have images, as WILDS measures iWildCam (Koh et al. 2021, appendix)."""
-    import numpy as np
-
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    totals = counts.sum(-1)
-    f1 = np.divide(2.0 * hits, totals + counts.sum(-2), out=np.full(hits.shape, np.nan), where=totals > 0)
-    mean: NDArray[np.float64] = np.nanmean(f1, axis=-1)
-    return mean
-
-
-METRICS: dict[str, Callable[[Counts], NDArray[np.float64]]] = {
-    "top1": top1,
-    "mean_per_class": mean_per_class,
-    "macro_f1": macro_f1,
-    "macro_f1_present": macro_f1_present,
+ATTACKS = ("attack_success", "neither")  # metrics of typographic attacks
+NEEDS = {  # field of Annotations: its words, and the next step where a split has none
+    "groups": ("groups of images", "use top1"),
+    "sequences": ("sequences of video frames", "use top1"),
+    "written": ("images that are written on", "name the task typo:NAME"),
 }
-WORST_GROUP = "worst_group"
-SEQUENCES = {"pm0": 1, "pm10": None}  # frames of each sequence that count, the anchor first; None: all
-ATTACKS = ("attack_success", "neither")  # of typographic attacks
-ALL = (*METRICS, WORST_GROUP, *SEQUENCES, *ATTACKS)
 
 
-def find_metric(name: str) -> str:
-    """Return ``name`` if it is a metric. Raises :class:`UnknownNameError` otherwise."""
-    if name not in ALL:
-        raise UnknownNameError("metric", name, ALL)
-    return name
+@hookimpl
+def register_metrics() -> Iterable[Metric]:
+    """Register the built-in metrics."""
+    return (
+        _metric("top1", _top1, label="accuracy"),
+        _metric("mean_per_class", partial(_of_counts, mean_per_class), label="mean per-class accuracy"),
+        _metric("macro_f1", partial(_of_counts, macro_f1), label="macro F1"),
+        _metric("macro_f1_present", partial(_of_counts, macro_f1_present), label="macro F1 of the classes present"),
+        Metric("worst_group", _worst_group, needs=("groups",), label="accuracy of the worst group"),
+        _metric("pm0", partial(_sequences, 1), needs=("sequences",)),
+        _metric("pm10", partial(_sequences, None), needs=("sequences",)),
+        _metric(
+            "attack_success", _attack_success, higher_is_better=False, needs=("written",), label="says what is written"
+        ),
+        _metric("neither", _neither, higher_is_better=False, needs=("written",)),
+    )
+
+
+def _metric(name: str, measure: Callable[..., Measured], **row: Any) -> Metric:
+    """Make a metric of one value."""
+    return Metric(name, lambda *data: [(name, measure(*data))], **row)
+
+
+def find_metric(name: str) -> Metric:
+    """Look up a metric. Raises :class:`UnknownNameError` for a name that is none."""
+    metrics = {metric.name: metric for metric in register_metrics()}
+    if name not in metrics:
+        raise UnknownNameError("metric", name, metrics)
+    return metrics[name]
+
+
+def missing_needs(metric: Metric, annotations: Annotations) -> list[UsageError]:
+    """List, as errors to raise or to collect, what a metric needs of a split and the split's annotations do not have."""
+    problems = []
+    for field in metric.needs:
+        if not _has(annotations, field):
+            words, hint = NEEDS.get(field, (field, "use top1"))
+            problems.append(UsageError(f"{metric.name} needs {words}, and this task has none", hint))
+    return problems
+
+
+def _has(annotations: Annotations, field: str) -> bool:
+    values = getattr(annotations, field, None)
+    if values is None:
+        return False
+    if field == "groups":  # -1: the image belongs to none
+        return any(0 <= group < len(annotations.group_names) for group in values)
+    return len(values) > 0
 
 
 def measurements(
-    name: str, labels: Labels, predicted: Labels, classes: int, annotations: Annotations | None = None
+    metric: str | Metric, labels: Labels, predicted: Labels, classes: int, annotations: Annotations | None = None
 ) -> Iterator[tuple[str, Measured]]:
-    """Yield ``(metric, measured)``: the metric ``name``, and with ``worst_group`` the accuracy of each group, ``top1[<group>]``.
+    """Yield ``(metric, measured)``, with ``worst_group`` also the accuracy of each group, ``top1[<group>]``.
 
-    Raises :class:`UsageError` where the metric needs groups or sequences and the split has none.
+    Labels and predicted classes are integers ``(n,)``. Raises :class:`UsageError` where the split lacks what the metric needs.
     """
+    metric = find_metric(metric) if isinstance(metric, str) else metric
     annotations = annotations or Annotations()
-    if find_metric(name) == WORST_GROUP:
-        yield from _by_group(labels, predicted, annotations)
-    elif name in SEQUENCES:
-        yield name, _sequences(name, labels, predicted, annotations)
-    elif name in ATTACKS:
-        yield name, _attack(name, labels, predicted, annotations)
-    else:
-        yield name, measure(name, labels, predicted, classes)
-
-
-def _by_group(labels: Labels, predicted: Labels, annotations: Annotations) -> Iterator[tuple[str, Measured]]:
-    """The lowest accuracy among the groups that have images, and that of each (WILDS, worst-region accuracy of FMoW).
-
-    The interval of the lowest is a bootstrap within the groups, seed 0, so that it knows of the choice among them.
-    """
-    import numpy as np
-
-    if annotations.groups is None:
-        raise UsageError(f"{WORST_GROUP} needs groups of images, and this task has none", "use top1")
-    groups = np.asarray(annotations.groups)
-    present = [g for g in range(len(annotations.group_names)) if (groups == g).any()]
-    if not present:
-        raise UsageError(f"{WORST_GROUP}: no image of this split belongs to a group", "use top1")
-    sizes = np.array([(groups == g).sum() for g in present])
-    accuracies = np.array([(labels == predicted)[groups == g].mean() for g in present])
-    worst = int(accuracies.argmin())
-    drawn = np.random.default_rng(0).binomial(sizes, accuracies, (RESAMPLES, len(sizes))) / sizes
-    low, high = np.quantile(drawn.min(1), [0.025, 0.975])
-    value = float(accuracies[worst])
-    yield WORST_GROUP, Measured(value, int(sizes[worst]), min(float(low), value), max(float(high), value))
-    for group, size, accuracy in zip(present, sizes, accuracies, strict=True):
-        found = float(accuracy)
-        yield f"top1[{annotations.group_names[group]}]", Measured(found, int(size), *wilson(found, int(size)))
-
-
-def _attack(name: str, labels: Labels, predicted: Labels, annotations: Annotations) -> Measured:
-    """The fraction of images that the model takes for what is written on them, or for neither that nor what they show.
-
-    With ``top1`` the two make one: where what is written is right, the model is right and not misled.
-    """
-    import numpy as np
-
-    if annotations.written is None:
-        raise UsageError(f"{name} needs images that are written on, and this task has none", "name the task typo:NAME")
-    wrong, said_written = predicted != labels, predicted == np.asarray(list(annotations.written))
-    hits = wrong & (said_written if name == "attack_success" else ~said_written)
-    value = float(hits.mean())
-    return Measured(value, len(hits), *wilson(value, len(hits)))
-
-
-def _sequences(name: str, labels: Labels, predicted: Labels, annotations: Annotations) -> Measured:
-    """The fraction of anchor frames that are right (pm0), or right with all their neighbours (pm10); n counts anchors.
-
-    Shankar et al. 2021 (arXiv 1906.02168), section 2: pm-k takes the worst case over the similar frames at most k away.
-    """
-    if annotations.sequences is None:
-        raise UsageError(f"{name} needs sequences of video frames, and this task has none", "use top1")
-    if annotations.accepted is None:
-        right = list(labels == predicted)
-    else:
-        right = [int(said) in accepted for said, accepted in zip(predicted, annotations.accepted, strict=True)]
-    hits = [all(right[frame] for frame in sequence[: SEQUENCES[name]]) for sequence in annotations.sequences]
-    value = sum(hits) / len(hits)
-    return Measured(value, len(hits), *wilson(value, len(hits)))
+    for problem in missing_needs(metric, annotations):
+        raise problem
+    yield from metric.measure(labels, predicted, classes, annotations)
 
 
 def measure(name: str, labels: Labels, predicted: Labels, classes: int) -> Measured:
-    """Measure predictions ``(n,)`` against labels ``(n,)``: Wilson's interval for ``top1``, a bootstrap for the others.
+    """Measure predictions ``(n,)`` against labels ``(n,)`` by a metric that needs nothing else.
 
-    The bootstrap draws 1,000 resamples of the images, seed 0, as multinomial confusion matrices.
+    The 95 % interval is Wilson's for ``top1``, a bootstrap with seed 0 for the other built-in ones.
+    """
+    metric = find_metric(name)
+    if metric.needs:
+        raise UsageError(f"{name} needs the annotations of a split", "use wisepatch.analysis.metrics.measurements")
+    return dict(measurements(metric, labels, predicted, classes))[name]
+
+
+def _fraction(hits: Labels) -> Measured:
+    """Measure the fraction of true values ``(n,)``, with Wilson's interval."""
+    value, n = float(hits.mean()), len(hits)
+    return Measured(value, n, *wilson(value, n))
+
+
+def _top1(labels: Labels, predicted: Labels, _classes: int, _annotations: Annotations) -> Measured:
+    return _fraction(labels == predicted)
+
+
+def _of_counts(
+    statistic: Callable[[Counts], NDArray[np.float64]],
+    labels: Labels,
+    predicted: Labels,
+    classes: int,
+    _annotations: Annotations,
+) -> Measured:
+    """Measure a function of the confusion matrix, with a bootstrap interval."""
+    import numpy as np
+
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return Measured(float(statistic(counts)), len(labels), *bootstrap(statistic, counts))
+
+
+def mean_per_class(counts: Counts) -> NDArray[np.float64]:
+    """Average over classes the accuracy on that class; classes without images do not count."""
+    return _class_mean(counts, counts.sum(-1), 1.0)
+
+
+def macro_f1(counts: Counts) -> NDArray[np.float64]:
+    """Average F1 over classes; a class neither present nor predicted does not count (scikit-learn's default labels)."""
+    return _class_mean(counts, counts.sum(-1) + counts.sum(-2), 2.0)
+
+
+def macro_f1_present(counts: Counts) -> NDArray[np.float64]:
+    """Average F1 over the classes that have images, as WILDS measures iWildCam (Koh et al. 2021, appendix)."""
+    totals = counts.sum(-1)
+    return _class_mean(counts, (totals + counts.sum(-2)) * (totals > 0), 2.0)
+
+
+def _class_mean(counts: Counts, denominators: Counts, factor: float) -> NDArray[np.float64]:
+    """Average ``factor * hits / denominator`` over the classes whose denominator is not 0."""
+    import numpy as np
+
+    hits = factor * np.diagonal(counts, axis1=-2, axis2=-1)
+    scores = np.divide(hits, denominators, out=np.full(hits.shape, np.nan), where=denominators > 0)
+    mean: NDArray[np.float64] = np.nanmean(scores, axis=-1)
+    return mean
+
+
+def _worst_group(
+    labels: Labels, predicted: Labels, _classes: int, annotations: Annotations
+) -> Iterator[tuple[str, Measured]]:
+    """Measure the lowest accuracy among the groups that have images, then that of each (WILDS, worst region of FMoW).
+
+    Its interval comes from simultaneous Clopper-Pearson intervals of all groups (Bonferroni): the minimum of a sample is biased
+    low, and so is a bootstrap of it.
     """
     import numpy as np
 
-    if find_metric(name) not in METRICS:
-        raise UsageError(f"{name} needs the context of a split", "use wisepatch.analysis.metrics.measurements")
-    metric = METRICS[name]
-    counts = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-    n = len(labels)
-    value = float(metric(counts))
-    if name == "top1":
-        return Measured(value, n, *wilson(value, n))
-    low, high = np.quantile(bootstrap(metric, counts), [0.025, 0.975])
-    return Measured(value, n, float(low), float(high))
+    groups, right = np.asarray(annotations.groups), labels == predicted
+    hits = {name: right[groups == g] for g, name in enumerate(annotations.group_names) if (groups == g).any()}
+    rows = {f"top1[{name}]": _fraction(of_group) for name, of_group in hits.items()}
+    confidence = 1 - 0.05 / len(hits)
+    intervals = [clopper_pearson(int(of_group.sum()), len(of_group), confidence) for of_group in hits.values()]
+    low, high = (min(bounds) for bounds in zip(*intervals, strict=True))
+    worst = min(rows.values(), key=lambda row: row.value)
+    yield "worst_group", Measured(worst.value, worst.n, low, high)
+    yield from rows.items()
 
 
-def bootstrap(metric: Callable[[Counts], NDArray[np.float64]], counts: Counts) -> NDArray[np.float64]:
-    """The metric of 1,000 resamples of the images behind a confusion matrix, seed 0, a few matrices at a time."""
+def _sequences(
+    frames: int | None, labels: Labels, predicted: Labels, _classes: int, annotations: Annotations
+) -> Measured:
+    """Measure the fraction of anchor frames that are right (pm0), or right with all their neighbours (pm10); n counts anchors.
+
+    The first ``frames`` of each sequence count, the anchor first (``None``: all). Shankar et al. 2021 (arXiv 1906.02168),
+    section 2: pm-k takes the worst case over the similar frames at most k away.
+    """
     import numpy as np
 
-    rng, cells = np.random.default_rng(0), counts.ravel().nonzero()[0]
-    n, classes = int(counts.sum()), len(counts)
-    found = []
-    for size in _chunks(RESAMPLES, max(CELLS_AT_ONCE // counts.size, 1)):
-        resampled = np.zeros((size, counts.size), dtype=np.int64)
-        resampled[:, cells] = rng.multinomial(n, counts.ravel()[cells] / n, size=size)
-        found.append(metric(resampled.reshape(-1, classes, classes)))
-    return np.concatenate(found)
+    right = (labels == predicted).tolist()
+    if annotations.accepted is not None:
+        right = [
+            answer in right_ones for answer, right_ones in zip(predicted.tolist(), annotations.accepted, strict=True)
+        ]
+    return _fraction(np.array([all(right[frame] for frame in row[:frames]) for row in annotations.sequences or ()]))
 
 
-def _chunks(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
+def _attack_success(labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
+    """Measure the fraction of images that the model takes for what is written on them, and that show something else."""
+    return _fraction((predicted != labels) & (predicted == _written(annotations)))
 
 
-def wilson(fraction: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a fraction of ``n`` trials, within [0, 1] (Wilson 1927)."""
-    spread = Z95 * Z95 / n
-    center = (fraction + spread / 2) / (1 + spread)
-    half = Z95 * math.sqrt(fraction * (1 - fraction) / n + spread / (4 * n)) / (1 + spread)
-    return max(min(center - half, fraction), 0.0), min(max(center + half, fraction), 1.0)
+def _neither(labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
+    """Measure the fraction taken for neither what is written nor what is shown; 1 - top1 - attack_success."""
+    return _fraction((predicted != labels) & (predicted != _written(annotations)))
+
+
+def _written(annotations: Annotations) -> Labels:
+    import numpy as np
+
+    return np.asarray(list(annotations.written or ()))

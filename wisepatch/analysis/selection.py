@@ -1,95 +1,164 @@
-"""Rules that choose alpha from a sweep: pure functions of accuracies."""
+"""Rules that choose alpha from the measurements of a sweep."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from wisepatch.errors import ResultsError, UsageError
+from wisepatch.errors import ResultsError, UnknownNameError, UsageError
+from wisepatch.hookspecs import SelectionRule, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 BEST_MEAN, MAX_DROP = "best-mean", "max-drop"
+FRACTION = "FRACTION"  # a rule that takes one takes numbers from 0 to below 1
 ROUNDING = 1e-9  # accuracies are ratios of integers: a drop of exactly one point is one point
 
 
 @dataclass(frozen=True)
 class Point:
-    """One alpha of a sweep: accuracy on the patching task, and the mean over the supported tasks (``None`` without any)."""
+    """One alpha of a sweep: the metric on the patching task, and its mean over the supported tasks (``None`` without any).
+
+    Rules compare the scores, which are better when higher: the values, with their sign changed where lower is better.
+    """
 
     alpha: float
     patching: float
     supported: float | None = None
+    scores: tuple[float, float | None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def patching_score(self) -> float:
+        """The score on the patching task."""
+        return self.scores[0] if self.scores else self.patching
+
+    @property
+    def supported_score(self) -> float | None:
+        """The mean score on the supported tasks."""
+        return self.scores[1] if self.scores else self.supported
+
+    @property
+    def mean_score(self) -> float:
+        """The mean of both, or the score on the patching task where there are no supported ones."""
+        return self.patching_score if self.supported_score is None else (self.patching_score + self.supported_score) / 2
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``best-mean``, or ``max-drop`` with the largest drop allowed (a fraction, 0.01 is one point)."""
+    """A rule by name, and the number that it takes: for ``max-drop`` the largest drop allowed (0.01 is one point)."""
 
     name: str = BEST_MEAN
     drop: float = 0.0
 
     def __str__(self) -> str:
         """Return what :func:`parse_rule` reads."""
-        return f"{self.name}={self.drop!r}" if self.name == MAX_DROP else self.name
+        return f"{self.name}={self.drop!r}" if find_rule(self.name).takes else self.name
+
+
+@hookimpl
+def register_rules() -> Iterable[SelectionRule]:
+    """Register the built-in rules."""
+    return (SelectionRule(BEST_MEAN, _best_mean), SelectionRule(MAX_DROP, _max_drop, takes=FRACTION, needs_drop=True))
+
+
+def find_rule(name: str) -> SelectionRule:
+    """Look up a rule. Raises :class:`UnknownNameError` for a name that is none."""
+    rules = {rule.name: rule for rule in register_rules()}
+    if name not in rules:
+        raise UnknownNameError("rule", name, rules)
+    return rules[name]
 
 
 def parse_rule(text: str) -> Rule:
     """Read ``best-mean`` or ``max-drop=0.01``. Raises :class:`UsageError` for anything else."""
     name, equals, value = text.strip().partition("=")
-    if name == BEST_MEAN and not equals:
-        return Rule()
-    if name == MAX_DROP:
-        try:
-            drop = float(value)
-        except ValueError:
-            drop = -1.0
-        if 0 <= drop < 1:
-            return Rule(MAX_DROP, drop)
-        raise UsageError(f"max-drop needs a fraction, not {value!r}", "write --select max-drop=0.01 for one point")
-    raise UsageError(f"unknown rule {text!r}", "rules are best-mean and max-drop=FRACTION")
+    takes = find_rule(name).takes
+    if not takes:
+        if equals:
+            raise UsageError(f"{name} takes no value, and {value!r} is given", f"write --select {name}")
+        return Rule(name)
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (takes == FRACTION and not 0 <= number < 1):
+        kind, example = ("a fraction", "0.01 for one point") if takes == FRACTION else (f"a number ({takes})", takes)
+        raise UsageError(f"{name} needs {kind}, not {value!r}", f"write --select {name}={example}")
+    return Rule(name, number)
+
+
+def missing_for_rule(rule: Rule, alphas: Iterable[float], *, supported: bool) -> str:
+    """Say what a sweep lacks that the rule needs, alpha 0 or supported tasks; an empty string where nothing is missing."""
+    if not find_rule(rule.name).needs_drop or (supported and 0 in alphas):
+        return ""
+    missing = "alpha 0 in the sweep" if supported else "supported tasks"
+    return f"{rule.name} needs {missing} to measure the drop from zero-shot"
 
 
 def choose(points: Sequence[Point], rule: Rule) -> Point:
     """Choose the point of a sweep by ``rule``; of equally good ones the smallest alpha, the one that moves least.
 
     ``best-mean`` maximises the mean of patching accuracy and mean supported accuracy (PAINT section 2); ``max-drop`` the
-    patching accuracy among points whose supported accuracy lies at most ``rule.drop`` below that of the smallest alpha,
-    which must be 0. Raises :class:`ResultsError` for a sweep that the rule cannot judge.
+    patching accuracy among points whose supported accuracy lies at most ``rule.drop`` below that of alpha 0. Points whose
+    metric has no value (NaN) are never chosen.
+
+    Raises :class:`ResultsError` for a sweep that the rule cannot judge.
     """
     if not points:
         raise ResultsError("there are no alphas to choose from", "evaluate at least one")
+    row = find_rule(rule.name)
     ordered = sorted(points, key=lambda point: point.alpha)
-    if rule.name == BEST_MEAN:
-        best = max(map(_mean, ordered)) - ROUNDING
-        return next(point for point in ordered if _mean(point) >= best)
-    if ordered[0].alpha != 0 or ordered[0].supported is None:
-        missing = "supported tasks" if ordered[0].supported is None else "alpha 0 in the sweep"
+    supported = all(point.supported is not None for point in ordered)
+    if missing := missing_for_rule(rule, [point.alpha for point in ordered], supported=supported):
+        raise ResultsError(missing, "add them, or use --select best-mean")
+    valued = [point for point in ordered if math.isfinite(point.mean_score)]
+    if not valued or missing_for_rule(rule, [point.alpha for point in valued], supported=supported):
+        without = ", ".join(f"{point.alpha:g}" for point in ordered if point not in valued)
         raise ResultsError(
-            f"max-drop needs {missing} to measure the drop from zero-shot", "add them, or use --select best-mean"
+            f"{rule.name} cannot choose: the metric has no value at alpha {without}",
+            "choose by another metric with --metric, or measure more images",
         )
-    floor = ordered[0].supported - rule.drop - ROUNDING
-    allowed = [point for point in ordered if point.supported is not None and point.supported >= floor]
-    return max(allowed, key=lambda point: (point.patching, -point.alpha))
+    chosen: Point = row.choose(valued, rule.drop if row.takes else None)
+    return chosen
 
 
-def _mean(point: Point) -> float:
-    return point.patching if point.supported is None else (point.patching + point.supported) / 2
+def _best_mean(points: Sequence[Point], _value: float | None) -> Point:
+    best = max(point.mean_score for point in points) - ROUNDING
+    return next(point for point in points if point.mean_score >= best)
 
 
-def points(accuracies: Mapping[float, Mapping[str, float]], patching: str, supported: Sequence[str]) -> list[Point]:
-    """Gather ``alpha -> task -> accuracy`` into points.
+def _max_drop(points: Sequence[Point], drop: float | None) -> Point:
+    scores = {point.alpha: point.supported_score or 0.0 for point in points}
+    floor = scores[0.0] - (drop or 0.0) - ROUNDING
+    allowed = [point for point in points if scores[point.alpha] >= floor]
+    return max(allowed, key=lambda point: (point.patching_score, -point.alpha))
+
+
+def points(
+    values: Mapping[float, Mapping[str, float]],
+    patching: str,
+    supported: Sequence[str],
+    higher_is_better: Mapping[str, bool] | None = None,
+) -> list[Point]:
+    """Gather ``alpha -> task -> value`` into points; ``higher_is_better`` tells the direction of each task's metric.
 
     Raises :class:`ResultsError` where a task was not measured at some alpha.
     """
-    found = []
-    for alpha, by_task in sorted(accuracies.items()):
+    signs = {task: 1 if better else -1 for task, better in (higher_is_better or {}).items()}
+    gathered = []
+    for alpha, by_task in sorted(values.items()):
         missing = [task for task in (patching, *supported) if task not in by_task]
         if missing:
             raise ResultsError(
                 f"{missing[0]!r} was not measured at alpha {alpha:g}", "evaluate every task at every alpha"
             )
-        mean = sum(by_task[task] for task in supported) / len(supported) if supported else None
-        found.append(Point(alpha, by_task[patching], mean))
-    return found
+        scores = {task: signs.get(task, 1) * value for task, value in by_task.items()}
+        oriented = (scores[patching], _mean(scores, supported))
+        gathered.append(Point(alpha, by_task[patching], _mean(by_task, supported), oriented))
+    return gathered
+
+
+def _mean(values: Mapping[str, float], tasks: Sequence[str]) -> float | None:
+    return sum(values[task] for task in tasks) / len(tasks) if tasks else None

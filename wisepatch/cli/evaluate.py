@@ -48,7 +48,7 @@ def command(
     from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json or wide, quiet=quiet)
-    metrics = [find_metric(name) for name in o.split_list(metric)]
+    metrics = [find_metric(name).name for name in o.split_list(metric)]
     names, prompts = o.read_classnames(classnames), templates(template) or None
     folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
     found = o.find_checkpoints(place, checkpoints)

@@ -55,7 +55,7 @@ def command(
     output = Output(as_json=as_json or wide, quiet=quiet)
     check_mix(method)
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
-    metrics = [find_metric(name) for name in o.split_list(metric)]
+    metrics = [find_metric(name).name for name in o.split_list(metric)]
     tasks = None if evaluate is None else [task.spec for task in find_tasks(o.split_list(evaluate))]
     folder, precision, place = o.data_folder(data), check_precision(mixed_precision), Store(store)
     place.find(checkpoint)

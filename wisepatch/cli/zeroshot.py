@@ -35,7 +35,7 @@ def command(
     from wisepatch.store.checkpoints import Store
 
     output = Output(as_json=as_json, quiet=quiet)
-    metrics = [find_metric(name) for name in o.split_list(metric)]
+    metrics = [find_metric(name).name for name in o.split_list(metric)]
     tasks = find_tasks(o.split_list(task), o.read_classnames(classnames), templates(template) or None)
     folder, precision = o.data_folder(data), check_precision(mixed_precision)
     from wisepatch.workflows.patching import zeroshot
