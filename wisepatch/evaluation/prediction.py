@@ -11,7 +11,7 @@ import torch
 
 from wisepatch.config import check_speed
 from wisepatch.datasets.base import images_of, labels_of
-from wisepatch.datasets.loading import PIECE, batches_on, worker_count
+from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
 from wisepatch.evaluation.endpoints import Heads, answers, gather_mixes, merged, most_likely, set_weights
 from wisepatch.evaluation.features import HELD, precision_of, split_features, tower_key
 from wisepatch.evaluation.linear import recall, remember
@@ -227,7 +227,7 @@ class _Pass:
         return images, self.batch_size
 
     def _workers(self, images: Split) -> int:
-        piece = self.clip.batch_bytes(min(self.batch_size or PIECE, PIECE))
+        piece = self.clip.batch_bytes(min(self.batch_size or MAX_IMAGES_PER_PIECE, MAX_IMAGES_PER_PIECE))
         return worker_count(self.speed.get("workers"), len(images), piece)
 
     def _held(self, read: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int) -> Iterator[Batches]:
