@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from torchvision.transforms import Compose, PILToTensor, v2
 
 from tests.samples import write_mnist
 from wisepatch import ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, load_clip, predict_many, sweep
-from wisepatch.datasets.folder import FileSamples, drafted
-from wisepatch.datasets.loading import MOST_WORKERS, WORTH, worker_count
+from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.loading import IMAGES_PER_WORKER, MAX_WORKERS, worker_count
 from wisepatch.errors import DataError, StoreError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.pixels import Pixels, cached_images, cached_pixels
@@ -351,34 +350,12 @@ def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, cli
     assert len(list(store.features.glob("[!.]*"))) == 2
 
 
-def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path, clip, run_store):
-    rng = np.random.default_rng(0)
-    lines = ["path,label,split"]
-    for index in range(6):
-        coarse = Image.fromarray(rng.integers(0, 255, (5, 4, 3), dtype=np.uint8))
-        coarse.resize((640, 800), Image.Resampling.BICUBIC).save(tmp_path / f"{index}.jpg", quality=95)
-        lines.append(f"{index}.jpg,{'ab'[index % 2]},test")
-    (tmp_path / "large.csv").write_text("\n".join(lines))
-    dataset = find_task(str(tmp_path / "large.csv")).dataset
-    exact, fast = (dataset.split("test", tmp_path, pixels) for pixels in (clip.pixels, clip.fast_pixels))
-    off = np.stack([np.abs(exact[i][0].numpy().astype(int) - fast[i][0].numpy()) for i in range(6)])
-    assert 0 < off.mean() < 2
-    assert exact.fingerprint() != fast.fingerprint()
-    seen, original = [], FileSamples.__getitem__
-    with patch.object(
-        FileSamples, "__getitem__", lambda self, i: seen.append(drafted(self.transform)) or original(self, i)
-    ):
-        for options in ({}, {"fast_decode": True}, {"fast_decode": True, "cache_images": True}):
-            ends = [run_store.find("zeroshot")]
-            next(predict_many(ends, [find_task(str(tmp_path / "large.csv"))], run_store, tmp_path, **options))
-    assert seen == [0] * 6 + [128] * 12
-
-
 @pytest.mark.parametrize(
     ("asked", "images", "cores", "expected"),
     [
-        (None, 10 * WORTH, 2, 2), (None, 10 * WORTH, 1, 0), (None, WORTH - 1, 64, 0), (None, 2 * WORTH, 64, 2),
-        (None, 100 * WORTH, 64, MOST_WORKERS), (0, 100 * WORTH, 64, 0), (5, 1, 1, 5),
+        (None, 10 * IMAGES_PER_WORKER, 2, 2), (None, 10 * IMAGES_PER_WORKER, 1, 0), (None, IMAGES_PER_WORKER - 1, 64, 0),
+        (None, 2 * IMAGES_PER_WORKER, 64, 2),
+        (None, 100 * IMAGES_PER_WORKER, 64, MAX_WORKERS), (0, 100 * IMAGES_PER_WORKER, 64, 0), (5, 1, 1, 5),
     ],
 )  # fmt: skip
 def test_workers_suit_the_machine_and_the_number_of_images(monkeypatch, asked, images, cores, expected):

@@ -1,4 +1,4 @@
-"""What a task is: images, labels, class names and prompts. Knows no model."""
+"""Describe tasks: images, labels, class names and prompts. Knows no model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION = 0.1
-VAL_MOST = 5000
+MAX_VAL_IMAGES = 5000
 
 
 class Samples(Protocol):
@@ -33,7 +33,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Annotations:
-    """What some metrics need to know of the images of a split besides one label each. Samples carry it as ``annotations``.
+    """Describe the images of a split beyond one label each, for metrics that need it. Samples carry it as ``annotations``.
 
     ``groups`` gives each image an index into ``group_names`` (the regions of FMoW). ``accepted`` gives each image all labels
     that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
@@ -47,22 +47,25 @@ class Annotations:
     written: Sequence[int] | None = None
 
     def of(self, indices: Sequence[int]) -> Annotations:
-        """The context of some of the images; a sequence that is not there as a whole is left out."""
-        place = {index: new for new, index in enumerate(indices)}
+        """Pick the annotations of some images; a sequence of which an image is missing is left out."""
+        position = {index: new for new, index in enumerate(indices)}
+
+        def pick(values: Sequence[Any] | None) -> list[Any] | None:
+            return None if values is None else [values[index] for index in indices]
+
+        whole = [row for row in self.sequences or () if all(index in position for index in row)]
         return Annotations(
-            None if self.groups is None else [self.groups[i] for i in indices],
+            pick(self.groups),
             self.group_names,
-            None if self.accepted is None else [self.accepted[i] for i in indices],
-            None
-            if self.sequences is None
-            else [[place[i] for i in row] for row in self.sequences if all(i in place for i in row)],
-            None if self.written is None else [self.written[i] for i in indices],
+            pick(self.accepted),
+            None if self.sequences is None else [[position[index] for index in row] for row in whole],
+            pick(self.written),
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """An opened split: a map-style dataset that knows its size, its class names and its metric."""
+    """Hold an opened split: a map-style dataset that knows its size, its class names and its metric."""
 
     task: str
     name: str
@@ -76,12 +79,16 @@ class Split:
 
     @property
     def annotations(self) -> Annotations:
-        """What metrics know of the images besides their labels."""
+        """Return the annotations of the images besides their labels."""
         return annotations_of(self.samples)
 
     def fingerprint(self) -> str:
-        """Return what tells this split from others and from other versions of itself."""
+        """Return a text that tells this split from others and from other versions of itself."""
         return f"{self.task} {self.name} {fingerprint(self.samples)}"
+
+    def image_ids(self) -> list[str]:
+        """Name each image: its path as it was given where it is a file, else its index."""
+        return image_ids(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return ``(image, label)``; an image that cannot be read is a :class:`DataError` that names it."""
@@ -97,66 +104,70 @@ class Split:
 
 
 def fingerprint(samples: Samples) -> str:
-    """What tells two versions of the same split apart, without decoding an image: its own word for it, or kind, size and pixels.
+    """Tell two versions of the same split apart without decoding an image: ``samples.fingerprint()``, or kind, size and pixels.
 
     Of samples with an array ``data``, as most of torchvision's, the bytes are hashed; of others the folder ``root`` is named.
     """
-    own = getattr(samples, "fingerprint", None)
-    if own is not None:
-        found: str = own()
-        return found
-    said = f"{type(samples).__qualname__} {len(samples)} {getattr(samples, 'root', '')}"
+    if hasattr(samples, "fingerprint"):
+        return str(samples.fingerprint())
+    text = f"{type(samples).__qualname__} {len(samples)} {getattr(samples, 'root', '')}"
     data: Any = getattr(samples, "data", None)
     if hasattr(data, "numpy"):
         data = data.numpy()
     if hasattr(data, "tobytes") and hasattr(data, "dtype"):
         import hashlib
 
-        said += f" {hashlib.sha256(data.tobytes()).hexdigest()}"
-    return said
+        text += f" {hashlib.sha256(data.tobytes()).hexdigest()}"
+    return text
+
+
+def image_ids(samples: Samples) -> list[str]:
+    """Name each image: by ``samples.image_ids()`` where there is such a method, else by its index."""
+    if hasattr(samples, "image_ids"):
+        return list(samples.image_ids())
+    return [str(index) for index in range(len(samples))]
 
 
 def images_of(samples: Samples) -> tuple[object, ...] | None:
-    """What two samples share that give the same images in the same order, whatever their labels; ``None`` if it is not known."""
-    each: Any = samples.samples if isinstance(samples, Split) else samples
-    own = getattr(each, "images", None)
-    found: tuple[object, ...] | None = own() if callable(own) else None
-    return found
+    """Return a value that is equal for samples with the same images in the same order, whatever their labels, or ``None``."""
+    inner: Any = samples.samples if isinstance(samples, Split) else samples
+    images: tuple[object, ...] | None = inner.images() if callable(getattr(inner, "images", None)) else None
+    return images
 
 
 def annotations_of(samples: Samples) -> Annotations:
-    """What samples say of their images besides labels; empty where they say nothing."""
-    found: Annotations | None = getattr(samples, "annotations", None)
-    if found is None and hasattr(samples, "context"):
+    """Return the annotations that samples carry; empty ones where they carry none."""
+    annotations: Annotations | None = getattr(samples, "annotations", None)
+    if annotations is None and hasattr(samples, "context"):
         warn_renamed("the attribute `context` of samples", "annotations")
-        found = samples.context
-    return found if found is not None else Annotations()
+        annotations = samples.context
+    return annotations if annotations is not None else Annotations()
 
 
 def set_epoch(samples: Samples, epoch: int) -> None:
-    """Tell samples that draw anew each epoch which epoch it is, also through subsets and splits; others do not mind."""
-    if (each := _redrawn(samples)) is not None:
-        each.set_epoch(epoch)
+    """Tell samples that are drawn anew each epoch which epoch it is, also through subsets and splits; others ignore it."""
+    if (inner := _redrawn(samples)) is not None:
+        inner.set_epoch(epoch)
 
 
 def redraws(samples: Samples) -> bool:
-    """Whether samples draw anew each epoch."""
+    """Return ``True`` for samples that are drawn anew each epoch."""
     return _redrawn(samples) is not None
 
 
 def _redrawn(samples: Samples) -> Any:
-    each: Any = samples
-    while each is not None and not hasattr(each, "set_epoch"):
-        each = getattr(each, "samples", None) if isinstance(each, Split | Subset) else None
-    return each
+    inner: Any = samples
+    while inner is not None and not hasattr(inner, "set_epoch"):
+        inner = inner.samples if isinstance(inner, Split | Subset) else None
+    return inner
 
 
 def labels_of(samples: Samples) -> Sequence[int] | None:
-    """The labels of all images where samples know them without decoding one (``labels`` or ``targets``), else ``None``."""
+    """Return all labels where samples know them without decoding an image (``labels`` or ``targets``), else ``None``."""
     for name in ("labels", "targets", "_labels"):  # the last is torchvision's, in most of its sets
-        found = getattr(samples, name, None)
-        if found is not None and len(found) == len(samples):
-            return [int(label) for label in found]
+        labels = getattr(samples, name, None)
+        if labels is not None and len(labels) == len(samples):
+            return [int(label) for label in labels]
     pairs = getattr(samples, "_samples", None)  # torchvision's GTSRB: (path, label)
     if isinstance(pairs, list) and len(pairs) == len(samples):
         return [int(label) for _, label in pairs]
@@ -165,7 +176,7 @@ def labels_of(samples: Samples) -> Sequence[int] | None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A task that can be named: cheap to make and to list; nothing is read until :meth:`split`.
+    """Describe a task: cheap to make and to list; nothing is read until :meth:`split`.
 
     ``open(split, root, transform)`` returns the map-style dataset of one published split; ``root`` is the data folder.
     ``splits`` are the published ones. A missing ``val`` is cut from ``train``: a tenth, at most 5,000 images, seed 0, as in
@@ -206,8 +217,8 @@ class Dataset:
             if value:
                 warn_renamed(f"Dataset({old}=...)", new)
                 object.__setattr__(self, new, value)
-        object.__setattr__(self, "classes", tuple(self.classes))
-        object.__setattr__(self, "templates", tuple(self.templates))
+        for name in ("classes", "templates"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.templates:
             raise UsageError(
                 f"dataset {self.name!r} has no prompt templates", "give a tuple such as ('a photo of a {}.',)"
@@ -215,42 +226,40 @@ class Dataset:
         for template in self.templates:
             if "{}" not in template and "{article}" not in template:
                 raise UsageError(f"prompt template {template!r} of {self.name!r} has no {{}} for the class name")
-        unknown = set(self.splits) - set(SPLITS)
-        if unknown or not self.splits:
+        if not self.splits or not set(self.splits) <= set(SPLITS):
             raise UsageError(f"dataset {self.name!r} names the splits {self.splits}", f"splits are {', '.join(SPLITS)}")
         if not self.classes:
             raise UsageError(f"dataset {self.name!r} has no classes")
-        if bool(self.label_map) != bool(self.head_classes) or (
-            self.label_map
-            and (
-                len(self.label_map) != len(self.classes)
-                or not all(0 <= index < len(self.head_classes) for merged in self.label_map for index in merged)
-            )
-        ):
+        if (self.label_map or self.head_classes) and not self._label_map_fits():
             raise UsageError(
-                f"the label_map of dataset {self.name!r} do not fit its classes and head_classes",
+                f"the label_map of dataset {self.name!r} does not fit its classes and head_classes",
                 "give for each class the indices of the head's classes that it stands for",
             )
 
+    def _label_map_fits(self) -> bool:
+        known = range(len(self.head_classes))
+        indices = [index for row in self.label_map for index in row]
+        return bool(known) and len(self.label_map) == len(self.classes) and all(index in known for index in indices)
+
     @property
     def head_names(self) -> tuple[str, ...]:
-        """The class names that the head is made of, in its order."""
+        """Return the class names that the head is made of, in its order."""
         return self.head_classes or self.classes
 
     @property
     def available_splits(self) -> tuple[str, ...]:
-        """The splits that can be opened, the cut validation split among them."""
+        """Return the splits that can be opened, the cut validation split among them."""
         return tuple(s for s in SPLITS if s in self.splits or (s == "val" and "train" in self.splits))
 
     def expected(self, split: str) -> int | None:
-        """The number of images that ``split`` should have, where the publisher's figures are known."""
+        """Return the number of images that ``split`` should have, where the publisher's figures are known."""
         if split in self.counts:
             cut = split == "train" and "val" not in self.splits
             return self.counts[split] - (held_out(self.counts[split]) if cut else 0)
         return held_out(self.counts["train"]) if split == "val" and "train" in self.counts else None
 
     def find(self, root: Path) -> str | None:
-        """The first of ``layouts`` of which every part exists below ``root`` and no folder is empty; looks at names alone."""
+        """Return the first of ``layouts`` of which every part is below ``root`` and no folder is empty; reads names alone."""
 
         def there(part: str) -> bool:
             path = root / part
@@ -261,10 +270,8 @@ class Dataset:
     def check_split(self, split: str) -> None:
         """Raise :class:`DataError` for a split that the task does not offer."""
         if split not in self.available_splits:
-            raise DataError(
-                f"task {self.name!r} has no {split!r} split",
-                f"it offers {', '.join(self.available_splits)}",
-            )
+            offers = f"it offers {', '.join(self.available_splits)}"
+            raise DataError(f"task {self.name!r} has no {split!r} split", offers)
 
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
         """Open ``split`` (``train``, ``val`` or ``test``) below ``root``.
@@ -285,7 +292,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the images of another map-style dataset."""
+    """Select some of the images of another map-style dataset."""
 
     samples: Samples
     indices: Sequence[int]
@@ -296,23 +303,28 @@ class Subset:
 
     @property
     def annotations(self) -> Annotations:
-        """What metrics know of these images."""
+        """Return the annotations of these images."""
         return annotations_of(self.samples).of(self.indices)
 
     @property
     def labels(self) -> Sequence[int] | None:
-        """The labels of these images, where they are known without decoding."""
+        """Return the labels of these images, where they are known without decoding."""
         labels = labels_of(self.samples)
         return None if labels is None else [labels[i] for i in self.indices]
 
     def images(self) -> tuple[object, ...] | None:
-        """Return what tells these images from others, whatever their labels; ``None`` where that is not known."""
+        """Return a value that tells these images from others, whatever their labels; ``None`` where there is none."""
         inner = images_of(self.samples)
         return inner and (tuple(self.indices), inner)
 
     def fingerprint(self) -> str:
-        """Return what tells this choice of images from others."""
+        """Return a text that tells this choice of images from others."""
         return f"{list(self.indices)} of {fingerprint(self.samples)}"
+
+    def image_ids(self) -> list[str]:
+        """Name each image as the whole set does."""
+        ids = image_ids(self.samples)
+        return [ids[index] for index in self.indices]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and label at ``indices[index]``."""
@@ -320,7 +332,7 @@ class Subset:
 
 
 def cut_validation(samples: Samples, split: str) -> Subset:
-    """The ``train`` or ``val`` part of a training split that has no validation split of its own.
+    """Cut the ``train`` or ``val`` part from a training split that has no validation split of its own.
 
     A tenth, at most 5,000 images, by the permutation that ``torch.utils.data.random_split`` draws with seed 0
     (for MNIST's 60,000 images the first of ``train`` is image 36044).
@@ -334,19 +346,14 @@ def cut_validation(samples: Samples, split: str) -> Subset:
 
 
 def held_out(size: int) -> int:
-    """How many of ``size`` training images are held out to validate."""
-    return min(max(int(size * VAL_FRACTION), 1), VAL_MOST)
+    """Return the number of images that are held out of ``size`` training images to validate."""
+    return min(max(int(size * VAL_FRACTION), 1), MAX_VAL_IMAGES)
 
 
 def parts(layout: str) -> list[str]:
-    """The paths that a layout needs: ``{a,b}`` stands for both, and a path ends where a name may be any."""
+    """List the paths that a layout needs: ``{a,b}`` stands for both, and a path ends where a name may be any."""
     inner = re.search(r"\{([^{}]*)\}", layout)
     if inner:
         choices = [layout[: inner.start()] + choice + layout[inner.end() :] for choice in inner[1].split(",")]
         return list(dict.fromkeys(path for choice in choices for path in parts(choice)))
-    fixed = []
-    for name in layout.split("/"):
-        if "*" in name:
-            break
-        fixed.append(name)
-    return ["/".join(fixed)]
+    return [re.split("/?[^/]*[*]", layout)[0]]

@@ -1,4 +1,4 @@
-"""Any folder of images, and any CSV that names images: a :class:`Dataset` without a line of code.
+"""Make tasks of folders of images and of CSVs that name images: a :class:`Dataset` without a line of code.
 
 A folder holds ``train/``, ``val/`` and ``test/`` with one folder a class in each, or the class folders alone. A CSV has the
 columns ``path,label`` and perhaps ``split``; paths are relative to the CSV. Where no test split is given, a fifth of the
@@ -8,9 +8,11 @@ images of every class is held out, and where no validation split is given, a ten
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,37 +21,23 @@ from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from wisepatch.datasets.base import Annotations, Samples, Transform
+    from wisepatch.datasets.base import Annotations, Transform
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
 NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
+# Path.is_dir and Path.is_file raise OSError for a name that is too long; for these there is no such thing.
+is_folder, is_file = os.path.isdir, os.path.isfile
+
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
-
-
-class Drafted:
-    """A transform that is content with JPEGs decoded small: by a half, a quarter or an eighth, not below ``shortest`` pixels."""
-
-    def __init__(self, transform: Transform, shortest: int) -> None:
-        """Keep the transform."""
-        self.transform, self.shortest = transform, shortest
-
-    def __call__(self, image: Any) -> Any:
-        """Transform."""
-        return self.transform(image)
-
-
-def drafted(transform: Transform | None) -> int:
-    """The pixels below which JPEGs are not decoded small; 0 for a transform that wants all of them."""
-    return transform.shortest if isinstance(transform, Drafted) else 0
 
 
 @dataclass(frozen=True)
 class FileSamples:
-    """Image files and their labels, opened as RGB when asked for."""
+    """Read image files as RGB when they are asked for, with their labels."""
 
     files: Sequence[tuple[Path | str, int]]
     transform: Transform | None = None
@@ -61,12 +49,16 @@ class FileSamples:
 
     @property
     def labels(self) -> list[int]:
-        """The labels of all files."""
+        """Return the labels of all files."""
         return [label for _, label in self.files]
 
     def images(self) -> tuple[object, ...]:
-        """Return what tells these images, as they are given, from others, whatever their labels."""
-        return (id(self.transform), *(str(path) for path, _ in self.files))
+        """Return a value that tells these images, transformed, from others, whatever their labels."""
+        return (id(self.transform), *self.image_ids())
+
+    def image_ids(self) -> list[str]:
+        """Return the paths of all files as they were given."""
+        return [str(path) for path, _ in self.files]
 
     def fingerprint(self) -> str:
         """Return paths, labels, sizes and times of change of all files."""
@@ -76,8 +68,7 @@ class FileSamples:
             raise DataError(
                 f"image {error.filename} cannot be read: {error.strerror}", "replace it or take it out, then run again"
             ) from error
-        found = str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
-        return f"{found} drafted {drafted(self.transform)}" if drafted(self.transform) else found
+        return str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
@@ -86,38 +77,28 @@ class FileSamples:
         path, label = self.files[index]
         try:
             with Image.open(path) as opened:
-                if shortest := drafted(self.transform):
-                    opened.draft("RGB", (shortest, shortest))  # of JPEGs alone, and not below this size
                 image = _rgb(opened)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = (
-                "it is missing"
-                if isinstance(error, FileNotFoundError)
-                else str(error).replace(str(path), Path(path).name)
-            )
-            raise DataError(
-                f"image {path} cannot be read: {reason}", "replace it or take it out, then run again"
-            ) from error
+            absent = isinstance(error, FileNotFoundError)
+            reason = "it is missing" if absent else str(error).replace(str(path), Path(path).name)
+            hint = "replace it or take it out, then run again"
+            raise DataError(f"image {path} cannot be read: {reason}", hint) from error
         return (self.transform(image) if self.transform else image), label
 
 
 def _rgb(image: Any) -> Any:
-    """Any image as 8-bit RGB; 16-bit ones are scaled, others with more than 8 bits a channel are refused."""
+    """Convert any image to 8-bit RGB; 16-bit ones are scaled, others with more than 8 bits a channel are refused."""
     if image.mode.startswith("I;16"):
-        return _eight_bits(image).convert("RGB")
+        import numpy as np
+        from PIL import Image
+
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise OSError(f"its pixels are of mode {image.mode!r}, whose range is unknown; save it with 8 or 16 bits")
     if image.mode == "RGB":  # convert() would copy it
         image.load()
         return image
     return image.convert("RGB")
-
-
-def _eight_bits(image: Any) -> Any:
-    import numpy as np
-    from PIL import Image
-
-    return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
 
 
 def folder_dataset(path: Path) -> Dataset:
@@ -131,58 +112,63 @@ def folder_dataset(path: Path) -> Dataset:
     if misnamed and set(folders) & set(SPLITS):
         wrong = folders[min(misnamed)]
         raise DataError(f"{wrong} is neither a split nor a class", f"rename it to {NEAR_SPLITS[wrong.name.lower()]}")
-    present = [split for split in SPLITS if split in folders]
-    files: Files = {}
-    if present:
-        for split in present:
-            files[split] = _class_files(folders[split])
-    else:
-        files["train"] = _class_files(path)
-    return _dataset(path, files)
+    files = {split: _class_files(folders[split]) for split in SPLITS if split in folders}
+    return _dataset(path, files or {"train": _class_files(path)})
 
 
 def csv_dataset(path: Path) -> Dataset:
     """Describe the CSV ``path`` (``path,label[,split]``) as a task named after it. Opens no image.
 
-    Raises :class:`DataError` for missing columns, an unknown split, or files that do not exist (the first is named).
+    Raises :class:`DataError` for a file that is no CSV in UTF-8, missing columns, an unknown split, an image that is named twice,
+    or files that do not exist (the first is named).
     """
-    import csv
-
     path = path.resolve()
     files: Files = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            missing = sorted({"path", "label"} - set(reader.fieldnames))
-            if missing:
-                found = ", ".join(reader.fieldnames) or "nothing"
-                hint = "its first line must read path,label or path,label,split"
-                raise DataError(
-                    f"{path} has no column {' and no column '.join(missing)}; its first line has: {found}", hint
-                )
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
-                split = (row.get("split") or "train").strip().lower()
-                if not image or not label:
-                    raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
-                if split not in SPLITS:
-                    raise DataError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
-                files.setdefault(split, []).append((path.parent / Path(image).expanduser(), label))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error
-    everything = [image for listed in files.values() for image, _ in listed]
-    twice = next((image for image, count in Counter(everything).items() if count > 1), None)
+    for where, row in _csv_rows(path):
+        image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
+        split = (row.get("split") or "train").strip().lower()
+        if not image or not label:
+            raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
+        if split not in SPLITS:
+            raise DataError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
+        files.setdefault(split, []).append((path.parent / os.path.expanduser(image), label))  # noqa: PTH111 -- raises nothing
+    images = [image for listed in files.values() for image, _ in listed]
+    counts = Counter(os.path.normpath(image) for image in images)  # x/../x/0.png is x/0.png
+    twice = next((image for image, count in counts.items() if count > 1), None)
     if twice:
         raise DataError(f"{path} names {twice} twice", "keep one line for each image, so that no split holds another's")
-    absent = [image for image in everything if not image.is_file()]
+    absent = [image for image in images if not is_file(image)]
     if absent:
         raise DataError(
             f"{path} names {len(absent)} files that do not exist, the first {absent[0]}",
             "paths are read relative to the folder of the CSV",
         )
     return _dataset(path, files)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield each row of a CSV and the words that say where it stands, by the names of its columns in lower case."""
+    import csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file)
+        try:
+            header = [name.strip().lower() for name in next(rows, ())]
+            missing = sorted({"path", "label"} - set(header))
+            if missing:
+                raise DataError(
+                    f"{path} has no column {' and no column '.join(missing)}; "
+                    f"its first line has: {', '.join(header) or 'nothing'}",
+                    "its first line must read path,label or path,label,split",
+                )
+            for row in rows:
+                if row:
+                    yield f"{path}, line {rows.line_num}", dict(zip_longest(header, row[: len(header)]))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error
+        except csv.Error as error:
+            hint = "a quotation mark that is not closed makes one field of many lines"
+            raise DataError(f"{path}, line {rows.line_num}: {error}", hint) from error
 
 
 def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
@@ -207,75 +193,89 @@ def _class_files(folder: Path) -> list[tuple[Path, str]]:
             f"{folder} holds no class folders",
             "put the images of each class into a folder named after it, or list them in a CSV with path,label",
         )
-    found = []
+    files = []
     for each in classes:
         images = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not images:
             raise DataError(
                 f"class folder {each} holds no images", f"add some ({', '.join(sorted(SUFFIXES))}) or remove it"
             )
-        found += [(image, each.name) for image in images]
-    return found
+        files += [(image, each.name) for image in images]
+    return files
 
 
 def _dataset(path: Path, files: Files) -> Dataset:
     if not any(files.values()):
         raise DataError(f"{path} lists no images", "add some")
-    labels = _ordered({label for listed in files.values() for _, label in listed})
-    if len(labels) < 2:
-        raise DataError(f"{path} has one class, {labels[0]!r}", "a task needs at least two")
+    every = _ordered({label for listed in files.values() for _, label in listed})
+    if len(every) < 2:
+        raise DataError(f"{path} has one class, {every[0]!r}", "a task needs at least two")
+    _check_names_differ(path, every)
     for split, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
         if split not in files and "train" in files:
             root = path if path.is_dir() else path.parent
             files["train"], files[split] = _hold_out(root, files["train"], fraction, split)
-    first = next(split for split in SPLITS if split in files)
-    labels = _ordered({label for _, label in files[first]})
-    for split, listed in files.items():
-        strange = {label for _, label in listed} - set(labels)
+    splits = tuple(split for split in SPLITS if split in files)
+    labels = _ordered({label for _, label in files[splits[0]]})
+    for split in splits:
+        strange = {label for _, label in files[split]} - set(labels)
         if strange:
             raise DataError(
-                f"{path}: class {min(strange)!r} is in {split} and not in {first}",
+                f"{path}: class {min(strange)!r} is in {split} and not in {splits[0]}",
                 "every class needs images in every split, or at least in train",
             )
     index = {label: i for i, label in enumerate(labels)}
-    numbered = {split: tuple((image, index[label]) for image, label in listed) for split, listed in files.items()}
+    numbered = {split: tuple((image, index[label]) for image, label in files[split]) for split in splits}
     return Dataset(
         name=path.stem if path.is_file() else path.name,
         classes=tuple(label.replace("_", " ") for label in labels),
         open=partial(_open, numbered),
         templates=TEMPLATES["simple"],
-        splits=tuple(split for split in SPLITS if split in numbered),
+        splits=splits,
         family="folder",
         source=str(path),
     )
 
 
+def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
+    """Raise :class:`DataError` that names two labels of which a prompt would make one class: ``a_b`` and ``A b``."""
+    label_of: dict[str, str] = {}
+    for label in labels:
+        name = " ".join(unicodedata.normalize("NFC", label).replace("_", " ").split()).casefold()
+        other = label_of.setdefault(name, label)
+        if other != label:
+            raise DataError(
+                f"{path}: the classes {other!r} and {label!r} have one name: case, spaces and underscores tell none apart",
+                "rename one of them; if they are one class, give all its images the same label (or the same folder)",
+            )
+
+
 def _open(
     files: Mapping[str, Sequence[tuple[Path, int]]], split: str, root: Path, transform: Transform | None = None
-) -> Samples:
+) -> FileSamples:
     return FileSamples(files[split], transform)
 
 
 def _hold_out(
     root: Path, listed: list[tuple[Path, str]], fraction: float, split: str
 ) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    """Split off a fraction of every class, at least one image where that leaves two; return what stays and what goes."""
+    """Split off a fraction of every class, at least one image where that leaves two; return the rest and what is split off."""
     from hashlib import sha256
 
-    stays, goes = [], []
+    rest, held_out = [], []
     for label in _ordered({label for _, label in listed}):
-        mine = [item for item in listed if item[1] == label]
+        files = [file for file in listed if file[1] == label]
         # In the order of a hash of the path below the folder: an image that is added moves few others.
-        mine.sort(key=lambda item: sha256(os.path.relpath(item[0], root).encode()).digest())
-        most = max(round(len(mine) * fraction), 1) if len(mine) > 2 else 0
-        goes += mine[:most]
-        stays += mine[most:]
-    if not goes:
+        files.sort(key=lambda file: sha256(os.path.relpath(file[0], root).encode()).digest())
+        count = max(round(len(files) * fraction), 1) if len(files) > 2 else 0
+        held_out += files[:count]
+        rest += files[count:]
+    if not held_out:
         raise DataError(
             f"{root}: too few images to hold out a {split} split, which takes three or more of a class",
             f"add images, or name {split} images yourself",
         )
-    return stays, goes
+    return rest, held_out
 
 
 def _ordered(labels: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Batches of images and labels from a split, in this process or in workers."""
+"""Load batches of images and labels from a split, in this process or in workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,16 @@ if TYPE_CHECKING:
 
     from wisepatch.datasets.base import Samples
 
-
-MOST_WORKERS = 16
-PIECE = 64  # images, at most, that a process hands over at once
-AHEAD = 3  # batches that a process has in shared memory: two that wait and one under way
-SHARED = Path("/dev/shm")
-WORTH = 50  # images that are worth a process
+MAX_WORKERS = 16
+IMAGES_PER_WORKER = 50  # fewer are not worth the start of a process
+MAX_IMAGES_PER_PIECE = 64  # that a worker hands over at once
+BATCHES_AHEAD = 3  # that a worker has in shared memory: two that wait and one under way
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
 class _Guarded:
-    """Hands an error over as a value: raised in a worker it would lose its type and message on the way."""
+    """Hand an error over as a value: raised in a worker it would lose its type and message on the way."""
 
     samples: Samples
 
@@ -47,7 +47,7 @@ class _Guarded:
 
 @dataclass
 class Seeded:
-    """Samples whose random crops follow from a seed, the epoch and the index alone: the same with any number of workers."""
+    """Seed the random crops of samples by a seed, the epoch and the index alone: the same with any number of workers."""
 
     samples: Samples
     seed: int
@@ -58,7 +58,7 @@ class Seeded:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image, cropped as in this epoch, and its label. Random numbers elsewhere go on as if none was drawn."""
+        """Return the image, cropped as in this epoch, and its label. The state of torch's generator is left as it was."""
         import numpy as np
         import torch
 
@@ -71,7 +71,7 @@ class Seeded:
             generator.set_state(before)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew, as training does each epoch."""
+        """Draw other crops, as training does each epoch."""
         self.epoch = epoch
         set_epoch(self.samples, epoch)
 
@@ -79,22 +79,19 @@ class Seeded:
 def _collate(items: Sequence[Any]) -> Any:
     from torch.utils.data import default_collate
 
-    broken = next((item for item in items if isinstance(item, WisepatchError)), None)
-    return (
-        {"error": (broken.message, broken.hint, type(broken))} if broken is not None else default_collate(list(items))
-    )
+    error = next((item for item in items if isinstance(item, WisepatchError)), None)
+    # Pickled on its way from a worker, an error would lose its hint.
+    return default_collate(list(items)) if error is None else {"error": (type(error), error.message, error.hint)}
 
 
-def worker_count(asked: int | None, images: int, batch: int) -> int:
-    """How many processes read images: what is asked for, or as many as suit the machine and the number of images.
+def worker_count(asked: int | None, images: int, batch_bytes: int) -> int:
+    """Return the number of processes that read images: ``asked``, or as many as suit the machine and the number of images.
 
-    Processes that train together on one machine (``LOCAL_WORLD_SIZE``) share its cores and its memory.
-
-    A process takes a moment to start, which few images are not worth. Otherwise every core reads: where a model on the CPU needs
-    the cores, the processes wait for it, a few batches ahead (measured: no slower with ViT-B/32, a quarter faster with a small
-    model). Where processes are spawned and not forked, which takes seconds and a script that can be imported again, none is
-    started unasked; nor are more than the shared memory has room for, through which they hand over images, ``batch`` bytes at a
-    time (containers often have 64 MB of it).
+    Otherwise every core reads, one process for 50 images: where a model on the CPU needs the cores, the processes wait for it, a
+    few batches ahead (measured: no slower with ViT-B/32, a quarter faster with a small model). Processes that train together on
+    one machine (``LOCAL_WORLD_SIZE``) share its cores and its memory. Where processes are spawned and not forked, which takes
+    seconds and a script that can be imported again, none is started unasked; nor are more than the shared memory has room for,
+    through which they hand over images, ``batch_bytes`` at a time (containers often have 64 MB of it).
     """
     if asked is not None:
         return asked
@@ -102,15 +99,17 @@ def worker_count(asked: int | None, images: int, batch: int) -> int:
     method = multiprocessing.get_start_method(allow_none=True) or ("fork" if sys.platform == "linux" else "spawn")
     if cores < 2 or method != "fork":
         return 0
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    room = shutil.disk_usage(SHARED).free // (AHEAD * batch) if SHARED.is_dir() else MOST_WORKERS
-    return min(cores // processes, MOST_WORKERS, images // WORTH, room // processes)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    fitting = MAX_WORKERS
+    if SHARED_MEMORY.is_dir():
+        fitting = shutil.disk_usage(SHARED_MEMORY).free // (BATCHES_AHEAD * batch_bytes)
+    return min(cores // sharing, MAX_WORKERS, images // IMAGES_PER_WORKER, fitting // sharing)
 
 
 def loader(
     samples: Samples, batch_size: int, *, workers: int = 0, shuffle: torch.Generator | None = None
 ) -> torch.utils.data.DataLoader[Any]:
-    """Batches of ``(images, labels)``, in order, or shuffled by a generator. Read them through :func:`checked`."""
+    """Load batches of ``(images, labels)``, in order, or shuffled by a generator. Read them through :func:`checked`."""
     import torch
 
     return torch.utils.data.DataLoader(
@@ -129,36 +128,25 @@ def loader(
 def batches_on(
     samples: Samples, size: int, device: torch.device, *, workers: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of ``size`` images on ``device`` (a few less where that makes even pieces) and their labels on the CPU, in order.
+    """Yield batches of ``size`` images on ``device`` and their labels on the CPU, in order.
 
-    Processes hand over pieces of :data:`PIECE` images at most: a GPU's batches may have hundreds, for which the first would be long
-    in coming, fewer processes would have any, and the shared memory would have room for fewer.
+    Workers hand over pieces of :data:`MAX_IMAGES_PER_PIECE` images at most, so that ``size`` is rounded down to whole pieces: a
+    GPU's batches may have hundreds, for which the first would be long in coming, fewer workers would have any, and the shared
+    memory would have room for fewer.
     """
     import torch
 
-    number = math.ceil(size / PIECE) if workers else 1
-    pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def joined() -> tuple[torch.Tensor, torch.Tensor]:
-        if len(pieces) == 1:
-            return pieces.pop()
-        images, labels = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-        pieces.clear()
-        return images, labels
-
-    for batch in loader(samples, size // number, workers=workers):
-        images, labels = checked(batch)
-        pieces.append((images.to(device, non_blocking=True), labels))
-        if len(pieces) == number:
-            yield joined()
-    if pieces:
-        yield joined()
+    pieces = math.ceil(size / MAX_IMAGES_PER_PIECE) if workers else 1
+    batches = map(checked, loader(samples, size // pieces, workers=workers))
+    while group := [(images.to(device, non_blocking=True), labels) for images, labels in islice(batches, pieces)]:
+        images, labels = (list(parts) for parts in zip(*group, strict=True))
+        yield group[0] if len(group) == 1 else (torch.cat(images), torch.cat(labels))
 
 
 def checked(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ``(images, labels)`` of a batch, or raise the error that one of its images met."""
     if isinstance(batch, dict):
-        message, hint, kind = batch["error"]
+        kind, message, hint = batch["error"]
         raise kind(message, hint)
     images, labels = batch
     return images, labels

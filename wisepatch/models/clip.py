@@ -32,7 +32,6 @@ DRAWING = (
     "xavier_normal_",
     "xavier_uniform_",
 )
-ROOM = 2  # times the size that the tower takes: what JPEGs are decoded to at least, for the resizing to be as good
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
@@ -60,9 +59,7 @@ class Clip:
     @cached_property
     def fast_pixels(self) -> Callable[[Any], torch.Tensor]:
         """:attr:`pixels` sooner, and not the same: JPEGs are decoded small where that will do, and resized as tensors."""
-        from wisepatch.datasets.folder import Drafted
-
-        return Drafted(on_tensors(self.pixels), ROOM * max(self.image_size))
+        return on_tensors(self.pixels)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """The rest of ``transform`` for a batch ``(n, 3, height, width)``; what is no ``uint8`` passes unchanged."""
