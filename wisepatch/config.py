@@ -157,10 +157,10 @@ class TrainConfig(Config):
 
     @property
     def method(self) -> str:
-        """``paint``, ``wiseft`` or ``linear``: which of the papers' procedures this is."""
+        """``paint``, ``wise-ft`` or ``linear-probe``: which of the papers' procedures this is."""
         if self.freeze_encoder:
-            return "linear"
-        return "paint" if self.head == "frozen" else "wiseft"
+            return "linear-probe"
+        return "paint" if self.head == "frozen" else "wise-ft"
 
     @classmethod
     def with_defaults(cls, task: str, *, head: str = "frozen", freeze_encoder: bool = False, **given: Any) -> Self:

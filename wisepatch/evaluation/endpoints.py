@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import FISHER, ModelConfig
+from wisepatch.config import ModelConfig
 from wisepatch.errors import UsageError
 from wisepatch.models.clip import load_clip
 from wisepatch.models.head import zeroshot_head
@@ -116,10 +116,10 @@ def ends_of(checkpoint: Checkpoint, store: Store) -> tuple[Checkpoint, Checkpoin
 
 def _fishers_of(checkpoint: Checkpoint) -> Any:
     """What tells a mix that is weighed by Fisher information from others of the same ends."""
-    return checkpoint.config["fisher"]["files"] if checkpoint.is_recipe and checkpoint.method == FISHER else None
+    return checkpoint.recipe.fisher_files if checkpoint.is_recipe and checkpoint.recipe else ()
 
 
-def _to_device(fishers: tuple[Tensors, Tensors] | None, device: torch.device) -> tuple[Tensors, Tensors] | None:
+def _to_device(fishers: tuple[Tensors, ...] | None, device: torch.device) -> tuple[Tensors, Tensors] | None:
     return (_tower_side(fishers[0], device), _tower_side(fishers[1], device)) if fishers else None
 
 

@@ -12,6 +12,7 @@ from wisepatch.datasets.loading import batches_on
 from wisepatch.files import hash_tensors
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
+from wisepatch.store.cache import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,8 +60,9 @@ def tower_key(clip: Clip) -> str:
 
 
 def features_key(tower: str, precision: torch.dtype | None, split: Split) -> str:
-    """The name of a split's features: by :func:`tower_key`, the precision and the split's fingerprint."""
-    return hashlib.sha256(f"{tower}\n{precision}\n{split.fingerprint()}".encode()).hexdigest()[:32]
+    """Hash what a split's features depend on: tower, precision, the split's fingerprint, and the packages that decode."""
+    made_by = versions("pillow", "torchvision", "open_clip_torch")
+    return hashlib.sha256(f"{tower}\n{precision}\n{split.fingerprint()}\n{made_by}".encode()).hexdigest()[:32]
 
 
 def split_features(
@@ -101,5 +103,5 @@ def split_features(
         progress.finish()
         return {"features": torch.cat(found), "labels": torch.cat(labels)}
 
-    said = f"another process computes the features of {name}: waiting for it"
-    return Features(**store.get_tensors("features", key, compute, ("features", "labels"), lambda: progress.note(said)))
+    waits = f"another process computes the features of {name}: waiting for it"
+    return Features(**store.cache.tensors("features", key, compute, lambda: progress.note(waits), note=progress.note))

@@ -19,7 +19,7 @@ from wisepatch.evaluation.endpoints import ends_of, merged, most_likely
 from wisepatch.evaluation.features import HELD, features_key, precision_of
 from wisepatch.files import hash_tensors
 from wisepatch.models.clip import describe
-from wisepatch.store.checkpoints import versions
+from wisepatch.store.cache import read_tensors, versions
 from wisepatch.weights.interpolation import mix
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     Found = tuple[Task, Split, NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
-HEADS = ("weight 0", "bias 0", "weight 1", "bias 1")  # of both ends
-
 
 def remember(line: Mixes, tower: str, store: Store) -> None:
     """Keep the two heads of a linear line, and the key of its image tower's features."""
@@ -48,18 +46,16 @@ def remember(line: Mixes, tower: str, store: Store) -> None:
             for alpha, end in enumerate((line.start, line.end)) for part in ("weight", "bias")
         }  # fmt: skip
         keys = {"tower": tower, "hash": hash_tensors(heads)}
-        store.cache(
-            "features",
-            name,
-            heads | {k: torch.tensor(list(bytes.fromhex(v)), dtype=torch.uint8) for k, v in keys.items()},
-        )
+        tensors = heads | {k: torch.tensor(list(bytes.fromhex(v)), dtype=torch.uint8) for k, v in keys.items()}
+        store.cache.tensors("features", name, lambda: tensors)
 
 
 def _kept(store: Store, name: str) -> tuple[dict[str, torch.Tensor], str] | None:
     """The heads and the key of the tower that were kept; ``None`` where there are none, or they are damaged."""
-    found = store.cached("features", name, "tower", "hash", *HEADS)
-    if not found:
+    folder = store.cache.find("features", name)
+    if folder is None:
         return None
+    found = read_tensors(folder)
     tower, expected = (bytes(found.pop(key).tolist()).hex() for key in ("tower", "hash"))
     # As other tensors lie in memory: where they begin decides about the last bit of a product.
     heads = {key: tensor.clone() for key, tensor in found.items()}
@@ -95,10 +91,10 @@ def recall(
     opened = []
     for task in tasks:
         images = task.dataset.split(task.split or split, data)
-        features = store.cached("features", features_key(kept[1], precision, images), "features", "labels")
-        if not features:
+        folder = store.cache.find("features", features_key(kept[1], precision, images))
+        if folder is None:
             return None
-        opened.append((task, images, features))
+        opened.append((task, images, read_tensors(folder)))
     return _swept(opened, [alpha for alpha in alphas if alpha is not None], kept[0], device)
 
 
@@ -132,5 +128,8 @@ def _digest(start: Checkpoint, end: Checkpoint) -> str:
     if model.model.startswith("hf-hub:"):
         return ""
     local = model.model.lower() == DEMO or model.model.startswith("local-dir:")
-    said = json.dumps([start.id, end.id, start.model, describe(model) if local else "", versions()], sort_keys=True)
+    said = json.dumps(
+        [start.id, end.id, start.model, describe(model) if local else "", versions("torch", "open_clip_torch")],
+        sort_keys=True,
+    )
     return f"heads-{hashlib.sha256(said.encode()).hexdigest()[:32]}"

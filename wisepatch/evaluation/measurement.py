@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +10,9 @@ from wisepatch.analysis.metrics import find_metric, measurements
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.evaluation.endpoints import merged
 from wisepatch.evaluation.prediction import predict_many
-from wisepatch.files import write_durably
 from wisepatch.models.head import logits, zeroshot_head
 from wisepatch.models.tower import BATCH_SIZE
+from wisepatch.store.predictions import save_predictions
 from wisepatch.store.results import append
 
 if TYPE_CHECKING:
@@ -71,13 +70,15 @@ def evaluate(
                     asked, found.labels, predicted, len(dataset.classes), found.annotations
                 ):
                     rows_of_task.append({
-                        "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "method": checkpoint.method,
-                        "alpha": alpha_of(checkpoint), "task": found.task.name, "split": found.split, "metric": metric,
+                        "run": run, "checkpoint": checkpoint.id, **checkpoint.model,
+                        "training": checkpoint.training, "method": checkpoint.method or None,
+                        "alpha": alpha_of(checkpoint), "params": params_of(checkpoint),
+                        "task": found.task.name, "split": found.split, "metric": metric,
                         "value": value.value, "n": value.n, "ci_low": value.low, "ci_high": value.high,
                         "seed": checkpoint.config.get("seed"),
                         **(labels(checkpoint, found.task) if labels else {}),
                     })  # fmt: skip
-        save_predictions(store, found, run)
+        record_predictions(store, found, speed.get("mixed_precision", "no"))
         if watch:
             watch(found)
         rows += append(store.results, rows_of_task) if record else rows_of_task
@@ -87,6 +88,12 @@ def evaluate(
 def alpha_of(checkpoint: Checkpoint) -> float | None:
     """The alpha of a checkpoint on its line: 0 for a zero-shot one, 1 for a fine-tuned one."""
     return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
+
+
+def params_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return the parameters of a checkpoint's merge beside alpha."""
+    recipe = checkpoint.recipe
+    return {name: value for name, value in recipe.params.items() if name != "alpha"} if recipe else None
 
 
 def watcher(
@@ -121,20 +128,14 @@ def watcher(
     return watch
 
 
-def save_predictions(store: Store, found: Predictions, run: str) -> Path:
-    """Write ``predictions/<hash>.parquet``: a row an image, its label, and a column a checkpoint."""
-    import io
-
-    import pandas as pd
-
-    columns = {"label": found.labels} | {c.id: p for c, p in zip(found.checkpoints, found.predicted, strict=True)}
-    frame = pd.DataFrame(columns)
-    frame.attrs = {"run": run, "task": found.task.spec, "split": found.split}
-    digest = hashlib.sha256(f"{run}|{found.task.spec}|{found.split}|{'|'.join(columns)}".encode()).hexdigest()[:16]
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer)
-    with store.writing():
-        store.predictions.mkdir(parents=True, exist_ok=True)
-        path = store.predictions / f"{digest}.parquet"
-        write_durably(path, buffer.getvalue())
-    return path
+def record_predictions(store: Store, predictions: Predictions, precision: str) -> None:
+    """Write the answers of each checkpoint to ``predictions/``."""
+    split = predictions.source
+    image_ids = getattr(split, "image_ids", None)
+    images = image_ids() if image_ids else [str(index) for index in range(len(split))]
+    about = {"spec": predictions.task.spec, "precision": precision, "fingerprint": split.fingerprint()}
+    for checkpoint, answer, confidence in zip(
+        predictions.checkpoints, predictions.predicted, predictions.confidence, strict=True
+    ):
+        columns = {"image": images, "label": predictions.labels, "answer": answer, "confidence": confidence}
+        save_predictions(store, checkpoint, predictions.task.name, predictions.split, columns, about)

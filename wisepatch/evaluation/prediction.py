@@ -54,6 +54,7 @@ class Predictions:
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
     annotations: Annotations
+    source: Split
 
 
 @torch.inference_mode()
@@ -78,7 +79,7 @@ def predict_many(
     if recalled is not None:
         for task, images, truth, predicted, confidence in recalled:
             yield Predictions(
-                task, images.name, tuple(checkpoints), truth, predicted, confidence, images.annotations
+                task, images.name, tuple(checkpoints), truth, predicted, confidence, images.annotations, images
             )  # fmt: skip
         return
     lines = gather_mixes(checkpoints, store, device)
@@ -92,7 +93,7 @@ def predict_many(
             Predictions(
                 task, task.split or split, tuple(checkpoints), np.empty(0, np.int64),
                 np.full((len(checkpoints), len(opened[0])), -1, dtype=np.int64),
-                np.zeros((len(checkpoints), len(opened[0])), dtype=np.float32), opened[0].annotations,
+                np.zeros((len(checkpoints), len(opened[0])), dtype=np.float32), opened[0].annotations, opened[0],
             ) for task, opened in group
         ]  # fmt: skip
         for number, each in enumerate(passes):

@@ -167,7 +167,8 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
         return store.read(checkpoint)
     start, end = (load_weights(store, parent) for parent in store.parents(checkpoint))
     assert checkpoint.alpha is not None
-    return interpolate(start, end, checkpoint.alpha, store.read_fishers(checkpoint))
+    fishers = store.read_fishers(checkpoint)
+    return interpolate(start, end, checkpoint.alpha, (fishers[0], fishers[1]) if fishers else None)
 
 
 class Sources(NamedTuple):
@@ -193,7 +194,8 @@ def weights_files(store: Store, checkpoint: Checkpoint, room: Path) -> Iterator[
         else:
             start, end = (stack.enter_context(weights_file(store, each, room)) for each in store.parents(checkpoint))
             assert checkpoint.alpha is not None
-            yield Sources(start, end, checkpoint.alpha, store.fisher_paths(checkpoint))
+            fishers = store.fisher_paths(checkpoint)
+            yield Sources(start, end, checkpoint.alpha, (fishers[0], fishers[1]) if fishers else None)
 
 
 @contextmanager

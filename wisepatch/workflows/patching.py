@@ -24,6 +24,7 @@ from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.measurement import evaluate, watcher
 from wisepatch.plugins import find_task, find_tasks
 from wisepatch.progress import Silent
+from wisepatch.store.checkpoints import Recipe
 from wisepatch.store.results import append
 from wisepatch.training.finetuning import Finetuned, checkpoint_prefix, finetune, save_zeroshot
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
@@ -97,15 +98,13 @@ def finetune_watched(
     store: Store,
     data: Path,
     progress: Progress | None = None,
-    *,
-    cache_images: bool = False,
 ) -> Finetuned:
     """Fine-tune; with ``config.eval_every`` set, measure task and supported tasks on validation data as it goes."""
     watch: Watcher | None = None
     if config.eval_every:
         tasks = [find_task(config.task, config.classnames, config.templates), *find_tasks(config.supported)]
         watch = watcher(tasks, store, data, workers=config.workers)
-    return finetune(config, model, store, data, progress, watch, cache_images=cache_images)
+    return finetune(config, model, store, data, progress, watch)
 
 
 def sweep(
@@ -163,7 +162,7 @@ def sweep(
             labels=lambda mixed, task: {
                 "alpha": by_id[mixed.id], "patching": patching.name,
                 "role": "patching" if task.name == patching.name else "supported",
-                **({"method": FISHER} if fisher else {}),
+                "method": method,
             },
         )  # fmt: skip
 
@@ -183,8 +182,8 @@ def sweep(
     if choice is not None:
         chosen = store.save(
             None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{patching.name}/patched",
-            model=end.model, parents=[start.id, end.id], alpha=choice.alpha, method=FISHER if fisher else end.method,
-            head=end.head, config=_mix_config(end, fisher) | {"select": str(rule), "select_on": select_on},
+            model=end.model, training=end.training, recipe=_recipe(start, end, choice.alpha, fisher), head=end.head,
+            config=end.config | {"select": str(rule), "select_on": select_on},
         )  # fmt: skip
     return Sweep(
         run, patching.name, tuple(t.name for t in others), rows, found, mixes, rule, select_on if rule else None, choice, chosen
@@ -269,9 +268,9 @@ def tasks_of(
     return found
 
 
-def _mix_config(end: Checkpoint, fisher: dict[str, Any] | None) -> dict[str, Any]:
-    """The settings that a mix carries: those of the training, and what it is weighed with."""
-    return end.config | ({"fisher": fisher} if fisher else {})
+def _recipe(start: Checkpoint, end: Checkpoint, alpha: float, fisher: dict[str, Any] | None) -> Recipe:
+    params = {"alpha": alpha} | ({"fisher": fisher} if fisher else {})
+    return Recipe(FISHER if fisher else LINEAR, (start.id, end.id), params)
 
 
 def _mixes(
@@ -291,17 +290,19 @@ def _mixes(
     name = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{task}/{'fisher-' if fisher else ''}alpha="
     mixes: dict[float, Checkpoint] = {}
     with ExitStack() as stack:
-        files, fishers = None, store.verified_fishers(fisher["files"]) if fisher and materialize else None
+        files, fishers = None, None
         if materialize:
             files = [stack.enter_context(weights_file(store, parent, store.checkpoints)) for parent in (start, end)]
+            paths = store.cache.fisher_paths(fisher["files"] if fisher else ())
+            fishers = (paths[0], paths[1]) if paths else None
         for alpha in alphas:
             if alpha in (0, 1):
                 mixes[alpha] = end if alpha else start
                 continue
             weights = partial(merge_files, files[0], files[1], alpha, fishers=fishers) if files else None
             mixes[alpha] = store.save(
-                weights, kind="interpolated", name=f"{name}{alpha:g}", model=end.model, parents=[start.id, end.id], alpha=alpha,
-                method=FISHER if fisher else end.method, config=_mix_config(end, fisher), head=end.head,
+                weights, kind="interpolated", name=f"{name}{alpha:g}", model=end.model, training=end.training,
+                recipe=_recipe(start, end, alpha, fisher), config=end.config, head=end.head,
             )  # fmt: skip
     return mixes
 
@@ -330,8 +331,7 @@ def patch(
     alphas, rule = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas, rule or Rule()
     others = other_tasks(find_task(config.task, config.classnames, config.templates), config.supported)
     check_selection(alphas, others, rule, select_on)
-    cache_images = options.get("cache_images", False)
-    finished = finetune_watched(config, model, store, data, progress, cache_images=cache_images)
+    finished = finetune_watched(config, model, store, data, progress)
     swept = sweep(
         store, data, alphas=alphas, method=method, checkpoint=finished.finetuned.id, tasks=[task.spec for task in others],
         rule=rule, select_on=select_on, run=run or new_run("patch"), progress=progress,
