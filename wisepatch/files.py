@@ -1,17 +1,21 @@
-"""Files that are whole or not there: durable writes, and hashes of files and tensors."""
+"""Files and folders that are whole or not there: durable writes, publication by rename, locks, hashes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+import secrets
+import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from wisepatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
 
     Tensors = Mapping[str, torch.Tensor]
 
-PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
+PARTIAL = ".partial-"  # begins the names of unfinished files and folders; the writer's process number follows
+PARTIAL_NAME = re.compile(r"\.partial-(\d+)-.+")
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
@@ -32,24 +37,89 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path, {"format": "pt"}
     )
     path.chmod(0o644)  # safetensors writes files that only their owner can read
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync_file(path)
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step: whoever reads sees the old bytes or the new ones, also after a crash."""
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Replace ``path`` by ``data`` in one step: a reader sees the old bytes or the new ones, also after a crash."""
+    partial = partial_path(path.parent)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def partial_path(folder: Path) -> Path:
+    """Return a new name in ``folder`` for something unfinished, ``.partial-<process>-<random>``."""
+    return folder / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether ``path`` has the name of something unfinished and no other living process of this machine writes it."""
+    match = PARTIAL_NAME.fullmatch(path.name)
+    return match is not None and (int(match[1]) == os.getpid() or not is_running(int(match[1])))
+
+
+def publish(partial: Path, folder: Path, is_whole: Callable[[], bool]) -> bool:
+    """Rename a finished folder into place; return ``False`` where a whole one was there already, which is kept.
+
+    One that is not whole is moved aside by a rename, and removed at the end. Hold a lock meanwhile.
+    """
+    replaced: list[Path] = []
+    published = False
+    while not published:
+        try:
+            partial.rename(folder)
+            published = True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            if is_whole():
+                break
+            replaced.append(partial_path(folder.parent))
+            folder.rename(replaced[-1])
+    sync_folder(folder.parent)
+    for path in replaced:
+        remove(path)
+    return published
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; one that is gone already is no error."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold the lock file ``path``; ``waiting`` is called where another process holds it.
+
+    The lock of a process that ends is free, however it ends.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if waiting:
+            waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
 def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line of that kind, which names what cannot be written and why."""
+    """Turn an operating system's refusal to write into an error of class ``kind`` that names what cannot be written and why."""
     try:
         yield
     except OSError as error:
@@ -62,7 +132,7 @@ def drawing(path: Path) -> AbstractContextManager[None]:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine lives."""
+    """Tell whether a process of this machine lives."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -70,6 +140,12 @@ def is_running(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has the bytes of a file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -82,20 +158,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Hash the bytes of a file; hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_tensors(tensors: Tensors) -> str:
-    """One sha256 over the hashes of names, types, shapes and bytes of some tensors, which every core helps to take."""
+    """Hash names, types, shapes and bytes of tensors, on every core; one sha256 over those of the tensors, in hexadecimal."""
     import torch
 
-    def one(name: str) -> bytes:
+    def hash_one(name: str) -> bytes:
         tensor = tensors[name].detach().cpu().contiguous()
         digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.digest()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib lets others run meanwhile
-        return hashlib.sha256(b"".join(pool.map(one, sorted(tensors)))).hexdigest()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib lets other threads run meanwhile
+        return hashlib.sha256(b"".join(pool.map(hash_one, sorted(tensors)))).hexdigest()

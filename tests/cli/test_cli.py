@@ -485,7 +485,7 @@ def test_store_commands(cli, run_store):
     fails(refused, 1, "1 recipes are mixed from", "--recipes")
     gone = cli("store", "rm", "finetuned", "--recipes")
     assert gone.stdout.count("removed") == 2
-    (run_store.checkpoints / ".partial-x").mkdir()
+    (run_store.checkpoints / ".partial-99999999-x").mkdir()
     assert "removed 1 files and folders" in cli("store", "gc").stdout
 
 

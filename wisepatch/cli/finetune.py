@@ -94,7 +94,6 @@ def command(
     data: o.DataOption = None,
     workers: o.WorkersOption = None,
     mixed_precision: o.PrecisionOption = "no",
-    cache_images: o.CacheOption = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -121,7 +120,6 @@ def command(
         Store(store),
         folder,
         output.progress(),
-        cache_images=cache_images,
     )
     output.records([describe(done.zeroshot), describe(done.finetuned)])
     output.table(

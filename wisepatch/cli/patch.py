@@ -112,7 +112,7 @@ def run_patch(
     from wisepatch.workflows.patching import finetune_watched, patch
 
     if output.helps:  # trains with the main process, which sweeps
-        finetune_watched(config, model, store, data, cache_images=options.get("cache_images", False))
+        finetune_watched(config, model, store, data)
         return
     done = patch(
         config, model, store, data, alphas=alphas, rule=rule, select_on=select_on, progress=output.progress(), **options

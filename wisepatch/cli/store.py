@@ -1,4 +1,4 @@
-"""``wisepatch store``: what is in it, whether it is whole, and clearing up."""
+"""``wisepatch store``: list, verify, remove, collect garbage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wisepatch.cli import options as o
 from wisepatch.cli.output import Output
 
 CachesOption = Annotated[
-    bool, typer.Option("--caches", help="Remove kept pixels and features too; they are made again when needed.")
+    bool, typer.Option("--caches", help="Remove cached pixels and features too; they are made again when needed.")
 ]
 
 app = typer.Typer(help="Checkpoints: list, verify, rm, gc.", no_args_is_help=True)
@@ -31,18 +31,21 @@ def listing(
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
-    checkpoints = place.everything()
+    checkpoints, unreadable = place.everything(), place.unreadable()
     output.records(describe(checkpoint) for checkpoint in checkpoints)
     output.table(
-        ("name", "id", "kind", "alpha", "method", "parents", "weights", "created"),
+        ("name", "id", "kind", "training", "method", "alpha", "parents", "weights", "created"),
         [
             (
-                c.name, c.id, c.kind, "-" if c.alpha is None else f"{c.alpha:g}", c.method or "-", " ".join(c.parents) or "-",
+                c.name, c.id, c.kind, c.training or "-", c.method or "-", "-" if c.alpha is None else f"{c.alpha:g}",
+                " ".join(c.parents) or "-",
                 "recipe" if c.is_recipe else f"{place.size(c) / 1e6:.1f} MB", c.created[:19].replace("T", " "),
             )
             for c in checkpoints
         ],
     )  # fmt: skip
+    for error in unreadable:
+        output.say(f"unreadable: {error.message}")
     if not checkpoints:
         output.result(f"no checkpoints in {store}")
 
@@ -54,26 +57,38 @@ def verify(
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Hash every file and compare it with its manifest; exit code 1 if one differs.
+    """Hash every checkpoint, cache entry and file of predictions; exit code 1 if one is damaged.
 
     Example: `wisepatch store verify`
     """
     from wisepatch.errors import StoreError
     from wisepatch.store.checkpoints import Store
+    from wisepatch.store.predictions import prediction_problems
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
     if not place.root.is_dir():
         raise StoreError(f"there is no store at {store}", "name one with --store or WISEPATCH_STORE")
-    found = [(checkpoint, place.problem(checkpoint)) for checkpoint in place.everything()]
-    unreadable = [error.message for error in place.unreadable()]
-    output.records({"id": c.id, "name": c.name, "ok": not problem, "problem": problem} for c, problem in found)
-    output.table(("name", "id", "state"), [(c.name, c.id, problem or "whole") for c, problem in found])
-    damaged = [problem for _, problem in found if problem] + unreadable
+    checked = [(checkpoint.id, checkpoint.name, place.problem(checkpoint)) for checkpoint in place.everything()]
+    checked += [("-", "-", error.message) for error in place.unreadable()]
+    others = [*place.cache.problems(), *prediction_problems(place)]
+    output.records(
+        {"id": id_, "name": name, "ok": not problem, "problem": problem}
+        for id_, name, problem in [*checked, *(("-", "-", problem) for problem in others)]
+    )
+    output.table(("name", "id", "state"), [(name, id_, problem or "whole") for id_, name, problem in checked])
+    damaged = [problem for _, _, problem in checked if problem]
+    for problem in others:
+        output.say(problem)
     if damaged:
         raise StoreError(
-            f"{len(damaged)} of {len(found) + len(unreadable)} checkpoints are damaged: {damaged[0]}",
-            "remove them with `wisepatch store rm`",
+            f"{len(damaged)} of {len(checked)} checkpoints are damaged: {damaged[0]}",
+            "remove them with `wisepatch store rm`, or their folders where they cannot be read",
+        )
+    if others:
+        raise StoreError(
+            f"{len(others)} cached entries or files of predictions are damaged: {others[0]}",
+            "no checkpoint is; the cache is made again when it is needed, `wisepatch eval` writes predictions again",
         )
 
 
@@ -94,10 +109,9 @@ def remove(
 
     output = Output(as_json=as_json, quiet=quiet)
     place = Store(store)
-    for found in o.find_checkpoints(place, checkpoint):
-        for gone in place.remove(found, with_recipes=recipes):
-            output.records([{"removed": gone.id, "name": gone.name}])
-            output.result(f"removed {gone.name} ({gone.id})")
+    for gone in place.remove(o.find_checkpoints(place, checkpoint), with_recipes=recipes):
+        output.records([{"removed": gone.id, "name": gone.name}])
+        output.result(f"removed {gone.name} ({gone.id})")
 
 
 @app.command("gc")

@@ -40,7 +40,7 @@ def zeroshot_head(
 
     if store is None:
         return compute()["weight"]
-    return store.get_tensors("heads", head_hash(clip, classes, templates), compute, ("weight",))["weight"]
+    return store.cache.tensors("heads", head_hash(clip, classes, templates), compute)["weight"]
 
 
 @contextmanager

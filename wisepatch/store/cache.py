@@ -1,148 +1,235 @@
-"""What a store keeps and can make again: caches by hash, and Fisher information; whole or not there, made by one at a time."""
+"""The cache: what can be made again, hashed whenever it is read.
+
+An entry is a folder ``cache/<kind>/<digest>``, the digest one over all that the entry depends on. Its ``entry.json`` holds the
+sha256 of every file and is written last; one rename publishes the folder. A damaged entry is made again. Kinds are ``heads``,
+``features``, ``pixels`` and ``fisher``; recipes name entries of the last kind by digest and sha256.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager
-from pathlib import Path
+import shutil
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.files import PARTIAL, sha256, write_durably, write_tensors
+from wisepatch.files import (
+    locked,
+    partial_path,
+    publish,
+    sha256,
+    sync_file,
+    sync_folder,
+    write_durably,
+    write_tensors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import torch
 
     Tensors = Mapping[str, torch.Tensor]
 
+SCHEMA = 2
+MARK = "wisepatch-store.json"  # in the root of a store
+ENTRY, TENSORS = "entry.json", "tensors.safetensors"
+FISHER_ENTRIES = "fisher"
+REMOVABLE = ("pixels", "features")  # kinds that no recipe needs and that are large
+
+
+class NewerStoreError(StoreError):
+    """A store or manifest that a newer wisepatch wrote."""
+
+    def __init__(self, path: Path, schema: object) -> None:
+        """Name the file and its schema."""
+        super().__init__(f"{path} was written by a newer wisepatch (schema {schema})", "upgrade wisepatch")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of wisepatch and of other packages, for manifests and for the digests of cache entries."""
+    return {name: version(name) for name in ("wisepatch", *packages)}
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Make and mark the store ``root``, and turn a refusal to write into a :class:`StoreError` that names it.
+
+    Raises :class:`NewerStoreError` for a store of a newer schema.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        if not is_marked(root):
+            root.mkdir(parents=True, exist_ok=True)
+            write_durably(root / MARK, json.dumps({"schema": SCHEMA}).encode())
+        yield
+    except (OSError, SafetensorError, StoreError) as error:
+        reason = error.__cause__ if isinstance(error, StoreError) else error
+        if not isinstance(reason, (OSError, SafetensorError)):
+            raise
+        raise StoreError(
+            f"the store {root} cannot be written: {getattr(reason, 'strerror', None) or reason}",
+            "name another folder with --store or WISEPATCH_STORE, or free space there",
+        ) from error
+
+
+def is_marked(root: Path) -> bool:
+    """Tell whether a folder is marked as a store. Raises :class:`NewerStoreError` for a mark of a newer schema."""
+    try:
+        mark = json.loads((root / MARK).read_bytes())
+    except (FileNotFoundError, ValueError):  # a damaged mark is written again
+        return False
+    schema = mark.get("schema") if isinstance(mark, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerStoreError(root / MARK, schema)
+    return True
+
 
 class Cache:
-    """A folder with a folder for each kind of thing; made when first written to."""
+    """The folder ``cache`` of a store, made when it is first written to."""
 
-    def __init__(self, root: Path | str) -> None:
-        """Name the folder; nothing is read or made yet."""
-        self.root = Path(root).expanduser()
-        self.heads = self.root / "heads"
-        self.features = self.root / "features"
-        self.pixels = self.root / "pixels"
-        self.fishers = self.root / "fisher"
+    def __init__(self, store: Path) -> None:
+        """Name the store's folder; nothing is read or made yet."""
+        self.store = store
+        self.root = store / "cache"
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn an operating system's refusal to write into a :class:`StoreError` that names the store."""
-        from safetensors import SafetensorError
-
-        try:
-            yield
-        except (OSError, SafetensorError, StoreError) as error:
-            reason = error.__cause__ if isinstance(error, StoreError) else error
-            if not isinstance(reason, (OSError, SafetensorError)):
-                raise
-            raise StoreError(
-                f"the store {self.root} cannot be written: {getattr(reason, 'strerror', None) or reason}",
-                "name another folder with --store or WISEPATCH_STORE, or free space there",
-            ) from error
-
-    def cached(self, kind: str, digest: str, *names: str) -> dict[str, torch.Tensor]:
-        """The tensors that :meth:`cache` kept; empty where one of ``names`` is missing, or the file is broken."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        path = self.root / kind / f"{digest}.safetensors"
-        try:
-            found = load_file(path) if path.is_file() else {}
-        except SafetensorError:
-            found = {}
-        return found if set(names) <= set(found) else {}
-
-    def cache(self, kind: str, digest: str, tensors: Tensors) -> None:
-        """Keep tensors in the folder ``kind`` (``heads``, ``features``), under a hash of all that they depend on."""
-        from safetensors.torch import save
-
-        path = self.root / kind / f"{digest}.safetensors"
-        with self.writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-
-    def get_tensors(
+    def tensors(
         self,
         kind: str,
         digest: str,
         make: Callable[[], Tensors],
-        names: Sequence[str],
-        waiting: Callable[[], None] | None = None,
-    ) -> Tensors:
-        """The tensors ``names`` that are :meth:`cached`, or that ``make`` makes, which are kept then; made by one process alone."""
-        found: Tensors = self.cached(kind, digest, *names)
-        if not found:
-            with self.lock(kind, digest, waiting):
-                found = self.cached(kind, digest, *names)
-                if not found:
-                    found = make()
-                    self.cache(kind, digest, found)
-        return {name: found[name] for name in names}
+        waiting: Callable[[], object] | None = None,
+        *,
+        note: Callable[[str], object] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the tensors of an entry, which ``make`` makes where they are not there; see :meth:`folder`."""
+
+        def build(folder: Path) -> None:
+            tensors = make()
+            with writing(self.store):
+                write_tensors(folder / TENSORS, tensors)
+
+        return read_tensors(self.folder(kind, digest, build, waiting, note=note, about=about))
+
+    def folder(
+        self,
+        kind: str,
+        digest: str,
+        build: Callable[[Path], None],
+        waiting: Callable[[], object] | None = None,
+        *,
+        note: Callable[[str], object] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Return the folder of an entry, verified; ``build`` fills it where it is not there or damaged.
+
+        One process builds while others wait, each of which calls ``waiting`` first. ``note`` is told of a damaged entry. ``about``
+        is written beside the hashes, for people. Raises what ``build`` raises, and :class:`StoreError` where it cannot be written.
+        """
+        folder = self.root / kind / digest
+        if not entry_problem(folder):
+            return folder
+        with self.lock(kind, digest, waiting):
+            problem = entry_problem(folder)
+            if not problem:
+                return folder
+            if note and folder.exists():
+                note(f"{problem}: it is made again")
+            partial = partial_path(folder.parent)
+            try:
+                with writing(self.store):
+                    partial.mkdir()
+                build(partial)
+                with writing(self.store):
+                    _seal(partial, about or {})
+                    publish(partial, folder, lambda: not entry_problem(folder))
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    def find(self, kind: str, digest: str) -> Path | None:
+        """Return the folder of a whole entry, ``None`` where there is none."""
+        folder = self.root / kind / digest
+        return None if entry_problem(folder) else folder
+
+    def sha256(self, kind: str, digest: str) -> str:
+        """Return the sha256 of an entry's file of tensors."""
+        return sha256(self.root / kind / digest / TENSORS)
 
     @contextmanager
-    def lock(self, kind: str, digest: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Let no other process make what is kept under ``digest`` meanwhile; ``waiting`` is called where another one does.
-
-        Whoever had to wait looks again first: it may be there now. A process that ends gives way, however it ends.
-        """
-        from filelock import FileLock, Timeout
-
+    def lock(self, kind: str, digest: str, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+        """Let no other process make an entry meanwhile; ``waiting`` is called where another one does."""
         path = self.root / kind / f".{digest}.lock"
-        with self.writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if waiting:
-                    waiting()
-                lock.acquire()
-        try:
+        with ExitStack() as stack:
+            with writing(self.store):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(path, waiting))
             yield
-        finally:
-            path.unlink(missing_ok=True)
-            lock.release()
 
-    def find_fisher(self, digest: str) -> dict[str, Any] | None:
-        """What is written beside the Fisher information of that hash, its ``sha256`` too; ``None`` unless it is whole."""
-        try:
-            about: dict[str, Any] = json.loads((self.fishers / f"{digest}.json").read_text(encoding="utf-8"))
-            return about if about["sha256"] == sha256(self.fishers / f"{digest}.safetensors") else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def problems(self) -> list[str]:
+        """Hash all entries; return one sentence for each that is damaged."""
+        entries = (path for path in self.root.glob("*/[!.]*") if path.is_dir())
+        return [problem for folder in sorted(entries) if (problem := entry_problem(folder))]
 
-    def save_fisher(self, digest: str, fisher: Tensors, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep Fisher information under a hash of all that it depends on, and say beside it what it is of."""
-        path = self.fishers / f"{digest}.safetensors"
-        partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
-        with self.writing():
-            self.fishers.mkdir(parents=True, exist_ok=True)
-            write_tensors(partial, fisher)
-            written = {**about, "sha256": sha256(partial)}
-            partial.replace(path)
-            write_durably(path.with_suffix(".json"), json.dumps(written, indent=2).encode())
-        return written
+    def removable(self) -> list[Path]:
+        """Return the entries that no checkpoint needs: pixels and features."""
+        return [path.parent for kind in REMOVABLE for path in sorted((self.root / kind).glob(f"[!.]*/{ENTRY}"))]
 
-    def verified_fishers(self, files: Sequence[Sequence[str]]) -> tuple[Path, Path]:
-        """The files of the Fisher information of two ends that are named by hash and sha256. Raises as :meth:`fisher_paths`."""
-        problem = self.fisher_problem(files)
-        if problem:
-            raise StoreError(problem, "run `wisepatch interpolate --method fisher` again, which makes it anew")
-        start, end = (self.fishers / f"{digest}.safetensors" for digest, _ in files)
-        return start, end
+    def fisher_paths(self, files: Iterable[Sequence[str]]) -> tuple[Path, ...]:
+        """Return the files of Fisher information that are named by digest and sha256, verified.
 
-    def fisher_problem(self, files: Iterable[Sequence[str]]) -> str:
-        """What is wrong with files of Fisher information that are named by hash and sha256; empty if nothing is."""
+        Raises :class:`StoreError` where one is gone or differs by one bit.
+        """
+        paths = []
         for digest, expected in files:
-            path = self.fishers / f"{digest}.safetensors"
-            if not path.is_file():
-                return f"the Fisher information {path} is gone"
-            if sha256(path) != expected:
-                return f"the Fisher information {path} is not what the mix was made with"
-        return ""
+            candidates = self._fisher_candidates(digest)
+            intact = [path for path in candidates if sha256(path) == expected]
+            if not intact:
+                named = candidates[0] if candidates else self.root / FISHER_ENTRIES / digest
+                state = "is not what the mix was made with" if candidates else "is gone"
+                raise StoreError(
+                    f"the Fisher information {named} {state}",
+                    "run `wisepatch interpolate --method fisher` again, which makes it anew",
+                )
+            paths.append(intact[0])
+        return tuple(paths)
+
+    def has_fisher(self, digest: str) -> bool:
+        """Tell whether there is a file of this Fisher information, whole or not."""
+        return bool(self._fisher_candidates(digest))
+
+    def _fisher_candidates(self, digest: str) -> list[Path]:
+        schema_1 = self.store / "fisher" / f"{digest}.safetensors"
+        return [path for path in (self.root / FISHER_ENTRIES / digest / TENSORS, schema_1) if path.is_file()]
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a verified entry."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / TENSORS)
+
+
+def entry_problem(folder: Path) -> str:
+    """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
+    try:
+        files = json.loads((folder / ENTRY).read_bytes())["files"]
+        damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"the cache entry {folder} cannot be read ({error})"
+    if damaged or not files:
+        return f"the cache entry {folder} is damaged ({', '.join(damaged) or ENTRY})"
+    return ""
+
+
+def _seal(folder: Path, about: Mapping[str, Any]) -> None:
+    files = sorted(folder.iterdir())
+    for path in files:
+        sync_file(path)
+    entry = {"files": {path.name: sha256(path) for path in files}, "about": dict(about)}
+    write_durably(folder / ENTRY, json.dumps(entry, indent=2).encode())
+    sync_folder(folder)

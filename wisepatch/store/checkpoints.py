@@ -1,81 +1,70 @@
-"""The checkpoint store: safetensors and manifests; atomic, hashed, verified.
+"""The store: checkpoints and recipes; written whole, hashed, verified.
 
-A checkpoint is a folder ``checkpoints/<id>`` with ``manifest.json`` and, unless it is a recipe (an interpolation that
-is mixed when it is loaded), ``model.safetensors``. A checkpoint is written into a partial folder, its manifest last, and
-published by one rename, so what has a manifest is whole.
+A checkpoint is a folder ``checkpoints/<id>`` with ``manifest.json`` and, unless it is a recipe (merged from its parents when it is
+loaded), ``model.safetensors``. It is written into a partial folder, its manifest last, and published by one rename: what has a
+manifest is whole. Nothing is removed but what wisepatch can have written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
+import math
 import shutil
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import FISHER
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import PARTIAL, is_running, sha256, sync_folder, write_durably, write_tensors
-from wisepatch.store.cache import Cache
+from wisepatch.files import (
+    PARTIAL,
+    hash_tensors,
+    is_leftover,
+    locked,
+    partial_path,
+    publish,
+    remove,
+    sha256,
+    sync_folder,
+    write_durably,
+    write_tensors,
+)
+from wisepatch.store.cache import Cache, NewerStoreError, is_marked, versions, writing
+from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint, Recipe, describe, identify, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
     Tensors = Mapping[str, torch.Tensor]
 
-SCHEMA = 1
-MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+__all__ = ["KINDS", "MANIFEST", "WEIGHTS", "Checkpoint", "Recipe", "Store", "describe"]
+
 KINDS = ("zeroshot", "finetuned", "interpolated", "patched")
+COMMANDS = {
+    "zeroshot": "run `wisepatch zeroshot --task TASK`",
+    "interpolated": "run `wisepatch interpolate`",
+    "patched": "run `wisepatch patch --task TASK --supported TASKS`",
+}
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a manifest says.
-
-    ``model`` holds the fields of :class:`~wisepatch.config.ModelConfig`; ``parents`` are ids (the zero-shot one first);
-    ``alpha`` is the mixing coefficient; ``head`` describes a trained classifier (task, classes) that lies in the weights as
-    ``classifier.weight`` and ``classifier.bias``; ``files`` maps each file to the sha256 of its bytes. The ``method`` of a recipe
-    is ``fisher`` where it is mixed with Fisher information, whose files and their sha256 are in ``config["fisher"]["files"]``.
-    """
-
-    id: str
-    name: str
-    kind: str
-    model: dict[str, str]
-    parents: tuple[str, ...] = ()
-    alpha: float | None = None
-    method: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    head: dict[str, Any] | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    created: str = ""
-    schema: int = SCHEMA
-    home: Path = field(default=Path(), compare=False)  # the folder that it was read from
-
-    @property
-    def is_recipe(self) -> bool:
-        """Whether the weights are mixed from the parents when loaded."""
-        return not self.files
-
-
-class Store(Cache):
-    """A folder of checkpoints, results and predictions, and of all that is :class:`~wisepatch.store.cache.Cache` beside them."""
+class Store:
+    """A folder of checkpoints, results, predictions and cached things."""
 
     def __init__(self, root: Path | str) -> None:
         """Name the folder; nothing is read or made yet."""
-        super().__init__(root)
+        self.root = Path(root).expanduser()
         self.checkpoints = self.root / "checkpoints"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"
+        self.cache = Cache(self.root)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Make and mark the store; turn a refusal to write into a :class:`StoreError` that names it."""
+        return writing(self.root)
 
     def save(
         self,
@@ -84,68 +73,83 @@ class Store(Cache):
         kind: str,
         name: str,
         model: Mapping[str, str],
-        parents: Iterable[str] = (),
-        alpha: float | None = None,
-        method: str = "",
+        training: str = "",
+        recipe: Recipe | None = None,
+        trained_from: Iterable[str] = (),
         config: Mapping[str, Any] | None = None,
         head: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Write a checkpoint, or a recipe where ``weights`` is ``None``; its id follows from its content.
+        """Write a checkpoint, or a recipe where ``weights`` is ``None``; the id follows from the content.
 
         ``weights`` may also be a function that writes them to a path, as safetensors, and returns the sha256 of the file.
         Saving the same content again keeps the id and makes it the newest. Raises :class:`StoreError` if it cannot be written.
         """
-        content: dict[str, Any] = {
-            "name": name, "kind": kind, "model": dict(model), "parents": list(parents), "alpha": alpha, "method": method,
-            "config": dict(config or {}), "head": dict(head) if head else None, "files": {}, "schema": SCHEMA,
-        }  # fmt: skip
+        content = Checkpoint(
+            "", name, kind, dict(model), training, recipe, tuple(trained_from), dict(config or {}), dict(head) if head else None
+        )  # fmt: skip
         with self.writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            partial = self.checkpoints / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}"
+            partial = partial_path(self.checkpoints)
             partial.mkdir()
             try:
                 if callable(weights):
-                    content["files"] = {WEIGHTS: weights(partial / WEIGHTS)}
+                    content = replace(content, files={WEIGHTS: weights(partial / WEIGHTS)})
                 elif weights is not None:
                     write_tensors(partial / WEIGHTS, weights)
-                    content["files"] = {WEIGHTS: sha256(partial / WEIGHTS)}
-                digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-                folder = self.checkpoints / digest
-                manifest = content | {"id": digest, "versions": versions(), "created": datetime.now(UTC).isoformat()}
-                if _is_whole(folder, content["files"]):
-                    write_durably(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
-                else:
-                    write_durably(partial / MANIFEST, json.dumps(manifest, indent=2).encode())
-                    shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would be whole
-                    partial.rename(folder)
-                    sync_folder(self.checkpoints)
+                    content = replace(content, files={WEIGHTS: sha256(partial / WEIGHTS)})
+                if content.files:
+                    content = replace(content, parts=_hash_parts(partial / WEIGHTS))
+                return self._publish(partial, content)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        return self._read(folder)
+
+    def _publish(self, partial: Path, content: Checkpoint) -> Checkpoint:
+        """Give a partial folder its id and its manifest, and rename it into place."""
+        identity = identify(content)
+        folder = self.checkpoints / identity
+        with self._lock(identity):
+            created = datetime.now(UTC).isoformat()
+            checkpoint = replace(
+                content, id=identity, versions=versions("torch", "open_clip_torch"), created=created, home=folder
+            )
+            manifest = json.dumps(describe(checkpoint), indent=2).encode()
+            write_durably(partial / MANIFEST, manifest)
+            if not publish(partial, folder, lambda: self._is_whole(checkpoint)):
+                write_durably(folder / MANIFEST, manifest)
+        return read_manifest(folder)
+
+    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether this very content is in the store already, undamaged."""
+        try:
+            return identify(read_manifest(checkpoint.home)) == checkpoint.id and not _file_problem(checkpoint)
+        except NewerStoreError:
+            raise
+        except StoreError:
+            return False
+
+    def _lock(self, identity: str) -> AbstractContextManager[None]:
+        return locked(self.checkpoints / f".{identity}.lock")
 
     def everything(self) -> list[Checkpoint]:
-        """All whole checkpoints, oldest first; those whose manifest cannot be read are left out (see :meth:`unreadable`)."""
-        found = []
-        for folder in self._folders():
-            with suppress(StoreError):
-                found.append(self._read(folder))
-        return sorted(found, key=lambda checkpoint: checkpoint.created)
+        """Return all checkpoints, oldest first; those whose manifest cannot be read are left out (see :meth:`unreadable`)."""
+        return self._scan()[0]
 
     def unreadable(self) -> list[StoreError]:
-        """Why some manifests cannot be read."""
-        problems = []
-        for folder in self._folders():
-            try:
-                self._read(folder)
-            except StoreError as error:
-                problems.append(error)
-        return problems
+        """Return why some manifests cannot be read."""
+        return self._scan()[1]
 
-    def _folders(self) -> list[Path]:
-        return [path.parent for path in self.checkpoints.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."]
+    def _scan(self) -> tuple[list[Checkpoint], list[StoreError]]:
+        checkpoints, problems = [], []
+        for path in self.checkpoints.glob(f"[!.]*/{MANIFEST}"):
+            try:
+                checkpoints.append(read_manifest(path.parent))
+            except StoreError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):  # removed by another process meanwhile
+                    problems.append(error)
+        return sorted(checkpoints, key=lambda checkpoint: checkpoint.created), problems
 
     def check_own(self, checkpoint: Checkpoint) -> None:
-        """Raise :class:`StoreError` for a checkpoint of another store: lines and recipes need their parents beside them."""
+        """Raise :class:`StoreError` for a checkpoint of another store: recipes need their parents beside them."""
         if checkpoint.home.parent.resolve() != self.checkpoints.resolve():
             raise StoreError(
                 f"{checkpoint.name} ({checkpoint.id}) lies in another store",
@@ -160,28 +164,15 @@ class Store(Cache):
 
         Raises :class:`StoreError` where the store holds none of the kind, :class:`UnknownNameError` for any other word.
         """
-        everything = self.everything()
+        checkpoints, unreadable = self._scan()
         if reference in KINDS or reference == "latest":
-            wanted = ("finetuned", "patched") if reference == "latest" else (reference,)
-            kind = [checkpoint for checkpoint in everything if checkpoint.kind in wanted]
-            if not kind:
-                described = (
-                    "fine-tuned" if reference in ("finetuned", "latest") else reference.replace("zeros", "zero-s")
-                )
-                step = {
-                    "zeroshot": "run `wisepatch zeroshot --task TASK`",
-                    "interpolated": "run `wisepatch interpolate`",
-                    "patched": "run `wisepatch patch --task TASK --supported TASKS`",
-                }.get(reference, "run `wisepatch finetune --task TASK`")
-                raise StoreError(
-                    f"no {described} checkpoint in the store {self.root} yet",
-                    f"{step} first, or name a store with --store",
-                )
-            return kind[-1]
-        named = [checkpoint for checkpoint in everything if checkpoint.name == reference]
+            return self._newest(reference, checkpoints, unreadable)
+        named = [checkpoint for checkpoint in checkpoints if checkpoint.name == reference]
         if named:
             return named[-1]
-        begun = [checkpoint for checkpoint in everything if len(reference) >= 3 and checkpoint.id.startswith(reference)]
+        begun = [
+            checkpoint for checkpoint in checkpoints if len(reference) >= 3 and checkpoint.id.startswith(reference)
+        ]
         if len(begun) == 1:
             return begun[0]
         if begun:
@@ -190,22 +181,37 @@ class Store(Cache):
             )
         folder = Path(reference)
         folder = folder.parent if folder.name == MANIFEST else folder
-        if (folder / MANIFEST).is_file():
-            return self._read(folder)
-        known = {checkpoint.name for checkpoint in everything}
+        if _is_file(folder / MANIFEST):
+            return read_manifest(folder.resolve())
+        known = {checkpoint.name for checkpoint in checkpoints}
         raise UnknownNameError(
             "checkpoint", reference, known, "`wisepatch store list` lists the names and ids there are"
         )
 
+    def _newest(self, kind: str, checkpoints: Sequence[Checkpoint], unreadable: Sequence[StoreError]) -> Checkpoint:
+        wanted = ("finetuned", "patched") if kind == "latest" else (kind,)
+        of_kind = [checkpoint for checkpoint in checkpoints if checkpoint.kind in wanted]
+        if of_kind:
+            return of_kind[-1]
+        described = "fine-tuned" if kind in ("finetuned", "latest") else kind.replace("zeros", "zero-s")
+        if unreadable:
+            raise StoreError(
+                f"no {described} checkpoint in the store {self.root} can be read: {unreadable[0].message}", unreadable[0].hint
+            )  # fmt: skip
+        step = COMMANDS.get(kind, "run `wisepatch finetune --task TASK`")
+        raise StoreError(
+            f"no {described} checkpoint in the store {self.root} yet", f"{step} first, or name a store with --store"
+        )
+
     def get(self, identity: str) -> Checkpoint:
-        """The checkpoint with exactly this id. Raises :class:`StoreError` if it is gone."""
+        """Return the checkpoint with exactly this id. Raises :class:`StoreError` if it is gone."""
         folder = self.checkpoints / identity
-        if not (folder / MANIFEST).is_file():
+        if not ID.fullmatch(identity) or not _is_file(folder / MANIFEST):
             raise StoreError(f"checkpoint {identity} is not in the store {self.root}", "it was removed; make it again")
-        return self._read(folder)
+        return read_manifest(folder)
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-        """The tensors of a checkpoint that has weights, verified against its manifest.
+        """Return the tensors of a checkpoint that has weights, verified against its manifest.
 
         Raises :class:`StoreError` where a file is missing or differs by one bit.
         """
@@ -214,141 +220,225 @@ class Store(Cache):
         return load_file(self.weights_path(checkpoint))
 
     def weights_path(self, checkpoint: Checkpoint) -> Path:
-        """The file of weights of a checkpoint that has one, verified. Raises :class:`StoreError` as :meth:`read` does."""
+        """Return the file of a checkpoint that has weights, verified. Raises :class:`StoreError` as :meth:`read` does."""
         problem = self.problem(checkpoint)
         if problem:
             raise StoreError(problem, "remove it with `wisepatch store rm` and make it again")
         return checkpoint.home / WEIGHTS
 
     def problem(self, checkpoint: Checkpoint) -> str:
-        """What is wrong with the files or parents of a checkpoint; empty if nothing is."""
-        label = f"checkpoint {checkpoint.id} ({checkpoint.name})"
-        for file, digest in checkpoint.files.items():
-            path = checkpoint.home / file
-            if not path.is_file():
-                return f"{label} has lost {file}"
-            if sha256(path) != digest:
-                return f"{label} is damaged: {file} does not have the sha256 that its manifest names"
-        for parent in checkpoint.parents:
-            if checkpoint.is_recipe and not (checkpoint.home.parent / parent / MANIFEST).is_file():
-                return f"{label} is a recipe and its parent {parent} is gone"
-        missing = _home(checkpoint).fisher_problem(_fisher_files(checkpoint))
-        return f"{label} is a recipe, and {missing}" if missing else ""
+        """Return what is wrong with the manifest, the files or the parents of a checkpoint; empty if nothing is."""
+        problem = _file_problem(checkpoint) or _home(checkpoint)._recipe_problem(checkpoint)
+        if not problem and checkpoint.schema > 1 and identify(checkpoint) != checkpoint.id:
+            problem = (
+                f"is damaged: its manifest {checkpoint.home / MANIFEST} does not have the content that its id names"
+            )
+        return f"checkpoint {checkpoint.id} ({checkpoint.name}) {problem}" if problem else ""
+
+    def _recipe_problem(self, checkpoint: Checkpoint) -> str:
+        """Return what is wrong with a recipe: alpha, method, parents (also those of its parents), Fisher information."""
+        recipe = checkpoint.recipe
+        if checkpoint.files:
+            return ""
+        if recipe is None:
+            return "has neither weights nor a recipe"
+        alpha = recipe.params.get("alpha", 0)
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            return f"is a recipe with alpha {alpha}"
+        if not recipe.method or not recipe.parents:
+            return f"is a recipe without {'parents' if recipe.method else 'a method'}"
+        try:
+            self._check_ancestors(checkpoint)
+            self.cache.fisher_paths(recipe.fisher_files)
+        except StoreError as error:
+            return f"is a recipe, and {error.message}"
+        return ""
+
+    def _check_ancestors(self, checkpoint: Checkpoint) -> None:
+        """Raise :class:`StoreError` where a parent of a recipe, or of a recipe among its parents, is gone or is itself."""
+        graph: dict[str, tuple[str, ...]] = {}
+        waiting = [checkpoint]
+        while waiting:
+            recipe = waiting.pop()
+            graph[recipe.id] = recipe.parents
+            for parent in (self.get(identity) for identity in recipe.parents if identity not in graph):
+                if parent.is_recipe:
+                    waiting.append(parent)
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            raise StoreError(f"it is merged from itself: {' from '.join(error.args[1])}", "") from error
 
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """The checkpoints that one was made from, in the store in which it lies itself."""
-        return [_home(checkpoint).get(parent) for parent in checkpoint.parents]
+        """Return the checkpoints that one was merged or trained from, in the store in which it lies itself.
 
-    def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
-        """The Fisher information of both ends that a recipe is mixed with, or ``None`` for one that is mixed linearly.
+        Raises :class:`StoreError` where one is gone, and for a recipe that is merged from itself.
+        """
+        store = _home(checkpoint)
+        if checkpoint.is_recipe:
+            store._check_ancestors(checkpoint)
+        return [store.get(parent) for parent in checkpoint.parents]
+
+    def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], ...] | None:
+        """Return the Fisher information of each parent that a recipe is merged with, ``None`` where it needs none.
 
         Raises as :meth:`fisher_paths` does.
         """
         from safetensors.torch import load_file
 
         paths = self.fisher_paths(checkpoint)
-        return (load_file(paths[0]), load_file(paths[1])) if paths else None
+        return tuple(load_file(path) for path in paths) if paths else None
 
-    def fisher_paths(self, checkpoint: Checkpoint) -> tuple[Path, Path] | None:
-        """The files of the Fisher information that a recipe is mixed with, verified; ``None`` for one that is mixed linearly.
+    def fisher_paths(self, checkpoint: Checkpoint) -> tuple[Path, ...] | None:
+        """Return the files of the Fisher information that a recipe is merged with, verified; ``None`` where it needs none.
 
         Raises :class:`StoreError` where one was removed or differs by one bit.
         """
-        files = _fisher_files(checkpoint)
-        return _home(checkpoint).verified_fishers(files) if files else None
+        files = checkpoint.recipe.fisher_files if checkpoint.is_recipe and checkpoint.recipe else ()
+        return _home(checkpoint).cache.fisher_paths(files) if files else None
 
     def size(self, checkpoint: Checkpoint) -> int:
-        """Bytes of a checkpoint's own files."""
+        """Count the bytes of a checkpoint's own files."""
         return sum(path.stat().st_size for file in checkpoint.files if (path := checkpoint.home / file).is_file())
 
-    def children(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """The recipes mixed from ``checkpoint``, also through other recipes; those that need others come first."""
-        needed = {checkpoint.id}
-        found: list[Checkpoint] = []
+    def children(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
+        """Return the recipes that are merged from any of these, also through other recipes; those that need others come first."""
+        needed = {checkpoint.id for checkpoint in checkpoints}
+        children: list[Checkpoint] = []
         recipes = [other for other in self.everything() if other.is_recipe]
         while more := [r for r in recipes if r.id not in needed and needed & set(r.parents)]:
-            found = more + found
+            children = more + children
             needed |= {r.id for r in more}
-        return found
+        return children
 
-    def remove(self, checkpoint: Checkpoint, *, with_recipes: bool = False) -> list[Checkpoint]:
-        """Remove a checkpoint and return what went; recipes that need it go too, or are the reason to refuse."""
-        children = self.children(checkpoint)
+    def remove(self, checkpoints: Sequence[Checkpoint], *, with_recipes: bool = False) -> list[Checkpoint]:
+        """Remove checkpoints, all or none, and return what went; recipes that need them go too, or are the reason to refuse.
+
+        Raises :class:`StoreError` for a checkpoint of another store, and where one that stays needs one that is to go.
+        """
+        named = {checkpoint.id: checkpoint for checkpoint in checkpoints}
+        for checkpoint in named.values():
+            self.check_own(checkpoint)
+        self._check_removable()
+        children = [child for child in self.children(*named.values()) if child.id not in named]
         if children and not with_recipes:
+            parent = next(
+                (named[p] for child in reversed(children) for p in child.parents if p in named), checkpoints[0]
+            )
             raise StoreError(
-                f"{len(children)} recipes are mixed from {checkpoint.id} ({checkpoint.name}), such as {children[0].name}",
+                f"{len(children)} recipes are mixed from {parent.id} ({parent.name}), such as {children[0].name}",
                 "give --recipes to remove them with it",
             )
-        for gone in (*children, checkpoint):
-            with self.writing():
-                (self.checkpoints / gone.id / MANIFEST).unlink()
-                shutil.rmtree(self.checkpoints / gone.id)
-        return [*children, checkpoint]
+        plan = {child.id: child for child in children} | named
+        for other in self.everything():
+            start = next((plan[each] for each in other.trained_from if each in plan), None)
+            if start and other.id not in plan:
+                raise StoreError(
+                    f"{other.id} ({other.name}) was trained from {start.id} ({start.name})",
+                    f"remove {other.name} first, or name both",
+                )
+        ordered = _dependents_first(plan.values())
+        for checkpoint in ordered:
+            with self.writing(), self._lock(checkpoint.id):
+                aside = partial_path(self.checkpoints)
+                checkpoint.home.rename(aside)
+                sync_folder(self.checkpoints)
+                remove(aside)
+        return ordered
 
     def collect_garbage(self, *, caches: bool = False) -> list[Path]:
-        """Remove what no manifest vouches for (interrupted writes) and recipes whose parents are gone; return the paths.
+        """Remove what interrupted writes left, and recipes whose parents or Fisher information are gone; return the paths.
 
-        ``caches`` removes kept pixels and features too, which are made again when they are needed.
+        ``caches`` removes cached pixels and features too, which are made again when they are needed. Nothing else is touched:
+        a folder without a manifest may be another tool's. Raises :class:`StoreError` for a folder that is no store.
         """
-        folders = [path for path in self.checkpoints.glob("*") if path.is_dir()]
-        gone = [path for path in folders if not (path / MANIFEST).is_file() and not _under_way(path)]
-        broken = [c for c in self.everything() if c.is_recipe and self.problem(c)]
-        gone += dict.fromkeys(self.checkpoints / c.id for first in broken for c in (*self.children(first), first))
-        if caches:
-            kept = (*self.pixels.glob("*"), *self.features.glob("*"))
-            gone += [path for path in kept if not path.name.startswith(PARTIAL)]
-        gone += [path for path in self.root.glob(f"*/{PARTIAL}*") if path not in gone and not _under_way(path)]
-        for path in gone:
-            with self.writing():
-                path.unlink(missing_ok=True) if path.is_file() else shutil.rmtree(path)
+        if not self.root.exists():
+            return []
+        self._check_removable()
+        orphans = [checkpoint for checkpoint in self.everything() if self._is_orphan(checkpoint)]
+        gone = [checkpoint.home for checkpoint in _dependents_first([*orphans, *self.children(*orphans)])]
+        gone += self.cache.removable() if caches else []
+        gone += sorted(
+            path for pattern in self._leftover_patterns() for path in self.root.glob(pattern) if is_leftover(path)
+        )
+        with self.writing():
+            for path in gone:
+                remove(path)
         return gone
 
-    def _read(self, folder: Path) -> Checkpoint:
-        path = folder / MANIFEST
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            data["parents"] = tuple(data["parents"])
-            data["home"] = folder
-            checkpoint = Checkpoint(**data)
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{path} is not a manifest of this version: {error}", f"remove {folder}") from error
-        return checkpoint
+    def _leftover_patterns(self) -> list[str]:
+        checkpoints = (
+            path.parent.name for path in self.checkpoints.glob(f"*/{MANIFEST}") if ID.fullmatch(path.parent.name)
+        )
+        folders = (
+            "",
+            "checkpoints/",
+            "predictions/",
+            "predictions/*/",
+            "cache/*/",
+            *(f"checkpoints/{c}/" for c in checkpoints),
+        )
+        return [f"{folder}{PARTIAL}*" for folder in folders]
+
+    def _is_orphan(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.recipe is None or checkpoint.files:
+            return False
+        lost = [p for p in checkpoint.parents if not _is_file(self.checkpoints / p / MANIFEST)]
+        return bool(lost) or not all(self.cache.has_fisher(digest) for digest, _ in checkpoint.recipe.fisher_files)
+
+    def _check_removable(self) -> None:
+        """Raise :class:`StoreError` for a folder that is not a store, and for one in which a newer wisepatch has written."""
+        checkpoints, unreadable = self._scan()
+        for error in unreadable:
+            if isinstance(error, NewerStoreError):
+                raise error
+        if not is_marked(self.root) and not checkpoints:
+            raise StoreError(f"the folder {self.root} is not a store of wisepatch", "name one with --store")
 
 
 def _home(checkpoint: Checkpoint) -> Store:
-    """The store in which a checkpoint lies."""
+    """Return the store in which a checkpoint lies."""
     return Store(checkpoint.home.parent.parent)
 
 
-def _fisher_files(checkpoint: Checkpoint) -> list[list[str]]:
-    """Hash and sha256 of the Fisher information that a recipe needs, of its start and its end; empty for all others."""
-    weighed = checkpoint.is_recipe and checkpoint.method == FISHER
-    return list(checkpoint.config["fisher"]["files"]) if weighed else []
+def _hash_parts(path: Path) -> dict[str, str]:
+    """Hash the tensors of a file of weights by part: ``visual`` (without the prefix), ``classifier`` and ``text``, the rest."""
+    from safetensors.torch import load_file
+
+    parts: dict[str, dict[str, torch.Tensor]] = {"visual": {}, "classifier": {}, "text": {}}
+    for name, tensor in load_file(path).items():
+        part, _, rest = name.partition(".")
+        if part == "visual":
+            parts["visual"][rest] = tensor
+        else:
+            parts["classifier" if part == "classifier" else "text"][name] = tensor
+    return {part: hash_tensors(tensors) for part, tensors in parts.items() if tensors}
 
 
-def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:
-    """Whether a checkpoint's folder has its manifest and every file as hashed."""
-    return (folder / MANIFEST).is_file() and all(
-        (folder / file).is_file() and sha256(folder / file) == digest for file, digest in files.items()
-    )
+def _file_problem(checkpoint: Checkpoint) -> str:
+    for file, digest in checkpoint.files.items():
+        path = checkpoint.home / file
+        if not path.is_file():
+            return f"has lost {file}"
+        if sha256(path) != digest:
+            return f"is damaged: {file} does not have the sha256 that its manifest names"
+    return ""
 
 
-def _under_way(path: Path) -> bool:
-    """Whether another living process of this machine is still writing the partial folder ``path``."""
-    owner = path.name.removeprefix(PARTIAL).partition("-")[0]
-    if not path.name.startswith(PARTIAL) or not owner.isdecimal() or int(owner) == os.getpid():
+def _dependents_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Sort checkpoints, each once, so that a removal that is interrupted leaves none without its parents."""
+    left = {checkpoint.id: checkpoint for checkpoint in checkpoints}
+    ordered: list[Checkpoint] = []
+    while left:
+        needed = {parent for checkpoint in left.values() for parent in checkpoint.parents}
+        free = [checkpoint for checkpoint in left.values() if checkpoint.id not in needed] or list(left.values())
+        ordered += free
+        left = {identity: checkpoint for identity, checkpoint in left.items() if checkpoint not in free}
+    return ordered
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
         return False
-    return is_running(int(owner))
-
-
-@cache
-def versions() -> dict[str, str]:
-    """The versions of what made a checkpoint."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("wisepatch", "torch", "open_clip_torch")}
-
-
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint as JSON types, for listings."""
-    return {name: value for name, value in asdict(checkpoint).items() if name != "home"}

@@ -1,5 +1,6 @@
-"""Measurements on disk: an append-only ``results.jsonl``, one row a line, to and from pandas.
+"""Results on disk: an append-only ``results.jsonl``, one measurement a line, to and from pandas.
 
+``training`` names how the end was made, ``method`` how weights were merged, ``params`` (a dict) its parameters beside ``alpha``.
 The papers' own wide records (``{"alpha": 0.5, "ImageNet:top1": 0.81}``) are read as well, and written by :func:`wide`.
 """
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "time", "run", "checkpoint", "model", "pretrained", "method", "alpha", "task", "split", "metric", "value", "n",
-    "ci_low", "ci_high", "seed", "version",
+    "time", "run", "run_name", "checkpoint", "model", "pretrained", "training", "method", "alpha", "params", "task", "split",
+    "metric", "value", "n", "ci_low", "ci_high", "seed", "version",
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
+# In rows that were written before there was a column `training`, `method` held it, unless it was `fisher`.
+TRAININGS_OF_OLD_METHODS = {
+    "paint": "paint", "wiseft": "wise-ft", "linear": "linear-probe", "zeroshot": "zeroshot",
+}  # fmt: skip
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +88,8 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
-            rows.extend([record] if "metric" in record and "value" in record else _from_wide(record, path.stem))
+            tidy = "metric" in record and "value" in record
+            rows.extend([_with_training(record)] if tidy else _from_wide(record, path.stem))
         except (ValueError, TypeError, AttributeError) as error:
             problems.append(f"{path}, line {number} is not a result and was left out: {error}")
     if not rows:
@@ -98,7 +104,7 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def read_all(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """Read several files as one table; the problems of all."""
+    """Read several files as one table; return it with the problems of all."""
     import pandas as pd
 
     frames, problems = zip(*(read(path) for path in paths), strict=True)
@@ -106,7 +112,7 @@ def read_all(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
-    """The rows of some runs: by name, ``all`` (also when none is named), or ``newest``, the last one that swept alpha.
+    """Return the rows of some runs: by name, ``all`` (also when none is named), or ``newest``, the last one that swept alpha.
 
     Raises :class:`ResultsError` for a run that is not there, and where no run swept alpha.
     """
@@ -125,6 +131,12 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
             f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, frame['run'].unique()[-8:]))}"
         )
     return frame[frame["run"].isin(runs)]
+
+
+def _with_training(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of today from one that has no column ``training`` yet."""
+    training = None if "training" in record else TRAININGS_OF_OLD_METHODS.get(str(record.get("method")))
+    return record | {"training": training, "method": "linear"} if training else record
 
 
 def _from_wide(record: Mapping[str, Any], run: str) -> list[dict[str, Any]]:

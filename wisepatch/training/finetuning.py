@@ -22,7 +22,6 @@ from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import precision_of, split_features
-from wisepatch.evaluation.pixels import cached_images
 from wisepatch.models.clip import load_clip
 from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.models.tower import prepare_training
@@ -62,12 +61,8 @@ def finetune(
     data: Path,
     progress: Progress | None = None,
     watch: Watcher | None = None,
-    *,
-    cache_images: bool = False,
 ) -> Finetuned:
     """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both ends of the line.
-
-    ``cache_images`` keeps the decoded images of the training split in the store, for further epochs and runs.
 
     ``watch`` is called with encoder, classifier and epoch each ``config.eval_every`` epochs and returns a line to show.
     Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
@@ -122,11 +117,6 @@ def finetune(
     split = task.dataset.split("train", data, clip.pixels if config.freeze_encoder else clip.train_transform)
     readers = worker_count(config.workers, len(split), clip.batch_bytes(config.batch_size, pixel=4))
     samples: Samples = split
-    if cache_images and config.freeze_encoder:
-        progress.note("the encoder is frozen: its features are kept, and no images")
-    elif cache_images:
-        whole = task.dataset.split("train", data)
-        samples = cached_images(whole, store, clip.train_transform, workers=readers, progress=progress) or split
     order = torch.Generator()
     if config.freeze_encoder:
         samples = split_features(
@@ -208,7 +198,7 @@ def finetune(
     finetuned = on_main(accelerator, store, lambda: store.save(
         {**clip.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
         kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
-        parents=[zeroshot.id], method=config.method, config=config.to_json() | {"task": task.base_spec},
+        trained_from=[zeroshot.id], training=config.method, config=config.to_json() | {"task": task.base_spec},
         head=_head_details(task) if train_head else None,
     ))  # fmt: skip
     return Finetuned(zeroshot, finetuned, tuple(losses))
@@ -230,7 +220,7 @@ def save_start(store: Store, clip: Clip, task: Task, head: Classifier | None, st
     return store.save(
         {**clip.model.state_dict(), **(_classifier_tensors(head) if head else {})},
         kind=kind, name=f"{prefix}/{task.name}/{kind}" if head or start else f"{prefix}/{kind}", model=clip.config.to_json(),
-        parents=[start.id] if start else [], method="zeroshot", head=_head_details(task) if head else None,
+        trained_from=[start.id] if start else [], training="zeroshot", head=_head_details(task) if head else None,
     )  # fmt: skip
 
 
@@ -238,7 +228,7 @@ def save_zeroshot(store: Store, clip: Clip) -> Checkpoint:
     """Save the model as published."""
     return store.save(
         clip.model.state_dict(), kind="zeroshot", name=f"{checkpoint_prefix(clip.config)}/zeroshot",
-        model=clip.config.to_json(), method="zeroshot",
+        model=clip.config.to_json(), training="zeroshot",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from wisepatch.files import hash_tensors
 from wisepatch.models.clip import load_clip
 from wisepatch.models.head import Classifier, features, zeroshot_head
 from wisepatch.progress import Progress, Silent
+from wisepatch.store.cache import FISHER_ENTRIES
 from wisepatch.store.recipes import load_weights
 from wisepatch.weights.methods import check_same
 
@@ -105,21 +106,24 @@ def end_fisher(
         json.dumps([names, count, seed]),
     )  # fmt: skip
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    about, said = store.find_fisher(key), f"Fisher information of {checkpoint.name}"
-    progress.note(f"{said}: {count} of {len(split)} training images{' (from the store)' if about else ''}")
-    if about is None:
-        progress.start(said, count)
+    label, cached = f"Fisher information of {checkpoint.name}", store.cache.find(FISHER_ENTRIES, key)
+    progress.note(f"{label}: {count} of {len(split)} training images{' (from the store)' if cached else ''}")
+
+    def measure() -> Tensors:
+        progress.start(label, count)
         found = diagonal(
             classifier.to(device), names, Subset(split, chosen), draws, prepare=clip.normalise,
             workers=worker_count(workers, count, clip.batch_bytes(MOST)), progress=progress,
         )  # fmt: skip
         progress.finish()
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):
-            raise ModelError(f"the {said} is not finite", "mix with --method linear, or train with a lower --lr")
-        about = store.save_fisher(key, {_stored(name): tensor for name, tensor in found.items()}, {
-            "checkpoint": checkpoint.id, "task": task.name, "examples": count, "of": len(split), "seed": seed,
-        })  # fmt: skip
-    return about | {"file": [key, about["sha256"]]}
+            raise ModelError(f"the {label} is not finite", "mix with --method linear, or train with a lower --lr")
+        return {_stored(name): tensor for name, tensor in found.items()}
+
+    about = {"checkpoint": checkpoint.id, "task": task.name, "examples": count, "of": len(split), "seed": seed}
+    waits = f"another process measures the {label}: waiting for it"
+    store.cache.tensors(FISHER_ENTRIES, key, measure, lambda: progress.note(waits), note=progress.note, about=about)
+    return about | {"file": [key, store.cache.sha256(FISHER_ENTRIES, key)]}
 
 
 def _stored(name: str) -> str:

@@ -1,0 +1,170 @@
+"""Manifests: a checkpoint as JSON beside its weights. Schema 2 is written; schema 1 is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wisepatch.errors import StoreError
+from wisepatch.store.cache import SCHEMA, NewerStoreError
+
+MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+ID = re.compile(r"[0-9a-f]{12}")
+FISHER_DIGEST = re.compile(r"[0-9a-f]+")
+NOT_IN_ID = ("id", "versions", "created")
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "id": str, "name": str, "kind": str, "model": dict, "training": str, "recipe": (dict, type(None)), "trained_from": list,
+    "config": dict, "head": (dict, type(None)), "files": dict, "parts": dict, "versions": dict, "created": str, "schema": int,
+}  # fmt: skip
+RECIPE_TYPES: dict[str, type | tuple[type, ...]] = {"method": str, "parents": list, "params": dict}
+TRAININGS_OF_SCHEMA_1 = {"wiseft": "wise-ft", "linear": "linear-probe"}  # the others have the same name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A merge: the name of the method, the ids of the parents in its order, and its parameters (JSON types), such as ``alpha``."""
+
+    method: str
+    parents: tuple[str, ...]
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fisher_files(self) -> tuple[tuple[str, str], ...]:
+        """The Fisher information that each parent is weighed by: digest of the cache entry and sha256 of the file."""
+        fisher = self.params.get("fisher")
+        return tuple((digest, sha256) for digest, sha256 in fisher["files"]) if fisher else ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A manifest.
+
+    ``model`` holds the fields of :class:`~wisepatch.config.ModelConfig`; ``training`` is ``zeroshot``, ``paint``, ``wise-ft`` or
+    ``linear-probe``; ``recipe`` says how the weights were or are merged; ``trained_from`` holds the ids of what a training began
+    with. ``head`` describes a trained classifier (task, classes) that lies in the weights as ``classifier.weight`` and
+    ``classifier.bias``. ``files`` maps each file to its sha256; ``parts`` maps ``visual``, ``text`` and ``classifier`` to the
+    :func:`~wisepatch.files.hash_tensors` of these tensors (those of ``visual`` without their prefix), where there are any.
+    """
+
+    id: str
+    name: str
+    kind: str
+    model: dict[str, str]
+    training: str = ""
+    recipe: Recipe | None = None
+    trained_from: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    schema: int = SCHEMA
+    home: Path = field(default=Path(), compare=False)  # the folder that it was read from
+
+    @property
+    def is_recipe(self) -> bool:
+        """Tell whether the weights are merged from the parents when they are loaded."""
+        return self.recipe is not None and not self.files
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The ids of the checkpoints that this one was merged or trained from."""
+        return self.recipe.parents if self.recipe else self.trained_from
+
+    @property
+    def method(self) -> str:
+        """The name of the merge method; empty for a checkpoint that was not merged."""
+        return self.recipe.method if self.recipe else ""
+
+    @property
+    def alpha(self) -> float | None:
+        """The mixing coefficient, where the merge has one."""
+        return self.recipe.params.get("alpha") if self.recipe else None
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as JSON types, as manifests and listings hold it."""
+    fields = {name: value for name, value in asdict(checkpoint).items() if name != "home"}
+    described: dict[str, Any] = json.loads(json.dumps(fields))
+    return described
+
+
+def identify(checkpoint: Checkpoint) -> str:
+    """Return the id that follows from the content: 12 hexadecimal digits."""
+    content = {name: value for name, value in describe(checkpoint).items() if name not in NOT_IN_ID}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_manifest(folder: Path) -> Checkpoint:
+    """Read the manifest in a checkpoint's folder.
+
+    Raises :class:`NewerStoreError` for a newer schema, and :class:`StoreError` for what cannot be read or is no manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        data = json.loads(path.read_bytes())
+        if not isinstance(data, dict):
+            raise ValueError("it is not a JSON object")
+        schema = data.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerStoreError(path, schema)
+        return _to_checkpoint(_from_schema_1(data) if schema == 1 else data, folder)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}", f"remove {folder}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{path} is not a manifest of this version: {error}", f"remove {folder}") from error
+
+
+def _to_checkpoint(data: dict[str, Any], folder: Path) -> Checkpoint:
+    """Check names, types and ids. Raises :class:`ValueError` with what is wrong."""
+    _check_fields(data, TYPES)
+    recipe = data["recipe"]
+    if recipe is not None:
+        _check_fields(recipe, RECIPE_TYPES)
+        recipe = Recipe(recipe["method"], tuple(recipe["parents"]), recipe["params"])
+        if not all(FISHER_DIGEST.fullmatch(digest) for digest, _ in recipe.fisher_files):
+            raise ValueError("it names Fisher information by something else than a digest")
+    if data["id"] != folder.name:
+        raise ValueError(f"its id {data['id']!r} is not the name of its folder")
+    for identity in (data["id"], *data["trained_from"], *(recipe.parents if recipe else ())):
+        if not isinstance(identity, str) or not ID.fullmatch(identity):
+            raise ValueError(f"{identity!r} is not an id")
+    if set(data["files"]) - {WEIGHTS}:
+        raise ValueError(f"it names files other than {WEIGHTS}")
+    return Checkpoint(**data | {"recipe": recipe, "trained_from": tuple(data["trained_from"]), "home": folder})
+
+
+def _check_fields(data: dict[str, Any], types: dict[str, type | tuple[type, ...]]) -> None:
+    unknown, missing = sorted(set(data) - set(types)), sorted(set(types) - set(data))
+    if unknown or missing:
+        raise ValueError(" and ".join(
+            f"{what} {', '.join(names)}" for what, names in (("unknown fields", unknown), ("no", missing)) if names
+        ))  # fmt: skip
+    wrong = [name for name, kind in types.items() if not isinstance(data[name], kind)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(json.dumps(data[name])[:40] for name in wrong)}")
+
+
+def _from_schema_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of schema 2: ``method`` was the training, but for ``fisher``, and ``alpha`` a field of its own."""
+    data = dict(data)
+    method, parents, alpha = data.pop("method"), data.pop("parents"), data.pop("alpha")
+    config = data["config"]
+    training = TRAININGS_OF_SCHEMA_1.get(method, method)
+    if method == "fisher":
+        frozen, trained = config.get("freeze_encoder"), config.get("head") == "trained"
+        training = "linear-probe" if frozen else "wise-ft" if trained else "paint"
+    recipe = None
+    if data["kind"] in ("interpolated", "patched"):
+        fisher = {"fisher": config["fisher"]} if "fisher" in config else {}
+        merge = "fisher" if method == "fisher" else "linear"
+        recipe = {"method": merge, "parents": parents, "params": {"alpha": alpha} | fisher}
+    return data | {
+        "training": training, "recipe": recipe, "trained_from": [] if recipe else parents, "parts": {},
+        "config": {name: value for name, value in config.items() if name != "fisher"},
+    }  # fmt: skip

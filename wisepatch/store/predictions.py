@@ -1,0 +1,141 @@
+"""Per-image answers, for paired tests: one parquet file for each checkpoint, task and split.
+
+``predictions/<checkpoint id>/<task>-<split>-<hash>.parquet`` has a row an image: ``image`` (an id, text), ``label`` and ``answer``
+(numbers of classes), ``confidence`` (the probability of the answer). The file's metadata holds checkpoint, task, split, what the
+caller adds (task specification, data fingerprint, precision), and the sha256 of all that. The hash in the name is one over
+these additions: other data or another precision have a file of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import StoreError
+from wisepatch.files import write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from wisepatch.store.checkpoints import Checkpoint, Store
+
+COLUMNS = {"image": "string", "label": "int64", "answer": "int64", "confidence": "float32"}
+METADATA = b"wisepatch"
+MAX_SLUG_CHARACTERS = 60
+
+
+def save_predictions(
+    store: Store, checkpoint: Checkpoint, task: str, split: str, columns: Mapping[str, Any], about: Mapping[str, Any]
+) -> Path:
+    """Write the answers of a checkpoint to a split; return the file.
+
+    ``columns`` maps ``image``, ``label``, ``answer`` and ``confidence`` to ``(n,)`` each; a DataFrame is such a mapping. ``about``
+    holds JSON types. Raises :class:`StoreError` where the file cannot be written.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [
+        pa.array(columns[name] if name == "image" else np.asarray(columns[name]), type=pa.type_for_alias(kind))
+        for name, kind in COLUMNS.items()
+    ]
+    table = pa.table(dict(zip(COLUMNS, fields, strict=True)))
+    details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
+    details["sha256"] = _hash(table, details)
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(details).encode()}), buffer)
+    path = _folder(store, checkpoint) / f"{_stem(task, split)}-{_digest(about)}.parquet"
+    with store.writing():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, buffer.getvalue())
+    return path
+
+
+def load_predictions(
+    store: Store, checkpoint: Checkpoint, task: str, split: str, about: Mapping[str, Any] | None = None
+) -> pd.DataFrame | None:
+    """Read the answers of a checkpoint to a split, verified; ``None`` where there are none.
+
+    With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. Raises
+    :class:`StoreError` for a damaged file.
+    """
+    name = f"{_stem(task, split)}-{_digest(about) if about is not None else '*'}.parquet"
+    newest_first = sorted(_folder(store, checkpoint).glob(name), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in newest_first:
+        table, details = _read(path)
+        if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
+            frame: pd.DataFrame = table.to_pandas()
+            frame.attrs.update(details)
+            return frame
+    return None
+
+
+def list_predictions(store: Store, checkpoint: Checkpoint | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each file of answers (of one checkpoint or of all) with its metadata, verified; raises for a damaged one."""
+    for path in _files(store, checkpoint):
+        yield path, _read(path)[1]
+
+
+def prediction_problems(store: Store) -> list[str]:
+    """Hash all files of answers; return one sentence for each that is damaged."""
+    problems = []
+    for path in _files(store, None):
+        try:
+            _read(path)
+        except StoreError as error:
+            problems.append(error.message)
+    return problems
+
+
+def _files(store: Store, checkpoint: Checkpoint | None) -> list[Path]:
+    return sorted(store.predictions.glob(f"{checkpoint.id if checkpoint else '[!.]*'}/[!.]*.parquet"))
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        details = json.loads(table.schema.metadata[METADATA])
+        expected = details.pop("sha256")
+        if _hash(table, details) != expected:
+            raise ValueError("it does not have the sha256 that it names")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise StoreError(
+            f"the predictions {path} are damaged: {error}", "remove the file; the next evaluation writes it again"
+        ) from error
+    return table, details
+
+
+def _hash(table: pa.Table, details: Mapping[str, Any]) -> str:
+    """Hash the metadata and the values of all columns."""
+    digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode())
+    for name in COLUMNS:
+        column = table.column(name)
+        if name == "image":
+            digest.update(json.dumps(column.to_pylist()).encode())
+        else:
+            digest.update(column.to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _folder(store: Store, checkpoint: Checkpoint) -> Path:
+    return store.predictions / checkpoint.id
+
+
+def _stem(task: str, split: str) -> str:
+    task, split = (re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:MAX_SLUG_CHARACTERS] for name in (task, split))
+    return f"{task}-{split}"
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
