@@ -1,8 +1,8 @@
-"""Pictures drawn by the program: a coloured shape on a textured background, 64 x 64 pixels.
+"""Draw pictures of a coloured shape on a textured background, 64 x 64 pixels.
 
-A picture depends only on its :class:`Scene` and on the random generator it is drawn with, so a seed names it
-for good. Both the embedded model's pre-training and the ``Shapes``, ``Colors`` and ``Textures`` tasks draw from
-here, with seeds that never meet (:data:`STREAMS`).
+A picture follows from its :class:`Scene` and the random generator alone, so a seed always gives the same one. The embedded
+model's pretraining and the tasks ``Shapes``, ``Colors`` and ``Textures`` draw from here, with seeds that never meet
+(:data:`STREAMS`).
 """
 
 from __future__ import annotations
@@ -33,24 +33,12 @@ COLORS = {
     "black": (18, 18, 18),
     "white": (245, 245, 245),
 }
-TEXTURES = (
-    "plain",
-    "striped",
-    "checkered",
-    "dotted",
-    "gridded",
-    "zigzag",
-    "wavy",
-    "speckled",
-    "gradient",
-    "concentric",
-)
-# First entry of every seed: who draws. Seeds of different streams cannot coincide.
+# The first entry of every seed, so that seeds of different streams cannot coincide.
 STREAMS = {"pretraining": 0, "Shapes": 1, "Colors": 2, "Textures": 3}
 
 
 class Scene(NamedTuple):
-    """What a picture shows. ``shape`` and ``color`` are both given or both ``None`` (a background alone)."""
+    """Contents of a picture. ``shape`` and ``color`` are both given or both ``None`` (a background alone)."""
 
     texture: str
     shape: str | None = None
@@ -58,7 +46,7 @@ class Scene(NamedTuple):
 
 
 def generator(stream: str, *numbers: int) -> np.random.Generator:
-    """The random generator of one picture: the stream's own, then any numbers (split, index)."""
+    """Return the random generator of one picture, seeded by its stream and any numbers (split, index)."""
     import numpy as np
 
     return np.random.default_rng([STREAMS[stream], *numbers])
@@ -78,14 +66,14 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def background(texture: str, rng: np.random.Generator, avoid: tuple[int, int, int] | None = None) -> Floats:
-    """A texture in two muted colours, both far from ``avoid``: float32 ``(64, 64, 3)`` in 0 to 255."""
+    """Draw a texture in two muted colours, both far from ``avoid``: float32 ``(64, 64, 3)`` in 0 to 255."""
     first, second = _muted_pair(rng, avoid)
-    weight = _TEXTURES[texture](rng)[..., None]
+    weight = _PATTERNS[texture](rng)[..., None]
     return first * (1 - weight) + second * weight
 
 
 def shape_mask(shape: str, rng: np.random.Generator) -> Floats:
-    """A shape at a random place, size and small rotation: float32 ``(64, 64)`` coverage in 0 to 1."""
+    """Draw a shape at a random place, size and small rotation: float32 ``(64, 64)`` coverage in 0 to 1."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -105,7 +93,7 @@ def shape_mask(shape: str, rng: np.random.Generator) -> Floats:
 
 @cache
 def _outlines() -> dict[str, list[tuple[NDArray[np.float64], int]]]:
-    """Polygons in [-1, 1]^2 (y downwards) and the value they are filled with, drawn in order."""
+    """Return the polygons of each shape in [-1, 1]^2 (y downwards), and the value each is filled with, in drawing order."""
     import numpy as np
 
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -141,7 +129,7 @@ def _jitter(color: tuple[int, int, int] | Floats, by: float, rng: np.random.Gene
 
 
 def _muted_pair(rng: np.random.Generator, avoid: tuple[int, int, int] | None) -> tuple[Floats, Floats]:
-    """Two greyish colours that differ enough to show a texture and enough from ``avoid`` to show a shape."""
+    """Draw two greyish colours that differ enough to show a texture and enough from ``avoid`` to show a shape."""
     import numpy as np
 
     while True:
@@ -163,7 +151,7 @@ def _grid() -> tuple[Floats, Floats]:
 
 
 def _axes(rng: np.random.Generator, turn: float = 180) -> tuple[Floats, Floats]:
-    """Pixel coordinates, rotated by up to ``turn`` degrees and shifted."""
+    """Return pixel coordinates, rotated by up to ``turn`` degrees and shifted."""
     import numpy as np
 
     x, y = _grid()
@@ -174,21 +162,18 @@ def _axes(rng: np.random.Generator, turn: float = 180) -> tuple[Floats, Floats]:
 
 
 def _wave(u: Floats, period: float) -> Floats:
-    """A soft-edged square wave of ``u`` with ``period`` pixels, in 0 to 1."""
+    """Return a soft-edged square wave of ``u`` with ``period`` pixels, in 0 to 1."""
     import numpy as np
 
     softness = period / 5
-    wave: Floats = np.clip(np.sin(u * (2 * np.pi / period)) * softness + 0.5, 0, 1)
+    wave: Floats = (np.sin(u * (2 * np.pi / period)) * softness + 0.5).clip(0, 1)
     return wave
 
 
 def _lines(u: Floats, period: float, width: float) -> Floats:
-    """Thin lines ``width`` pixels wide, one each ``period`` pixels of ``u``, in 0 to 1."""
-    import numpy as np
-
-    distance = np.abs((u / period) % 1 - 0.5) * period
-    lines: Floats = np.clip(width / 2 - distance + 0.5, 0, 1)
-    return lines
+    """Return thin lines ``width`` pixels wide, one each ``period`` pixels of ``u``, in 0 to 1."""
+    distance = abs((u / period) % 1 - 0.5) * period
+    return (width / 2 - distance + 0.5).clip(0, 1)
 
 
 def _plain(rng: np.random.Generator) -> Floats:
@@ -212,7 +197,7 @@ def _dotted(rng: np.random.Generator) -> Floats:
     u, v = _axes(rng, 90)
     period = rng.uniform(9, 16)
     distance = np.hypot((u / period) % 1 - 0.5, (v / period) % 1 - 0.5) * period
-    dots: Floats = np.clip(period * rng.uniform(0.22, 0.3) - distance + 0.5, 0, 1)
+    dots: Floats = (period * rng.uniform(0.22, 0.3) - distance + 0.5).clip(0, 1)
     return dots
 
 
@@ -226,11 +211,9 @@ def _gridded(rng: np.random.Generator) -> Floats:
 
 
 def _zigzag(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
     u, v = _axes(rng)
     length = rng.uniform(14, 22)
-    bend = np.abs((v / length) % 1 - 0.5) * length * rng.uniform(0.8, 1.2)
+    bend = abs((v / length) % 1 - 0.5) * length * rng.uniform(0.8, 1.2)
     return _wave(u + bend, rng.uniform(9, 15))
 
 
@@ -256,7 +239,7 @@ def _gradient(rng: np.random.Generator) -> Floats:
 
     x, y = _grid()
     angle = rng.uniform(0, 2 * np.pi)
-    ramp: Floats = np.clip((x * np.cos(angle) + y * np.sin(angle)) / SIZE + 0.5, 0, 1).astype(np.float32)
+    ramp: Floats = ((x * np.cos(angle) + y * np.sin(angle)) / SIZE + 0.5).clip(0, 1).astype(np.float32)
     return ramp
 
 
@@ -268,7 +251,7 @@ def _concentric(rng: np.random.Generator) -> Floats:
     return _wave(np.hypot(x - dx, y - dy).astype(np.float32), rng.uniform(8, 15))
 
 
-_TEXTURES: dict[str, Callable[[np.random.Generator], Floats]] = {
+_PATTERNS: dict[str, Callable[[np.random.Generator], Floats]] = {
     "plain": _plain,
     "striped": _striped,
     "checkered": _checkered,
@@ -280,3 +263,4 @@ _TEXTURES: dict[str, Callable[[np.random.Generator], Floats]] = {
     "gradient": _gradient,
     "concentric": _concentric,
 }
+TEXTURES = tuple(_PATTERNS)

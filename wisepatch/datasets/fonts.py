@@ -1,9 +1,12 @@
-"""Words and letters drawn with free fonts that the installed packages carry."""
+"""Free fonts that the installed packages carry, and the words and letters that pretraining draws with them."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,17 +16,20 @@ if TYPE_CHECKING:
 
 # Pillow's own face (the empty name), then faces that matplotlib installs.
 FONTS = ("", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono", "STIXGeneral")
-READ = FONTS[:4]  # those in which the embedded model sees words while it is trained
+WORD_FONTS = FONTS[:4]  # those in which the embedded model sees words while it is trained
+PROBE_PIXELS = (5, 12, 33)  # sizes at which a font file is tried: some have a few sizes alone
 
 
 @cache
 def font(name: str, size: int) -> Font:
-    """The face ``name`` of :data:`FONTS` at ``size`` pixels."""
+    """Open the face ``name`` of :data:`FONTS`, or the font file of that path, at ``size`` pixels."""
     from importlib.util import find_spec
     from pathlib import Path
 
     from PIL import ImageFont
 
+    if name not in FONTS:
+        return ImageFont.truetype(name, size)
     if name:
         spec = find_spec("matplotlib")
         if spec is None or spec.origin is None:
@@ -36,15 +42,28 @@ def font(name: str, size: int) -> Font:
     return face
 
 
+def check_font(path: str) -> None:
+    """Raise :class:`UsageError` unless ``path`` is a font file that can be read."""
+    from PIL import ImageFont
+
+    try:
+        for size in PROBE_PIXELS:
+            ImageFont.truetype(path, size)
+    except (OSError, ValueError) as error:
+        exists = os.path.exists(path)  # noqa: PTH110 -- Path.exists raises an error for a name of 300 characters
+        reason = "it is no font that FreeType draws at any size" if exists else "it does not exist"
+        raise UsageError(f"the font {path} cannot be used: {reason}", "give a .ttf or .otf file") from error
+
+
 def fitting_font(text: str, name: str, size: int, width: int) -> Font:
-    """The face at ``size`` pixels, or at the largest smaller size at which ``text`` is at most ``width`` pixels wide."""
+    """Open the face at ``size`` pixels, or at the largest smaller size at which ``text`` is at most ``width`` pixels wide."""
     while size > 1 and font(name, size).getlength(text) > width:
         size -= 1
     return font(name, size)
 
 
 def text_mask(text: str, face: Font, canvas: int, x: float, y: float) -> Image.Image:
-    """An ``L`` image of ``canvas`` x ``canvas`` pixels with ``text`` in white, wholly inside it.
+    """Draw ``text`` in white, wholly inside an ``L`` image of ``canvas`` x ``canvas`` pixels.
 
     ``x`` and ``y`` in 0 to 1 place it within the room that is left.
     """
@@ -60,7 +79,7 @@ def text_mask(text: str, face: Font, canvas: int, x: float, y: float) -> Image.I
 def write_word(word: str, image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Write ``word`` at a random place, size, face and case, in a colour that stands out, sometimes outlined."""
     size = image.width
-    name = READ[int(rng.integers(len(READ)))]
+    name = WORD_FONTS[int(rng.integers(len(WORD_FONTS)))]
     text = word.upper() if rng.random() < 0.25 else word
     face = fitting_font(text, name, int(rng.integers(13, 27)), size - 2)
     mask = text_mask(text, face, size, rng.random(), rng.random())
@@ -94,7 +113,7 @@ def write_letter(letter: str, image: Image.Image, rng: np.random.Generator, *, h
 
 
 def ink(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Paint what ``mask`` (``L``) shows in a colour that stands out, two times in five with an outline."""
+    """Paint ``mask`` (``L``) on an image in a colour that stands out, two times in five with an outline."""
     import numpy as np
     from PIL import Image, ImageFilter
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache, lru_cache
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from cachetools import LRUCache, cached
-
-from wisepatch.datasets.fonts import FONTS, font
+from wisepatch.datasets.fonts import font
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,160 +17,132 @@ if TYPE_CHECKING:
     from wisepatch.datasets.fonts import Font
     from wisepatch.datasets.typography import Style
 
-    Drawn = tuple[Image.Image, Image.Image]  # masks of one size: the ink, and the ink with its outline
+    Box = tuple[int, int, int, int]  # left, top, right, bottom
+    Masks = tuple[Image.Image, Image.Image]  # the coverage of letters alone, and with their outline: L, of one size
 
-SMALLEST = 5  # pixels; nothing can be read below
-FAR = 70  # between the mean brightness of ink and of what lies under it
-PROBES = 64  # rows and columns of what lies under the ink that are looked at, at most
-KEPT = 64 * 2**20  # bytes of drawn words that are kept, as the same come again and again
-SIZES = 24  # large letters come in sizes that differ by about this part of themselves
+MIN_PIXELS = 5  # height of letters; nothing can be read below
+MIN_CONTRAST = 70  # of 255, between the mean brightness of the letters and of what lies under them
+BRIGHTNESS_PROBES = 64  # rows and columns of what lies under the text that are looked at
+SIZE_STEPS = (
+    24  # large letters come in sizes that differ by about this part of themselves, as a font is opened for each
+)
+LAYOUT: dict[str, Any] = {"align": "center", "spacing": 1, "stroke_width": 1}
 
 
 def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Style) -> Image.Image:
-    """``text`` written wholly inside a copy of ``image`` (RGB), in a random face, size, colour and place.
+    """Write ``text`` wholly inside a copy of ``image`` (RGB), in a random face, size, colour and place.
 
-    The ink has a one-pixel outline in black or white, whichever is further from it. Text that is too wide is wrapped at
-    spaces and hyphens, then shrunk. Raises :class:`DataError` where it fits at no size from 5 pixels up.
+    The letters have a one-pixel outline in black or white, whichever is further from their colour. Text that is too wide is
+    wrapped at spaces and hyphens, then shrunk. Raises :class:`DataError` where it fits at no size from 5 pixels up.
     """
-    import numpy as np
-
-    ink, around = _fitting_ink(text, image.size, rng, style)
-    left, top = int(rng.integers(image.width - ink.width + 1)), int(rng.integers(image.height - ink.height + 1))
-    box = (left, top, left + ink.width, top + ink.height)
-    color = _far_color(rng, _brightness(image, ink, box))
-    outline = 255 if sum(color) < 3 * 128 else 0
-    # From the outline (no ink) to the colour (full ink), in one paste: as a palette, it costs a table.
-    shades = outline + np.outer(np.arange(256) / 255, np.asarray(color) - outline)
-    painted = ink.copy()
-    painted.putpalette(shades.astype(np.uint8).tobytes())
+    letters, outlined = _fitted(text, image.size, rng, style)
+    left, top = int(rng.integers(image.width - letters.width + 1)), int(rng.integers(image.height - letters.height + 1))
+    box = (left, top, left + letters.width, top + letters.height)
+    color = _contrasting_color(rng, _brightness(image, box))
     result = image.copy()
-    result.paste(painted.convert("RGB"), box, around)
+    result.paste("white" if sum(color) < 3 * 128 else "black", box, outlined)
+    result.paste(color, box, letters)
     return result
 
 
-def _brightness(image: Image.Image, ink: Image.Image, box: tuple[int, int, int, int]) -> float:
-    """The mean brightness of ``image`` under the ink in ``box``, by its coverage, at up to 64 x 64 places."""
+def _brightness(image: Image.Image, box: Box) -> float:
+    """Return the mean brightness in ``box``, 0 to 255, at 64 x 64 places."""
     import numpy as np
     from PIL import Image
 
-    size = (min(ink.width, PROBES), min(ink.height, PROBES))
-    weight = np.asarray(ink.resize(size, Image.Resampling.NEAREST), np.float32)
-    under = np.asarray(image.resize(size, Image.Resampling.NEAREST, box=box))
-    red, green, blue = (under[..., channel].astype(np.float32) for channel in range(3))
-    return float(np.vdot(weight, red + green + blue) / (3 * max(float(weight.sum()), 1.0)))
+    size = (BRIGHTNESS_PROBES, BRIGHTNESS_PROBES)
+    return float(np.asarray(image.resize(size, Image.Resampling.NEAREST, box=box)).mean())
 
 
-def _thickened(coverage: np.ndarray[Any, Any]) -> Image.Image:
-    """The ink and one pixel around it: the largest of each 3 x 3 pixels. The ink leaves its first and last pixels empty."""
-    import numpy as np
-    from PIL import Image
-
-    wide = coverage.copy()
-    np.maximum(wide[:, 1:], coverage[:, :-1], out=wide[:, 1:])
-    np.maximum(wide[:, :-1], coverage[:, 1:], out=wide[:, :-1])
-    high = wide.copy()
-    np.maximum(high[1:], wide[:-1], out=high[1:])
-    np.maximum(high[:-1], wide[1:], out=high[:-1])
-    return Image.fromarray(high)
-
-
-def _far_color(rng: np.random.Generator, under: float) -> list[float]:
+def _contrasting_color(rng: np.random.Generator, brightness: float) -> tuple[int, ...]:
     while True:
-        color: list[float] = rng.uniform(0, 255, 3).tolist()
-        if abs(sum(color) / 3 - under) > FAR:
+        color = tuple(rng.integers(0, 256, 3).tolist())
+        if abs(sum(color) / 3 - brightness) > MIN_CONTRAST:
             return color
 
 
-def _fitting_ink(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Drawn:
-    """The text as it is drawn, no larger than ``room``."""
-    faces = [name for name in style.fonts if has_all(name, text)]
-    if not faces:
+def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Masks:
+    """Draw ``text`` no larger than ``room``, in lines where it must be."""
+    names = [name for name in style.fonts if has_all(name, text)]
+    if not names:
         raise DataError(
             f"no font here has all characters of {text!r}", "name one that has with --font FILE, or other class names"
         )
-    name = faces[int(rng.integers(len(faces)))]
-    size = max(round(rng.uniform(style.low, style.high) * min(room)), SMALLEST)
-    size -= size % max(size // SIZES, 1)  # few sizes, as each is opened once
-    width = room[0] - 2
-    while size >= SMALLEST:
-        lines = [" ".join(text.split())]
-        if _length(name, size, lines[0]) > width:
-            pieces = _pieces(text)
-            widest = max(_length(name, size, piece) for _, piece in pieces)
-            if widest > width:
-                # On, past the sizes that are surely too large: hinting moves lengths by less than a tenth.
-                size = min(size - 1, int(1.1 * size * max(width, 0) / widest))
-                continue
-            lines = _wrapped(pieces, name, size, width)
-        drawn = _drawn(name, size, "\n".join(lines))
-        if drawn[0].width <= room[0] and drawn[0].height <= room[1]:
-            return drawn
+    name = names[int(rng.integers(len(names)))]
+    size = max(round(rng.uniform(style.low, style.high) * min(room)), MIN_PIXELS)
+    size -= size % max(size // SIZE_STEPS, 1)
+    while size >= MIN_PIXELS:
+        face = font(name, size)
+        lines, width = _wrapped(text, face, room[0] - 2)
+        if width > room[0] - 2:
+            # Skip the sizes that are surely too large: hinting changes lengths by less than a tenth.
+            size = min(size - 1, int(1.1 * size * max(room[0] - 2, 0) / width))
+            continue
+        box = _text_box(lines, face)
+        if box[2] - box[0] <= room[0] and box[3] - box[1] <= room[1]:
+            return _masks(name, size, lines, box)
         size -= 1
     raise DataError(
-        f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {SMALLEST} pixels up",
+        f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {MIN_PIXELS} pixels up",
         "take larger images, or a shorter text",
     )
 
 
-@cached(LRUCache(KEPT, getsizeof=lambda drawn: 2 * drawn[0].width * drawn[0].height), lock=RLock())
-def _drawn(name: str, size: int, text: str) -> Drawn:
-    """The ink of some lines with one empty pixel around it; kept, so not to be changed.
+def _wrapped(text: str, face: Font, width: int) -> tuple[str, float]:
+    """Break ``text`` at spaces, and after ``-`` and ``/``, into lines of at most ``width`` pixels where that is possible.
 
-    Raises :class:`DataError` for a text without ink, such as a space of no width.
+    Returns the lines and the length of the longest.
     """
-    import numpy as np
+    whole = " ".join(text.split())
+    length = face.getlength(whole)
+    if length <= width:
+        return whole, length
+    lines, longest = [""], 0.0
+    for word in whole.split():
+        for number, piece in enumerate(re.split(r"(?<=[-/])(?=[^-/])", word)):
+            space = " " if number == 0 and lines[-1] else ""
+            length = face.getlength(lines[-1] + space + piece)
+            if lines[-1] and length > width:
+                lines.append(piece)
+                length = face.getlength(piece)
+            else:
+                lines[-1] += space + piece
+            longest = max(longest, length)
+    return "\n".join(lines), longest
+
+
+def _text_box(lines: str, face: Font) -> Box:
     from PIL import Image, ImageDraw
 
-    lines = text.split("\n")
-    width, margin = int(max(_length(name, size, line) for line in lines)), size
-    while True:
-        canvas = Image.new("L", (width + 2 * margin, 2 * size * len(lines) + 2 * margin))
-        ImageDraw.Draw(canvas).text((margin, margin), text, 255, _face(name, size), align="center", spacing=1)
-        box = canvas.getbbox()
-        if box is None:
-            raise DataError(f"{text!r} has nothing that could be drawn", "write other words, or give other class names")
-        if min(box[:2]) > 0 and box[2] < canvas.width and box[3] < canvas.height:
-            ink = canvas.crop((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))
-            return ink, _thickened(np.asarray(ink))
-        margin *= 4  # stacked marks reach further than anything that a face says of itself
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), lines, face, **LAYOUT)
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
-@lru_cache(2**16)
-def _length(name: str, size: int, text: str) -> float:
-    return _face(name, size).getlength(text)
+@lru_cache(1024)
+def _masks(name: str, size: int, lines: str, box: Box) -> Masks:
+    from PIL import Image, ImageDraw
+
+    left, top, right, bottom = box
+    canvas = Image.new("RGB", (right - left, bottom - top))
+    ImageDraw.Draw(canvas).text(
+        (-left, -top), lines, (255, 255, 0), font(name, size), stroke_fill=(255, 0, 0), **LAYOUT
+    )
+    outlined, letters, _ = canvas.split()
+    if letters.getbbox() is None:
+        raise DataError(f"{lines!r} has nothing that could be drawn", "write other words, or give other class names")
+    return letters, outlined
 
 
-def _pieces(text: str) -> list[tuple[str, str]]:
-    """What may not be broken, each with what stands before it on one line: a space, or nothing after ``-`` and ``/``."""
-    words = [re.split(r"(?<=[-/])(?=[^-/])", word) for word in text.split()]
-    return [(" " if number == 0 else "", piece) for word in words for number, piece in enumerate(word)]
-
-
-def _wrapped(pieces: list[tuple[str, str]], name: str, size: int, width: int) -> list[str]:
-    """Lines of at most ``width`` pixels, of pieces that are no wider."""
-    lines = [""]
-    for space, piece in pieces:
-        longer = lines[-1] + space + piece if lines[-1] else piece
-        if lines[-1] and _length(name, size, longer) > width:
-            lines.append(piece)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-@cache
-def _face(name: str, size: int) -> Font:
-    from PIL import ImageFont
-
-    return font(name, size) if name in FONTS else ImageFont.truetype(name, size)
-
-
-@cache
 def has_all(name: str, text: str) -> bool:
-    """Whether a face has a glyph for every character of ``text`` (Pillow's own face is taken to have printable ASCII)."""
+    """Tell whether a face has a glyph for every character of ``text`` (Pillow's own face is taken to have printable ASCII)."""
     if name == "":
         return text.isascii() and text.isprintable()
+    glyphs = _glyphs(name)
+    return all(ord(character) in glyphs or character.isspace() for character in text)
+
+
+@cache
+def _glyphs(name: str) -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
-    known = FT2Font(str(_face(name, 12).path)).get_charmap()
-    return all(ord(character) in known or character.isspace() for character in text)
+    return frozenset(FT2Font(str(font(name, 12).path)).get_charmap())

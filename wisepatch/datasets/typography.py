@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.datasets import base
 from wisepatch.datasets.base import Annotations, annotations_of, fingerprint, labels_of
 from wisepatch.datasets.fonts import FONTS
-from wisepatch.datasets.text_overlay import SMALLEST, overlay
+from wisepatch.datasets.text_overlay import MIN_PIXELS, overlay
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX = "typo:"
 WRONG, RANDOM_WORD = "wrong", "random-word"
-PROBED = (SMALLEST, 12, 33)  # pixels at which a font file is tried: some have a few sizes alone
+PROBED = (MIN_PIXELS, 12, 33)  # pixels at which a font file is tried: some have a few sizes alone
 STREAM = 7  # the first number of every seed here, so that no other random numbers are the same
 RANDOM_WORDS = (
     "anchor", "autumn", "basket", "bottle", "bridge", "butter", "candle", "castle", "cherry", "copper", "desert", "dinner",
