@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from wisepatch.entrypoints import EntryPoint, entry_points
 
 import wisepatch
-from wisepatch.entrypoints import EntryPoint, entry_points
 from wisepatch.errors import DataError, PluginError, UnknownNameError
 from wisepatch.plugins import BUILTIN, collect, find_task, registry
 

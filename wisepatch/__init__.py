@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
     from wisepatch.models.head import Classifier, zeroshot_head
-    from wisepatch.plugins import Task, find_task, find_tasks
+    from wisepatch.tasks import Task, find_task, find_tasks
     from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.recipes import load_weights
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from wisepatch.training.finetuning import finetune
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
-    from wisepatch.workflows.patching import patch, sweep, zeroshot
+    from wisepatch.workflows.patching import patch, zeroshot
+    from wisepatch.workflows.sweep import sweep
 
 __version__: str
 
@@ -42,15 +43,15 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "Rule": "analysis.selection",
     "Split": "datasets.base",
     "Store": "store.checkpoints",
-    "Task": "plugins",
+    "Task": "tasks",
     "TrainConfig": "config",
     "WisepatchError": "errors",
     "choose": "analysis.selection",
     "draw_sweep": "reports.plots",
     "evaluate": "evaluation.measurement",
     "export": "models.exporting",
-    "find_task": "plugins",
-    "find_tasks": "plugins",
+    "find_task": "tasks",
+    "find_tasks": "tasks",
     "finetune": "training.finetuning",
     "hookimpl": "hookspecs",
     "interpolate": "weights.methods",
@@ -64,7 +65,7 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "predict_many": "evaluation.prediction",
     "read_results": "store.results:read",
     "save_figure": "reports.plots",
-    "sweep": "workflows.patching",
+    "sweep": "workflows.sweep",
     "sweep_table": "reports.plots",
     "zeroshot": "workflows.patching",
     "zeroshot_head": "models.head",

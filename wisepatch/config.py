@@ -21,11 +21,11 @@ Head = Literal["frozen", "trained"]
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
 
 
-def setting(default: Any, help: str, panel: str, **facts: Any) -> Any:  # noqa: A002 -- as Typer calls it
+def setting(default: Any, help: str, panel: str | None, **facts: Any) -> Any:  # noqa: A002 -- as Typer calls it
     """Make a field that is an option of the command line too.
 
-    ``facts``: ``flag`` is its name there where that is another, ``min`` its smallest value, ``paper`` says that its default is the
-    paper's and depends on the procedure.
+    ``facts``: ``flags`` are its names there where these are others, ``min`` its smallest value, ``envvar`` a variable that gives it,
+    ``paper`` says that its default is the paper's and depends on the procedure.
     """
     return field(default=default, metadata={"help": help, "panel": panel, **facts})
 
@@ -59,8 +59,8 @@ class Config:
 class EvalConfig(Config):
     """Settings of an evaluation; they change its speed, and its predictions only through the precision.
 
-    ``batch_size`` of ``None`` is as many images as the GPU has room for, at most 64 on a CPU; ``workers`` of ``None`` as the machine
-    and the number of images suggest. ``bf16`` computes the image tower in bf16 (mixes and heads stay in fp32), ``fp16`` by autocast
+    ``batch_size`` of ``None`` is as many images as the GPU has room for, at most 64 on a CPU; ``workers`` of ``None`` as the
+    machine and the number of images suggest. ``bf16`` computes the image tower in bf16 (mixes and heads stay in fp32), ``fp16`` by autocast
     on a GPU.
     """
 
@@ -71,7 +71,7 @@ class EvalConfig(Config):
     mixed_precision: Precision = setting("no", "Precision of the image tower.", SPEED)
     cache_images: bool = setting(default=False, help="Keep decoded pixels in the store, for later runs.", panel=SPEED)
     compiled: bool = setting(
-        default=False, help="Compile the image tower, which pays for long work.", panel=SPEED, flag="--compile"
+        default=False, help="Compile the image tower, which pays for long work.", panel=SPEED, flags=("--compile",)
     )
 
     def problems(self) -> Iterable[str]:
@@ -150,7 +150,7 @@ class TrainConfig(Config):
     mixed_precision: Precision = setting("no", "Precision of training and evaluation.", SPEED)
     workers: int | None = setting(None, "Processes that load images.  [default: as the machine suggests]", SPEED, min=0)
     start: str | None = setting(
-        None, "Start from this checkpoint of the store, not from the published model.", MODEL, flag="--from"
+        None, "Start from this checkpoint of the store, not from the published model.", MODEL, flags=("--from",)
     )
     eval_every: float | None = setting(None, "Measure on validation data each so many epochs.", TRAINING)
 

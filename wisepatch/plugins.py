@@ -51,7 +51,7 @@ class Plugin:
         """Return the names that it registered through ``hook``."""
         return tuple(each.name for each in self.registered.get(hook, ()))
 
-    def keys(self) -> set[tuple[str, str]]:
+    def taken(self) -> set[tuple[str, str]]:
         """Return every name and alias that it takes, in lower case, with the hook."""
         return {
             (hook, name.lower())
@@ -85,9 +85,7 @@ class Registry:
     @property
     def names(self) -> dict[str, str]:
         """Return the dataset's name for every name and alias in lower case."""
-        return {
-            name.lower(): each.name for each in self.datasets.values() for name in (each.name, *each.aliases)
-        }
+        return {name.lower(): each.name for each in self.datasets.values() for name in (each.name, *each.aliases)}
 
     def find_dataset(self, name: str) -> Dataset | None:
         """Ask every ``find_dataset`` for a name that is not registered; the built-in ones first.
@@ -151,7 +149,7 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
 
 
 def _registered(manager: pluggy.PluginManager, hook: str, kind: type) -> tuple[Any, ...]:
-    everything = tuple(each for answer in getattr(manager.hook, hook)() for each in answer)
+    everything: tuple[Any, ...] = tuple(each for answer in getattr(manager.hook, hook)() for each in answer)
     seen: set[str] = set()
     for each in everything:
         if not isinstance(each, kind):
@@ -167,8 +165,8 @@ def _registered(manager: pluggy.PluginManager, hook: str, kind: type) -> tuple[A
 
 def _without_clashes(plugins: list[Plugin], builtins: tuple[Plugin, ...]) -> Iterable[Plugin]:
     for plugin in plugins:
-        owners = {key: other.owner for other in (*plugins, *builtins) if other is not plugin for key in other.keys()}
-        taken = sorted(plugin.keys() & set(owners))
+        owners = {key: other.owner for other in (*plugins, *builtins) if other is not plugin for key in other.taken()}
+        taken = sorted(plugin.taken() & set(owners))
         if taken and not plugin.problem:
             reason = f"the name {taken[0][1]!r} is taken by {owners[taken[0]]}"
             yield Plugin(plugin.name, plugin.distribution, problem=reason)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +90,9 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
     """
     name, split = _without_split(spec)
     dataset = _look_up(name)
-    return Task(f"{_canonical(name)}@{split}" if split else _canonical(name), renamed(dataset, classnames, templates), split)
+    return Task(
+        f"{_canonical(name)}@{split}" if split else _canonical(name), renamed(dataset, classnames, templates), split
+    )
 
 
 def find_tasks(

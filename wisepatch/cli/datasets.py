@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, percent, print_error
+from wisepatch.cli.output import percent, print_error
 from wisepatch.errors import DataError, UsageError, WisepatchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wisepatch.datasets.base import Dataset
-    from wisepatch.plugins import Task
+    from wisepatch.tasks import Task
 
 SHOWN = 5  # classes that a note names
 NARROW = 120  # columns of a terminal below which the listing leaves some out
@@ -30,23 +30,31 @@ DeepOption = Annotated[bool, typer.Option("--deep", help="Decode every image and
 
 
 @app.callback(invoke_without_command=True)
-def listing(
-    ctx: typer.Context,
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-) -> None:
+@o.with_settings
+def callback(ctx: typer.Context, common: o.Common) -> None:
     """List the tasks known by name: classes, splits, prompts, metric, who provides them, and whether the data is there.
 
     Example: `wisepatch datasets`
     """
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        show_all(common)
+
+
+@app.command("list", hidden=True)
+@o.with_settings
+def listing(common: o.Common) -> None:
+    """List the tasks, as `wisepatch datasets` does.
+
+    Example: `wisepatch datasets list`
+    """
+    show_all(common)
+
+
+def show_all(common: o.Common) -> None:
+    """Print every task, and name the plugins that were skipped."""
     from wisepatch.plugins import registry
 
-    known, folder = registry(), o.data_folder(data)
-    output = Output(as_json=as_json, quiet=quiet)
+    known, folder, output = registry(), common.data_folder(), common.output
     tasks = sorted(known.datasets.values(), key=lambda d: (d.family.lower(), _numbers_by_size(d.name.lower())))
     records = [describe(dataset, known.owners[dataset.name], folder) for dataset in tasks]
     output.records(records)
@@ -61,6 +69,9 @@ def listing(
     kept = (0, 2, 3, 6) if output.width and output.width < NARROW else range(len(columns))
     output.table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
     output.result("A folder of images or a CSV is a task too: --task path/to/folder")
+    for plugin in known.plugins:
+        if plugin.problem:
+            output.say(f"skipped: plugin {plugin.name} ({plugin.distribution}): {plugin.problem}")
 
 
 def _numbers_by_size(name: str) -> list[tuple[int, str]]:
@@ -83,29 +94,11 @@ def describe(dataset: Dataset, owner: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@app.command("list", hidden=True)
-def listing_too(
-    ctx: typer.Context,
-    store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-) -> None:
-    """The same as `wisepatch datasets`.
-
-    Example: `wisepatch datasets list`
-    """
-    ctx.invoked_subcommand = None
-    listing(ctx, store, data, as_json=as_json, quiet=quiet)
-
-
 @app.command("show")
+@o.with_settings
 def show(
+    common: o.Common,
     task: Tasks,
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Tell what is known of a task: class names, prompts, layout on disk, size, licence, source, published accuracy.
 
@@ -113,7 +106,7 @@ def show(
     """
     from wisepatch.plugins import registry
 
-    output, folder = Output(as_json=as_json, quiet=quiet), o.data_folder(data)
+    output, folder = common.output, common.data_folder()
     tasks = [found.dataset for found in _named(task)]
     records = [describe(dataset, registry().owners.get(dataset.name, "your own"), folder) for dataset in tasks]
     output.records(records)
@@ -158,13 +151,11 @@ def _first(names: tuple[str, ...], most: int) -> list[str]:
 
 
 @app.command("check")
+@o.with_settings
 def check(
+    common: o.Common,
     task: Tasks,
     deep: DeepOption = False,
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Open every split of a task: sizes against the publisher's, images per class, a decoded sample.
 
@@ -172,7 +163,7 @@ def check(
     """
     from wisepatch.datasets.inspection import inspect
 
-    output, folder = Output(as_json=as_json, quiet=quiet), o.data_folder(data)
+    output, folder = common.output, common.data_folder()
     reports, problems = [], []
     for found in _named(task):
         try:
@@ -210,7 +201,7 @@ def check(
 
 def _named(words: list[str]) -> list[Task]:
     """The tasks that are named. Raises :class:`UsageError` for none."""
-    from wisepatch.plugins import find_tasks
+    from wisepatch.tasks import find_tasks
 
     names = o.split_list(words)
     if not names:
@@ -234,12 +225,10 @@ def _spread(per_class: dict[str, int] | None) -> str:
 
 
 @app.command("download")
+@o.with_settings
 def download(
+    common: o.Common,
     task: Tasks,
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Fetch the data of a task into the data folder, of whatever size; what is there is not fetched again.
 
@@ -247,7 +236,7 @@ def download(
     """
     from wisepatch.datasets.inspection import download as fetch
 
-    output, folder = Output(as_json=as_json, quiet=quiet), (data or o.DEFAULT_DATA).expanduser()
+    output, folder = common.output, (common.data or o.DEFAULT_DATA).expanduser()
     problems = []
     for found in _named(task):
         dataset = found.dataset

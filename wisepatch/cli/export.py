@@ -7,22 +7,17 @@ from typing import Annotated
 
 import typer
 
-from wisepatch.cli import options as o
-from wisepatch.cli.output import Output
-
-CheckpointArgument = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder.")
-]
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]
+from wisepatch.cli.options import Common, with_settings
 
 
+@with_settings
 def command(
-    checkpoint: CheckpointArgument,
-    folder: FolderArgument,
-    store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    common: Common,
 ) -> None:
     """Write a checkpoint as a folder that open_clip loads: `--model local-dir:DIR`.
 
@@ -31,11 +26,9 @@ def command(
     Example: `wisepatch export patched my-model`
     """
     from wisepatch.models.exporting import HEAD, HEAD_WEIGHTS, MODEL_WEIGHTS, export
-    from wisepatch.store.checkpoints import Store
 
-    output = Output(as_json=as_json, quiet=quiet)
-    place = Store(store)
-    done = export(place, place.find(checkpoint), folder)
+    output, store = common.output, common.open_store()
+    done = export(store, store.find(checkpoint), folder)
     output.records([{
         "exported": str(done.folder), "checkpoint": done.checkpoint.id, "name": done.checkpoint.name,
         "model": done.checkpoint.model, "alpha": done.checkpoint.alpha, "files": done.files, "head": done.checkpoint.head,

@@ -1,102 +1,140 @@
-"""Options that several commands share."""
+"""Options: a command names a settings class, and takes an option for each field that the class declares as one."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from wisepatch.cli.output import Output
+from wisepatch.config import MODEL, ModelConfig, TrainConfig, setting
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from wisepatch.config import ModelConfig
     from wisepatch.store.checkpoints import Checkpoint, Store
 
-DEFAULT_STORE = Path("wisepatch-store")
 DEFAULT_DATA = Path("~/data")
-WHERE, MODEL, SPEED = "Where things are", "Model", "Speed and precision"
+WHERE = "Where things are"
+SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
-# Every command takes --store, --data, --json and --quiet, also where one of them has no use: scripts can always pass them.
-StoreOption = Annotated[
-    Path,
-    typer.Option("--store", envvar="WISEPATCH_STORE", help="Folder of checkpoints and results.", rich_help_panel=WHERE),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", envvar="WISEPATCH_DATA", help="Folder of datasets.  [default: ~/data]", rich_help_panel=WHERE
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="An open_clip name, hf-hub:, local-dir:, or demo (embedded).  [default: ViT-B-32]",
-        rich_help_panel=MODEL,
-    ),
-]
-PretrainedOption = Annotated[
-    str | None,
-    typer.Option(
-        "--pretrained", help="A tag of open_clip, or a file of weights.  [default: openai]", rich_help_panel=MODEL
-    ),
-]
+
+class TrainOptions(dict[str, Any]):
+    """The training settings that were given, for :meth:`~wisepatch.config.TrainConfig.with_defaults`."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every command, also where one of them has no use: scripts can always pass them."""
+
+    store: Path = setting(
+        Path("wisepatch-store"), "Folder of checkpoints and results.", WHERE, envvar="WISEPATCH_STORE"
+    )
+    data: Path | None = setting(None, "Folder of datasets.  [default: ~/data]", WHERE, envvar="WISEPATCH_DATA")
+    as_json: bool = setting(
+        default=False, help="Print one JSON object a line and nothing else.", panel=None, flags=("--json",)
+    )
+    quiet: bool = setting(default=False, help="No progress and no messages.", panel=None, flags=("--quiet", "-q"))
+
+    @cached_property
+    def output(self) -> Output:
+        """Return where the command prints."""
+        return Output(as_json=self.as_json, quiet=self.quiet)
+
+    def open_store(self) -> Store:
+        """Return the store; nothing is read yet."""
+        from wisepatch.store.checkpoints import Store
+
+        return Store(self.store)
+
+    def data_folder(self) -> Path:
+        """Return the data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
+        if self.data is None:
+            return DEFAULT_DATA.expanduser()
+        if not self.data.expanduser().is_dir():
+            reason = "is no folder" if self.data.expanduser().exists() else "does not exist"
+            raise DataError(
+                f"the data folder {self.data} {reason}", "make it, or name another with --data or WISEPATCH_DATA"
+            )
+        return self.data.expanduser()
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The published model that is asked for."""
+
+    model: str | None = setting(
+        None, "An open_clip name, hf-hub:, local-dir:, or demo (embedded).  [default: ViT-B-32]", MODEL
+    )
+    pretrained: str | None = setting(None, "A tag of open_clip, or a file of weights.  [default: openai]", MODEL)
+
+    def config(self, start: str | None = None) -> ModelConfig:
+        """Return the model. Raises :class:`UsageError` where two options contradict each other."""
+        if start and (self.model or self.pretrained):
+            raise UsageError(f"--from {start} already says which model", "leave --model and --pretrained out")
+        config = ModelConfig(self.model or "ViT-B-32", self.pretrained or "openai")
+        if self.pretrained and config.brings_weights:
+            raise UsageError(f"the model {config.model} brings its own weights", "leave --pretrained out")
+        return config
+
+
+@dataclass(frozen=True)
+class ClassOptions:
+    """Class names and prompts that replace those of the task."""
+
+    classnames: Path | None = setting(None, "File with one class name a line, in the order of the task's classes.", None)
+    template: list[str] | None = setting(
+        None, "Prompt with {} for the class name, or the name of a set. Repeatable.", None
+    )
+
+    def names(self) -> tuple[str, ...] | None:
+        """Return the lines of the file of class names. Raises :class:`UsageError` if it cannot be read or is empty."""
+        path = self.classnames
+        if path is None:
+            return None
+        try:
+            names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"the class names {path} cannot be read: {error}", "give a text file with one name a line"
+            ) from error
+        if not names:
+            raise UsageError(f"the class names {path} are empty", "write one name a line")
+        return names
+
+    def templates(self) -> tuple[str, ...] | None:
+        """Return the prompts. Raises :class:`UnknownNameError` for a set that is not known."""
+        from wisepatch.datasets.prompts import templates
+
+        return templates(self.template or []) or None
+
+
 TaskOption = Annotated[
     list[str],
     typer.Option("--task", "-t", help="A known name, NAME@val, a folder, or a CSV; several by comma or repeated."),
 ]
+OneTaskOption = Annotated[
+    str, typer.Option("--task", "-t", help="The task to learn: a known name, a folder, or a CSV.")
+]
 SupportedOption = Annotated[
     list[str], typer.Option("--supported", help="Tasks that must not get worse; by comma or repeated.")
 ]
-ClassnamesOption = Annotated[
-    Path | None,
-    typer.Option("--classnames", help="File with one class name a line, in the order of the task's classes."),
-]
-TemplateOption = Annotated[
-    list[str], typer.Option("--template", help="Prompt with {} for the class name, or the name of a set. Repeatable.")
-]
 MetricOption = Annotated[
-    list[str], typer.Option("--metric", help="top1, mean_per_class or macro_f1, for each task's own.")
+    list[str], typer.Option("--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.")
 ]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Processes that load images.  [default: as the machine suggests]",
-        rich_help_panel=SPEED,
-    ),
+CheckpointsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="CHECKPOINT...", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
 ]
-EvalBatchOption = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size", min=1, help="Images at once.  [default: what the GPU has room for, up to 64 on a CPU]",
-        rich_help_panel=SPEED,
-    ),
-]  # fmt: skip
-CacheOption = Annotated[
-    bool,
-    typer.Option("--cache-images", help="Keep decoded pixels in the store, for later runs.", rich_help_panel=SPEED),
-]
-FastDecodeOption = Annotated[
-    bool,
-    typer.Option(
-        "--fast-decode",
-        help="Decode large JPEG files small, resize tensors: not the same pixels, nearly.",
-        rich_help_panel=SPEED,
-    ),
-]
-CompileOption = Annotated[
-    bool,
-    typer.Option("--compile", help="Compile the image tower, which pays for long work.", rich_help_panel=SPEED),
-]
-PrecisionOption = Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=SPEED)]
+SplitOption = Annotated[str, typer.Option("--split", help="test, val or train, for tasks that name none.")]
+WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[
-    str, typer.Option("--method", help="How to mix: linear, or fisher (each weight by its Fisher information).")
+    str, typer.Option("--method", help="How to merge: linear, or fisher (each weight by its Fisher information).")
 ]
 FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
@@ -107,67 +145,80 @@ SelectOnOption = Annotated[
 ]
 
 
-def split_list(words: list[str]) -> list[str]:
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter that is a settings class by the options of its fields; the command gets the class filled in.
+
+    Where training and evaluation have a field of one name, the evaluation's is called ``--eval-NAME``, but for those that one option
+    sets for both.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    options: dict[str, inspect.Parameter] = {}
+    groups: dict[str, tuple[type, dict[str, str]]] = {}  # parameter: its class, and field: option
+    for parameter in sorted(inspect.signature(command).parameters.values(), key=lambda each: hints[each.name] is Common):
+        kind = hints[parameter.name]
+        declared = TrainConfig if kind is TrainOptions else kind
+        if not (isinstance(declared, type) and is_dataclass(declared)):
+            options[parameter.name] = parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
+            continue
+        names = {}
+        for field in (each for each in fields(declared) if "help" in each.metadata):
+            name = field.name
+            if name in options and name not in SHARED:
+                name = f"eval_{name}"
+            names[field.name] = name
+            if name not in options:
+                options[name] = _option(name, field, get_type_hints(declared)[field.name])
+        groups[parameter.name] = (kind, names)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        filled = {
+            name: kind(**{field: given[option] for field, option in names.items()})
+            for name, (kind, names) in groups.items()
+        }
+        grouped = {option for _, names in groups.values() for option in names.values()}
+        command(**{name: value for name, value in given.items() if name not in grouped}, **filled)
+
+    run.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: option.annotation for name, option in options.items()}
+    return run
+
+
+def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
+    facts = field.metadata
+    flags = facts.get("flags", (f"--{name.replace('_', '-')}",))
+    if kind is not bool and facts.get("paper"):
+        kind = kind | None
+    option = typer.Option(
+        *flags, help=facts["help"], rich_help_panel=facts["panel"], min=facts.get("min"), envvar=facts.get("envvar")
+    )
+    default = None if facts.get("paper") or field.default is MISSING else field.default
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def split_list(words: Sequence[str] | None) -> list[str]:
     """Take apart what was given by comma; an existing path with a comma in it stays whole."""
-    found = []
-    for word in words:
-        found += [word] if _is_path(word) else [part.strip() for part in word.split(",") if part.strip()]
-    return found
+    from wisepatch.tasks import existing
 
-
-def model_config(model: str | None, pretrained: str | None, start: str | None = None) -> ModelConfig:
-    """The model that is asked for. Raises :class:`UsageError` where two options contradict each other."""
-    from wisepatch.config import ModelConfig
-
-    if start and (model or pretrained):
-        raise UsageError(f"--from {start} already says which model", "leave --model and --pretrained out")
-    config = ModelConfig(model or "ViT-B-32", pretrained or "openai")
-    if pretrained and config.brings_weights:
-        raise UsageError(f"the model {config.model} brings its own weights", "leave --pretrained out")
-    return config
+    parts = []
+    for word in words or ():
+        parts += [word] if existing(word) else [part.strip() for part in word.split(",") if part.strip()]
+    return parts
 
 
 def find_checkpoints(store: Store, words: list[str]) -> list[Checkpoint]:
     """Look checkpoints up, each once; a name with a comma in it is tried whole first."""
-    found: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, Checkpoint] = {}
     for word in words:
         try:
-            names = [store.find(word)]
+            named = [store.find(word)]
         except UnknownNameError:
             if "," not in word:
                 raise
-            names = [store.find(part) for part in split_list([word])]
-        found |= {checkpoint.id: checkpoint for checkpoint in names}
-    return list(found.values())
+            named = [store.find(part) for part in split_list([word])]
+        checkpoints |= {checkpoint.id: checkpoint for checkpoint in named}
+    return list(checkpoints.values())
 
 
-def data_folder(data: Path | None) -> Path:
-    """The data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
-    if data is None:
-        return DEFAULT_DATA.expanduser()
-    if not data.expanduser().is_dir():
-        reason = "is no folder" if data.expanduser().exists() else "does not exist"
-        raise DataError(f"the data folder {data} {reason}", "make it, or name another with --data or WISEPATCH_DATA")
-    return data.expanduser()
-
-
-def read_classnames(path: Path | None) -> tuple[str, ...] | None:
-    """The lines of a file of class names. Raises :class:`UsageError` if it cannot be read or is empty."""
-    if path is None:
-        return None
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"the class names {path} cannot be read: {error}", "give a text file with one name a line"
-        ) from error
-    if not names:
-        raise UsageError(f"the class names {path} are empty", "write one name a line")
-    return names
-
-
-def _is_path(word: str) -> bool:
-    try:
-        return bool(word) and Path(word).exists()
-    except OSError:  # longer than a file name can be
-        return False

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from wisepatch.errors import WisepatchError
-    from wisepatch.workflows.patching import Sweep
+    from wisepatch.workflows.sweep import Sweep
 
-UNBOUND = 200  # columns of what is no terminal, at least
+MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
 def is_helper() -> bool:
@@ -38,7 +38,7 @@ class Output:
 
     @cached_property
     def err(self) -> Console:
-        """Where bars are drawn. Made when the first is: rich loads as slowly as a whole listing takes."""
+        """Return where bars are drawn."""
         from rich.console import Console
 
         return Console(stderr=True, highlight=False)
@@ -79,72 +79,22 @@ class Output:
         """Print a table for people; numbers right, the row ``strong`` in bold. Never cut off: a narrow terminal wraps it."""
         if self.as_json or self.helps:
             return
+        from rich.console import Console
+        from rich.table import Table
+
         body = [[str(cell) for cell in row] for row in rows]
-        if title:
-            self.result(title)
-        right = [
-            bool(body) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in body)
-            for index in range(len(columns))
-        ]
-        grid = Grid(columns, body, right, strong)
-        limit = self.width or max(shutil.get_terminal_size().columns, UNBOUND)
-        if grid.fits(limit):
-            sys.stdout.write(grid.drawn(bold=self.width is not None and os.environ.get("TERM") != "dumb"))
-            sys.stdout.flush()
-        else:
-            grid.wrap(limit)
+        grid = Table(title=title, title_justify="left", title_style="", header_style="bold")
+        for index, column in enumerate(columns):
+            numbers = bool(body) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in body)
+            grid.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        for number, row in enumerate(body):
+            grid.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
+        width = self.width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
+        Console(highlight=False, width=width).print(grid)
 
     def progress(self) -> Bar:
         """A bar on stderr for long work."""
         return Bar(self)
-
-
-class Grid(NamedTuple):
-    """A table: columns, which of them stand right, rows, and which row is ``strong``. Drawn without rich where that will do."""
-
-    columns: Sequence[str]
-    body: Sequence[Sequence[str]]
-    right: Sequence[bool]
-    strong: int | None
-
-    @property
-    def widths(self) -> list[int]:
-        """The width of each column."""
-        return [max(map(len, cells)) for cells in zip(self.columns, *self.body, strict=True)]
-
-    def fits(self, limit: int) -> bool:
-        """Whether plain signs, one line a cell, fit into ``limit`` columns of something that can show boxes and bold."""
-        plain = all(cell.isascii() and cell.isprintable() for row in (self.columns, *self.body) for cell in row)
-        shown = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" and os.name != "nt"
-        return plain and shown and sum(self.widths) + 3 * len(self.columns) + 1 <= limit
-
-    def drawn(self, *, bold: bool) -> str:
-        """The table in rich's look; rich itself loads as slowly as a whole listing takes."""
-        widths = self.widths
-
-        def line(cells: Sequence[str], bar: str, *, strong: bool) -> str:
-            on, off = ("\x1b[1m", "\x1b[0m") if strong and bold else ("", "")
-            laid = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(cells, widths, self.right, strict=True)]
-            return bar + bar.join(f"{on} {cell} {off}" for cell in laid) + bar
-
-        def rule(left: str, dash: str, cross: str, end: str) -> str:
-            return left + cross.join(dash * (width + 2) for width in widths) + end
-
-        head = [rule("┏", "━", "┳", "┓"), line(self.columns, "┃", strong=True), rule("┡", "━", "╇", "┩")]
-        rows = [line(row, "│", strong=number == self.strong) for number, row in enumerate(self.body)]
-        return "\n".join([*head, *rows, rule("└", "─", "┴", "┘")]) + "\n"
-
-    def wrap(self, limit: int) -> None:
-        """Print the table by rich, which folds what is too long and knows wide signs and poor terminals."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(header_style="bold")
-        for column, right in zip(self.columns, self.right, strict=True):
-            table.add_column(column, justify="right" if right else "left", overflow="fold")
-        for number, row in enumerate(self.body):
-            table.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == self.strong else None)
-        Console(highlight=False, width=limit).print(table)
 
 
 class Bar:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output
 from wisepatch.errors import UsageError
 
 ResultsArgument = Annotated[
@@ -27,7 +26,9 @@ PatchingOption = Annotated[
 SplitOption = Annotated[str, typer.Option("--split", help="Which split to draw.")]
 
 
+@o.with_settings
 def command(
+    common: o.Common,
     results: ResultsArgument = None,
     output_path: PictureOption = Path("plot.png"),
     run: RunsOption = [],  # noqa: B006 -- Typer copies defaults
@@ -39,10 +40,6 @@ def command(
         bool, typer.Option("--over-alpha", help="Draw each task over alpha instead, for one run.")
     ] = False,
     title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
-    store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
 
@@ -56,12 +53,11 @@ def command(
         save_figure,
         sweep_table,
     )
-    from wisepatch.store.checkpoints import Store
     from wisepatch.store.results import pick_runs, read_all
 
-    output = Output(as_json=as_json, quiet=quiet)
+    output = common.output
     check_picture_path(output_path)
-    frame, problems = read_all(results or [Store(store).results])
+    frame, problems = read_all(results or [common.open_store().results])
     for problem in problems:
         output.say(f"warning: {problem}")
     runs = o.split_list(run) or ([] if results else ["newest"])

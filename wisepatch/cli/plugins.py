@@ -7,19 +7,16 @@ from typing import Annotated
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output
 from wisepatch.errors import PluginError
 
 app = typer.Typer(help="List the installed plugins; `check` holds one to the contract.\n\nExample: `wisepatch plugins`")
 
 
 @app.callback(invoke_without_command=True)
+@o.with_settings
 def listing(
     ctx: typer.Context,
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
+    common: o.Common,
 ) -> None:
     """List the installed plugins, what each registers, and why any was skipped.
 
@@ -29,34 +26,38 @@ def listing(
         return
     from wisepatch.plugins import registry
 
-    output = Output(as_json=as_json, quiet=quiet)
+    output = common.output
     found = registry().plugins
     output.records(
-        {"name": p.name, "distribution": p.distribution, "datasets": list(p.datasets), "problem": p.problem}
+        {
+            "name": p.name, "distribution": p.distribution, "datasets": list(p.names("register_datasets")),
+            "registered": {hook: p.names(hook) for hook in p.registered if p.names(hook)}, "problem": p.problem,
+        }
         for p in found
     )
     if not found:
         output.result("no plugins installed; the README shows how to write one")
         return
     output.table(
-        ("plugin", "distribution", "tasks", "state"),
+        ("plugin", "distribution", "registers", "state"),
         [
-            (p.name, p.distribution, " ".join(p.datasets) or "-", f"skipped: {p.problem}" if p.problem else "loaded")
+            (
+                p.name, p.distribution, " ".join(name for hook in p.registered for name in p.names(hook)) or "-",
+                f"skipped: {p.problem}" if p.problem else "loaded",
+            )
             for p in found
         ],
     )
 
 
 @app.command("check")
+@o.with_settings
 def check(
+    common: o.Common,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin (its entry point), or its distribution.")],
     task: Annotated[
         list[str], typer.Option("--task", "-t", help="A name with a scheme that it has to find, such as hf:./path.")
     ] = [],  # noqa: B006 -- Typer copies it
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Hold a plugin to the contract; with --data, open every split of its tasks too. Exit code 1 for a problem.
 
@@ -64,8 +65,8 @@ def check(
     """
     from wisepatch.testing import inspect_plugin
 
-    output = Output(as_json=as_json, quiet=quiet)
-    report = inspect_plugin(name, None if data is None else o.data_folder(data), o.split_list(task))
+    output = common.output
+    report = inspect_plugin(name, None if common.data is None else common.data_folder(), o.split_list(task))
     output.records(
         {"plugin": report.plugin, "subject": f.subject, "check": f.check, "ok": not f.problem, "problem": f.problem}
         for f in report.findings

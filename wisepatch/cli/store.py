@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output
 
 CachesOption = Annotated[
     bool, typer.Option("--caches", help="Remove cached pixels and features too; they are made again when needed.")
@@ -17,20 +16,18 @@ app = typer.Typer(help="Checkpoints: list, verify, rm, gc.", no_args_is_help=Tru
 
 
 @app.command("list")
+@o.with_settings
 def listing(
-    store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
+    common: o.Common,
 ) -> None:
     """List the checkpoints, oldest first.
 
     Example: `wisepatch store list`
     """
-    from wisepatch.store.checkpoints import Store, describe
+    from wisepatch.store.checkpoints import describe
 
-    output = Output(as_json=as_json, quiet=quiet)
-    place = Store(store)
+    output = common.output
+    place = common.open_store()
     checkpoints, unreadable = place.everything(), place.unreadable()
     output.records(describe(checkpoint) for checkpoint in checkpoints)
     output.table(
@@ -47,28 +44,25 @@ def listing(
     for error in unreadable:
         output.say(f"unreadable: {error.message}")
     if not checkpoints:
-        output.result(f"no checkpoints in {store}")
+        output.result(f"no checkpoints in {common.store}")
 
 
 @app.command("verify")
+@o.with_settings
 def verify(
-    store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
+    common: o.Common,
 ) -> None:
     """Hash every checkpoint, cache entry and file of predictions; exit code 1 if one is damaged.
 
     Example: `wisepatch store verify`
     """
     from wisepatch.errors import StoreError
-    from wisepatch.store.checkpoints import Store
     from wisepatch.store.predictions import prediction_problems
 
-    output = Output(as_json=as_json, quiet=quiet)
-    place = Store(store)
+    output = common.output
+    place = common.open_store()
     if not place.root.is_dir():
-        raise StoreError(f"there is no store at {store}", "name one with --store or WISEPATCH_STORE")
+        raise StoreError(f"there is no store at {common.store}", "name one with --store or WISEPATCH_STORE")
     checked = [(checkpoint.id, checkpoint.name, place.problem(checkpoint)) for checkpoint in place.everything()]
     checked += [("-", "-", error.message) for error in place.unreadable()]
     others = [*place.cache.problems(), *prediction_problems(place)]
@@ -93,42 +87,34 @@ def verify(
 
 
 @app.command("rm")
+@o.with_settings
 def remove(
+    common: o.Common,
     checkpoint: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Names or ids.")],
     recipes: Annotated[bool, typer.Option("--recipes", help="Also remove the recipes that are mixed from it.")] = False,
-    store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Remove checkpoints.
 
     Example: `wisepatch store rm demo/Digits/finetuned --recipes`
     """
-    from wisepatch.store.checkpoints import Store
-
-    output = Output(as_json=as_json, quiet=quiet)
-    place = Store(store)
+    output = common.output
+    place = common.open_store()
     for gone in place.remove(o.find_checkpoints(place, checkpoint), with_recipes=recipes):
         output.records([{"removed": gone.id, "name": gone.name}])
         output.result(f"removed {gone.name} ({gone.id})")
 
 
 @app.command("gc")
+@o.with_settings
 def collect(
+    common: o.Common,
     caches: CachesOption = False,
-    store: o.StoreOption = o.DEFAULT_STORE,
-    _data: o.DataOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Remove what interrupted writes left behind, and recipes whose parents are gone; with --caches what can be made again.
 
     Example: `wisepatch store gc`
     """
-    from wisepatch.store.checkpoints import Store
-
-    output = Output(as_json=as_json, quiet=quiet)
-    gone = Store(store).collect_garbage(caches=caches)
+    output = common.output
+    gone = common.open_store().collect_garbage(caches=caches)
     output.records({"removed": str(path)} for path in gone)
     output.result(f"removed {len(gone)} files and folders" + "".join(f"\n  {path}" for path in gone))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, percent
-from wisepatch.config import check_precision
+from wisepatch.cli.output import percent
+from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ OneTaskOption = Annotated[str | None, typer.Option("--task", "-t", help="A known
 
 
 @app.command("make")
+@o.with_settings
 def make(
+    names: o.ClassOptions,
+    common: o.Common,
     task: OneTaskOption = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test; NAME@val wins.")] = "test",
     output_path: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the images.")] = Path(
@@ -50,32 +53,29 @@ def make(
     seed: SeedOption = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first images alone.")] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a contact sheet, OUTPUT-preview.png.")] = False,
-    classnames: o.ClassnamesOption = None,
-    _store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    workers: o.WorkersOption = None,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that write.  [default: as the machine suggests]")
+    ] = None,
 ) -> None:
     """Write each image of a task with the name of a wrong class on it, as label=dog_text=cat.png, and an index.csv.
 
     Example: `wisepatch typo-attack make --task SUN397 --split test --output attacked --preview`
     """
-    from wisepatch.plugins import find_task
+    from wisepatch.tasks import find_task
     from wisepatch.workflows.typographic_attacks import make as write
 
-    output, asked = Output(as_json=as_json, quiet=quiet), style(text, size, font, seed)
+    output, asked = common.output, style(text, size, font, seed)
     if task is None:
         raise UsageError("nothing to attack", "name a task, a folder of images or a CSV with --task")
-    found = find_task(task, o.read_classnames(classnames))
+    attacked = find_task(task, names.names(), names.templates())
     place = output_path.resolve()  # "." has no name
     sheet = place.with_name(f"{place.name}-preview.png") if preview else None
     count = write(
-        found, found.split or split, o.data_folder(data), output_path, asked, limit=limit, workers=workers, preview=sheet,
+        attacked, attacked.split or split, common.data_folder(), output_path, asked, limit=limit, workers=workers, preview=sheet,
         progress=output.progress(),
     )  # fmt: skip
     output.records([{
-        "task": found.name, "split": found.split or split, "images": count, "folder": str(output_path), "text": text,
+        "task": attacked.name, "split": attacked.split or split, "images": count, "folder": str(output_path), "text": text,
         "seed": seed, "preview": sheet and str(sheet),
     }])  # fmt: skip
     output.result(f"wrote {count} attacked images and index.csv to {output_path}")
@@ -84,8 +84,12 @@ def make(
 
 
 @app.command("eval")
+@o.with_settings
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="As for `wisepatch eval`.")],
+    names: o.ClassOptions,
+    evaluation: EvalConfig,
+    common: o.Common,
     task: OneTaskOption = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder of attacked images, label=dog_text=cat.png.")
@@ -98,17 +102,6 @@ def evaluate(
     size: SizeOption = "0.2:0.4",
     font: FontOption = [],  # noqa: B006
     seed: SeedOption = 0,
-    classnames: o.ClassnamesOption = None,
-    template: o.TemplateOption = [],  # noqa: B006
-    store: o.StoreOption = o.DEFAULT_STORE,
-    data: o.DataOption = None,
-    batch_size: o.EvalBatchOption = None,
-    workers: o.WorkersOption = None,
-    mixed_precision: o.PrecisionOption = "no",
-    cache_images: o.CacheOption = False,
-    compiled: o.CompileOption = False,
-    as_json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
 ) -> None:
     """Measure accuracy without and with words on the images, and how often a model says what is written.
 
@@ -116,38 +109,29 @@ def evaluate(
 
     Example: `wisepatch typo-attack eval zeroshot patched --task Shapes --output worst.png`
     """
-    from wisepatch.datasets.prompts import templates
     from wisepatch.reports.plots import check_picture_path
-    from wisepatch.store.checkpoints import Store
 
-    output, place = Output(as_json=as_json, quiet=quiet), Store(store)
-    asked, prompts, precision = (
-        style(text, size, font, seed),
-        templates(template) or None,
-        check_precision(mixed_precision),
-    )
+    output, store = common.output, common.open_store()
+    asked, classnames, templates = style(text, size, font, seed), names.names(), names.templates()
     if (task is None) == (images is None):
         raise UsageError(
             "give either --task or --images", "--task attacks on the fly, --images reads a folder of attacked images"
         )
     if output_path:
         check_picture_path(output_path, (".png", ".jpg"))
-    names, folder = o.read_classnames(classnames), o.data_folder(data)
-    found = o.find_checkpoints(place, checkpoints)
-    from wisepatch.workflows.patching import new_run, tasks_of
+    data, named = common.data_folder(), o.find_checkpoints(store, checkpoints)
+    from wisepatch.workflows.sweep import evaluation_tasks, new_run
     from wisepatch.workflows.typographic_attacks import find_photos, measure
 
     rows = measure(
-        found, place, folder, task=tasks_of(found, [task], names, prompts)[0] if task else None,
-        images=find_photos(images, names, prompts) if images else None, style=asked, split=split, picture=output_path,
-        run=new_run("typo-attack"), batch_size=batch_size, workers=workers,
-        mixed_precision=precision, cache_images=cache_images, compiled=compiled,
-        progress=output.progress(),
+        named, store, data, task=evaluation_tasks(named, [task], classnames, templates)[0] if task else None,
+        images=find_photos(images, classnames, templates) if images else None, style=asked, split=split, picture=output_path,
+        run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     output.records(rows)
     output.table(
         ("checkpoint", "clean", "attacked", "says what is written", "says neither", "n"),
-        [_line(checkpoint.name, [row for row in rows if row["checkpoint"] == checkpoint.id]) for checkpoint in found],
+        [_line(checkpoint.name, [row for row in rows if row["checkpoint"] == checkpoint.id]) for checkpoint in named],
     )
     output.result("per cent, with 95 % intervals")
     if output_path:

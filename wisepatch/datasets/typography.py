@@ -100,7 +100,7 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
     return replace(
         dataset,
         name=f"{PREFIX}{dataset.name}",
-        open=_Opener(dataset, style),
+        open=AttackedOpener(dataset, style),
         extra_metrics=(*dataset.extra_metrics, "attack_success", "neither"),
         aliases=(),
         zeroshot={},
@@ -108,7 +108,7 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
 
 
 @dataclass(frozen=True)
-class _Opener:
+class AttackedOpener:
     """``open`` of an attacked task; a class, so that workers can be spawned."""
 
     dataset: Dataset

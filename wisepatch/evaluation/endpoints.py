@@ -21,7 +21,7 @@ from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import part_of
 from wisepatch.store.recipes import load_weights
-from wisepatch.weights.methods import check_same, merge_tensor, merge_weights
+from wisepatch.weights.methods import check_same, merge_tensor, merge_weights, with_fishers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,10 +54,14 @@ class Endpoints:
         """Read the checkpoints that were not read before, two at a time: verifying a file keeps one core busy."""
         missing = {each.id: each for each in checkpoints if each.id not in self._weights}
         with ThreadPoolExecutor(2) as pool:
-            for checkpoint, weights in zip(missing.values(), pool.map(partial(load_weights, self.store), missing.values()), strict=True):
+            for checkpoint, weights in zip(
+                missing.values(), pool.map(partial(load_weights, self.store), missing.values()), strict=True
+            ):
                 model = ModelConfig.from_json(checkpoint.model)
                 for part in (TEXT, VISUAL):
-                    self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(part_of(weights, part))
+                    self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(
+                        {short: weights[name] for short, name in part_of(weights, part).items()}
+                    )
                 if model not in self._clips:
                     self._clips[model] = load_clip(model, weights)
                     self._clips[model].model.visual.to(self.device)
@@ -79,9 +83,7 @@ class Endpoints:
             return self.weights(checkpoint)
         if checkpoint.id not in self._classifiers:
             tensors = self.store.read_part(checkpoint, CLASSIFIER)
-            self._classifiers[checkpoint.id] = {
-                f"{CLASSIFIER}.{name}": tensor.to(self.device) for name, tensor in tensors.items()
-            }
+            self._classifiers[checkpoint.id] = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         return self._classifiers[checkpoint.id]
 
     def part_hash(self, checkpoint: Checkpoint, part: str) -> str:
@@ -138,7 +140,8 @@ class Mix:
         """Return the trained head: weight ``(classes, dim)`` and bias ``(classes,)``."""
         heads = [self.endpoints.classifier(parent) for parent in self.parents]
         weight, bias = (
-            self._merged(name, [head[name] for head in heads]) for name in (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
+            self._merged(name, [head[name] for head in heads])
+            for name in (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
         )
         return weight, bias
 
@@ -163,9 +166,7 @@ class Mix:
     def _merged(self, name: str, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
         if self.method is None:
             return tensors[0] if out is None else out.copy_(tensors[0])
-        params = dict(self.params)
-        if self.fishers and name in self.fishers[0]:
-            params["fishers"] = [fisher[name] for fisher in self.fishers]
+        params = with_fishers(self.params, self.fishers, name, tensors[0].shape)
         return merge_tensor(self.method, tensors, params, out)
 
     def _shares(self, part: str) -> bool:
@@ -205,10 +206,10 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
     return mixes
 
 
-def check_mixes(mixes: Sequence[Mix]) -> None:
+def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:
     """Raise :class:`StoreError` where the parents of a mix are of different architectures; reads them."""
-    for parents in {mix.parents for mix in mixes if len(mix.parents) > 1}:
-        check_same([parents[0].endpoints.weights(parent) for parent in parents])
+    for parents in {tuple(parent.id for parent in mix.parents): mix.parents for mix in mixes if mix.method}.values():
+        check_same(*(endpoints.weights(parent) for parent in parents))
 
 
 class Heads:

@@ -128,7 +128,7 @@ class _Pass:
         """Return the working copy of the image tower; all endpoints are read by now, and of one architecture."""
         if self._tower is None:
             self.endpoints.read([parent for mix in self.mixes for parent in mix.parents])
-            check_mixes(self.mixes)
+            check_mixes(self.mixes, self.endpoints)
             visual = self.clip.model.visual
             self._tower = Tower(visual, self.endpoints.device, self.precision, compiled=self.settings.compiled)
         return self._tower
@@ -150,7 +150,9 @@ class _Pass:
         self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes))
         least = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
         done = 0
-        for held in _chunks(batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, least)):
+        for held in _chunks(
+            batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, least)
+        ):
             images = [self._prepared(batch) for batch, _ in held]
             for index, features in self._features(images):
                 weights = [head.of(self.mixes[index]) for head in heads]

@@ -219,6 +219,30 @@ class Store:
 
         return load_file(self.weights_path(checkpoint))
 
+    def read_part(self, checkpoint: Checkpoint, part: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of a part that the manifest has a hash of, verified by it; nothing else is read.
+
+        Raises :class:`StoreError` where the file is missing or the part differs by one bit.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        label, hint = (
+            f"checkpoint {checkpoint.id} ({checkpoint.name})",
+            "remove it with `wisepatch store rm` and make it again",
+        )
+        try:
+            with safe_open(checkpoint.home / WEIGHTS, "pt") as file:
+                names = part_of(file.keys(), part)
+                # Copied out of the memory map: where a tensor begins in memory decides about the last bit of a product.
+                tensors = {short: file.get_tensor(name).clone() for short, name in names.items()}
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{label} has lost {WEIGHTS}, or it is damaged: {error}", hint) from error
+        if hash_tensors(tensors) != checkpoint.parts[part]:
+            raise StoreError(
+                f"{label} is damaged: its {part} tensors do not have the hash that its manifest names", hint
+            )
+        return tensors
+
     def weights_path(self, checkpoint: Checkpoint) -> Path:
         """Return the file of a checkpoint that has weights, verified. Raises :class:`StoreError` as :meth:`read` does."""
         problem = self.problem(checkpoint)
@@ -401,18 +425,27 @@ def _home(checkpoint: Checkpoint) -> Store:
     return Store(checkpoint.home.parent.parent)
 
 
+def part_of(names: Iterable[str], part: str) -> dict[str, str]:
+    """Return the names of a part's tensors in a checkpoint, by their names in the part.
+
+    ``visual`` (named as in the image tower), ``classifier`` (the trained head), and ``text``, all the rest.
+    """
+    if part == "text":
+        return {name: name for name in names if name.partition(".")[0] not in ("visual", "classifier")}
+    return {name.removeprefix("visual."): name for name in names if name.startswith(f"{part}.")}
+
+
 def _hash_parts(path: Path) -> dict[str, str]:
-    """Hash the tensors of a file of weights by part: ``visual`` (without the prefix), ``classifier`` and ``text``, the rest."""
+    """Hash the tensors of a file of weights by part."""
     from safetensors.torch import load_file
 
-    parts: dict[str, dict[str, torch.Tensor]] = {"visual": {}, "classifier": {}, "text": {}}
-    for name, tensor in load_file(path).items():
-        part, _, rest = name.partition(".")
-        if part == "visual":
-            parts["visual"][rest] = tensor
-        else:
-            parts["classifier" if part == "classifier" else "text"][name] = tensor
-    return {part: hash_tensors(tensors) for part, tensors in parts.items() if tensors}
+    tensors = load_file(path)
+    parts = {part: part_of(tensors, part) for part in ("visual", "text", "classifier")}
+    return {
+        part: hash_tensors({short: tensors[name] for short, name in names.items()})
+        for part, names in parts.items()
+        if names
+    }
 
 
 def _file_problem(checkpoint: Checkpoint) -> str:

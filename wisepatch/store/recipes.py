@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wisepatch.files import PARTIAL
-from wisepatch.weights.methods import interpolate
-from wisepatch.weights.streaming import merge_files
+from wisepatch.plugins import find_merge_method
+from wisepatch.weights.methods import merge_weights
+from wisepatch.weights.streaming import merge_files, stream_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,26 +29,28 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     """
     if not checkpoint.is_recipe:
         return store.read(checkpoint)
-    start, end = (load_weights(store, parent) for parent in store.parents(checkpoint))
-    assert checkpoint.alpha is not None
-    return interpolate(start, end, checkpoint.alpha, store.read_fishers(checkpoint))
+    assert checkpoint.recipe is not None
+    parents = [load_weights(store, parent) for parent in store.parents(checkpoint)]
+    method = find_merge_method(checkpoint.recipe.method)
+    return merge_weights(method, parents, checkpoint.recipe.params, store.read_fishers(checkpoint))
 
 
 @contextmanager
 def weights_writer(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator[Callable[..., str]]:
     """Yield ``write(output, *, keep=None, digest=True)``, which streams the weights of a checkpoint into a file.
 
-    It returns the sha256 as :func:`~wisepatch.weights.streaming.merge_files` does; the parents are verified once. Parents that are
+    It returns the sha256 as :func:`~wisepatch.weights.streaming.stream_weights` does; the parents are verified once. Parents that are
     recipes themselves lie in ``folder`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
     """
     if not checkpoint.is_recipe:
         own = store.weights_path(checkpoint)
         yield partial(merge_files, own, own, 0.0)
         return
+    assert checkpoint.recipe is not None
     with ExitStack() as stack:
-        start, end = (stack.enter_context(weights_file(store, parent, folder)) for parent in store.parents(checkpoint))
-        assert checkpoint.alpha is not None
-        yield partial(merge_files, start, end, checkpoint.alpha, fishers=store.fisher_paths(checkpoint))
+        files = [stack.enter_context(weights_file(store, parent, folder)) for parent in store.parents(checkpoint)]
+        method, fishers = find_merge_method(checkpoint.recipe.method), store.fisher_paths(checkpoint)
+        yield partial(stream_weights, method, files, checkpoint.recipe.params, fishers=fishers)
 
 
 @contextmanager

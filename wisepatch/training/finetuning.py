@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,22 +22,24 @@ from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.errors import TrainingError, UsageError
-from wisepatch.evaluation.features import precision_of, split_features
+from wisepatch.evaluation.features import split_features
+from wisepatch.files import hash_tensors
+from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import load_clip
-from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.models.tower import prepare_training
-from wisepatch.plugins import find_task
+from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.recipes import load_weights
+from wisepatch.tasks import find_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from wisepatch.datasets.base import Samples
     from wisepatch.models.clip import Clip
-    from wisepatch.plugins import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.tasks import Task
 
     Watcher = Callable[[Clip, Classifier, float], str]
 
@@ -61,14 +64,18 @@ def finetune(
     data: Path,
     progress: Progress | None = None,
     watch: Watcher | None = None,
+    *,
+    task: Task | None = None,
+    others: Sequence[Task] = (),
 ) -> Finetuned:
-    """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both ends of the line.
+    """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both endpoints.
 
-    ``watch`` is called with encoder, classifier and epoch each ``config.eval_every`` epochs and returns a line to show.
-    Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
+    ``task`` is ``config.task`` where it was looked up before; the prompts of ``others``, which are to be measured later, are checked
+    before the first step. ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs and returns a line
+    to show. Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
     """
     progress = progress or Silent()
-    task = find_task(config.task, config.classnames, config.templates)
+    task = task or find_task(config.task, config.classnames, config.templates)
     if task.split not in (None, "train"):
         raise UsageError(
             f"{task.spec} names the {task.split} split, and training uses train",
@@ -101,6 +108,8 @@ def finetune(
     clip = load_clip(named, weights)
     progress.advance()
     progress.finish()
+    for other in others:
+        check_prompts(clip, other.dataset.head_names, other.dataset.templates)
     classifier = Classifier(
         clip.model.visual, zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
     )
@@ -114,20 +123,19 @@ def finetune(
         )
 
     # Data. With a frozen encoder the features are computed once and stand in for the images.
-    split = task.dataset.split("train", data, clip.pixels if config.freeze_encoder else clip.train_transform)
-    readers = worker_count(config.workers, len(split), clip.batch_bytes(config.batch_size, pixel=4))
-    samples: Samples = split
-    order = torch.Generator()
+    open_train, order = partial(task.dataset.split, "train", data), torch.Generator()
+    workers = 0
     if config.freeze_encoder:
-        samples = split_features(
-            clip, split, store, accelerator.device, batch_size=config.batch_size, workers=readers,
-            precision=precision_of(config.mixed_precision), progress=progress,
+        samples: Samples = split_features(
+            open_train, store, hash_tensors(clip.model.visual.state_dict()), named, lambda: clip, accelerator.device,
+            replace(config.evaluation, batch_size=config.batch_size), progress,
         )  # fmt: skip
     else:
-        samples = Seeded(samples, config.seed)
-    # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
-    alone = config.freeze_encoder or (config.workers is None and accelerator.device.type == "cpu")
-    batches = loader(samples, config.batch_size, workers=0 if alone else readers, shuffle=order)
+        samples = Seeded(open_train(clip.train_transform), config.seed)
+        # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
+        if config.workers is not None or accelerator.device.type != "cpu":
+            workers = worker_count(config.workers, len(samples), clip.batch_bytes(config.batch_size, pixel=4))
+    batches = loader(samples, config.batch_size, workers=workers, shuffle=order)
 
     # What is trained.
     classifier.visual.requires_grad_(not config.freeze_encoder)
@@ -198,7 +206,7 @@ def finetune(
     finetuned = on_main(accelerator, store, lambda: store.save(
         {**clip.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
         kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
-        trained_from=[zeroshot.id], training=config.method, config=config.to_json() | {"task": task.base_spec},
+        trained_from=[zeroshot.id], training=config.training, config=config.to_json() | {"task": task.base_spec},
         head=_head_details(task) if train_head else None,
     ))  # fmt: skip
     return Finetuned(zeroshot, finetuned, tuple(losses))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wisepatch.datasets.base import Samples
-    from wisepatch.plugins import Task
+    from wisepatch.tasks import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
 
     Tensors = Mapping[str, torch.Tensor]

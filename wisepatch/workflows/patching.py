@@ -10,7 +10,6 @@ from wisepatch.errors import out_of_memory
 from wisepatch.evaluation.measurement import evaluate, watcher
 from wisepatch.models.clip import load_clip
 from wisepatch.progress import Silent
-
 from wisepatch.tasks import Task, find_task, find_tasks
 from wisepatch.training.finetuning import Finetuned, finetune, save_zeroshot
 from wisepatch.training.fisher_information import EXAMPLES
@@ -116,7 +115,13 @@ def patch(
     """
     tasks = tasks or RunTasks.of(config)
     plan = plan_sweep(
-        tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics
+        tasks.patching,
+        tasks.supported,
+        alphas=alphas,
+        method=method,
+        rule=rule or Rule(),
+        select_on=select_on,
+        metrics=metrics,
     )
     plan.check(data)
     finished = finetune_watched(config, model, store, data, progress, tasks=tasks)

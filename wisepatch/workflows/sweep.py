@@ -76,7 +76,7 @@ class SweepPlan:
 
     def tasks_on(self, split: str) -> list[Task]:
         """Return the tasks that are measured on ``split``, the patching task first."""
-        return [task for task, splits in self.task_splits().items() if split in splits or task.split and split == TEST]
+        return [task for task, splits in self.task_splits().items() if split in splits or (task.split and split == TEST)]
 
     def task_splits(self) -> Mapping[Task, list[str]]:
         """Return each task with the splits that it is measured on."""
@@ -85,7 +85,9 @@ class SweepPlan:
     def check(self, data: Path) -> None:
         """Raise a :class:`WisepatchError` for a choice that cannot be made, and for all data and metrics that are missing."""
         if self.select_on not in (VAL, TEST):
-            raise UsageError(f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test")
+            raise UsageError(
+                f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test"
+            )
         named = next((task for task in self.others if task.split), None)
         if self.rule and named:
             raise UsageError(
@@ -96,7 +98,9 @@ class SweepPlan:
             judges = self.tasks_on(self.select_on)[1:]
             missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
             if missing and self.others and not judges:
-                missing += f" with a {self.select_on} split, and {', '.join(task.name for task in self.others)} have none"
+                missing += (
+                    f" with a {self.select_on} split, and {', '.join(task.name for task in self.others)} have none"
+                )
             if missing:
                 raise UsageError(missing, "add them, or use --select best-mean")
         preflight(self.task_splits().items(), data, self.metrics)
@@ -116,9 +120,7 @@ def plan_sweep(
     alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
     for task in (patching, *others):
         metrics_for(task, metrics)
-    return SweepPlan(
-        patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics)
-    )
+    return SweepPlan(patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics))
 
 
 def new_run(command: str) -> str:
@@ -299,7 +301,11 @@ def save_mixes(
     way = "" if plan.method.name == "linear" else f"{plan.method.name}-"
     mixes: dict[float, Checkpoint] = {}
     with ExitStack() as stack:
-        files = [stack.enter_context(weights_file(store, each, store.checkpoints)) for each in (start, end)] if materialize else []
+        files = (
+            [stack.enter_context(weights_file(store, each, store.checkpoints)) for each in (start, end)]
+            if materialize
+            else []
+        )
         fishers = store.cache.fisher_paths(params["fisher"]["files"]) if materialize and "fisher" in params else None
         for alpha in plan.alphas:
             if alpha in (0, 1):

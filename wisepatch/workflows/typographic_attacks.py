@@ -19,7 +19,7 @@ from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.files import drawing, is_running, refused, write_durably
-from wisepatch.plugins import Task
+from wisepatch.tasks import Task
 from wisepatch.progress import Silent
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from wisepatch.datasets.base import Samples, Split
     from wisepatch.evaluation.prediction import Predictions
+    from wisepatch.config import EvalConfig
     from wisepatch.progress import Progress
     from wisepatch.store.checkpoints import Checkpoint, Store
 
@@ -189,13 +190,13 @@ def measure(
     picture: Path | None = None,
     run: str = "",
     progress: Progress | None = None,
-    **options: Any,
+    settings: EvalConfig | None = None,
 ) -> list[dict[str, Any]]:
     """Measure checkpoints on a task, clean and under attack, or on a folder of attacked images (``images``).
 
     The rows are those of :func:`wisepatch.evaluate`: ``top1`` of the clean and the attacked task, and of the attacked
     one ``attack_success`` (the model says what is written) and ``neither``, with 95 % intervals; they are appended to
-    the store's results. ``picture`` draws the images that mislead each checkpoint most surely. ``options`` go to ``evaluate``.
+    the store's results. ``picture`` draws the images that mislead each checkpoint most surely.
     """
     from wisepatch.evaluation.measurement import evaluate
 
@@ -204,7 +205,7 @@ def measure(
     how = repr(style or Style())  # rows of two attacks on one task differ in this
     rows = evaluate(
         checkpoints, tasks, store, data, split=split, run=run, progress=progress, watch=keep.append,
-        labels=lambda _, of: {"attack": how} if of.name.startswith(PREFIX) else {}, **options,
+        extra_fields=lambda _, of: {"attack": how} if of.name.startswith(PREFIX) else {}, settings=settings,
     )  # fmt: skip
     if picture:
         sheet = draw_worst(keep[-1], data, {c.id: c.name for c in checkpoints})
