@@ -106,7 +106,7 @@ def collect(found: Iterable[tuple[EntryPoint | metadata.EntryPoint, str]]) -> Re
     plugins, finders = [], []
     for name in BUILTIN:
         module = import_module(f"wisepatch.datasets.{name}")
-        _register(manager, module, "wisepatch", datasets, owners, taken)
+        _add(module.datasets(), "wisepatch", datasets, owners, taken)
     for entry_point, distribution in found:
         try:
             module = entry_point.load()
@@ -142,30 +142,40 @@ def _register(
         raise PluginError(
             f"{owner} does not fit the hooks: {error}", "see wisepatch/hookspecs.py for the hooks there are"
         ) from error
-    names = []
     others = [plugin for plugin in manager.get_plugins() if plugin is not module]
-    for answer in manager.subset_hook_caller("register_datasets", others)():
-        for dataset in answer:
-            if not isinstance(dataset, Dataset):
+    answers = manager.subset_hook_caller("register_datasets", others)()
+    return _add([dataset for answer in answers for dataset in answer], owner, datasets, owners, taken)
+
+
+def _add(
+    registered: Iterable[Dataset],
+    owner: str,
+    datasets: dict[str, Dataset],
+    owners: dict[str, str],
+    taken: dict[str, str],
+) -> tuple[str, ...]:
+    names = []
+    for dataset in registered:
+        if not isinstance(dataset, Dataset):
+            raise PluginError(
+                f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
+            )
+        if not dataset.name.strip() or any(sign in dataset.name for sign in ",@\n"):
+            raise PluginError(
+                f"{owner}: {dataset.name!r} cannot be the name of a task",
+                "names are not empty and hold no , and no @",
+            )
+        for key in dict.fromkeys(name.lower() for name in (dataset.name, *dataset.aliases)):
+            if key in taken:
                 raise PluginError(
-                    f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
+                    f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}"
+                    if key == dataset.name.lower()
+                    else f"the alias {key!r} of {dataset.name!r} ({owner}) is taken by {owners[taken[key]]}",
+                    "uninstall one of the two, or rename its task",
                 )
-            if not dataset.name.strip() or any(sign in dataset.name for sign in ",@\n"):
-                raise PluginError(
-                    f"{owner}: {dataset.name!r} cannot be the name of a task",
-                    "names are not empty and hold no , and no @",
-                )
-            for key in dict.fromkeys(name.lower() for name in (dataset.name, *dataset.aliases)):
-                if key in taken:
-                    raise PluginError(
-                        f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}"
-                        if key == dataset.name.lower()
-                        else f"the alias {key!r} of {dataset.name!r} ({owner}) is taken by {owners[taken[key]]}",
-                        "uninstall one of the two, or rename its task",
-                    )
-                taken[key] = dataset.name
-            datasets[dataset.name], owners[dataset.name] = dataset, owner
-            names.append(dataset.name)
+            taken[key] = dataset.name
+        datasets[dataset.name], owners[dataset.name] = dataset, owner
+        names.append(dataset.name)
     return tuple(names)
 
 
