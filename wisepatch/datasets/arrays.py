@@ -1,4 +1,4 @@
-"""Images in NumPy's files, read without running code: a file's pickle may build arrays and nothing else."""
+"""Read images from NumPy's files without running code: a file's pickle may build arrays and nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import hashlib
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images in an array, and their labels."""
+    """Hold images in an array, and their labels."""
 
     pixels: Any  # uint8 (n, height, width, 3)
     labels: list[int]
@@ -40,34 +40,35 @@ class Pictures:
 
 
 def read_array(path: Path) -> Any:
-    """The array of numbers in the ``.npy`` file ``path``. Raises :class:`ValueError` or :class:`EOFError` for any other file."""
+    """Read the array of numbers in the ``.npy`` file ``path``. Raises :class:`ValueError` or :class:`EOFError` for others."""
     try:
         return np.load(path, allow_pickle=False)
     except ValueError as error:  # NumPy's words advise to load it unsafely
         raise ValueError("it holds no array of numbers") from error
 
 
-def read_dict(file: BinaryIO, *keys: str) -> dict[str, Any]:
-    """The dict in a ``.npy`` file: a header that promises one object, then a pickled array that holds it.
+def read_dict(path: Path, *keys: str) -> list[Any]:
+    """Read the values of ``keys`` from a dict in a ``.npy`` file: a header that promises one object, then its pickled array.
 
     Raises :class:`ValueError` for a file that holds anything else, lacks one of ``keys``, and for one that asks for code.
     """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(file)
-    if kind != np.dtype(object) or shape != ():
-        raise ValueError(f"it holds an array of {kind}, not a dict")
-    try:
-        found = ArrayUnpickler(file, encoding="latin1").load().item()
-    except (pickle.UnpicklingError, EOFError, AttributeError) as error:  # cut off; no array at all
-        raise ValueError(str(error)) from error
-    if not isinstance(found, dict) or not set(keys) <= set(found):
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+        if kind != np.dtype(object) or shape != ():
+            raise ValueError(f"it holds an array of {kind}, not a dict")
+        try:
+            content = ArrayUnpickler(file, encoding="latin1").load().item()
+        except (pickle.UnpicklingError, EOFError, AttributeError) as error:  # cut off; no array at all
+            raise ValueError(str(error)) from error
+    if not isinstance(content, dict) or not set(keys) <= set(content):
         raise ValueError(f"it holds no dict with {' and '.join(keys)}")
-    return found
+    return [content[key] for key in keys]
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Builds what NumPy's own pickles are made of, and refuses everything else before it is looked up."""
+    """Build arrays as NumPy's own pickles do, and refuse every other name before it is looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of NumPy's builders of arrays. Raises :class:`pickle.UnpicklingError` for any other name."""

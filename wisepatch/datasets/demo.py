@@ -1,4 +1,4 @@
-"""Four tasks that need no download: drawn Shapes, Colors and Textures, and scikit-learn's handwritten Digits."""
+"""Offer four tasks that need no download: drawn Shapes, Colors and Textures, and scikit-learn's handwritten Digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw, generator
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +26,7 @@ DIGITS_TEST = 500  # of scikit-learn's 1,797 images
 
 @dataclass(frozen=True)
 class DrawnSamples:
-    """Pictures drawn when asked for; the label runs through the classes, the rest is random by index."""
+    """Draw pictures when they are asked for; the label runs through the classes, the rest is random by index."""
 
     task: str
     split: str
@@ -39,7 +38,7 @@ class DrawnSamples:
 
     @property
     def labels(self) -> list[int]:
-        """The labels of all pictures."""
+        """Return the labels of all pictures."""
         return [index % len(SHAPES) for index in range(len(self))]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
@@ -66,7 +65,7 @@ def open_drawn(task: str, split: str, root: Path, transform: Transform | None = 
 
 @dataclass(frozen=True)
 class DigitSamples:
-    """Scikit-learn's digits (the test set of UCI's optical recognition data), dark ink on white paper, as RGB images."""
+    """Show scikit-learn's digits (the test set of UCI's optical recognition data) as RGB images, dark ink on white paper."""
 
     indices: tuple[int, ...]
     transform: Transform | None = None
@@ -110,9 +109,8 @@ def open_digits(split: str, root: Path, transform: Transform | None = None) -> S
     return DigitSamples(_digit_split(split), transform)
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """The four offline tasks."""
+def datasets() -> list[Dataset]:
+    """List the four offline tasks."""
     drawn = {"Shapes": SHAPES, "Colors": tuple(COLORS), "Textures": TEXTURES}
     source = "drawn by wisepatch"
     return [

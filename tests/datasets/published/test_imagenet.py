@@ -405,7 +405,7 @@ def test_vid_robust_names_a_missing_frame_a_missing_label_and_other_classes(data
     folder, sets, labels = write_vid(data)
     anchor = next(iter(sets))
     (folder / anchor).unlink()
-    with pytest.raises(DataError, match=f"1 of its frames are not below .*, the first is {anchor}"):
+    with pytest.raises(DataError, match=f"1 of 4 images are missing, the first is .*{anchor}"):
         task("ImageNetVidRobust").split("test", data)
     write_json(folder / "metadata/labels.json", {f: found for f, found in labels.items() if f != anchor})
     with pytest.raises(DataError, match=f"has no label for {anchor}"):
@@ -514,7 +514,7 @@ def test_ytbb_robust_names_the_annotations_that_are_missing_or_broken(name, data
 def test_ytbb_robust_names_labels_keys_and_frames_that_are_not_there(data):
     folder = write_ytbb(data)
     (folder / "ccc_2000/frame-6.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of its frames are not below .* first is ccc_2000/frame-6.jpg"):
+    with pytest.raises(DataError, match=r"1 of 7 images are missing, the first is .*ccc_2000/frame-6.jpg"):
         task("YTBBRobust").split("test", data)
     path = data / "ytbb-robust/metadata" / video.ANCHORS
     good = {"annotations": [{"key": "frame-6.jpg", "labels": [0]}], "labels": ANCHOR_MARKS}

@@ -9,22 +9,18 @@ build arrays and nothing else.
 from __future__ import annotations
 
 import contextlib
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import ASKED, missing, open_torchvision
+from wisepatch.datasets.published.readers import ASKED, downloading, missing, open_torchvision, published
 from wisepatch.errors import DataError
-from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -39,8 +35,10 @@ HUNDRED = tuple(
     telephone, television, tiger, tractor, train, trout, tulip, turtle, wardrobe, whale, willow tree, wolf, woman, worm
     """.replace("\n    ", " ").strip().split(", ")
 )  # fmt: skip
-
-
+ARCHIVES = {
+    "CIFAR10": (TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}"),
+    "CIFAR100": (HUNDRED, "cifar-100-python/{train,test,meta}"),
+}
 SOURCES = {
     "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
     "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
@@ -56,27 +54,21 @@ LAYOUTS = {
 }
 
 
-def _open(name: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
-    return open_torchvision(name, name, root, transform, SOURCE, train=split == "train")
-
-
 def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
     import numpy as np
 
     from wisepatch.datasets.arrays import Pictures, read_array, read_dict
 
-    if task == "CIFAR10.1":
-        paths = [_find(task, root, f"cifar10.1_v6_{kind}.npy") for kind in ("data", "labels")]
-        arrays = []
-        for path in paths:
-            with _readable(task, path):
-                arrays.append(read_array(path))
-        pixels, labels = arrays
-    else:
-        path = _find(task, root, f"cifar102_{split}.npy")
-        with _readable(task, path), path.open("rb") as file:
-            found = read_dict(file, "images", "labels")
-            pixels, labels = np.asarray(found["images"]), np.asarray(found["labels"])
+    names = (
+        [f"cifar102_{split}.npy"]
+        if task == "CIFAR10.2"
+        else [f"cifar10.1_v6_{kind}.npy" for kind in ("data", "labels")]
+    )
+    arrays = []
+    for path in [_find(task, root, name) for name in names]:
+        with _readable(task, path):
+            arrays += [read_array(path)] if task == "CIFAR10.1" else read_dict(path, "images", "labels")
+    pixels, labels = map(np.asarray, arrays)
     with _readable(task, root / FOLDERS[task]):
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 32, 32, 3) or labels.shape != (len(pixels),):
             raise ValueError(f"images of {pixels.dtype} {pixels.shape}, labels {labels.shape}")
@@ -88,7 +80,7 @@ def _open_reproduction(task: str, split: str, root: Path, transform: Transform |
 
 @contextlib.contextmanager
 def _readable(task: str, path: Path) -> Iterator[None]:
-    """Turn what a file that is not the published one raises into a :class:`DataError` that names it."""
+    """Turn the errors of a file that is not the published one into a :class:`DataError` that names it."""
     try:
         yield
     except (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, MemoryError) as error:
@@ -99,50 +91,42 @@ def _readable(task: str, path: Path) -> Iterator[None]:
 
 
 def _find(task: str, root: Path, name: str) -> Path:
-    """The file ``name`` below ``root``, downloaded where it is missing."""
-    folder = root / FOLDERS[task]
-    if not (folder / name).is_file():
-        if ASKED.get() is False:
-            raise missing(task, root, [LAYOUTS[task]], SOURCES[task], f"there is no {name}")
-        from torchvision.datasets.utils import download_url
+    """Return the path of the file ``name`` below ``root``, downloaded where it is missing."""
+    path = root / FOLDERS[task] / name
+    if path.is_file():
+        return path
+    lacking = partial(missing, task, root, [LAYOUTS[task]], SOURCES[task])
+    if ASKED.get() is False:
+        raise lacking(f"there is no {name}")
+    from torchvision.datasets.utils import download_url
 
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                (folder / f"{name}.part").unlink(missing_ok=True)
-                download_url(f"{URLS[task]}/{name}", str(folder), f"{name}.part")
-            (folder / f"{name}.part").replace(folder / name)  # what is there is whole
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = f"there is no {name}, and it could not be downloaded: {' '.join(str(error).split())}"
-            raise missing(task, root, [LAYOUTS[task]], SOURCES[task], reason) from error
-    return folder / name
+    part = path.with_name(f"{name}.part")
+    with downloading(lacking(f"there is no {name}, and it could not be downloaded")):
+        part.unlink(missing_ok=True)
+        download_url(f"{URLS[task]}/{name}", str(part.parent), part.name)
+        part.replace(path)  # what is there is whole
+    return path
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """CIFAR10 and CIFAR100, CIFAR10.1 (test images alone) and CIFAR10.2."""
-    archives = {
-        "CIFAR10": (TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}"),
-        "CIFAR100": (HUNDRED, "cifar-100-python/{train,test,meta}"),
-    }
-    reproductions: dict[str, tuple[dict[str, int], str, str]] = {
-        "CIFAR10.1": ({"test": 2000}, "CIFAR101", "MIT"),
-        "CIFAR10.2": ({"train": 10000, "test": 2000}, "CIFAR102", ""),
-    }
+def datasets() -> list[Dataset]:
+    """List CIFAR10 and CIFAR100, CIFAR10.1 (test images alone) and CIFAR10.2."""
     return [
         *(
-            Dataset(
-                name, classes, partial(_open, name), TEMPLATES[name], family="CIFAR", source=SOURCE,
+            published(
+                name, classes, partial(open_torchvision, name, name, SOURCE), family="CIFAR", source=SOURCE,
                 counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True,
-                zeroshot=zeroshot_accuracies(name),
             )
-            for name, (classes, layout) in archives.items()
+            for name, (classes, layout) in ARCHIVES.items()
         ),
         *(
-            Dataset(
-                name, TEN, partial(_open_reproduction, name), TEMPLATES["CIFAR10"], tuple(counts), family="CIFAR",
-                source=SOURCES[name], aliases=(alias,), counts=counts, layouts=(LAYOUTS[name],), licence=licence,
-                gigabytes=0.01 if name == "CIFAR10.1" else 0.04, downloads=True,
+            published(
+                name, TEN, partial(_open_reproduction, name), templates=TEMPLATES["CIFAR10"], splits=tuple(counts),
+                family="CIFAR", source=SOURCES[name], aliases=(name.replace(".", ""),), counts=counts,
+                layouts=(LAYOUTS[name],), licence=licence, gigabytes=gigabytes, downloads=True,
             )
-            for name, (counts, alias, licence) in reproductions.items()
+            for name, counts, licence, gigabytes in (
+                ("CIFAR10.1", {"test": 2000}, "MIT", 0.01),
+                ("CIFAR10.2", {"train": 10000, "test": 2000}, "", 0.04),
+            )
         ),
     ]  # fmt: skip

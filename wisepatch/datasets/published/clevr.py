@@ -12,16 +12,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import open_listed, open_torchvision
+from wisepatch.datasets.published.readers import open_listed, open_torchvision, published
 from wisepatch.errors import DataError
-from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://cs.stanford.edu/people/jcjohns/clevr/"
 GIGABYTES = 19
@@ -37,28 +35,24 @@ TASKS = {
 
 
 def _open(name: str, counts: tuple[int, ...], split: str, root: Path, transform: Transform | None = None) -> Samples:
-    found: Any = open_torchvision(
-        "CLEVRClassification", name, root, None, SOURCE, gigabytes=GIGABYTES, split="val" if split == "test" else split
-    )
+    own_split = "val" if split == "test" else split
+    scenes: Any = open_torchvision("CLEVRClassification", name, SOURCE, own_split, root, gigabytes=GIGABYTES)
     again = f"fetch it again from {SOURCE}"
-    label = {count: index for index, count in enumerate(counts)}
-    for path, count in zip(found._image_files, found._labels, strict=True):
+    files = list(zip(scenes._image_files, scenes._labels, strict=True))
+    for path, count in files:
         if count not in ALL:
             raise DataError(f"{name}: {path} is said to show {count} objects, and scenes hold 3 to 10", again)
-    files = [
-        (path, label[count]) for path, count in zip(found._image_files, found._labels, strict=True) if count in label
-    ]
+    files = [(path, counts.index(count)) for path, count in files if count in counts]
     return open_listed(name, files, transform, hint=again)
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """CLEVR, and the two halves of its counts between which PAINT looks for transfer."""
+def datasets() -> list[Dataset]:
+    """List CLEVR, and the two halves of its counts between which PAINT looks for transfer."""
     return [
-        Dataset(
-            name, tuple(str(count) for count in counts), partial(_open, name, counts), TEMPLATES["CLEVR"],
-            family="CLEVR", source=SOURCE, aliases=aliases, counts=images, layouts=(LAYOUT,), licence="CC BY 4.0",
-            gigabytes=GIGABYTES, downloads=True,
+        published(
+            name, tuple(map(str, counts)), partial(_open, name, counts), templates=TEMPLATES["CLEVR"], family="CLEVR",
+            source=SOURCE, aliases=aliases, counts=images, layouts=(LAYOUT,), licence="CC BY 4.0", gigabytes=GIGABYTES,
+            downloads=True, zeroshot={},
         )
         for name, (counts, aliases, images) in TASKS.items()
     ]  # fmt: skip

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Dataset, cut_validation
-from wisepatch.datasets.names import names, zeroshot_accuracies
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import open_folders, open_list_file, open_torchvision
-from wisepatch.hookspecs import hookimpl
+from wisepatch.datasets.base import SPLITS, cut_validation
+from wisepatch.datasets.names import names
+from wisepatch.datasets.published.readers import open_folders, open_list_file, open_torchvision, published
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
 AGAIN = f"fetch it again from {SOURCE}"
@@ -34,37 +32,26 @@ def _open(split: str, root: Path, transform: Transform | None = None) -> Samples
     folder = root / "dtd"
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         return _from_folders(split, folder, transform)
-    published = [path for path in (folder / "dtd", folder) if (path / "labels").is_dir()]
-    if not published:
-        open_torchvision("DTD", "DTD", root, None, SOURCE, split=split)  # it downloads, or says what to do
-        published = [folder / "dtd"]
-    return _from_lists(split, published[0], transform)
+    if not any((place / "labels").is_dir() for place in (folder / "dtd", folder)):
+        open_torchvision("DTD", "DTD", SOURCE, split, root)  # it downloads, or says what to do
+    if (folder / "dtd" / "labels").is_dir():
+        folder = folder / "dtd"
+    listed, images = folder / "labels" / f"{split}1.txt", folder / "images"
+    return open_list_file("DTD", listed, images, names("DTD"), transform, hint=AGAIN)
 
 
 def _from_folders(split: str, folder: Path, transform: Transform | None) -> Samples:
-    if (folder / "test").is_dir():
-        return open_folders("DTD", folder / split, names("DTD"), transform, hint=AGAIN)
-    if split == "test":
-        return open_folders("DTD", folder / "val", names("DTD"), transform, hint=AGAIN)
-    return cut_validation(open_folders("DTD", folder / "train", names("DTD"), transform, hint=AGAIN), split)
+    three = (folder / "test").is_dir()
+    below = split if three else "val" if split == "test" else "train"
+    samples = open_folders("DTD", folder / below, names("DTD"), transform, hint=AGAIN)
+    return samples if three or split == "test" else cut_validation(samples, split)
 
 
-def _from_lists(split: str, folder: Path, transform: Transform | None) -> Samples:
-    listed = folder / "labels" / f"{split}1.txt"
-
-    def place(line: str) -> tuple[str, Path]:
-        return line.split("/")[0], folder / "images" / line
-
-    return open_list_file("DTD", listed, names("DTD"), place, transform, hint=AGAIN, hint_images=AGAIN)
-
-
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """DTD: 47 textures."""
+def datasets() -> list[Dataset]:
+    """List DTD: 47 textures."""
     return [
-        Dataset(
-            "DTD", names("DTD"), _open, TEMPLATES["DTD"], splits=("train", "val", "test"), family="DTD", source=SOURCE,
-            counts={"test": 1880}, layouts=LAYOUTS, gigabytes=0.6, downloads=True,
-            zeroshot=zeroshot_accuracies("DTD"),
+        published(
+            "DTD", names("DTD"), _open, splits=SPLITS, source=SOURCE, counts={"test": 1880}, layouts=LAYOUTS, gigabytes=0.6,
+            downloads=True,
         )
     ]  # fmt: skip

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.base import Dataset, cut_validation
+from wisepatch.datasets.base import SPLITS, cut_validation
 from wisepatch.datasets.folder import FileSamples
-from wisepatch.datasets.names import names, zeroshot_accuracies
+from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import missing, open_folders
+from wisepatch.datasets.published.readers import first_folder, missing, open_folders, published
 from wisepatch.errors import DataError
-from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://image-net.org/download-images.php"
 FOLDERS = {
@@ -37,14 +37,12 @@ SORTED = (
 
 
 def open_imagenet(task: str, split: str, root: Path, transform: Transform | None = None) -> FileSamples:
-    """The images of ImageNet's ``train``, or of its 50,000 validation images as ``test``, in the order of class and name.
+    """Open the images of ImageNet's ``train``, or of its 50,000 validation images as ``test``, in the order of class and name.
 
     Raises :class:`DataError` for data that is missing, and for test images that are not sorted into class folders.
     """
-    folder = next((root / name for name in FOLDERS[split] if (root / name).is_dir()), None)
-    if folder is None:
-        what = "training" if split == "train" else "test"
-        raise missing(task, root, FILES[split], SOURCE, f"there is no folder of {what} images")
+    reason = f"there is no folder of {'training' if split == 'train' else 'test'} images"
+    folder = first_folder(task, root, FOLDERS[split], FILES[split], SOURCE, reason)
     with os.scandir(folder) as entries:  # ends at the first image: the publisher's archive of test images is flat
         flat = any(entry.name.endswith(".JPEG") for entry in entries)
     if flat:
@@ -54,7 +52,7 @@ def open_imagenet(task: str, split: str, root: Path, transform: Transform | None
 
 
 def open_shots(shots: int, split: str, root: Path, transform: Transform | None = None) -> Samples:
-    """``shots`` training images of each class as ``train``; ``val`` and ``test`` are ImageNet's own.
+    """Open ``shots`` training images of each class as ``train``; ``val`` and ``test`` are ImageNet's own.
 
     The images are drawn from what is left of ``train`` when ``val`` is cut from it, so that the two stay disjoint. Each class
     has its own generator, seed (0, class), and the first images of its permutation are taken: fewer shots are among more.
@@ -66,29 +64,28 @@ def open_shots(shots: int, split: str, root: Path, transform: Transform | None =
     samples = open_imagenet(task, "test" if split == "test" else "train", root, transform)
     if split == "test":
         return samples
-    kept = cut_validation(samples, split).indices
+    indices = cut_validation(samples, split).indices
     if split == "val":
-        return FileSamples([samples.files[i] for i in kept], transform)
-    members: list[list[int]] = [[] for _ in names("ImageNet")]
-    for index in sorted(kept):
-        members[samples.files[index][1]].append(index)
-    chosen = []
-    for label, mine in enumerate(members):
-        if len(mine) < shots:
+        return FileSamples([samples.files[i] for i in indices], transform)
+    by_class: list[list[tuple[Path | str, int]]] = [[] for _ in names("ImageNet")]
+    for index in sorted(indices):
+        by_class[samples.files[index][1]].append(samples.files[index])
+    drawn = []
+    for label, files in enumerate(by_class):
+        if len(files) < shots:
             raise DataError(
-                f"{task}: class {names('ImageNet folders')[label]} has {len(mine)} images to draw {shots} from",
+                f"{task}: class {names('ImageNet folders')[label]} has {len(files)} images to draw {shots} from",
                 f"complete ImageNet's training images from {SOURCE}",
             )
-        order = np.random.default_rng([0, label]).permutation(len(mine))
-        chosen += [mine[i] for i in order[:shots]]
-    return FileSamples([samples.files[i] for i in chosen], transform)
+        drawn += [files[i] for i in np.random.default_rng([0, label]).permutation(len(files))[:shots]]
+    return FileSamples(drawn, transform)
 
 
 def open_val_classes(
     task: str, label_map: Sequence[Sequence[int]], split: str, root: Path, transform: Transform | None = None
 ) -> FileSamples:
-    """ImageNet's test images of the classes in ``merges``; the label is the place of theirs in it."""
-    label = {index: place for place, merged in enumerate(label_map) for index in merged}
+    """Open ImageNet's test images of the classes in ``label_map``; a label is the place of its row."""
+    label = {index: place for place, row in enumerate(label_map) for index in row}
     samples = open_imagenet(task, split, root, transform)
     files = [(path, label[index]) for path, index in samples.files if index in label]
     if not files:
@@ -96,29 +93,43 @@ def open_val_classes(
     return FileSamples(files, transform)
 
 
-def val_classes(name: str, classes: Sequence[str], label_map: Sequence[Sequence[int]]) -> Dataset:
-    """ImageNet's test images of the classes that a shift has: what the code of WiSE-FT compares it with."""
-    merged = tuple(tuple(indices) for indices in label_map)
-    return Dataset(
-        name, tuple(classes), partial(open_val_classes, name, merged), TEMPLATES["ImageNet"], splits=("test",),
-        family="ImageNet", source=SOURCE, head_classes=names("ImageNet"), label_map=merged, layouts=FILES["test"],
+def shift(
+    name: str,
+    classes: Sequence[str],
+    open: Callable[..., Samples],  # noqa: A002
+    label_map: Sequence[Sequence[int]] = (),
+    **fields: Any,
+) -> list[Dataset]:
+    """Describe other test images of ImageNet's classes, or of those in ``label_map``, under ImageNet's head.
+
+    With a ``label_map`` come ImageNet's own images of these classes: what the code of WiSE-FT compares the shift with.
+    """
+    shared = {
+        "templates": TEMPLATES["ImageNet"], "splits": ("test",), "family": "ImageNet",
+        "label_map": tuple(map(tuple, label_map)), "head_classes": names("ImageNet") if label_map else (),
+    }  # fmt: skip
+    shifted = published(name, classes, open, **shared, **fields)
+    if not label_map:
+        return [shifted]
+    val_name = f"{name}ValClasses"
+    val_classes = published(
+        val_name, classes, partial(open_val_classes, val_name, label_map), **shared, source=SOURCE, layouts=FILES["test"],
         counts={"test": 50 * sum(map(len, label_map))}, gigabytes=TEST_GIGABYTES,
     )  # fmt: skip
+    return [shifted, val_classes]
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """ImageNet with open_clip's class names, and ImageNet1 to ImageNet600 with so many training images a class."""
-    whole = Dataset(
-        "ImageNet", names("ImageNet"), partial(open_imagenet, "ImageNet"), TEMPLATES["ImageNet"], family="ImageNet",
-        source=SOURCE, counts=COUNTS, layouts=LAYOUTS, gigabytes=TRAIN_GIGABYTES + TEST_GIGABYTES,
-        zeroshot=zeroshot_accuracies("ImageNet"),
+def datasets() -> list[Dataset]:
+    """List ImageNet with open_clip's class names, and ImageNet1 to ImageNet600 with so many training images a class."""
+    whole = published(
+        "ImageNet", names("ImageNet"), partial(open_imagenet, "ImageNet"), source=SOURCE, counts=COUNTS, layouts=LAYOUTS,
+        gigabytes=TRAIN_GIGABYTES + TEST_GIGABYTES,
     )  # fmt: skip
-    return [whole] + [
-        Dataset(
-            f"ImageNet{shots}", whole.classes, partial(open_shots, shots), whole.templates, family="ImageNet",
-            splits=("train", "val", "test"), counts={"train": 1000 * shots, "val": 5000, "test": COUNTS["test"]},
-            source=SOURCE, layouts=LAYOUTS, gigabytes=whole.gigabytes, zeroshot=whole.zeroshot,
+    few_shot = [
+        replace(
+            whole, name=f"ImageNet{shots}", open=partial(open_shots, shots), splits=SPLITS,
+            counts={"train": 1000 * shots, "val": 5000, "test": COUNTS["test"]},
         )
         for shots in SHOTS
     ]  # fmt: skip
+    return [whole, *few_shot]

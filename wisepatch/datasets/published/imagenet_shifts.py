@@ -5,19 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder import FileSamples
-from wisepatch.datasets.names import names, zeroshot_accuracies
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.imagenet import val_classes
-from wisepatch.datasets.published.readers import missing, open_folders
-from wisepatch.hookspecs import hookimpl
+from wisepatch.datasets.names import names
+from wisepatch.datasets.published.imagenet import shift
+from wisepatch.datasets.published.readers import first_folder, missing, open_folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from wisepatch.datasets.base import Transform
+    from wisepatch.datasets.base import Dataset, Transform
 
 BORDER = 2  # pixels; ObjectNet's images have a red frame
 SOURCES = {
@@ -53,12 +50,9 @@ class Cropped:
 
 
 def _folder(task: str, root: Path) -> Path:
-    """The folder of class folders. Raises :class:`DataError` where it is not there."""
-    places = [root / layout.split("/*")[0] for layout in LAYOUTS[task]]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        raise missing(task, root, LAYOUTS[task], SOURCES[task])
-    return found
+    """Return the folder of class folders. Raises :class:`DataError` where it is not there."""
+    folders = [layout.split("/*")[0] for layout in LAYOUTS[task]]
+    return first_folder(task, root, folders, LAYOUTS[task], SOURCES[task])
 
 
 def _open(task: str, folders: Sequence[str], split: str, root: Path, transform: Transform | None = None) -> FileSamples:
@@ -66,57 +60,44 @@ def _open(task: str, folders: Sequence[str], split: str, root: Path, transform: 
     return open_folders(task, _folder(task, root), folders, transform, hint=hint)
 
 
-def _open_objectnet(folders: Sequence[str], split: str, root: Path, transform: Transform | None = None) -> FileSamples:
-    """The images of 113 of its 313 folders: those whose classes ImageNet has."""
-    images = _folder("ObjectNet", root)
+def _open_objectnet(
+    task: str, folders: Sequence[str], split: str, root: Path, transform: Transform | None = None
+) -> FileSamples:
+    """Open the images of 113 of its 313 folders: those whose classes ImageNet has."""
+    images = _folder(task, root)
     files = [(path, label) for label, folder in enumerate(folders) for path in sorted((images / folder).glob("*.png"))]
     if not files:
-        reason = "it has none of the classes that ImageNet has"
-        raise missing("ObjectNet", root, LAYOUTS["ObjectNet"], SOURCES["ObjectNet"], reason)
+        raise missing(task, root, LAYOUTS[task], SOURCES[task], "it has none of the classes that ImageNet has")
     return FileSamples(files, Cropped(transform))
 
 
-def _whole(name: str, folders: Sequence[str]) -> Dataset:
-    return Dataset(
-        name, names("ImageNet"), partial(_open, name, folders), TEMPLATES["ImageNet"], splits=("test",),
-        family="ImageNet", source=SOURCES[name], counts={"test": COUNTS[name]}, layouts=LAYOUTS[name],
-        gigabytes=GIGABYTES[name], zeroshot=zeroshot_accuracies(name),
-    )  # fmt: skip
+def datasets() -> list[Dataset]:
+    """List ImageNetV2, ImageNetSketch, ImageNetR, ImageNetA and ObjectNet, and ImageNet's images of the last three's classes.
 
-
-def _part(name: str) -> list[Dataset]:
-    """A shift that has 200 of ImageNet's classes, and ImageNet's own images of these."""
-    indices = names(f"{name} indices")
-    classes, folders = (tuple(names(key)[i] for i in indices) for key in ("ImageNet", "ImageNet folders"))
-    label_map = tuple((index,) for index in indices)
-    shift = Dataset(
-        name, classes, partial(_open, name, folders), TEMPLATES["ImageNet"], splits=("test",), family="ImageNet",
-        source=SOURCES[name], counts={"test": COUNTS[name]}, head_classes=names("ImageNet"), label_map=label_map,
-        layouts=LAYOUTS[name], gigabytes=GIGABYTES[name], zeroshot=zeroshot_accuracies(name),
-    )  # fmt: skip
-    return [shift, val_classes(f"{name}ValClasses", classes, label_map)]
-
-
-def _objectnet() -> list[Dataset]:
-    """ObjectNet's 113 classes in the order of their folders' names; some stand for several of ImageNet's."""
-    folders = tuple(sorted(names("ObjectNet")))
-    classes = tuple(names("ObjectNet")[folder]["name"].lower() for folder in folders)
-    label_map = tuple(tuple(names("ObjectNet")[folder]["imagenet"]) for folder in folders)
-    shift = Dataset(
-        "ObjectNet", classes, partial(_open_objectnet, folders), TEMPLATES["ImageNet"], splits=("test",),
-        family="ImageNet", source=SOURCES["ObjectNet"], head_classes=names("ImageNet"), label_map=label_map,
-        layouts=LAYOUTS["ObjectNet"], zeroshot=zeroshot_accuracies("ObjectNet"),
-    )  # fmt: skip
-    return [shift, val_classes("ObjectNetValClasses", classes, label_map)]
-
-
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """ImageNetV2, ImageNetSketch, ImageNetR, ImageNetA and ObjectNet, and ImageNet's images of the latter three's classes."""
-    return [
-        _whole("ImageNetV2", tuple(str(index) for index in range(1000))),
-        _whole("ImageNetSketch", names("ImageNet folders")),
-        *_part("ImageNetR"),
-        *_part("ImageNetA"),
-        *_objectnet(),
+    ImageNetR and ImageNetA have 200 of ImageNet's classes. ObjectNet has 113, in the order of their folders' names; some stand
+    for several of ImageNet's.
+    """
+    classes, wnids = names("ImageNet"), names("ImageNet folders")
+    tasks = [
+        *_shift("ImageNetV2", classes, [str(index) for index in range(1000)]),
+        *_shift("ImageNetSketch", classes, wnids),
     ]
+    for name in ("ImageNetR", "ImageNetA"):
+        indices = names(f"{name} indices")
+        tasks += _shift(name, [classes[i] for i in indices], [wnids[i] for i in indices], [(i,) for i in indices])
+    objects = dict(sorted(names("ObjectNet").items()))
+    label_map = [entry["imagenet"] for entry in objects.values()]
+    return [
+        *tasks,
+        *_shift("ObjectNet", [entry["name"].lower() for entry in objects.values()], list(objects), label_map),
+    ]
+
+
+def _shift(
+    name: str, classes: Sequence[str], folders: Sequence[str], label_map: Sequence[Sequence[int]] = ()
+) -> list[Dataset]:
+    opener = _open_objectnet if name == "ObjectNet" else _open
+    return shift(
+        name, classes, partial(opener, name, folders), label_map, source=SOURCES[name], layouts=LAYOUTS[name],
+        counts={"test": COUNTS[name]} if name in COUNTS else {}, gigabytes=GIGABYTES.get(name),
+    )  # fmt: skip

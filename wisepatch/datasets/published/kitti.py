@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.base import SPLITS
 from wisepatch.datasets.folder import FileSamples
-from wisepatch.datasets.names import zeroshot_accuracies
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import ASKED
+from wisepatch.datasets.published.readers import ASKED, check_present, downloading, published
 from wisepatch.errors import DataError
-from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
 ARCHIVES = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"
@@ -39,12 +34,12 @@ PLACES = {"data_object_image_2.zip": (IMAGES,), "data_object_label_2.zip": (LABE
 
 
 def distance_class(metres: float) -> int:
-    """The class of the nearest vehicle's distance; infinity is no vehicle. A distance of 8 or 20 m is the nearer class."""
+    """Return the class of the nearest vehicle's distance; infinity is no vehicle. A distance of 8 or 20 m is the nearer class."""
     return sum(metres > limit for limit in BEYOND)
 
 
 def split_by_video(videos: Sequence[str]) -> dict[str, list[int]]:
-    """The images of each split, by the video that each comes from: no video is in two of them (VTAB, as TFDS has it).
+    """Return the images of each split, by the video that each comes from: no video is in two of them (VTAB, as TFDS has it).
 
     A tenth of the videos is drawn for ``test``, then as many for ``val``, at least one each, with seed 123.
     """
@@ -56,52 +51,39 @@ def split_by_video(videos: Sequence[str]) -> dict[str, list[int]]:
     test = set(random.choice(every, size, replace=False).tolist())
     val = set(random.choice(sorted(set(every) - test), size, replace=False).tolist())
     split_of = dict.fromkeys(every, "train") | dict.fromkeys(test, "test") | dict.fromkeys(val, "val")
-    return {
-        split: [i for i, video in enumerate(videos) if split_of[video] == split] for split in ("train", "val", "test")
-    }
+    return {split: [i for i, video in enumerate(videos) if split_of[video] == split] for split in SPLITS}
 
 
 def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
     raw = _whole(root)
     ids = [f"{number:06d}" for number in split_by_video(_videos(raw))[split]]
-    for below, suffix in ((IMAGES, ".png"), (LABELS, ".txt")):
-        present = {path.name for path in (raw / below).iterdir()}
-        absent = [name + suffix for name in ids if name + suffix not in present]
-        if absent:
-            archive = next(name for name, places in PLACES.items() if below in places)
-            raise DataError(
-                f"KITTI ({split}): {len(absent)} of {len(ids)} files are missing, the first {raw / below / absent[0]}",
-                f"unpack {archive} ({SOURCE}) again in {raw}",
-            )
-    nearest = [_nearest(raw / LABELS / f"{name}.txt") for name in ids]
-    files = [(raw / IMAGES / f"{name}.png", distance_class(z)) for name, z in zip(ids, nearest, strict=True)]
-    return FileSamples(files, transform)
+    images, labels = (
+        [raw / below / f"{i}{suffix}" for i in ids] for below, suffix in ((IMAGES, ".png"), (LABELS, ".txt"))
+    )
+    for paths, archive in ((images, "data_object_image_2.zip"), (labels, "data_object_label_2.zip")):
+        check_present(f"KITTI ({split})", paths, f"unpack {archive} ({SOURCE}) again in {raw}", "files")
+    classes = [distance_class(_nearest(path)) for path in labels]
+    return FileSamples(list(zip(images, classes, strict=True)), transform)
 
 
 def _whole(root: Path) -> Path:
-    """The folder ``raw`` with images, labels and devkit; what is missing of them is fetched where that was asked for."""
+    """Return the folder ``raw`` with images, labels and devkit; missing ones are fetched where that was asked for."""
     raw = min((root / below for below in FOLDERS), key=lambda folder: len(_absent(folder)))
     absent = _absent(raw)
     if not absent:
         return raw
-    lacks = ", ".join(PLACES[archive][0] for archive in absent)
-    message = f"KITTI is not below {root}: {raw} has no {lacks}"
     by_hand = f"fetch {', '.join(absent)} from {SOURCE} and unpack there"
     if not ASKED.get():
-        raise DataError(message, f"`wisepatch datasets download KITTI` fetches it ({GIGABYTES} GB), or {by_hand}")
-    from zipfile import BadZipFile
-
+        raise DataError(
+            f"KITTI is not below {root}: {raw} has no {', '.join(PLACES[archive][0] for archive in absent)}",
+            f"`wisepatch datasets download KITTI` fetches it ({GIGABYTES} GB), or {by_hand}",
+        )
     from torchvision.datasets import utils
 
     for archive in absent:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
-                utils.download_and_extract_archive(ARCHIVES + archive, str(raw), filename=archive)
-        except (OSError, RuntimeError, ValueError, BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{archive} of KITTI could not be downloaded into {raw}: {reason}", by_hand) from error
-    still = _absent(raw)
-    if still:
+        with downloading(DataError(f"{archive} of KITTI could not be downloaded into {raw}", by_hand)):
+            utils.download_and_extract_archive(ARCHIVES + archive, str(raw), filename=archive)
+    if still := _absent(raw):
         raise DataError(f"{', '.join(still)} of KITTI was fetched into {raw} and does not hold what it should", by_hand)
     return raw
 
@@ -111,7 +93,7 @@ def _absent(raw: Path) -> list[str]:
 
 
 def _videos(raw: Path) -> list[str]:
-    """The video of each image, from the devkit: the i-th number of ``train_rand.txt`` is a line of ``train_mapping.txt``."""
+    """Return the video of each image, from the devkit: the i-th number of ``train_rand.txt`` is a line of ``train_mapping.txt``."""
     from zipfile import BadZipFile
 
     devkit = next(raw / place for place in DEVKITS if (raw / place).exists())
@@ -120,12 +102,12 @@ def _videos(raw: Path) -> list[str]:
     try:
         order, lines = (_text(devkit, name) for name in ("train_rand.txt", "train_mapping.txt"))
         videos = dict(enumerate((line.split()[1] for line in lines.splitlines() if line.strip()), 1))
-        found = [videos[int(number)] for number in order.split(",")]
+        video_of = [videos[int(number)] for number in order.split(",")]
     except (OSError, ValueError, LookupError, BadZipFile) as error:
         raise DataError(f"KITTI: the mapping of images to videos in {devkit} cannot be read: {error}", hint) from error
-    if len(set(found)) < 3:
+    if len(set(video_of)) < 3:
         raise DataError(f"KITTI: {devkit} names fewer than three videos, too few for three splits", hint)
-    return found
+    return video_of
 
 
 def _text(devkit: Path, name: str) -> str:
@@ -138,7 +120,7 @@ def _text(devkit: Path, name: str) -> str:
 
 
 def _nearest(path: Path) -> float:
-    """The distance (z, in metres) of the nearest vehicle in a label file, infinity where there is none."""
+    """Return the distance (z, in metres) of the nearest vehicle in a label file, infinity where there is none."""
     nearest = math.inf
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -162,14 +144,12 @@ def _nearest(path: Path) -> float:
     return nearest
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """KITTI, with the sentences of CLIP's authors as class names."""
+def datasets() -> list[Dataset]:
+    """List KITTI, with the sentences of CLIP's authors as class names."""
     layouts = tuple(f"{folder}/{{{IMAGES}/*.png,{LABELS}/*.txt,{devkit}}}" for devkit in DEVKITS for folder in FOLDERS)
     return [
-        Dataset(
-            "KITTI", CLASSES, _open, TEMPLATES["KITTI"], ("train", "val", "test"), family="traffic", source=SOURCE,
-            counts={"train": 6347, "val": 423, "test": 711}, layouts=layouts, licence="CC BY-NC-SA 3.0", gigabytes=GIGABYTES,
-            downloads=True, zeroshot=zeroshot_accuracies("KITTI"),
+        published(
+            "KITTI", CLASSES, _open, splits=SPLITS, family="traffic", source=SOURCE, licence="CC BY-NC-SA 3.0",
+            counts={"train": 6347, "val": 423, "test": 711}, layouts=layouts, gigabytes=GIGABYTES, downloads=True,
         )
     ]  # fmt: skip

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import missing, open_folders
+from wisepatch.datasets.published.readers import missing, open_folders, published, read_words
 from wisepatch.errors import DataError
-from wisepatch.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
     Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
 
@@ -32,12 +30,13 @@ LAYOUTS = (
         for folder in ANNOTATIONS
     ),
 )
-TOLD = (LAYOUTS[2], LAYOUTS[0])  # as the archives unpack, and as PAINT's code cuts
+AGAIN = f"fetch the annotations from {SOURCE} again"
+HINTED = (LAYOUTS[2], LAYOUTS[0])  # as the archives unpack, and as PAINT's code cuts
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Parts of photos; ``photos`` has the photo of each sign, in RGB, and its label, so that one photo may come many times."""
+    """Cut signs out of photos; ``photos`` has the photo of each sign, in RGB, and its label, one photo as often as it has signs."""
 
     photos: FileSamples
     boxes: Sequence[Box]
@@ -49,12 +48,18 @@ class Crops:
 
     @property
     def labels(self) -> list[int]:
-        """The labels of all signs."""
+        """Return the labels of all signs."""
         return self.photos.labels
 
     def fingerprint(self) -> str:
-        """Return what tells these parts of these photos from others."""
+        """Return a text that tells these parts of these photos from others."""
         return f"{list(self.boxes)} of {self.photos.fingerprint()}"
+
+    def image_ids(self) -> list[str]:
+        """Name each sign by its photo and its box."""
+        return [
+            f"{photo}#{','.join(map(str, box))}" for photo, box in zip(self.photos.image_ids(), self.boxes, strict=True)
+        ]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the sign and its label; a photo that cannot be read is a :class:`DataError` that names it."""
@@ -64,51 +69,44 @@ class Crops:
 
 
 def sign_class(label: str) -> str | None:
-    """The class of a published label: the middle of ``regulatory--stop--g1``; ``None`` for ``other-sign``, which is none."""
+    """Return the class of a published label: the middle of ``regulatory--stop--g1``; ``None`` for ``other-sign``, which is none."""
     if label == "other-sign":
         return None
     return label.split("--")[1] if "--" in label else label
 
 
 def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    base, published = root / "mtsd", PUBLISHED[split]
-    if (base / published).is_dir():  # the crops as PAINT's code writes them
+    base, published_split = root / "mtsd", PUBLISHED[split]
+    if (base / published_split).is_dir():  # the crops as PAINT's code writes them
         hint = f"class folders are named {', '.join(names('MTSD')[:3])}, ...; anything else goes elsewhere"
-        return open_folders("MTSD", base / published, names("MTSD"), transform, hint=hint)
+        return open_folders("MTSD", base / published_split, names("MTSD"), transform, hint=hint)
+    lacking = partial(missing, "MTSD", root, HINTED, SOURCE)
     folder = next((base / name for name in ANNOTATIONS if (base / name / "splits").is_dir()), None)
     if folder is None or not (base / "images").is_dir():
-        lacks = "the annotations" if folder is None else "the folder images"
-        raise missing("MTSD", root, TOLD, SOURCE, f"{lacks} cannot be found in {base}")
-    photos = _photos(folder / "splits" / f"{published}.txt", root)
-    signs = sorted(sign for photo in photos for sign in _signs(folder / "annotations" / f"{photo}.json", root))
-    present = {path.name for path in (base / "images").iterdir()}
-    wanted = sorted({photo for _, _, photo, _ in signs})
-    absent = [photo for photo in wanted if f"{photo}.jpg" not in present]
+        raise lacking(f"{'the annotations' if folder is None else 'the folder images'} cannot be found in {base}")
+    listing = folder / "splits" / f"{published_split}.txt"
+    if not listing.exists():
+        raise lacking(f"{listing} is missing")
+    annotations = [folder / "annotations" / f"{photo}.json" for photo in read_words("MTSD", listing, AGAIN)]
+    absent = [path for path in annotations if not path.exists()]
     if absent:
-        first = base / "images" / f"{absent[0]}.jpg"
-        reason = f"{len(absent)} of {len(wanted)} photos are missing, the first {first}"
-        raise missing("MTSD", root, TOLD, SOURCE, reason)
-    files = [(base / "images" / f"{photo}.jpg", label) for label, _, photo, _ in signs]
+        raise lacking(f"{absent[0]} is missing")
+    signs = sorted(sign for path in annotations for sign in _signs(path))
+    present = {path.name for path in (base / "images").iterdir()}
+    photos = sorted({photo for _, _, photo, _ in signs})
+    absent = [base / "images" / photo for photo in photos if photo not in present]
+    if absent:
+        raise lacking(f"{len(absent)} of {len(photos)} photos are missing, the first {absent[0]}")
+    files = [(base / "images" / photo, label) for label, _, photo, _ in signs]
     return Crops(FileSamples(files), [box for *_, box in signs], transform)
 
 
-def _photos(listing: Path, root: Path) -> list[str]:
+def _signs(path: Path) -> Iterator[tuple[int, str, str, Box]]:
+    """Yield label, name, photo and box of each sign of a photo, none of a panorama's. Signs sort as the files of PAINT's crops."""
+    index = {name: number for number, name in enumerate(names("MTSD"))}
     try:
-        return listing.read_text(encoding="utf-8").split()
-    except FileNotFoundError as error:
-        raise missing("MTSD", root, TOLD, SOURCE, f"{listing} is missing") from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"MTSD: {listing} cannot be read: {error}", f"fetch the annotations from {SOURCE} again"
-        ) from error
-
-
-def _signs(path: Path, root: Path) -> Iterator[tuple[int, str, str, Box]]:
-    """Label, name, photo and box of each sign of a photo, none of a panorama's. Signs sort as the files of PAINT's crops do."""
-    index = _indices()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for sign in () if found["ispano"] else found["objects"]:
+        annotation = json.loads(path.read_text(encoding="utf-8"))
+        for sign in () if annotation["ispano"] else annotation["objects"]:
             name = sign_class(sign["label"])
             if name is None:
                 continue
@@ -117,27 +115,13 @@ def _signs(path: Path, root: Path) -> Iterator[tuple[int, str, str, Box]]:
             left, upper, right, lower = (round(sign["bbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax"))
             if left >= right or upper >= lower:
                 raise ValueError(f"the box of sign {sign['key']} is empty")
-            yield index[name], f"{path.stem}__{sign['key']}.jpg", path.stem, (left, upper, right, lower)
-    except FileNotFoundError as error:
-        raise missing("MTSD", root, TOLD, SOURCE, f"{path} is missing") from error
+            yield index[name], f"{path.stem}__{sign['key']}.jpg", f"{path.stem}.jpg", (left, upper, right, lower)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise DataError(
-            f"MTSD: annotation {path} cannot be used: {reason}", f"fetch the annotations from {SOURCE} again"
-        ) from error
+        raise DataError(f"MTSD: annotation {path} cannot be used: {reason}", AGAIN) from error
 
 
-def _indices() -> dict[str, int]:
-    return {name: index for index, name in enumerate(names("MTSD"))}
-
-
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """MTSD: 235 signs, however many shapes each has; the publisher's 400 labels tell the shapes apart."""
-    classes = tuple(name.replace("-", " ") for name in names("MTSD"))
-    return [
-        Dataset(
-            "MTSD", classes, _open, TEMPLATES["MTSD"], family="traffic", source=SOURCE, licence="CC BY-NC-SA",
-            layouts=LAYOUTS,
-        )
-    ]  # fmt: skip
+def datasets() -> list[Dataset]:
+    """List MTSD: 235 signs, however many shapes each has; the publisher's 400 labels tell the shapes apart."""
+    classes = [name.replace("-", " ") for name in names("MTSD")]
+    return [published("MTSD", classes, _open, family="traffic", source=SOURCE, licence="CC BY-NC-SA", layouts=LAYOUTS)]

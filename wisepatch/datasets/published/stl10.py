@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.names import zeroshot_accuracies
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import open_torchvision
-from wisepatch.hookspecs import hookimpl
+from wisepatch.datasets.published.readers import open_torchvision, published
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset
 
 SOURCE = "https://cs.stanford.edu/~acoates/stl10/"
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    return open_torchvision("STL10", "STL10", root, transform, SOURCE, split=split)
-
-
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """STL10."""
+def datasets() -> list[Dataset]:
+    """List STL10."""
     return [
-        Dataset(
-            "STL10", CLASSES, _open, TEMPLATES["STL10"], family="STL10", source=SOURCE, counts={"train": 5000, "test": 8000},
-            layouts=("stl10_binary/{train_X.bin,train_y.bin,test_X.bin,test_y.bin,class_names.txt}",), gigabytes=2.6,
-            downloads=True, zeroshot=zeroshot_accuracies("STL10"),
+        published(
+            "STL10", CLASSES, partial(open_torchvision, "STL10", "STL10", SOURCE), source=SOURCE,
+            counts={"train": 5000, "test": 8000}, gigabytes=2.6, downloads=True,
+            layouts=("stl10_binary/{train_X.bin,train_y.bin,test_X.bin,test_y.bin,class_names.txt}",),
         )
     ]  # fmt: skip

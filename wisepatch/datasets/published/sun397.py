@@ -7,20 +7,24 @@ as folders (``val`` holds the test images) with underscores for slashes (``a_aps
 
 from __future__ import annotations
 
-import contextlib
-import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.names import names, spaced, zeroshot_accuracies
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import ASKED, missing, open_folders, open_list_file, open_torchvision
-from wisepatch.hookspecs import hookimpl
+from wisepatch.datasets.names import names, spaced
+from wisepatch.datasets.published.readers import (
+    ASKED,
+    downloading,
+    missing,
+    open_folders,
+    open_list_file,
+    open_torchvision,
+    published,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://vision.princeton.edu/projects/2010/SUN/"
 PARTITIONS = f"{SOURCE}download/Partitions.zip"
@@ -35,54 +39,42 @@ LAYOUTS = (
 
 
 def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    cut = root / "sun397"
+    again = f"fetch them again from {SOURCE}"
+    cut, images = root / "sun397", root / "SUN397"
     if (cut / "train").is_dir() and (cut / "val").is_dir():
         folders = [name.replace("/", "_") for name in names("SUN397")]
-        below = cut / ("val" if split == "test" else "train")
-        return open_folders("SUN397", below, folders, transform, hint=f"fetch it again from {SOURCE}")
-    images = root / "SUN397"
+        return open_folders("SUN397", cut / ("val" if split == "test" else "train"), folders, transform, hint=again)
     if not images.is_dir():
         open_torchvision(
-            "SUN397", "SUN397", root, None, SOURCE, gigabytes=GIGABYTES
+            "SUN397", "SUN397", SOURCE, split, root, gigabytes=GIGABYTES
         )  # it downloads, or says what to do
-
-    def place(line: str) -> tuple[str, Path]:
-        return line.strip("/").rpartition("/")[0], images / line.strip("/")
-
-    return open_list_file(
-        "SUN397", _list_file(split, root), names("SUN397"), place, transform,
-        hint=f"fetch it again from {PARTITIONS}", hint_images=f"fetch them again from {SOURCE}",
-    )  # fmt: skip
+    listed, hint = _list_file(LISTS[split], root), f"fetch it again from {PARTITIONS}"
+    return open_list_file("SUN397", listed, images, names("SUN397"), transform, hint=hint, hint_images=again)
 
 
-def _list_file(split: str, root: Path) -> Path:
-    """The official list of ``split``, downloaded with the other partitions (18 MB) where it is missing."""
+def _list_file(name: str, root: Path) -> Path:
+    """Return the official list of a split, downloaded with the other partitions (18 MB) where it is missing."""
     images = root / "SUN397"
     for folder in (images, images / "Partitions"):
-        if (folder / LISTS[split]).is_file():
-            return folder / LISTS[split]
+        if (folder / name).is_file():
+            return folder / name
+    lacking = partial(missing, "SUN397", root, LAYOUTS, PARTITIONS)
     if ASKED.get() is False:
-        raise missing("SUN397", root, LAYOUTS, PARTITIONS, f"there is no {LISTS[split]}")
+        raise lacking(f"there is no {name}")
     from torchvision.datasets.utils import download_and_extract_archive
 
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            download_and_extract_archive(PARTITIONS, str(images / "Partitions"), md5=PARTITIONS_MD5)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = f"there is no {LISTS[split]}, and it could not be downloaded: {' '.join(str(error).split())}"
-        raise missing("SUN397", root, LAYOUTS, PARTITIONS, reason) from error
-    if not (images / "Partitions" / LISTS[split]).is_file():
-        raise missing("SUN397", root, LAYOUTS, PARTITIONS, f"Partitions.zip holds no {LISTS[split]}")
-    return images / "Partitions" / LISTS[split]
+    with downloading(lacking(f"there is no {name}, and it could not be downloaded")):
+        download_and_extract_archive(PARTITIONS, str(images / "Partitions"), md5=PARTITIONS_MD5)
+    if not (images / "Partitions" / name).is_file():
+        raise lacking(f"Partitions.zip holds no {name}")
+    return images / "Partitions" / name
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """SUN397: scenes, named by their folders without the letter."""
+def datasets() -> list[Dataset]:
+    """List SUN397: scenes, named by their folders without the letter."""
     return [
-        Dataset(
-            "SUN397", spaced([name[2:] for name in names("SUN397")]), _open, TEMPLATES["SUN397"], family="SUN397",
-            source=SOURCE, counts={"train": 19850, "test": 19850}, layouts=LAYOUTS, gigabytes=GIGABYTES, downloads=True,
-            zeroshot=zeroshot_accuracies("SUN397"),
+        published(
+            "SUN397", spaced([name[2:] for name in names("SUN397")]), _open, source=SOURCE,
+            counts={"train": 19850, "test": 19850}, layouts=LAYOUTS, gigabytes=GIGABYTES, downloads=True,
         )
     ]  # fmt: skip

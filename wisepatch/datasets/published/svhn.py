@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.names import zeroshot_accuracies
-from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import open_torchvision
-from wisepatch.hookspecs import hookimpl
+from wisepatch.datasets.published.readers import open_torchvision, published
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wisepatch.datasets.base import Samples, Transform
+    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "http://ufldl.stanford.edu/housenumbers/"
 
 
 def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
     folder = root / "svhn" if (root / "svhn").is_dir() else root  # the papers' code keeps it one folder down
-    return open_torchvision("SVHN", "SVHN", folder, transform, SOURCE, split=split)
+    return open_torchvision("SVHN", "SVHN", SOURCE, split, folder, transform)
 
 
-@hookimpl
-def register_datasets() -> list[Dataset]:
-    """SVHN."""
+def datasets() -> list[Dataset]:
+    """List SVHN."""
     return [
-        Dataset(
-            "SVHN", tuple("0123456789"), _open, TEMPLATES["SVHN"], family="SVHN", source=SOURCE,
-            counts={"train": 73257, "test": 26032},
-            layouts=("svhn/{train_32x32.mat,test_32x32.mat}", "{train_32x32.mat,test_32x32.mat}"), gigabytes=0.25,
-            downloads=True, zeroshot=zeroshot_accuracies("SVHN"),
+        published(
+            "SVHN", "0123456789", _open, source=SOURCE, counts={"train": 73257, "test": 26032}, gigabytes=0.25, downloads=True,
+            layouts=("svhn/{train_32x32.mat,test_32x32.mat}", "{train_32x32.mat,test_32x32.mat}"),
         )
     ]  # fmt: skip
