@@ -125,59 +125,16 @@ def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
     return Registry(tuple(_without_clashes(plugins, builtins)), builtins)
 
 
-<<<<<<< HEAD
 def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
     """Import one plugin and call its hooks; a problem of any kind is part of what is returned."""
     if not distribution:
         distribution = f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "not installed"
-=======
-def collect(found: Iterable[tuple[EntryPoint | metadata.EntryPoint, str]]) -> Registry:
-    """Build a registry from the built-in modules and the given ``(entry point, distribution)`` pairs."""
-    manager = _Manager(hookspecs.GROUP)
-    manager.add_hookspecs(hookspecs)
-    datasets: dict[str, Dataset] = {}
-    owners: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    plugins, finders = [], []
-    for name in BUILTIN:
-        module = import_module(f"wisepatch.datasets.{name}")
-        _add(module.datasets(), "wisepatch", datasets, owners, taken)
-    for entry_point, distribution in found:
-        try:
-            module = entry_point.load()
-        except Exception as error:  # noqa: BLE001 -- whatever a plugin raises on import, it is skipped and named
-            plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
-            continue
-        owner = f"plugin {entry_point.name!r} ({distribution})"
-        try:
-            offered = _register(manager, module, owner, datasets, owners, taken)
-        except PluginError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- its hook fails: as good as one that does not load
-            plugins.append(Plugin(entry_point.name, distribution, problem=f"{type(error).__name__}: {error}"))
-            continue
-        plugins.append(Plugin(entry_point.name, distribution, offered))
-        if hasattr(module, "find_dataset"):
-            finders.append((owner, module.find_dataset))
-    return Registry(datasets, owners, tuple(plugins), taken, tuple(finders))
-
-
-def _register(
-    manager: pluggy.PluginManager,
-    module: object,
-    owner: str,
-    datasets: dict[str, Dataset],
-    owners: dict[str, str],
-    taken: dict[str, str],
-) -> tuple[str, ...]:
->>>>>>> datasets
     try:
         module = entry_point.load()
         manager = pluggy.PluginManager(hookspecs.GROUP)
         manager.add_hookspecs(hookspecs)
         manager.register(module)
         manager.check_pending()
-<<<<<<< HEAD
         if not manager.get_hookcallers(module):
             raise PluginError("it has no hook: mark its functions with @wisepatch.hookimpl")
         registered = {hook: _registered(manager, hook, kind) for hook, kind in REGISTERED.items()}
@@ -189,47 +146,6 @@ def _register(
         return next(iter(manager.hook.find_dataset(name=name)), None)
 
     return Plugin(entry_point.name, distribution, registered, find_dataset)
-=======
-    except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(
-            f"{owner} does not fit the hooks: {error}", "see wisepatch/hookspecs.py for the hooks there are"
-        ) from error
-    others = [plugin for plugin in manager.get_plugins() if plugin is not module]
-    answers = manager.subset_hook_caller("register_datasets", others)()
-    return _add([dataset for answer in answers for dataset in answer], owner, datasets, owners, taken)
-
-
-def _add(
-    registered: Iterable[Dataset],
-    owner: str,
-    datasets: dict[str, Dataset],
-    owners: dict[str, str],
-    taken: dict[str, str],
-) -> tuple[str, ...]:
-    names = []
-    for dataset in registered:
-        if not isinstance(dataset, Dataset):
-            raise PluginError(
-                f"{owner}: register_datasets gave a {type(dataset).__name__}", "return wisepatch.Dataset objects"
-            )
-        if not dataset.name.strip() or any(sign in dataset.name for sign in ",@\n"):
-            raise PluginError(
-                f"{owner}: {dataset.name!r} cannot be the name of a task",
-                "names are not empty and hold no , and no @",
-            )
-        for key in dict.fromkeys(name.lower() for name in (dataset.name, *dataset.aliases)):
-            if key in taken:
-                raise PluginError(
-                    f"the task name {dataset.name!r} is taken twice: by {owners[taken[key]]} and by {owner}"
-                    if key == dataset.name.lower()
-                    else f"the alias {key!r} of {dataset.name!r} ({owner}) is taken by {owners[taken[key]]}",
-                    "uninstall one of the two, or rename its task",
-                )
-            taken[key] = dataset.name
-        datasets[dataset.name], owners[dataset.name] = dataset, owner
-        names.append(dataset.name)
-    return tuple(names)
->>>>>>> datasets
 
 
 def _registered(manager: pluggy.PluginManager, hook: str, kind: type) -> tuple[Any, ...]:

@@ -390,18 +390,11 @@ HALVES = {"name": "Halves", "classes": ("a", "b"), "open": None, "head_classes":
         {"label_map": ((0,), (3,))},
         {"label_map": ((0,), (-1,))},
         {"label_map": ((0,), (1,)), "head_classes": ()},
-<<<<<<< HEAD
-    ],
-)
-def test_merges_have_to_fit_classes_and_head(wrong):
-    with pytest.raises(UsageError, match="the label_map of dataset 'Halves' do not fit"):
-=======
         {"label_map": ((), ()), "head_classes": ()},
     ],
 )
 def test_label_map_has_to_fit_classes_and_head(wrong):
     with pytest.raises(UsageError, match="the label_map of dataset 'Halves' does not fit"):
->>>>>>> datasets
         base.Dataset(**HALVES | wrong)
 
 

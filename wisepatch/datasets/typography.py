@@ -1,34 +1,35 @@
 """Typographic attacks: the name of a wrong class written on an image, as a task of its own, ``typo:NAME``.
 
-PAINT (section 6) patches CLIP against them; neither its generator nor a tool was released. What is written, where, how large
-and in which colour follows from a seed and the index of the image alone, not from the order or the number of workers. In
-training it follows from the epoch too; where features are computed once (a frozen encoder), it stays.
+PAINT (section 6) patches CLIP against them; neither its generator nor a tool was released. Text, place, size and colour follow
+from a seed and the index of the image alone, not from the order or the number of workers. In training they follow from the
+epoch too; where features are computed once (a frozen encoder), they stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import base
 from wisepatch.datasets.base import Annotations, annotations_of, fingerprint, labels_of
-from wisepatch.datasets.fonts import FONTS
-from wisepatch.datasets.text_overlay import MIN_PIXELS, overlay
+from wisepatch.datasets.fonts import FONTS, check_font
+from wisepatch.datasets.text_overlay import overlay
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from PIL import Image
 
     from wisepatch.datasets.base import Dataset, Samples, Transform
 
 PREFIX = "typo:"
+ATTACK_METRICS = ("attack_success", "neither")  # need to know what is written on each image
 WRONG, RANDOM_WORD = "wrong", "random-word"
-PROBED = (MIN_PIXELS, 12, 33)  # pixels at which a font file is tried: some have a few sizes alone
-STREAM = 7  # the first number of every seed here, so that no other random numbers are the same
+SEED_STREAM = 7  # the first number of every seed here, so that no other random numbers are the same
 RANDOM_WORDS = (
     "anchor", "autumn", "basket", "bottle", "bridge", "butter", "candle", "castle", "cherry", "copper", "desert", "dinner",
     "engine", "feather", "forest", "garden", "hammer", "harbor", "honey", "island", "jacket", "kettle", "ladder", "lantern",
@@ -40,11 +41,12 @@ RANDOM_WORDS = (
 
 @dataclass(frozen=True)
 class Style:
-    """How an attack writes. ``text`` is ``wrong`` (the name of a wrong class), ``random-word``, or any text of your own.
+    """Text, letter height, fonts and seed of an attack.
 
-    No image is given its own class name: where your own text is that, the image has the name of a wrong class instead.
-    ``low`` and ``high`` bound the height of the letters as fractions of the shorter side of the image (PAINT's appendix has
-    20 to 40 pixels of 224: 0.09 to 0.18). ``fonts`` are names of :data:`~wisepatch.datasets.fonts.FONTS` or files.
+    ``text`` is ``wrong`` (the name of a wrong class), ``random-word``, or any text of your own. No image is given its own class
+    name: where your own text is that, the image has the name of a wrong class instead. ``low`` and ``high`` bound the height of
+    the letters as fractions of the shorter side of the image (PAINT's appendix has 20 to 40 pixels of 224: 0.09 to 0.18).
+    ``fonts`` are names of :data:`~wisepatch.datasets.fonts.FONTS` or files.
     """
 
     text: str = WRONG
@@ -69,22 +71,10 @@ class Style:
                 check_font(name)
 
 
-def check_font(path: str) -> None:
-    """Raise :class:`UsageError` unless ``path`` is a font file that can be read."""
-    from PIL import ImageFont
-
-    try:
-        for size in PROBED:
-            ImageFont.truetype(path, size)
-    except (OSError, ValueError) as error:
-        reason = "it does not exist" if not Path(path).exists() else "it is no font that FreeType draws at any size"
-        raise UsageError(f"the font {path} cannot be used: {reason}", "give a .ttf or .otf file") from error
-
-
 def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
-    """The task ``typo:<name>``: the images of ``dataset`` with writing on them, its own classes, labels, splits and prompts.
+    """Make the task ``typo:<name>``: the images of ``dataset`` with text on them, its own classes, labels, splits and prompts.
 
-    Besides its metric it reports ``attack_success`` (the model says the written class) and ``neither``. Raises
+    Besides its metric it reports ``attack_success`` (the model answers the written class) and ``neither``. Raises
     :class:`UsageError` for a task with one class, of which none is wrong, and for one whose images are written on already.
     """
     style = style or Style()
@@ -96,50 +86,52 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
             f"{dataset.name} has one class, and an attack needs the name of another",
             "add classes, or write other words with --text",
         )
-
     return replace(
         dataset,
         name=f"{PREFIX}{dataset.name}",
-        open=AttackedOpener(dataset, style),
-        extra_metrics=(*dataset.extra_metrics, "attack_success", "neither"),
+        open=partial(_open, dataset, style),
+        extra_metrics=(*dataset.extra_metrics, *ATTACK_METRICS),
         aliases=(),
         zeroshot={},
     )
 
 
-@dataclass(frozen=True)
-class AttackedOpener:
-    """``open`` of an attacked task; a class, so that workers can be spawned."""
+def attack_of(dataset: Dataset) -> tuple[Dataset, Style] | None:
+    """Return what :func:`attacked` was given to make ``dataset``; ``None`` for one that is not attacked."""
+    opener = dataset.open
+    return opener.args if isinstance(opener, partial) and opener.func is _open else None
 
-    dataset: Dataset
-    style: Style
 
-    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> AttackedSamples:
-        samples = self.dataset.open(split, root, None)
-        return AttackedSamples(samples, self.dataset.classes, split, self.style, transform)
+def _open(
+    dataset: Dataset, style: Style, split: str, root: Path, transform: Transform | None = None
+) -> AttackedSamples:
+    return AttackedSamples(dataset.open(split, root, None), dataset.classes, split, style, transform)
 
 
 class AttackedSamples:
-    """Images of a split with writing on them. The text of an image is fixed until :meth:`set_epoch` is called."""
+    """Images of a split with text on them. The text of an image is fixed until :meth:`set_epoch` is called."""
 
     def __init__(
         self, samples: Samples, classes: tuple[str, ...], split: str, style: Style, transform: Transform | None = None
     ) -> None:
-        """Wrap ``samples``, which give RGB images without a transform; ``transform`` follows the writing."""
+        """Wrap ``samples``, which give RGB images without a transform; ``transform`` follows the overlay."""
         self.samples, self.classes, self.split, self.style, self.transform = samples, classes, split, style, transform
         self.epoch: int | None = None
+        self.classes_by_name: dict[str, list[int]] = {}  # names may stand twice in a list
+        for index, name in enumerate(classes):
+            self.classes_by_name.setdefault(plain(name), []).append(index)
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return image ``index``, written on, and its own label."""
+        """Return the attacked image ``index`` and the label of the image itself."""
         image, label, _ = self.written(index)
         return (self.transform(image) if self.transform else image), label
 
     def written(self, index: int) -> tuple[Image.Image, int, str]:
-        """Image ``index`` with the writing on it, its label, and the text.
+        """Return the attacked image ``index`` before the transform, its label, and the text on it.
 
         Raises :class:`DataError` that names the image where the text fits at no size.
         """
@@ -151,24 +143,33 @@ class AttackedSamples:
         except DataError as error:
             raise DataError(f"image {index}: {error.message}", error.hint) from error
 
+    def written_class(self, index: int, label: int) -> int:
+        """Return the class whose name is written on image ``index`` of class ``label``, or -1; decodes nothing.
+
+        Of two classes of one name the first: a model cannot tell them apart, and answers the first of two equal ones.
+        """
+        return self.classes_by_name.get(plain(self._text(label, self._generator(index))), [-1])[0]
+
     def set_epoch(self, epoch: int) -> None:
-        """Draw the writing anew, as training does each epoch; the same epoch gives the same writing, also after a resume."""
+        """Draw other texts, as training does each epoch; the same epoch gives the same texts, also after a resume."""
         self.epoch = epoch
         base.set_epoch(self.samples, epoch)
 
     def _generator(self, index: int) -> np.random.Generator:
         import numpy as np
 
-        split = ("train", "val", "test").index(self.split)
-        return np.random.default_rng(
-            [STREAM, self.style.seed, split, index, 0 if self.epoch is None else self.epoch + 1]
-        )
+        split = base.SPLITS.index(self.split)
+        epoch = 0 if self.epoch is None else self.epoch + 1
+        return np.random.default_rng([SEED_STREAM, self.style.seed, split, index, epoch])
 
     def _text(self, label: int, rng: np.random.Generator) -> str:
         own = plain(self.classes[label])
         if self.style.text == WRONG or plain(self.style.text) == own:
-            others = wrong_classes(self.classes, label)
-            return self.classes[others[int(rng.integers(len(others)))]]
+            same = self.classes_by_name[own]
+            chosen = int(rng.integers(len(self.classes) - len(same)))
+            for index in same:  # step over the classes of the image's own name
+                chosen += chosen >= index
+            return self.classes[chosen]
         if self.style.text == RANDOM_WORD:
             words = [word for word in RANDOM_WORDS if word != own]
             return words[int(rng.integers(len(words)))]
@@ -181,23 +182,20 @@ class AttackedSamples:
 
     @property
     def annotations(self) -> Annotations:
-        """What metrics know of the images, and which class is written on each (-1: none of the task's)."""
-        return replace(annotations_of(self.samples), written=Written(self))
+        """Annotations of the images, and the class that is written on each (-1: none of the task's)."""
+        return replace(annotations_of(self.samples), written=WrittenClasses(self))
 
     def fingerprint(self) -> str:
-        """Return what tells these images and this writing from others."""
+        """Return a text that differs for other images, and for another overlay on the same."""
         return f"{self.style} {self.split} {self.epoch} on {fingerprint(self.samples)}"
 
 
-class Written(Sequence[int]):
+class WrittenClasses(Sequence[int]):
     """The class that is written on each image, by index: a sequence that needs labels, and decodes where it must."""
 
     def __init__(self, samples: AttackedSamples) -> None:
         """Read from ``samples``; nothing is decoded before the first look."""
-        self.samples = samples
-        self.labels = samples.labels
-        # Of two classes of one name the first: a model cannot tell them apart, and says the first of two equal ones.
-        self.by_name = {plain(name): i for i, name in reversed(list(enumerate(samples.classes)))}
+        self.samples, self.labels = samples, samples.labels
         self.known: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -212,21 +210,10 @@ class Written(Sequence[int]):
             raise IndexError(index)
         if index not in self.known:
             label = self.samples.samples[index][1] if self.labels is None else self.labels[index]
-            self.known[index] = self.by_name.get(plain(self.samples._text(label, self.samples._generator(index))), -1)
+            self.known[index] = self.samples.written_class(index, label)
         return self.known[index]
 
 
-def wrong_classes(classes: tuple[str, ...], label: int) -> tuple[int, ...]:
-    """The classes whose names are not the name of class ``label`` (names may stand twice in a list)."""
-    return _wrong(classes)[label]
-
-
-@cache
-def _wrong(classes: tuple[str, ...]) -> dict[int, tuple[int, ...]]:
-    names = [plain(name) for name in classes]
-    return {i: tuple(j for j, name in enumerate(names) if name != own) for i, own in enumerate(names)}
-
-
 def plain(name: str) -> str:
-    """A name as it is compared with others: in any case, with single spaces."""
+    """Return a name as it is compared with others: in any case, with single spaces."""
     return " ".join(name.split()).casefold()

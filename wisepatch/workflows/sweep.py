@@ -245,7 +245,7 @@ def other_tasks(patching: Task, tasks: Sequence[Task | str]) -> list[Task]:
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
     found = find_tasks([task for task in tasks if isinstance(task, str)])
-    others = [task for task in (*(each for each in tasks if isinstance(each, Task)), *found)]
+    others = [*(task for task in tasks if isinstance(task, Task)), *found]
     others = [task for task in others if task.base_spec != patching.base_spec]
     seen = {patching.name: patching.spec}
     for task in others:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -10,16 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.metrics import ATTACKS
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
 from wisepatch.datasets.base import Subset
 from wisepatch.datasets.contact_sheet import contact_sheet
-from wisepatch.datasets.folder import renamed
 from wisepatch.datasets.loading import worker_count
-from wisepatch.datasets.typography import PREFIX, AttackedSamples, Style, attacked
+from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.files import drawing, is_running, refused, write_durably
-from wisepatch.tasks import Task
+from wisepatch.tasks import Task, renamed
 from wisepatch.progress import Silent
 
 if TYPE_CHECKING:
@@ -34,15 +33,15 @@ if TYPE_CHECKING:
     from wisepatch.progress import Progress
     from wisepatch.store.checkpoints import Checkpoint, Store
 
-PREVIEWED = 25
-WORST = 10  # images of each checkpoint in the picture of the worst cases
-PICTURE = 1 << 21  # bytes that one may take on its way from a worker process
-CHUNK = 8  # images that a worker process takes at a time
+PREVIEW_IMAGES = 25
+WORST_IMAGES = 10  # of each checkpoint in the picture of the worst cases
+MAX_PNG_BYTES = 1 << 21  # of an image on its way from a worker process
+CHUNK_IMAGES = 8  # that a worker process takes at a time
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One attacked image as PNG, and what it shows and says. ``index`` is its place in the split."""
+    """One attacked image as PNG, the class it shows and the text on it. ``index`` is its place in the split."""
 
     index: int
     label: str
@@ -62,74 +61,97 @@ def make(
     preview: Path | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write the images of a split with words on them into ``output``, as ``label=..._text=....png``, and an ``index.csv``.
+    """Write the attacked images of a split into ``output``, as ``label=..._text=....png``, and an ``index.csv``.
 
     The bytes depend on the style's seed and the index of the image alone, not on ``workers``. The index is written last: a
-    folder that has one is whole. What an interrupted call has left is replaced by the next. ``preview`` draws a contact
+    folder that has one is complete. The files of an interrupted call are replaced by the next. ``preview`` draws a contact
     sheet of the first images. Returns the number of images.
 
-    Raises :class:`UsageError` for a folder that is not empty, :class:`DataError` where a text fits on an image at no size, and
-    :class:`WisepatchError` where the folder cannot be written.
+    Raises :class:`UsageError` for a folder that is not empty or that another call writes into, :class:`DataError` where a
+    text fits on an image at no size, and :class:`WisepatchError` where the folder cannot be written.
     """
     progress = progress or Silent()
-    writing = partial(refused, str(output), WisepatchError, "free space there, or name another with --output")
-    with writing():
-        _clear(output)
     opened = attacked(task.dataset, style).split(split, data)
     total = min(len(opened), limit if limit is not None else len(opened))
-    rows: list[tuple[object, ...]] = []
-    first: list[tuple[Image.Image, Sequence[str]]] = []
-    taken: set[str] = {INDEX.casefold()}
-    unfinished = output / UNFINISHED
+    writing = partial(refused, str(output), WisepatchError, "free space there, or name another with --output")
     with writing():
-        output.mkdir(parents=True, exist_ok=True)
-        try:
-            marker = unfinished.open("x", encoding="utf-8")
-        except FileExistsError:
-            raise _taken(output) from None
-    progress.start(f"writing on {task.name} ({split})", total)
-    with marker:
-        print(os.getpid(), file=marker, flush=True)
-        for each in _render(opened, total, worker_count(workers, total, PICTURE)):
+        _claim(output)
+    try:
+        progress.start(f"writing on {task.name} ({split})", total)
+        rows: list[tuple[object, ...]] = []
+        first: list[tuple[Image.Image, Sequence[str]]] = []
+        taken: set[str] = {INDEX.casefold()}
+        for each in _render(opened, total, worker_count(workers, total, MAX_PNG_BYTES)):
             name = file_name(each.label, each.text, each.index, taken)
             with writing():
-                print(name, file=marker, flush=True)
+                with (output / UNFINISHED).open("a", encoding="utf-8") as marker:
+                    print(name, file=marker)
                 (output / name).write_bytes(each.png)
             rows.append((name, each.label, each.text, each.index, task.name, split, style.seed))
-            if preview and len(first) < PREVIEWED:
+            if preview and len(first) < PREVIEW_IMAGES:
                 first.append((_decoded(each.png), (f"shows {each.label}", f"says {each.text}")))
             progress.advance()
-    progress.finish()
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerow(COLUMNS)
-    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
-    with writing():
-        write_durably(output / INDEX, table.getvalue().encode())
-        unfinished.unlink(missing_ok=True)
+        progress.finish()
+        with writing():
+            write_durably(output / INDEX, _csv(rows))
+            (output / UNFINISHED).unlink()
+    finally:
+        _CLAIMED.discard(output.resolve())
     if preview:
         with drawing(preview):
             contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
     return len(rows)
 
 
-def _clear(output: Path) -> None:
-    """Remove what an interrupted run has written, as its marker says. Raises :class:`UsageError` if anything else is there."""
-    unfinished = output / UNFINISHED
-    if unfinished.is_file():
-        owner, *names = unfinished.read_text(encoding="utf-8").split("\n")
-        if owner.isdecimal() and int(owner) != os.getpid() and is_running(int(owner)):
-            raise _taken(output)
+def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerow(COLUMNS)
+    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
+    return table.getvalue().encode()
+
+
+_CLAIMED: set[Path] = set()  # folders that this process writes into
+
+
+def _claim(output: Path) -> None:
+    """Take a new or empty folder, or one that an interrupted call has left, for this call alone.
+
+    The marker holds the number of the process that writes, then the name of each file before it is written; a call locks it to
+    decide. Raises :class:`UsageError` for a folder that holds anything else, and for one that another call writes into.
+    """
+    marker = output / UNFINISHED
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file, not a folder", "name a new folder with --output, or remove this one")
+    if not marker.exists():
+        _check_empty(output)
+        output.mkdir(parents=True, exist_ok=True)
+    with marker.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        owner, *names = file.read().split("\n")
+        finished = not marker.exists() or not os.path.samestat(os.fstat(file.fileno()), marker.stat())
+        if finished or (owner.isdecimal() and _writes(int(owner), output)):
+            raise UsageError(f"another run is writing into {output}", "wait for it, or name a new folder with --output")
         for name in names:
             if name and (output / name).parent == output:
                 (output / name).unlink(missing_ok=True)
-        unfinished.unlink()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        reason = f"the folder {output} is not empty" if output.is_dir() else f"{output} is a file, not a folder"
-        raise UsageError(reason, "name a new folder with --output, or remove this one")
+        try:
+            _check_empty(output)
+        except UsageError:
+            marker.unlink()
+            raise
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        _CLAIMED.add(output.resolve())
 
 
-def _taken(output: Path) -> UsageError:
-    return UsageError(f"another run is writing into {output}", "wait for it, or name a new folder with --output")
+def _check_empty(output: Path) -> None:
+    if output.exists() and any(path.name != UNFINISHED for path in output.iterdir()):
+        raise UsageError(f"the folder {output} is not empty", "name a new folder with --output, or remove this one")
+
+
+def _writes(process: int, output: Path) -> bool:
+    return output.resolve() in _CLAIMED if process == os.getpid() else is_running(process)
 
 
 def _render(opened: Split, total: int, workers: int) -> Iterator[Rendered]:
@@ -137,7 +159,7 @@ def _render(opened: Split, total: int, workers: int) -> Iterator[Rendered]:
         yield from (_one(opened, index) for index in range(total))
         return
     with ProcessPoolExecutor(workers, initializer=_remember, initargs=(opened,)) as pool:
-        yield from pool.map(_one_remembered, range(total), chunksize=CHUNK)
+        yield from pool.map(_one_remembered, range(total), chunksize=CHUNK_IMAGES)
 
 
 def _one(opened: Split, index: int) -> Rendered:
@@ -164,7 +186,7 @@ def _one_remembered(index: int) -> Rendered:
 
 
 def written(samples: Samples, index: int) -> tuple[Image.Image, int, str]:
-    """Image ``index`` of attacked samples, also through subsets, its label, and the text on it."""
+    """Return image ``index`` of attacked samples, also through subsets, its label, and the text on it."""
     if isinstance(samples, Subset):
         return written(samples.samples, samples.indices[index])
     assert isinstance(samples, AttackedSamples)
@@ -195,28 +217,28 @@ def measure(
     """Measure checkpoints on a task, clean and under attack, or on a folder of attacked images (``images``).
 
     The rows are those of :func:`wisepatch.evaluate`: ``top1`` of the clean and the attacked task, and of the attacked
-    one ``attack_success`` (the model says what is written) and ``neither``, with 95 % intervals; they are appended to
+    one ``attack_success`` (the model answers the written class) and ``neither``, with 95 % intervals; they are appended to
     the store's results. ``picture`` draws the images that mislead each checkpoint most surely.
     """
     from wisepatch.evaluation.measurement import evaluate
 
     tasks = [images] if images else _clean_and_attacked(task, style)
-    keep: list[Predictions] = []
-    how = repr(style or Style())  # rows of two attacks on one task differ in this
+    attack = repr(style or Style())  # tells rows of two attacks on one task apart
+    predictions: list[Predictions] = []
     rows = evaluate(
-        checkpoints, tasks, store, data, split=split, run=run, progress=progress, watch=keep.append,
-        extra_fields=lambda _, of: {"attack": how} if of.name.startswith(PREFIX) else {}, settings=settings,
+        checkpoints, tasks, store, data, split=split, run=run, progress=progress, watch=predictions.append,
+        extra_fields=lambda _, of: {"attack": attack} if of.name.startswith(PREFIX) else {}, settings=settings,
     )  # fmt: skip
     if picture:
-        sheet = draw_worst(keep[-1], data, {c.id: c.name for c in checkpoints})
+        sheet = draw_worst(predictions[-1], data, {c.id: c.name for c in checkpoints})
         with drawing(picture):
             sheet.save(picture)
     return rows
 
 
 def find_photos(folder: Path, classnames: Sequence[str] | None = None, prompts: Sequence[str] | None = None) -> Task:
-    """The task of a folder of attacked images. Raises the errors of :func:`~wisepatch.datasets.attacked_folder.attacked_folder`."""
-    if not folder.is_dir():
+    """Make a folder of attacked images a task. Raises the errors of :func:`~wisepatch.datasets.attacked_folder.attacked_folder`."""
+    if not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises an error for a name of 300 characters
         raise DataError(f"there is no folder {folder}", "name a folder of images called label=dog_text=cat.png")
     return Task(str(folder.resolve()), renamed(attacked_folder(folder, classnames), None, prompts))
 
@@ -224,29 +246,33 @@ def find_photos(folder: Path, classnames: Sequence[str] | None = None, prompts: 
 def _clean_and_attacked(task: Task | None, style: Style | None) -> list[Task]:
     if task is None:
         raise UsageError("nothing to attack", "name a task with --task, or a folder of attacked images with --images")
-    written_on = replace(attacked(task.dataset, style), metric="top1", extra_metrics=ATTACKS)
+    written_on = replace(attacked(task.dataset, style), metric="top1", extra_metrics=ATTACK_METRICS)
     return [
         replace(task, dataset=replace(task.dataset, metric="top1", extra_metrics=())),
         Task(f"{PREFIX}{task.spec}", written_on, task.split),
     ]
 
 
-def draw_worst(found: Predictions, data: Path, names: dict[str, str]) -> Image.Image:
-    """The images that mislead each checkpoint most surely: it says what is written, with the highest probability."""
+def draw_worst(predictions: Predictions, data: Path, names: dict[str, str]) -> Image.Image:
+    """Draw the images that mislead each checkpoint most surely: its answer is the written class, with the highest probability.
+
+    ``names`` gives the title of each checkpoint's id.
+    """
     import numpy as np
 
-    opened = found.task.dataset.split(found.split, data)
-    texts = np.asarray(list(found.annotations.written or ()))
+    opened = predictions.task.dataset.split(predictions.split, data)
+    classes = predictions.task.dataset.classes
+    written_classes = np.asarray(list(predictions.annotations.written or ()))
     groups = []
-    for checkpoint, predicted, sure in zip(found.checkpoints, found.predicted, found.confidence, strict=True):
-        fooled = np.flatnonzero((predicted == texts) & (predicted != found.labels))
-        worst = fooled[np.argsort(-sure[fooled], kind="stable")][:WORST]
-        title = f"{names[checkpoint.id]}: says what is written on {len(fooled)} of {len(texts)} images"
+    answers_of = zip(predictions.checkpoints, predictions.predicted, predictions.confidence, strict=True)
+    for checkpoint, answers, confidence in answers_of:
+        misled = np.flatnonzero((answers == written_classes) & (answers != predictions.labels))
+        worst = misled[np.argsort(-confidence[misled], kind="stable")][:WORST_IMAGES]
         images = []
         for index in worst.tolist():
             image, label = opened[index]
-            said = found.task.dataset.classes[int(predicted[index])]
-            shown = f"shows {found.task.dataset.classes[label]}"
-            images.append((image, (shown, f"taken for {said}, {100 * sure[index]:.0f} % sure")))
+            answer = f"taken for {classes[int(answers[index])]}, {100 * confidence[index]:.0f} % sure"
+            images.append((image, (f"shows {classes[label]}", answer)))
+        title = f"{names[checkpoint.id]}: says what is written on {len(misled)} of {len(written_classes)} images"
         groups.append((title, images))
     return contact_sheet(groups)
