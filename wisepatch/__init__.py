@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
     from wisepatch.models.head import Classifier, zeroshot_head
-    from wisepatch.tasks import Task, find_task, find_tasks
     from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.recipes import load_weights
     from wisepatch.store.results import read as read_results
+    from wisepatch.tasks import Task, find_task, find_tasks
     from wisepatch.training.finetuning import finetune
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files

@@ -65,9 +65,9 @@ class EvalConfig(Config):
     """
 
     batch_size: int | None = setting(
-        None, "Images at once.  [default: what the GPU has room for, up to 64 on a CPU]", SPEED, min=1
+        None, "Images at once. (default: what the GPU has room for, up to 64 on a CPU)", SPEED, min=1
     )
-    workers: int | None = setting(None, "Processes that load images.  [default: as the machine suggests]", SPEED, min=0)
+    workers: int | None = setting(None, "Processes that load images. (default: as the machine suggests)", SPEED, min=0)
     mixed_precision: Precision = setting("no", "Precision of the image tower.", SPEED)
     cache_images: bool = setting(default=False, help="Keep decoded pixels in the store, for later runs.", panel=SPEED)
     compiled: bool = setting(
@@ -137,18 +137,18 @@ class TrainConfig(Config):
     freeze_encoder: bool = setting(
         default=False, help="Train the head alone, on fixed features (WiSE-FT).", panel=TRAINING
     )
-    steps: int | None = setting(2000, "Steps.  [PAINT: 2000]", TRAINING, paper=True)
-    epochs: float | None = setting(None, "Epochs, for steps.  [WiSE-FT: 10]", TRAINING)
-    lr: float = setting(1e-5, "Peak learning rate.  [1e-5; WiSE-FT: 3e-5; head alone: 1e-3]", TRAINING, paper=True)
-    batch_size: int = setting(128, "Images a step.  [128; WiSE-FT: 512]", TRAINING, paper=True)
-    warmup: int | None = setting(None, "Warm-up steps.  [200; WiSE-FT: 500; at most a tenth of the run]", TRAINING)
+    steps: int | None = setting(2000, "Steps. (PAINT: 2000)", TRAINING, paper=True)
+    epochs: float | None = setting(None, "Epochs, for steps. (WiSE-FT: 10)", TRAINING)
+    lr: float = setting(1e-5, "Peak learning rate. (1e-5; WiSE-FT: 3e-5; head alone: 1e-3)", TRAINING, paper=True)
+    batch_size: int = setting(128, "Images a step. (128; WiSE-FT: 512)", TRAINING, paper=True)
+    warmup: int | None = setting(None, "Warm-up steps. (200; WiSE-FT: 500; at most a tenth of the run)", TRAINING)
     wd: float = setting(0.1, "Weight decay.", TRAINING)
     label_smoothing: float = setting(0.0, "Label smoothing.", TRAINING)
     clip: float = 1.0
     grad_accumulation: int = setting(1, "Batches a step; the learning rate sees their sum.", TRAINING)
     seed: int = setting(0, "Seed of everything random.", TRAINING)
     mixed_precision: Precision = setting("no", "Precision of training and evaluation.", SPEED)
-    workers: int | None = setting(None, "Processes that load images.  [default: as the machine suggests]", SPEED, min=0)
+    workers: int | None = setting(None, "Processes that load images. (default: as the machine suggests)", SPEED, min=0)
     start: str | None = setting(
         None, "Start from this checkpoint of the store, not from the published model.", MODEL, flags=("--from",)
     )

@@ -55,7 +55,8 @@ class Task:
 @hookimpl
 def register_datasets() -> list[Dataset]:
     """Return the datasets of every built-in family."""
-    return [dataset for family in FAMILIES for dataset in import_module(f"wisepatch.datasets.{family}").datasets()]
+    families = [import_module(f"wisepatch.datasets.{family}") for family in FAMILIES]
+    return [dataset for family in families for dataset in family.datasets()]
 
 
 @hookimpl
@@ -133,7 +134,8 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
             f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         )
     elif classnames is not None:
-        dataset = replace(dataset, **{"head_classes" if dataset.label_map else "classes": tuple(classnames)})
+        names = tuple(classnames)
+        dataset = replace(dataset, head_classes=names) if dataset.label_map else replace(dataset, classes=names)
     return replace(dataset, templates=tuple(templates)) if templates else dataset
 
 

@@ -21,7 +21,11 @@ def command(
 
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
     """
-    output, config, published = common.output, training_config(task, supported, names, train), model.config(train["start"])
+    output, config, published = (
+        common.output,
+        training_config(task, supported, names, train),
+        model.config(train["start"]),
+    )
     store, data = common.open_store(), common.data_folder()
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
@@ -44,5 +48,9 @@ def training_config(task: str, supported: list[str], names: o.ClassOptions, trai
     classnames, templates = names.names(), names.templates()
     patching, others = find_task(task, classnames, templates), find_tasks(o.split_list(supported))
     return TrainConfig.with_defaults(
-        patching.spec, supported=tuple(other.spec for other in others), classnames=classnames, templates=templates, **train
+        patching.spec,
+        supported=tuple(other.spec for other in others),
+        classnames=classnames,
+        templates=templates,
+        **train,
     )

@@ -20,7 +20,7 @@ def command(
     fisher_examples: o.FisherExamplesOption = 1000,
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--eval", help="Tasks to measure besides the trained one.  [default: the run's supported tasks]"),
+        typer.Option("--eval", help="Tasks to measure besides the trained one. (default: the run's supported tasks)"),
     ] = None,
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", help="The fine-tuned checkpoint; mixed with its zero-shot parent.")

@@ -34,7 +34,7 @@ class Common:
     store: Path = setting(
         Path("wisepatch-store"), "Folder of checkpoints and results.", WHERE, envvar="WISEPATCH_STORE"
     )
-    data: Path | None = setting(None, "Folder of datasets.  [default: ~/data]", WHERE, envvar="WISEPATCH_DATA")
+    data: Path | None = setting(None, "Folder of datasets. (default: ~/data)", WHERE, envvar="WISEPATCH_DATA")
     as_json: bool = setting(
         default=False, help="Print one JSON object a line and nothing else.", panel=None, flags=("--json",)
     )
@@ -68,9 +68,9 @@ class ModelOptions:
     """The published model that is asked for."""
 
     model: str | None = setting(
-        None, "An open_clip name, hf-hub:, local-dir:, or demo (embedded).  [default: ViT-B-32]", MODEL
+        None, "An open_clip name, hf-hub:, local-dir:, or demo (embedded). (default: ViT-B-32)", MODEL
     )
-    pretrained: str | None = setting(None, "A tag of open_clip, or a file of weights.  [default: openai]", MODEL)
+    pretrained: str | None = setting(None, "A tag of open_clip, or a file of weights. (default: openai)", MODEL)
 
     def config(self, start: str | None = None) -> ModelConfig:
         """Return the model. Raises :class:`UsageError` where two options contradict each other."""
@@ -86,7 +86,9 @@ class ModelOptions:
 class ClassOptions:
     """Class names and prompts that replace those of the task."""
 
-    classnames: Path | None = setting(None, "File with one class name a line, in the order of the task's classes.", None)
+    classnames: Path | None = setting(
+        None, "File with one class name a line, in the order of the task's classes.", None
+    )
     template: list[str] | None = setting(
         None, "Prompt with {} for the class name, or the name of a set. Repeatable.", None
     )
@@ -154,7 +156,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(command, include_extras=True)
     options: dict[str, inspect.Parameter] = {}
     groups: dict[str, tuple[type, dict[str, str]]] = {}  # parameter: its class, and field: option
-    for parameter in sorted(inspect.signature(command).parameters.values(), key=lambda each: hints[each.name] is Common):
+    for parameter in sorted(
+        inspect.signature(command).parameters.values(), key=lambda each: hints[each.name] is Common
+    ):
         kind = hints[parameter.name]
         declared = TrainConfig if kind is TrainOptions else kind
         if not (isinstance(declared, type) and is_dataclass(declared)):
@@ -193,9 +197,7 @@ def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
         *flags, help=facts["help"], rich_help_panel=facts["panel"], min=facts.get("min"), envvar=facts.get("envvar")
     )
     default = None if facts.get("paper") or field.default is MISSING else field.default
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def split_list(words: Sequence[str] | None) -> list[str]:
@@ -220,5 +222,3 @@ def find_checkpoints(store: Store, words: list[str]) -> list[Checkpoint]:
             named = [store.find(part) for part in split_list([word])]
         checkpoints |= {checkpoint.id: checkpoint for checkpoint in named}
     return list(checkpoints.values())
-
-

@@ -13,12 +13,12 @@ from wisepatch.errors import UsageError
 ResultsArgument = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[RESULTS]...", help="Files of results, also the papers' wide records.  [default: the store's]"
+        metavar="[RESULTS]...", help="Files of results, also the papers' wide records. (default: the store's)"
     ),
 ]
 PictureOption = Annotated[Path, typer.Option("--output", "-o", help="A .png, .svg or .pdf.")]
 RunsOption = Annotated[
-    list[str], typer.Option("--run", help="Runs to draw, or all.  [default: the newest of the store, all of a file]")
+    list[str], typer.Option("--run", help="Runs to draw, or all. (default: the newest of the store, all of a file)")
 ]
 PatchingOption = Annotated[
     str | None, typer.Option("--patching", help="The patching task, where the results do not say it.")

@@ -30,8 +30,11 @@ def listing(
     found = registry().plugins
     output.records(
         {
-            "name": p.name, "distribution": p.distribution, "datasets": list(p.names("register_datasets")),
-            "registered": {hook: p.names(hook) for hook in p.registered if p.names(hook)}, "problem": p.problem,
+            "name": p.name,
+            "distribution": p.distribution,
+            "datasets": list(p.names("register_datasets")),
+            "registered": {hook: p.names(hook) for hook in p.registered if p.names(hook)},
+            "problem": p.problem,
         }
         for p in found
     )
@@ -42,7 +45,9 @@ def listing(
         ("plugin", "distribution", "registers", "state"),
         [
             (
-                p.name, p.distribution, " ".join(name for hook in p.registered for name in p.names(hook)) or "-",
+                p.name,
+                p.distribution,
+                " ".join(name for hook in p.registered for name in p.names(hook)) or "-",
                 f"skipped: {p.problem}" if p.problem else "loaded",
             )
             for p in found

@@ -54,7 +54,7 @@ def make(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first images alone.")] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a contact sheet, OUTPUT-preview.png.")] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that write.  [default: as the machine suggests]")
+        int | None, typer.Option("--workers", min=0, help="Processes that write. (default: as the machine suggests)")
     ] = None,
 ) -> None:
     """Write each image of a task with the name of a wrong class on it, as label=dog_text=cat.png, and an index.csv.

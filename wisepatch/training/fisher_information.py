@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wisepatch.datasets.base import Samples
-    from wisepatch.tasks import Task
     from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.tasks import Task
 
     Tensors = Mapping[str, torch.Tensor]
     Surprise = Callable[[Tensors, torch.Tensor, torch.Tensor], torch.Tensor]

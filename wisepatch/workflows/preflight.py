@@ -37,8 +37,9 @@ def preflight(splits_of: Iterable[tuple[Task, Iterable[str]]], data: Path, metri
             try:
                 opened = task.dataset.split(split, data)
                 for metric in metrics_for(task, metrics) if split != "train" else ():
-                    for reason in missing_needs(metric, opened.annotations):
-                        raise UsageError(f"{task.name} ({split}): {reason}", "name another with --metric, such as top1")
+                    for error in missing_needs(metric, opened.annotations):
+                        message = f"{task.name} ({split}): {error.message}"
+                        problems.setdefault(message, UsageError(message, error.hint))
             except WisepatchError as error:
                 problems.setdefault(error.message, error)
     raise_all(list(problems.values()))

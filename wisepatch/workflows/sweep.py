@@ -76,7 +76,9 @@ class SweepPlan:
 
     def tasks_on(self, split: str) -> list[Task]:
         """Return the tasks that are measured on ``split``, the patching task first."""
-        return [task for task, splits in self.task_splits().items() if split in splits or (task.split and split == TEST)]
+        return [
+            task for task, splits in self.task_splits().items() if split in splits or (task.split and split == TEST)
+        ]
 
     def task_splits(self) -> Mapping[Task, list[str]]:
         """Return each task with the splits that it is measured on."""

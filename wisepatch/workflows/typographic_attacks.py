@@ -18,8 +18,8 @@ from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.files import drawing, is_running, refused, write_durably
-from wisepatch.tasks import Task, renamed
 from wisepatch.progress import Silent
+from wisepatch.tasks import Task, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from wisepatch.config import EvalConfig
     from wisepatch.datasets.base import Samples, Split
     from wisepatch.evaluation.prediction import Predictions
-    from wisepatch.config import EvalConfig
     from wisepatch.progress import Progress
     from wisepatch.store.checkpoints import Checkpoint, Store
 
