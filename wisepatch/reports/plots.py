@@ -60,11 +60,13 @@ def sweep_table(
             if not (rows["task"] == name).any():
                 tasks = ", ".join(sorted(rows["task"].unique()))
                 raise ResultsError(f"{name!r} was not measured in run {run!r}", f"tasks there are: {tasks}")
-        curves.append(_curve(rows, task, supported, metric))
+        curve = _curve(rows, task, supported, metric)
+        if len(curve):
+            curves.append(curve)
     if without_patching and not curves:
         run = without_patching[0]
         raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
-    if not any(map(len, curves)):
+    if not curves:
         raise ResultsError(
             f"the results hold no sweep over alpha on the {split!r} split",
             "run `wisepatch interpolate` or `wisepatch patch`",
