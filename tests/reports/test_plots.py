@@ -85,6 +85,36 @@ def test_runs_get_a_curve_each():
     assert len([line for line in figure.axes[0].lines if line.get_linestyle() == "-"]) == 2
 
 
+def curve_names(results):
+    legend = draw_sweep(sweep_table(results)).axes[0].get_legend().get_texts()
+    return [text.get_text() for text in legend if "(alpha" not in text.get_text()]
+
+
+def test_a_run_is_called_by_its_own_name_where_it_has_one():
+    import pandas as pd
+
+    results = paint()
+    assert curve_names(results.assign(run_name=None)) == curve_names(results)
+    assert curve_names(results.assign(run_name="slow rate")) == ["slow rate"]
+    other = results.assign(run="other", run_name="", method="fisher", training="paint")
+    both = pd.concat([results.assign(run_name="slow rate"), other])
+    assert curve_names(both) == ["other, weighed by Fisher information", "slow rate"]
+
+
+def test_a_metric_of_which_less_is_better_says_so_on_its_axes():
+    axes = draw_sweep(sweep_table(paint().assign(metric="attack_success"))).axes[0]
+    assert axes.get_ylabel() == "says what is written (lower is better) on the patching task (MNIST)"
+    assert axes.get_xlabel() == "mean says what is written (lower is better) on the supported tasks (CIFAR10)"
+
+
+def test_each_axis_names_the_metric_of_its_own_tasks():
+    results = paint()
+    results.loc[results["task"] == "MNIST", "metric"] = "of the papers"
+    axes = draw_sweep(sweep_table(results)).axes[0]
+    assert axes.get_ylabel().startswith("of the papers on the patching task")
+    assert axes.get_xlabel().startswith("mean accuracy on the supported tasks")
+
+
 def test_intervals_are_drawn_where_the_rows_have_them(run_store, tmp_path):
     from wisepatch import sweep
 
@@ -202,13 +232,15 @@ def test_attack_success_stands_beside_the_accuracy_of_an_attacked_task():
     both = pd.concat([results, attacked, further], ignore_index=True)
     both["chosen"], both["selected_on"] = both["alpha"] == 0.33, "val"
     lines = {line.get_label(): line for line in draw_over_alpha(alpha_table(both)).axes[0].lines}
+    misled = "MNIST, says what is written"
     assert set(lines) == {
-        "MNIST, accuracy", "CIFAR10, accuracy", "MNIST, says what is written", "chosen on validation data (alpha 0.33)",
+        "MNIST, accuracy", "CIFAR10, accuracy", misled, "chosen on validation data (alpha 0.33)",
     }  # fmt: skip
-    assert lines["MNIST, says what is written"].get_linestyle() == "--"
-    assert set(lines["MNIST, says what is written"].get_ydata()) == {0.25}
+    assert lines[misled].get_linestyle() == "--"
+    assert set(lines[misled].get_ydata()) == {0.25}
     alone = draw_over_alpha(alpha_table(both, metric="neither"))
-    assert [line.get_label() for line in alone.axes[0].lines if line.get_label().startswith("M")] == ["MNIST, neither"]
+    labels = [line.get_label() for line in alone.axes[0].lines]
+    assert [label for label in labels if label.startswith("M")] == ["MNIST, neither"]
 
 
 def test_over_alpha_there_has_to_be_one_sweep():

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 COLORS = ("#1f5fa8", "#c4541a", "#2f8f4e", "#7b4aa0", "#b0912c", "#4a4a4a")
 GREY = "#555555"  # belongs to no run
-MARK = {"linestyle": "none", "markeredgewidth": 1.6}
-ENDS = {  # alpha: label and marker
+MARK: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.6}
+ENDS: dict[float, tuple[str, dict[str, Any]]] = {  # alpha: label and marker
     0.0: ("zero-shot (alpha 0)", {"marker": "o", "markersize": 9, "markerfacecolor": "white"}),
     1.0: ("fine-tuned (alpha 1)", {"marker": "s", "markersize": 8.5, "markerfacecolor": "white"}),
 }
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "loc": "best"}
 STYLES = ("-", "--", ":")
 EXTRA_METRICS = ("attack_success", "worst_group", "pm10")  # drawn over alpha beside the first metric of a task
 MAX_AXIS_LETTERS = 44  # of the supported tasks' names
@@ -59,11 +60,13 @@ def sweep_table(
             if not (rows["task"] == name).any():
                 tasks = ", ".join(sorted(rows["task"].unique()))
                 raise ResultsError(f"{name!r} was not measured in run {run!r}", f"tasks there are: {tasks}")
-        curves.append(_curve(rows, task, supported, metric))
+        curve = _curve(rows, task, supported, metric)
+        if len(curve):
+            curves.append(curve)
     if without_patching and not curves:
         run = without_patching[0]
         raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
-    if not any(map(len, curves)):
+    if not curves:
         raise ResultsError(
             f"the results hold no sweep over alpha on the {split!r} split",
             "run `wisepatch interpolate` or `wisepatch patch`",
@@ -103,7 +106,7 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
         patching=of_task["value"], patching_low=of_task["ci_low"], patching_high=of_task["ci_high"],
         supported=by_alpha["value"].mean(),
         supported_half=by_alpha["half"].agg(lambda half: (half**2).sum() ** 0.5 / len(half)),
-        names=", ".join(others["task"].unique()), supported_metrics=", ".join(others["metric"].unique()),
+        names=", ".join(others["task"].unique()), supported_metrics=_axis_label(others["metric"]),
     ).reset_index()  # fmt: skip
 
 
@@ -115,7 +118,8 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     """
     from matplotlib.ticker import PercentFormatter
 
-    figure, axes = _new_axes(5.4)
+    tasks = ", ".join(table["task"].unique())
+    figure, axes = _new_axes(5.4, title, tasks)
     over_alpha = bool(table["supported"].isna().all())
     table = table.assign(x=table["alpha"] if over_alpha else table["supported"])
     one_run = table["run"].nunique() == 1
@@ -123,22 +127,21 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     for number, (run, curve) in enumerate(table.groupby("run", sort=False)):
         color, dashes = COLORS[number % len(COLORS)], STYLES[number // len(COLORS) % len(STYLES)]
         first = curve.iloc[0]
-        name = first["model"] or run if one_run and first["run_name"] == run else first["run_name"]
+        name = str(first["model"] or run) if one_run and first["run_name"] == run else str(first["run_name"])
         name += ", weighed by Fisher information" if (curve["method"] == "fisher").any() else ""
         axes.plot(curve["x"], curve["patching"], dashes, color=color, linewidth=1.8, zorder=2, label=name)
         axes.plot(curve["x"], curve["patching"], ".", color=color, markersize=7, zorder=3)
         marks |= _mark(axes, curve, color, one_run=one_run)
     for label, style in marks.items():  # explained once
         axes.plot([], [], color=COLORS[0] if one_run else GREY, label=label, **MARK, **style)
-    tasks = ", ".join(table["task"].unique())
     axes.set_ylabel(f"{_axis_label(table['metric'])} on the patching task ({tasks})")
     if not over_alpha:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
-        metrics = _axis_label(", ".join(table["supported_metrics"]).split(", "))
+        metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         axes.set_xlabel(f"mean {metrics} on the supported tasks ({_supported_words(table)})")
     axes.margins(0.09)
-    _add_title_and_legend(axes, title, tasks)
+    axes.legend(**LEGEND)
     if not over_alpha:
         _label_alphas(figure, axes, table)
     return figure
@@ -172,10 +175,10 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
 
     The patching task is drawn thick, metrics beside the first of a task dashed, intervals as bands, the chosen alpha as a line.
     """
-    figure, axes = _new_axes(5.0)
+    patching = table["patching"].dropna().unique()
+    figure, axes = _new_axes(5.0, title, ", ".join(map(str, patching)))
     colors = {task: COLORS[number % len(COLORS)] for number, task in enumerate(table["task"].unique())}
     first_metrics: dict[Any, str] = table.groupby("task")["metric"].first().to_dict()
-    patching = table["patching"].dropna().unique()
     for (task, metric), curve in table.groupby(["task", "metric"], sort=False):
         style = "-" if metric == first_metrics[task] else "--"
         axes.plot(curve["alpha"], curve["value"], style, color=colors[task], linewidth=2.4 if task in patching else 1.5,
@@ -186,13 +189,11 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     for _, point in table[table["chosen"]][:1].iterrows():
         label = f"{_chosen_words(point)} (alpha {point['alpha']:g})"
         axes.axvline(point["alpha"], color=GREY, linewidth=1, linestyle=":", label=label)
-    if all(_describe(metric)[1] for metric in first_metrics.values()):
-        axes.set_ylabel(_axis_label(first_metrics.values()))
-    _add_title_and_legend(axes, title, ", ".join(map(str, patching)))
+    axes.legend(**LEGEND)
     return figure
 
 
-def _new_axes(height: float) -> tuple[Figure, Axes]:
+def _new_axes(height: float, title: str | None, tasks: str) -> tuple[Figure, Axes]:
     """Make a figure of a height in inches, with per cent up and alpha across."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -203,19 +204,15 @@ def _new_axes(height: float) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
+    axes.set_title(title or f"Mixing zero-shot and fine-tuned weights: {tasks}", loc="left", fontsize=11)
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _add_title_and_legend(axes: Axes, title: str | None, tasks: str) -> None:
-    axes.set_title(title or f"Mixing zero-shot and fine-tuned weights: {tasks}", loc="left", fontsize=11)
-    axes.legend(frameon=False, fontsize=8.5, loc="best")
-
-
 def _describe(metric: str) -> tuple[str, str]:
-    """Return a metric's label and a note on its direction."""
+    """Return the label of a metric and a note on its direction."""
     try:
         row = find_metric(metric)
     except UnknownNameError:  # from the papers' records, or of a plugin that is not installed
@@ -229,11 +226,10 @@ def _axis_label(metrics: Iterable[str]) -> str:
 
 def _supported_words(table: pd.DataFrame) -> str:
     """Name the supported tasks, or count them where the names are long."""
-    names = [name for name in dict.fromkeys(table["names"]) if name]
-    counts = [len(name.split(", ")) for name in names]
-    words = " / ".join(names)
-    if len(words) <= MAX_AXIS_LETTERS:
-        return words
+    names = " / ".join(filter(None, dict.fromkeys(table["names"])))
+    counts = [task.count(", ") + 1 for task in names.split(" / ")]
+    if len(names) <= MAX_AXIS_LETTERS:
+        return names
     return " / ".join(f"{count} task{'s' if count > 1 else ''}" for count in counts)
 
 
@@ -248,10 +244,11 @@ def _mark(axes: Axes, curve: pd.DataFrame, color: str, *, one_run: bool) -> dict
     for _, point in curve[curve["chosen"] | curve["alpha"].isin([0, 1])].iterrows():
         x, y, half = point["x"], point["patching"], point["supported_half"]
         low, high = point["patching_low"], point["patching_high"]
-        if low == low:  # not NaN
-            across = [[min(half, x)], [min(half, 1 - x)]] if half == half else None
-            axes.errorbar(x, y, yerr=[[max(y - low, 0)], [max(high - y, 0)]], xerr=across, color=color, alpha=0.45,
-                          linewidth=1, capsize=2.5, zorder=1)  # fmt: skip
+        down, across = (
+            [[max(y - low, 0)], [max(high - y, 0)]],
+            [[min(half, x)], [min(half, 1 - x)]],
+        )  # NaN draws nothing
+        axes.errorbar(x, y, down, across, "none", ecolor=color, alpha=0.45, elinewidth=1, capsize=2.5, zorder=1)
         here = dict([ENDS[point["alpha"]]]) if point["alpha"] in ENDS else {}
         if point["chosen"]:
             alpha = f" (alpha {point['alpha']:g})" if one_run else ""
