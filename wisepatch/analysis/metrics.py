@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import bootstrap, clopper_pearson, wilson
 from wisepatch.datasets.base import Annotations
-from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.errors import UsageError
 from wisepatch.hookspecs import Measured, Metric, hookimpl
+from wisepatch.plugins import find_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -48,14 +49,6 @@ def register_metrics() -> Iterable[Metric]:
 def _metric(name: str, measure: Callable[..., Measured], **row: Any) -> Metric:
     """Make a metric of one value."""
     return Metric(name, lambda *data: [(name, measure(*data))], **row)
-
-
-def find_metric(name: str) -> Metric:
-    """Look up a metric. Raises :class:`UnknownNameError` for a name that is none."""
-    metrics = {metric.name: metric for metric in register_metrics()}
-    if name not in metrics:
-        raise UnknownNameError("metric", name, metrics)
-    return metrics[name]
 
 
 def missing_needs(metric: Metric, annotations: Annotations) -> list[UsageError]:

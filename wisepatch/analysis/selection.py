@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from wisepatch.errors import ResultsError, UnknownNameError, UsageError
+from wisepatch.errors import ResultsError, UsageError
 from wisepatch.hookspecs import SelectionRule, hookimpl
+from wisepatch.plugins import find_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,14 +62,6 @@ class Rule:
 def register_rules() -> Iterable[SelectionRule]:
     """Register the built-in rules."""
     return (SelectionRule(BEST_MEAN, _best_mean), SelectionRule(MAX_DROP, _max_drop, takes=FRACTION, needs_drop=True))
-
-
-def find_rule(name: str) -> SelectionRule:
-    """Look up a rule. Raises :class:`UnknownNameError` for a name that is none."""
-    rules = {rule.name: rule for rule in register_rules()}
-    if name not in rules:
-        raise UnknownNameError("rule", name, rules)
-    return rules[name]
 
 
 def parse_rule(text: str) -> Rule:

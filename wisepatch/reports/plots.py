@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.metrics import find_metric
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError
 from wisepatch.files import drawing
+from wisepatch.plugins import find_metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
