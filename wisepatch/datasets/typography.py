@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import base
@@ -89,17 +88,23 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
     return replace(
         dataset,
         name=f"{PREFIX}{dataset.name}",
-        open=partial(_open, dataset, style),
+        open=_Opener(dataset, style),
         extra_metrics=(*dataset.extra_metrics, *ATTACK_METRICS),
         aliases=(),
         zeroshot={},
     )
 
 
-def _open(
-    dataset: Dataset, style: Style, split: str, root: Path, transform: Transform | None = None
-) -> AttackedSamples:
-    return AttackedSamples(dataset.open(split, root, None), dataset.classes, split, style, transform)
+@dataclass(frozen=True)
+class _Opener:
+    """``open`` of an attacked task: equal for equal tasks, and known to workers that are spawned."""
+
+    dataset: Dataset
+    style: Style
+
+    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> AttackedSamples:
+        samples = self.dataset.open(split, root, None)
+        return AttackedSamples(samples, self.dataset.classes, split, self.style, transform)
 
 
 class AttackedSamples:
