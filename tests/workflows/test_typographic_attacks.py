@@ -185,7 +185,7 @@ def test_contact_sheet_that_cannot_be_written_is_said_when_the_images_are_there(
 
 def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_next_run(tmp_path, monkeypatch):
     task, output = find_task("Shapes"), tmp_path / "out"
-    original, seen = attacks_module._one, []
+    original, seen = attacks_module._render_one, []
 
     def interrupted(opened, index):
         seen.append(index)
@@ -193,7 +193,7 @@ def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_n
             raise KeyboardInterrupt
         return original(opened, index)
 
-    monkeypatch.setattr(attacks_module, "_one", interrupted)
+    monkeypatch.setattr(attacks_module, "_render_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make(task, "test", tmp_path, output, Style(seed=8), workers=0, preview=tmp_path / "p.png")
     monkeypatch.undo()
