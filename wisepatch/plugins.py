@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 BUILTIN = "wisepatch"  # the owner of everything built in
-REGISTERED = {  # hook: the type of what it returns
+REGISTERED: dict[str, type] = {  # hook: the type of what it returns
     "register_datasets": Dataset,
     "register_metrics": Metric,
     "register_merge_methods": MergeMethod,

@@ -120,11 +120,10 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
     Raises :class:`UsageError` for another number of names. Attacked datasets write the new names.
     """
     from wisepatch.datasets.attacked_folder import attacked_folder
-    from wisepatch.datasets.typography import attack_of, attacked
+    from wisepatch.datasets.typography import AttackedOpener, attacked
 
-    if attack := attack_of(dataset):
-        clean, style = attack
-        return attacked(renamed(clean, classnames, templates), style)
+    if isinstance(dataset.open, AttackedOpener):
+        return attacked(renamed(dataset.open.dataset, classnames, templates), dataset.open.style)
     names = dataset.head_names
     if classnames is not None and dataset.family == "attacked":
         dataset = attacked_folder(Path(dataset.source), classnames)

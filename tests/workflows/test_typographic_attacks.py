@@ -5,6 +5,11 @@ import io
 import json
 import os
 import resource
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -181,7 +186,7 @@ def test_contact_sheet_that_cannot_be_written_is_said_when_the_images_are_there(
 
 def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_next_run(tmp_path, monkeypatch):
     task, output = find_task("Shapes"), tmp_path / "out"
-    original, seen = attacks_module._one, []
+    original, seen = attacks_module._render_one, []
 
     def interrupted(opened, index):
         seen.append(index)
@@ -189,7 +194,7 @@ def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_n
             raise KeyboardInterrupt
         return original(opened, index)
 
-    monkeypatch.setattr(attacks_module, "_one", interrupted)
+    monkeypatch.setattr(attacks_module, "_render_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make(task, "test", tmp_path, output, Style(seed=8), workers=0, preview=tmp_path / "p.png")
     monkeypatch.undo()
@@ -215,6 +220,57 @@ def test_a_folder_that_another_run_writes_into_is_left_alone(tmp_path):
         make(find_task("Shapes"), "test", tmp_path, output, Style(), limit=2)
     assert "--output" in caught.value.hint
     assert contents(output) == before
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "an interrupted run", "a marker without a line"])
+def test_of_runs_that_start_together_one_writes_and_the_others_are_refused(tmp_path, left):
+    output = tmp_path / "out"
+    if left != "nothing":
+        output.mkdir()
+    if left == "an interrupted run":
+        (output / ".unfinished").write_text("999999999\nlabel=a_text=b.png\n")
+        (output / "label=a_text=b.png").write_bytes(b"half")
+    if left == "a marker without a line":
+        (output / ".unfinished").touch()
+    together = Barrier(4)
+
+    def start(seed):
+        together.wait()
+        try:
+            return make(find_task("Shapes"), "test", tmp_path, output, Style(seed=seed), limit=12, workers=0)
+        except UsageError as error:
+            return error.message
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(start, range(4)))
+    assert results.count(12) == 1
+    refusals = {f"another run is writing into {output}", f"the folder {output} is not empty"}
+    assert set(results) - {12} <= refusals
+    make(find_task("Shapes"), "test", tmp_path, tmp_path / "alone", Style(seed=results.index(12)), limit=12, workers=0)
+    assert contents(output) == contents(tmp_path / "alone")
+
+
+def test_run_of_another_process_keeps_its_folder(tmp_path):
+    claim = "from pathlib import Path; from wisepatch.workflows.typographic_attacks import _claim; _claim(Path('out'));"
+    command = [sys.executable, "-c", f"{claim} print('claimed', flush=True); input()"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(UsageError, match="another run is writing into"):
+            make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2)
+        other.communicate("\n")
+    assert make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2) == 2
+
+
+def test_folder_that_cannot_be_written_is_said_from_the_first_write_on(tmp_path):
+    for name in ("x" * 300, "file/out"):
+        (tmp_path / "file").touch()
+        with pytest.raises(WisepatchError, match="cannot be written: ") as caught:
+            make(find_task("Shapes"), "test", tmp_path, tmp_path / name, Style(), limit=2)
+        assert "--output" in caught.value.hint
+    with pytest.raises(DataError, match="there is no folder"):
+        find_photos(tmp_path / ("x" * 300))
+    with pytest.raises(DataError, match="there is no folder"):
+        find_photos(Path("~nouser"))
 
 
 def test_only_what_an_interrupted_run_wrote_is_removed(tmp_path):

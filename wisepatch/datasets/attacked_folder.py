@@ -159,7 +159,7 @@ def _read_index(folder: Path) -> list[Attacked]:
                 images.append((folder / path, label, text))
     except csv.Error as error:
         raise DataError(
-            f"{index}, line {reader.line_num}, cannot be read: {error}", "save it as CSV in UTF-8"
+            f"{index}, line {reader.reader.line_num}, cannot be read: {error}", "save it as CSV in UTF-8"
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{index} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error

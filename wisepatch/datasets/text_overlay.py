@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 MIN_PIXELS = 5  # height of letters; nothing can be read below
 MIN_CONTRAST = 70  # of 255, between the mean brightness of the letters and of what lies under them
 BRIGHTNESS_PROBES = 64  # rows and columns of what lies under the text that are looked at
-SIZE_STEPS = (
-    24  # large letters come in sizes that differ by about this part of themselves, as a font is opened for each
-)
+SIZE_STEPS = 24  # large letters come in sizes about this part of themselves apart, as a font is opened for each
+CACHED_TEXTS, MAX_CACHED_PIXELS = 1024, 2**15  # two masks each: 64 MiB
 LAYOUT: dict[str, Any] = {"align": "center", "spacing": 1, "stroke_width": 1}
 
 
@@ -73,14 +72,16 @@ def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: S
     size -= size % max(size // SIZE_STEPS, 1)
     while size >= MIN_PIXELS:
         face = font(name, size)
-        lines, width = _wrapped(text, face, room[0] - 2)
-        if width > room[0] - 2:
+        lines, length = _wrapped(text, face, room[0] - 2)
+        if length > room[0] - 2:
             # Skip the sizes that are surely too large: hinting changes lengths by less than a tenth.
-            size = min(size - 1, int(1.1 * size * max(room[0] - 2, 0) / width))
+            size = min(size - 1, int(1.1 * size * max(room[0] - 2, 0) / length))
             continue
         box = _text_box(lines, face)
-        if box[2] - box[0] <= room[0] and box[3] - box[1] <= room[1]:
-            return _masks(name, size, lines, box)
+        width, height = box[2] - box[0], box[3] - box[1]
+        if width <= room[0] and height <= room[1]:
+            draw = _masks if width * height <= MAX_CACHED_PIXELS else _masks.__wrapped__
+            return draw(name, size, lines, box)
         size -= 1
     raise DataError(
         f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {MIN_PIXELS} pixels up",
@@ -93,12 +94,8 @@ def _wrapped(text: str, face: Font, width: int) -> tuple[str, float]:
 
     Returns the lines and the length of the longest.
     """
-    whole = " ".join(text.split())
-    length = face.getlength(whole)
-    if length <= width:
-        return whole, length
     lines, longest = [""], 0.0
-    for word in whole.split():
+    for word in text.split():
         for number, piece in enumerate(re.split(r"(?<=[-/])(?=[^-/])", word)):
             space = " " if number == 0 and lines[-1] else ""
             length = face.getlength(lines[-1] + space + piece)
@@ -118,7 +115,7 @@ def _text_box(lines: str, face: Font) -> Box:
     return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
-@lru_cache(1024)
+@lru_cache(CACHED_TEXTS)
 def _masks(name: str, size: int, lines: str, box: Box) -> Masks:
     from PIL import Image, ImageDraw
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import base
@@ -89,23 +88,24 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
     return replace(
         dataset,
         name=f"{PREFIX}{dataset.name}",
-        open=partial(_open, dataset, style),
+        open=AttackedOpener(dataset, style),
         extra_metrics=(*dataset.extra_metrics, *ATTACK_METRICS),
         aliases=(),
         zeroshot={},
     )
 
 
-def attack_of(dataset: Dataset) -> tuple[Dataset, Style] | None:
-    """Return what :func:`attacked` was given to make ``dataset``; ``None`` for one that is not attacked."""
-    opener = dataset.open
-    return opener.args if isinstance(opener, partial) and opener.func is _open else None
+@dataclass(frozen=True)
+class AttackedOpener:
+    """``open`` of an attacked task: equal for equal tasks, and known to workers that are spawned."""
 
+    dataset: Dataset
+    style: Style
 
-def _open(
-    dataset: Dataset, style: Style, split: str, root: Path, transform: Transform | None = None
-) -> AttackedSamples:
-    return AttackedSamples(dataset.open(split, root, None), dataset.classes, split, style, transform)
+    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> AttackedSamples:
+        """Open a split of the clean task, and write on its images."""
+        samples = self.dataset.open(split, root, None)
+        return AttackedSamples(samples, self.dataset.classes, split, self.style, transform)
 
 
 class AttackedSamples:

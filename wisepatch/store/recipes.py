@@ -39,8 +39,8 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
 def weights_writer(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator[Callable[..., str]]:
     """Yield ``write(output, *, keep=None, digest=True)``, which streams the weights of a checkpoint into a file.
 
-    It returns the sha256 as :func:`~wisepatch.weights.streaming.stream_weights` does; the parents are verified once. Parents that are
-    recipes themselves lie in ``folder`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
+    It returns the sha256 as :func:`~wisepatch.weights.streaming.stream_weights` does; the parents are verified once. Parents that
+    are recipes themselves lie in ``folder`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
     """
     if not checkpoint.is_recipe:
         own = store.weights_path(checkpoint)

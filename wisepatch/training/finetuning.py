@@ -70,8 +70,8 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both endpoints.
 
-    ``task`` is ``config.task`` where it was looked up before; the prompts of ``others``, which are to be measured later, are checked
-    before the first step. ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs and returns a line
+    ``task`` is ``config.task`` where it was looked up before; the prompts of ``others``, to be measured later, are checked before
+    the first step. ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs and returns a line
     to show. Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
     """
     progress = progress or Silent()

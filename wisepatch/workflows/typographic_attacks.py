@@ -7,7 +7,7 @@ import fcntl
 import io
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +37,6 @@ PREVIEW_IMAGES = 25
 WORST_IMAGES = 10  # of each checkpoint in the picture of the worst cases
 MAX_PNG_BYTES = 1 << 21  # of an image on its way from a worker process
 CHUNK_IMAGES = 8  # that a worker process takes at a time
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One attacked image as PNG, the class it shows and the text on it. ``index`` is its place in the split."""
-
-    index: int
-    label: str
-    text: str
-    png: bytes
 
 
 def make(
@@ -81,15 +71,16 @@ def make(
         rows: list[tuple[object, ...]] = []
         first: list[tuple[Image.Image, Sequence[str]]] = []
         taken: set[str] = {INDEX.casefold()}
-        for each in _render(opened, total, worker_count(workers, total, MAX_PNG_BYTES)):
-            name = file_name(each.label, each.text, each.index, taken)
+        rendered = _render(opened, total, worker_count(workers, total, MAX_PNG_BYTES))
+        for index, (label, text, png) in enumerate(rendered):
+            name = file_name(label, text, index, taken)
             with writing():
                 with (output / UNFINISHED).open("a", encoding="utf-8") as marker:
                     print(name, file=marker)
-                (output / name).write_bytes(each.png)
-            rows.append((name, each.label, each.text, each.index, task.name, split, style.seed))
+                (output / name).write_bytes(png)
+            rows.append((name, label, text, index, task.name, split, style.seed))
             if preview and len(first) < PREVIEW_IMAGES:
-                first.append((_decoded(each.png), (f"shows {each.label}", f"says {each.text}")))
+                first.append((_decoded(png), (f"shows {label}", f"says {text}")))
             progress.advance()
         progress.finish()
         with writing():
@@ -154,15 +145,16 @@ def _writes(process: int, output: Path) -> bool:
     return output.resolve() in _CLAIMED if process == os.getpid() else is_running(process)
 
 
-def _render(opened: Split, total: int, workers: int) -> Iterator[Rendered]:
+def _render(opened: Split, total: int, workers: int) -> Iterator[tuple[str, str, bytes]]:
+    """Yield the label, the text and the PNG of each image, in order."""
     if not workers:
-        yield from (_one(opened, index) for index in range(total))
+        yield from (_render_one(opened, index) for index in range(total))
         return
-    with ProcessPoolExecutor(workers, initializer=_remember, initargs=(opened,)) as pool:
-        yield from pool.map(_one_remembered, range(total), chunksize=CHUNK_IMAGES)
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(opened,)) as pool:
+        yield from pool.map(_render_in_worker, range(total), chunksize=CHUNK_IMAGES)
 
 
-def _one(opened: Split, index: int) -> Rendered:
+def _render_one(opened: Split, index: int) -> tuple[str, str, bytes]:
     try:
         image, label, text = written(opened.samples, index)
     except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
@@ -171,18 +163,18 @@ def _one(opened: Split, index: int) -> Rendered:
         ) from error
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    return Rendered(index, opened.classes[label], text, buffer.getvalue())
+    return opened.classes[label], text, buffer.getvalue()
 
 
-_REMEMBERED: list[Split] = []
+_WORKER_SPLIT: list[Split] = []  # sent to each worker process once
 
 
-def _remember(opened: Split) -> None:
-    _REMEMBERED[:] = [opened]
+def _start_worker(opened: Split) -> None:
+    _WORKER_SPLIT[:] = [opened]
 
 
-def _one_remembered(index: int) -> Rendered:
-    return _one(_REMEMBERED[0], index)
+def _render_in_worker(index: int) -> tuple[str, str, bytes]:
+    return _render_one(_WORKER_SPLIT[0], index)
 
 
 def written(samples: Samples, index: int) -> tuple[Image.Image, int, str]:
