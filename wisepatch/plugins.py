@@ -148,7 +148,7 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
     return Plugin(entry_point.name, distribution, registered, find_dataset)
 
 
-def _registered(manager: pluggy.PluginManager, hook: str, kind: type) -> tuple[Any, ...]:
+def _registered(manager: pluggy.PluginManager, hook: str, kind: Any) -> tuple[Any, ...]:
     everything: tuple[Any, ...] = tuple(each for answer in getattr(manager.hook, hook)() for each in answer)
     seen: set[str] = set()
     for each in everything:
