@@ -24,9 +24,9 @@ def read(clock, task, how):
 def by_wisepatch(task, fast=False):
     """As evaluation does, with all pixels or ``--fast-decode``."""
     from torchvision import transforms
+    from wisepatch.models.preprocessing import on_tensors
 
     from wisepatch.datasets.folder import Drafted, FileSamples
-    from wisepatch.models.preprocessing import on_tensors
 
     resize = transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC)
     pixels = transforms.Compose([resize, transforms.CenterCrop(SIZE), transforms.PILToTensor()])

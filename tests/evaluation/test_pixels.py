@@ -6,23 +6,19 @@ from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from open_clip.transform import CenterCropOrPad, PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import Compose, PILToTensor, v2
+from torchvision.transforms import v2
 
 from tests.samples import write_mnist
 from wisepatch import ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, load_clip, predict_many, sweep
-from wisepatch.datasets.folder import FileSamples, drafted
+from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.loading import MOST_WORKERS, WORTH, worker_count
 from wisepatch.errors import DataError, StoreError
-from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.pixels import Pixels, cached_images, cached_pixels
-from wisepatch.models.preprocessing import on_tensors
 
 
 @pytest.fixture
@@ -90,7 +86,6 @@ def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes
     first = folder()
     assert folder() == first
     assert folder("val") != first
-    assert folder(pixels=clip.fast_pixels) != first
     other = replace(clip, transform=v2.Compose([v2.Resize(32), *clip.transform.transforms]))
     assert cached_pixels(other, task.dataset.split("test", tmp_path, other.pixels), store).folder != first
     path, _ = task.dataset.split("test", tmp_path).samples.files[0]
@@ -308,7 +303,7 @@ def test_misspelt_setting_is_an_error_and_not_ignored(run_store, finished, tmp_p
 def test_patch_keeps_images_for_training_and_pixels_for_evaluation(cli, shapes, tmp_path):
     result = cli(
         "patch", "--model", "demo", "--task", shapes, "--steps", 2, "--batch-size", 4, "--alpha", "0,1", "--cache-images",
-        "--fast-decode", "--json",
+        "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.rglob("bytes.bin"))) == 1
@@ -320,58 +315,6 @@ def test_images_that_are_drawn_anew_each_epoch_are_not_kept(tmp_path):
     assert cached_images(find_task("typo:Shapes").dataset.split("val", tmp_path), store, progress=notes) is None
     assert notes.said == ["the images of typo:Shapes are drawn anew each epoch: none are kept"]
     assert not store.pixels.exists()
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("size", [(500, 375), (100, 130), (224, 224), (30, 20)])
-def test_resizing_of_tensors_is_off_by_little_and_crops_the_same(mode, size):
-    pixels = Compose([*image_transform_v2(PreprocessCfg(size=224), is_train=False).transforms[:-2], PILToTensor()])
-    coarse = np.random.default_rng(3).integers(0, 255, (9, 12, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
-    exact, fast = pixels(image), on_tensors(pixels)(image)
-    assert (fast.shape, fast.dtype, fast.is_contiguous()) == ((3, 224, 224), torch.uint8, True)
-    off = (exact.int() - fast.int()).abs()
-    assert off.max() <= 2
-    assert off.float().mean() < 0.1
-
-
-def test_a_transform_with_other_steps_stays_as_it_is():
-    other = Compose([CenterCropOrPad(224), PILToTensor()])
-    assert on_tensors(other) is other
-
-
-def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, clip):
-    """Also of a task whose images are no files."""
-    store, cpu = Store(tmp_path / "store"), torch.device("cpu")
-    opened = [find_task("Shapes@val").dataset.split("val", tmp_path, p) for p in (clip.pixels, clip.fast_pixels)]
-    for fast, split in enumerate(opened):
-        cached_pixels(clip, split, store, fast=bool(fast))
-        split_features(clip, split, store, cpu, fast=bool(fast))
-    assert len(list(store.pixels.glob("[!.]*"))) == 2
-    assert len(list(store.features.glob("[!.]*"))) == 2
-
-
-def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path, clip, run_store):
-    rng = np.random.default_rng(0)
-    lines = ["path,label,split"]
-    for index in range(6):
-        coarse = Image.fromarray(rng.integers(0, 255, (5, 4, 3), dtype=np.uint8))
-        coarse.resize((640, 800), Image.Resampling.BICUBIC).save(tmp_path / f"{index}.jpg", quality=95)
-        lines.append(f"{index}.jpg,{'ab'[index % 2]},test")
-    (tmp_path / "large.csv").write_text("\n".join(lines))
-    dataset = find_task(str(tmp_path / "large.csv")).dataset
-    exact, fast = (dataset.split("test", tmp_path, pixels) for pixels in (clip.pixels, clip.fast_pixels))
-    off = np.stack([np.abs(exact[i][0].numpy().astype(int) - fast[i][0].numpy()) for i in range(6)])
-    assert 0 < off.mean() < 2
-    assert exact.fingerprint() != fast.fingerprint()
-    seen, original = [], FileSamples.__getitem__
-    with patch.object(
-        FileSamples, "__getitem__", lambda self, i: seen.append(drafted(self.transform)) or original(self, i)
-    ):
-        for options in ({}, {"fast_decode": True}, {"fast_decode": True, "cache_images": True}):
-            ends = [run_store.find("zeroshot")]
-            next(predict_many(ends, [find_task(str(tmp_path / "large.csv"))], run_store, tmp_path, **options))
-    assert seen == [0] * 6 + [128] * 12
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from wisepatch.config import FISHER, ModelConfig
 from wisepatch.errors import UsageError
 from wisepatch.models.clip import load_clip
-from wisepatch.models.head import zeroshot_head
+from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.weights.interpolation import check_same, is_ordinary, load_weights, mix, pair
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def _same(ours: Tensors, theirs: Tensors) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def set_weights(module: torch.nn.Module, line: Mixes, alpha: float, within: str = "") -> None:
-    """Write the mix at ``alpha`` into the working copy of the image tower, in place, or into its part ``within``."""
-    for name, tensor in module.state_dict(prefix=within, keep_vars=True).items():
+def set_weights(module: torch.nn.Module, line: Mixes, alpha: float) -> None:
+    """Write the mix at ``alpha`` into the working copy of the image tower, in place."""
+    for name, tensor in module.state_dict(keep_vars=True).items():
         if tensor.dtype == line.start[f"visual.{name}"].dtype:
             line.mixed(f"visual.{name}", alpha, out=tensor.data)
         else:  # mixed in fp32, whatever the tower computes in
@@ -188,12 +188,11 @@ def answers(
     """
     if not line.is_fixed:
         assert tower is not None
-        stems = _stems(line, tower, batches)
         for index, alpha in line.members:
             set_weights(tower.visual, line, alpha)
             at = [head.at(alpha) for head in heads]
             for part, images in enumerate(batches):
-                seen = tower.features(torch.lerp(*stems[part], alpha) if stems else images)
+                seen = tower.features(images)
                 for number, (weight, bias) in enumerate(at):
                     yield index, part, number, F.linear(seen, weight, bias)
         return
@@ -209,17 +208,6 @@ def answers(
             else:
                 for index, alpha in line.members:
                     yield index, part, number, F.linear(seen, *head.at(alpha))
-
-
-def _stems(line: Mixes, tower: Tower, batches: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What the first layer makes of each batch at both ends, where its mixes are used often enough; or nothing."""
-    if tower.stem is None or line.fishers or len(line.members) <= 2:
-        return []
-    found = []
-    for alpha in (0.0, 1.0):
-        set_weights(tower.stem, line, alpha, "conv1.")
-        found.append([tower.patches(images) for images in batches])
-    return list(zip(*found, strict=True))
 
 
 def most_likely(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

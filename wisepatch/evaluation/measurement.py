@@ -12,8 +12,9 @@ from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.evaluation.endpoints import merged
 from wisepatch.evaluation.prediction import predict_many
 from wisepatch.files import write_durably
-from wisepatch.models.head import logits, zeroshot_head
+from wisepatch.models.classifier import logits
 from wisepatch.models.tower import BATCH_SIZE
+from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.store.results import append
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from wisepatch.config import Speed
     from wisepatch.evaluation.prediction import Predictions
+    from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip
-    from wisepatch.models.head import Classifier
     from wisepatch.plugins import Task
     from wisepatch.progress import Progress
     from wisepatch.store.checkpoints import Checkpoint, Store

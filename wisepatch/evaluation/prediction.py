@@ -140,7 +140,7 @@ class _Pass:
 
     @property
     def pixels(self) -> Transform:
-        return self.clip.fast_pixels if self.fast else self.clip.pixels
+        return self.clip.pixels
 
     def run(self, opened: Sequence[Split], found: Sequence[Predictions]) -> list[NDArray[np.int64]]:
         """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""

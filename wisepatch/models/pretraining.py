@@ -22,7 +22,7 @@ import typer
 
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
 from wisepatch.datasets.fonts import write_letter, write_word
-from wisepatch.models.texts import encode_short
+from wisepatch.models.zeroshot_head import text_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -313,7 +313,7 @@ def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.
     for choices in tokens.values():
         which = torch.randint(choices.shape[0], (choices.shape[1],), generator=chooser)
         texts.append(choices[which, torch.arange(choices.shape[1])])
-    encoded = encode_short(model, torch.cat(texts))
+    encoded = text_features(model, torch.cat(texts))
     return dict(zip(tokens, encoded.split([len(t) for t in texts]), strict=True))
 
 

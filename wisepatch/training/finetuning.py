@@ -23,9 +23,10 @@ from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import precision_of, split_features
 from wisepatch.evaluation.pixels import cached_images
+from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import load_clip
-from wisepatch.models.head import Classifier, zeroshot_head
 from wisepatch.models.tower import prepare_training
+from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_task
 from wisepatch.progress import Progress, Silent
 from wisepatch.weights.interpolation import load_weights
