@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
     from wisepatch.hookspecs import hookimpl
+    from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
-    from wisepatch.models.head import Classifier, zeroshot_head
+    from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.recipes import load_weights
@@ -35,7 +36,7 @@ __version__: str
 
 _HOMES = {  # public name: its module, and its name there where that is another
     "Checkpoint": "store.checkpoints",
-    "Classifier": "models.head",
+    "Classifier": "models.classifier",
     "Clip": "models.clip",
     "Dataset": "datasets.base",
     "ModelConfig": "config",
@@ -68,7 +69,7 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "sweep": "workflows.sweep",
     "sweep_table": "reports.plots",
     "zeroshot": "workflows.patching",
-    "zeroshot_head": "models.head",
+    "zeroshot_head": "models.zeroshot_head",
 }
 
 # `predict` will be for images.
