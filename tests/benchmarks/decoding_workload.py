@@ -24,7 +24,6 @@ def read(clock, task, how):
 def by_wisepatch(task):
     """As evaluation does."""
     from torchvision import transforms
-    from wisepatch.models.preprocessing import on_tensors
 
     from wisepatch.datasets.folder import FileSamples
 

@@ -1,7 +1,7 @@
 """Mixes of endpoints: each endpoint is read once, and every mix is written into one working copy of the image tower.
 
-Endpoints are the checkpoints that mixes are made from. Of each its image tower and trained head lie on the device; text towers are
-not carried along, and Fisher information only where mixes are weighed by it, so that memory does not grow with the number of alphas.
+Endpoints are the checkpoints that mixes are made from. Image tower and trained head of each lie on the device; text towers are not
+carried along, and Fisher information only where mixes are weighed by it, so that memory does not grow with the number of alphas.
 Nothing is read before it is needed: manifests name the hash of each part, and tell which towers are the same.
 """
 
