@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LINEAR = MergeMethod("linear", linear, elementwise=True)
 FISHER = MergeMethod("fisher", fisher, needs_fisher=True, elementwise=True)
 
-SCRATCH_ELEMENTS = 1 << 16  # numbers merged at a time on a CPU: parents and result stay in a core's cache
+SCRATCH_ELEMENTS = 1 << 17  # numbers merged at a time on a CPU: parents and result stay in a core's cache
 COUNTERS = "num_batches_tracked"  # of batch normalisation: they differ by training and do not matter
 
 
