@@ -148,11 +148,7 @@ class Mix:
     def set_weights(self, visual: torch.nn.Module) -> None:
         """Write the mixed image tower into ``visual``, in place; mixed in fp32, whatever the tower computes in."""
         for name, tensor in visual.state_dict(keep_vars=True).items():
-            full = f"{VISUAL}.{name}"
-            if tensor.dtype == self.endpoints.weights(self.parents[0])[full].dtype:
-                self.tensor(full, out=tensor.data)
-            else:
-                tensor.data.copy_(self.tensor(full))
+            self.tensor(f"{VISUAL}.{name}", out=tensor.data)
 
     def clip_for_text(self) -> Clip:
         """Return a CLIP with the text tower of the mix."""
