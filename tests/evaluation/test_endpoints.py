@@ -41,9 +41,8 @@ def save_like(store, checkpoint, weights, name):
 def make_old(store):
     """Write all manifests as the first schema had them: no hashes of parts, no recipes of more than alpha."""
     for checkpoint in store.everything():
-        fields = {
-            name: value for name, value in describe(checkpoint).items() if name not in ("training", "recipe", "trained_from", "parts")
-        }  # fmt: skip
+        new = ("training", "recipe", "trained_from", "parts")
+        fields = {name: value for name, value in describe(checkpoint).items() if name not in new}
         old = {"schema": 1, "method": checkpoint.training, "parents": checkpoint.parents, "alpha": checkpoint.alpha}
         (checkpoint.home / MANIFEST).write_text(json.dumps(fields | old))
     assert {checkpoint.schema for checkpoint in store.everything()} == {1}
@@ -209,9 +208,7 @@ def test_no_checkpoint_is_an_error(run_store):
 
 @pytest.mark.parametrize("name", ["visual.head.proj.weight", "token_embedding.weight"])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(
-    run_store, tasks, tmp_path, decoded, name, mixed
-):
+def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(run_store, tasks, tmp_path, decoded, name, mixed):
     start, end = run_store.find("zeroshot"), run_store.find("finetuned")
     weights = load_weights(run_store, end)
     weights[name] = weights[name].clone()
