@@ -1,4 +1,7 @@
-"""What is computed on a GPU is what is computed on the CPU: on a real one where there is one, else on a simulated one."""
+"""What is computed on a GPU is what is computed on the CPU.
+
+Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these tests on it.
+"""
 
 import shutil
 from contextlib import contextmanager, nullcontext
@@ -22,6 +25,7 @@ from wisepatch.training.fisher_information import line_fishers
 from wisepatch.workflows.sweep import sweep
 
 REAL = torch.cuda.is_available()
+pytestmark = [pytest.mark.gpu] if REAL else []
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear-probe": {"freeze_encoder": True}}
 
@@ -51,25 +55,25 @@ def train(root, store, watched=False, **settings):
 
 
 @pytest.fixture(scope="module")
-def lines(finished, tmp_path_factory):
-    """A store for each kind of line."""
-    found = {"paint": finished[0] / "store"}
+def trained(finished, tmp_path_factory):
+    """A store for each kind of training."""
+    stores = {"paint": finished[0] / "store"}
     with here("cpu"):
         for kind, settings in KINDS.items():
-            if kind not in found:
-                found[kind] = tmp_path_factory.mktemp("lines") / kind
-                train(finished[0], Store(found[kind]), **settings)
-    return found
+            if kind not in stores:
+                stores[kind] = tmp_path_factory.mktemp("trained") / kind
+                train(finished[0], Store(stores[kind]), **settings)
+    return stores
 
 
 @pytest.fixture
-def alone(lines, tmp_path):
-    """A function that copies the store of a kind of line, as often as is wanted."""
+def alone(trained, tmp_path):
+    """A function that copies the store of a kind of training, as often as is wanted."""
     copies = []
 
     def copy(kind):
         copies.append(tmp_path / f"store {len(copies)}")
-        shutil.copytree(lines[kind], copies[-1])
+        shutil.copytree(trained[kind], copies[-1])
         return Store(copies[-1])
 
     return copy
@@ -173,15 +177,15 @@ def test_predictions_on_a_gpu_are_those_of_the_cpu_also_with_a_label_map(finishe
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_training_on_a_gpu_is_training_on_the_cpu(kind, precision, finished, tmp_path):
-    found = {}
+    results = {}
     for where in ("cpu", "gpu"):
         store = Store(tmp_path / where)
         with here(where):
             if where == "gpu":  # the same head to the bit
                 shutil.copytree(tmp_path / "cpu" / "cache" / "heads", store.cache.root / "heads")
             done = train(finished[0], store, True, mixed_precision=precision, eval_every=0.5, **KINDS[kind])
-        found[where] = done.losses, load_weights(store, done.finetuned)
-    (losses, weights), (others, moved) = found["cpu"], found["gpu"]
+        results[where] = done.losses, load_weights(store, done.finetuned)
+    (losses, weights), (others, moved) = results["cpu"], results["gpu"]
     assert weights.keys() == moved.keys()
     if REAL:  # other kernels round otherwise, and AdamW's first steps are as long where a gradient is all but nothing
         assert others[0] == pytest.approx(losses[0], rel=0.05)
@@ -197,12 +201,12 @@ def test_fp16_trains_on_a_gpu(finished, tmp_path):
 
 
 def test_fisher_information_on_a_gpu_is_that_of_the_cpu(finished, alone):
-    found, notes, task = {}, {}, find_task(str(finished[0] / "shapes"))
+    measured, notes, task = {}, {}, find_task(str(finished[0] / "shapes"))
     for where in ("cpu", "gpu"):
         store, notes[where] = alone("paint"), []
         start, end = (store.find(kind) for kind in ("zeroshot", "finetuned"))
         with here(where), pytest.MonkeyPatch.context() as patches:
-            patches.setattr("wisepatch.progress.Silent.note", lambda _, text, said=notes[where]: said.append(text))
+            patches.setattr("wisepatch.progress.Silent.note", lambda _, text, heard=notes[where]: heard.append(text))
             about = line_fishers(start, end, task, store, finished[0], examples=6, workers=0)
             mixes = sweep(
                 store,
@@ -216,8 +220,8 @@ def test_fisher_information_on_a_gpu_is_that_of_the_cpu(finished, alone):
         assert notes[where]
         if REAL or where == "cpu":  # the simulation knows nothing of torch.func
             assert not [note for note in notes[where] if "one at a time" in note], where
-        found[where] = about, store.read_fishers(mixes[0.5])
-    for one, other in zip(found["cpu"][1], found["gpu"][1], strict=True):
+        measured[where] = about, store.read_fishers(mixes[0.5])
+    for one, other in zip(measured["cpu"][1], measured["gpu"][1], strict=True):
         assert one.keys() == other.keys()
         for name, values in one.items():
             assert (values - other[name]).abs().max() <= (0.2 if REAL else 1e-4) * values.max(), name
