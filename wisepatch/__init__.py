@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
     from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
-    from wisepatch.config import ModelConfig, TrainConfig, parse_alphas
+    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
     from wisepatch.datasets.base import Dataset, Split
     from wisepatch.errors import WisepatchError
     from wisepatch.evaluation.measurement import evaluate
@@ -39,6 +39,7 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "Classifier": "models.classifier",
     "Clip": "models.clip",
     "Dataset": "datasets.base",
+    "EvalConfig": "config",
     "ModelConfig": "config",
     "Point": "analysis.selection",
     "Rule": "analysis.selection",
@@ -85,6 +86,7 @@ __all__ = [
     "Classifier",
     "Clip",
     "Dataset",
+    "EvalConfig",
     "ModelConfig",
     "Point",
     "Rule",
