@@ -106,12 +106,10 @@ class Store:
     def _publish(self, partial: Path, content: Checkpoint) -> Checkpoint:
         """Give a partial folder its id and its manifest, and rename it into place."""
         identity = identify(content)
-        folder = self.checkpoints / identity
+        folder, made_by = self.checkpoints / identity, versions("torch", "open_clip_torch")
         with self._lock(identity):
             created = datetime.now(UTC).isoformat()
-            checkpoint = replace(
-                content, id=identity, versions=versions("torch", "open_clip_torch"), created=created, home=folder
-            )
+            checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
             manifest = json.dumps(describe(checkpoint), indent=2).encode()
             write_durably(partial / MANIFEST, manifest)
             if not publish(partial, folder, lambda: self._is_whole(checkpoint)):
