@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.samples import broken_png, draw_folder, write_mnist
+from wisepatch.store.checkpoints import Recipe
 
 HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotlib", "sklearn", "timm", "numpy")
 COMMANDS = (
@@ -505,7 +506,8 @@ def test_store_that_is_not_there_is_not_called_whole(cli):
 
 
 def test_names_with_commas_can_be_given(cli, run_store):
-    run_store.save(None, kind="patched", name="a, b", model={"model": "demo", "pretrained": ""})
+    recipe = Recipe("linear", (run_store.find("zeroshot").id,), {})
+    run_store.save(None, kind="patched", name="a, b", model={"model": "demo", "pretrained": ""}, recipe=recipe)
     assert "removed a, b" in cli("store", "rm", "a, b").stdout
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 from torchvision.transforms import Compose, PILToTensor, v2
 
 from tests.samples import write_mnist
-from wisepatch import ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, load_clip, predict_many, sweep
+from wisepatch import ModelConfig, Store, evaluate, find_task, load_clip, predict_many, sweep
 from wisepatch.datasets.folder import FileSamples, drafted
 from wisepatch.datasets.loading import MOST_WORKERS, WORTH, worker_count
 from wisepatch.errors import DataError, StoreError
 from wisepatch.evaluation.features import split_features
-from wisepatch.evaluation.pixels import Pixels, cached_images, cached_pixels
+from wisepatch.evaluation.pixels import Pixels, cached_pixels
 from wisepatch.models.preprocessing import on_tensors
 
 
@@ -132,13 +132,13 @@ def test_broken_image_leaves_no_half_of_a_cache(shapes, tmp_path, clip):
     split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     with pytest.raises(DataError, match="cannot be read"):
         cached_pixels(clip, split, store)
-    assert list(store.pixels.iterdir()) == []
+    assert list((store.root / "cache" / "pixels").iterdir()) == []
 
 
 def test_gc_removes_what_an_interrupted_run_left_and_all_that_is_kept_on_request(cli, shapes, tmp_path, clip):
     store = Store(tmp_path / "store")
     kept = cached_pixels(clip, find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), store)
-    left = store.pixels / ".partial-99999999-left"
+    left = store.root / "cache" / "pixels" / ".partial-99999999-left"
     left.mkdir()
     assert cli("store", "gc", "--store", store.root).stdout.splitlines() == ["removed 1 files and folders", f"  {left}"]
     assert kept.folder.is_dir()
@@ -148,15 +148,40 @@ def test_gc_removes_what_an_interrupted_run_left_and_all_that_is_kept_on_request
     assert not kept.folder.exists()
 
 
+@pytest.mark.parametrize("package", ["pillow", "torchvision", "open_clip_torch", "wisepatch"])
+def test_another_version_of_what_decodes_has_pixels_and_features_of_its_own(
+    shapes, tmp_path, clip, monkeypatch, package
+):
+    import wisepatch.store.cache
+    from wisepatch.evaluation.features import features_key
+    from wisepatch.evaluation.pixels import _key
+
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
+    before = _key("transform", split), features_key("tower", None, split)
+    original = wisepatch.store.cache.version
+    monkeypatch.setattr(wisepatch.store.cache, "version", lambda name: "0" if name == package else original(name))
+    after = _key("transform", split), features_key("tower", None, split)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def flip_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize("name", ["pixels.npy", "labels.npy"])
-@pytest.mark.parametrize("content", [b"", b"nonsense", None])
-def test_kept_pixels_that_cannot_be_read_are_made_again(shapes, tmp_path, clip, decoded, name, content):
+@pytest.mark.parametrize("content", [b"", b"nonsense", None, flip_bit])
+def test_kept_pixels_that_are_damaged_are_made_again(shapes, tmp_path, clip, decoded, name, content):
     split, store = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), Store(tmp_path / "store")
     first = cached_pixels(clip, split, store)
     broken = first.folder / name
-    broken.write_bytes(content) if content is not None else broken.unlink()
-    again = cached_pixels(clip, split, store)
+    content(broken) if callable(content) else broken.write_bytes(content) if content is not None else broken.unlink()
+    notes = Notes()
+    again = cached_pixels(clip, split, store, progress=notes)
     assert len(decoded) == 24
+    assert notes.said[0].endswith("it is made again")
     assert torch.equal(again[5][0], split[5][0])
 
 
@@ -201,66 +226,10 @@ def test_neighbouring_tasks_with_the_same_images_share_one_pass(run_store, shape
     assert [row["task"] for row in rows] == ["one", "one", "two", "two"]
 
 
-def test_training_on_kept_images_is_training_on_the_images(shapes, tmp_path, decoded):
-    """The same weights to the bit, and no image is decoded again by a second run."""
-    config = {"task": str(shapes), "steps": 6, "batch_size": 4, "lr": 1e-3, "warmup": 1, "seed": 3}
-    ends, counts = [], []
-    for store, cache in (("plain", False), ("cached", True), ("cached", True)):
-        before = len(decoded)
-        done = finetune(
-            TrainConfig(**config), ModelConfig("demo", ""), Store(tmp_path / store), tmp_path, cache_images=cache
-        )
-        counts.append(len(decoded) - before)
-        ends.append(done.finetuned.files)
-    assert ends[0] == ends[1] == ends[2]
-    assert counts == [24, 12, 0]
-
-
-def test_whole_images_are_kept_as_they_are(shapes, tmp_path, decoded):
-    Image.new("RGB", (31, 77), (1, 2, 3)).save(shapes / "circle" / "tall.png")
-    split, notes, store = find_task(str(shapes)).dataset.split("train", tmp_path), Notes(), Store(tmp_path / "store")
-    found = cached_images(split, store, progress=notes)
-    assert len(decoded) == len(found) == notes.total == notes.done == len(split)
-    assert notes.said[0].startswith("keeping the pixels of shapes (train): about 0 MB below ")
-    again = pickle.loads(pickle.dumps(cached_images(split, store)))
-    assert len(decoded) == len(split)
-    for index in range(len(split)):
-        assert again[index][0].tobytes() == split[index][0].tobytes()
-        assert again[index][0].size == split[index][0].size
-        assert again[index][1] == split[index][1]
-
-
-@pytest.mark.parametrize("name", ["bytes.bin", "ends.npy", "sizes.npy", "labels.npy"])
-def test_whole_images_that_are_damaged_are_made_again(shapes, tmp_path, decoded, name):
-    split, store = find_task(str(shapes)).dataset.split("train", tmp_path), Store(tmp_path / "store")
-    path = cached_images(split, store).folder / name
-    path.write_bytes(path.read_bytes()[:-8])
-    again = cached_images(split, store)
-    assert len(decoded) == 24
-    assert again[11][0].tobytes() == split[11][0].tobytes()
-
-
-def test_process_that_is_later_keeps_what_a_quicker_one_has_written(shapes, tmp_path, clip):
-    split, store = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), Store(tmp_path / "store")
-    folder = cached_pixels(clip, split, store).folder
-    folder.rename(tmp_path / "quicker")
-    (tmp_path / "quicker" / "by another process").touch()
-
-    class Quicker(Notes):
-        def start(self, what, total):
-            (tmp_path / "quicker").rename(folder)
-
-    later = cached_pixels(clip, split, store, progress=Quicker())
-    assert (folder / "by another process").exists()
-    assert torch.equal(later[7][0], split[7][0])
-    assert [path.name for path in store.pixels.iterdir()] == [folder.name]
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, clip, decoded, whole):
-    split = find_task(str(shapes)).dataset.split("train", tmp_path, None if whole else clip.pixels)
+def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, clip, decoded):
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     store, notes, begun, waiting = Store(tmp_path / "store"), Notes(), Event(), Event()
-    keep = partial(cached_images, split, store) if whole else partial(cached_pixels, clip, split, store)
+    keep = partial(cached_pixels, clip, split, store)
 
     class First(Notes):
         def start(self, what, total):
@@ -280,7 +249,7 @@ def test_two_runs_at_once_decode_each_image_once(shapes, tmp_path, clip, decoded
     assert notes.said == ["another process keeps the pixels of shapes (train): waiting for it"]
     assert sorted(decoded) == list(range(12))
     assert len(found) == 12
-    assert [path.name for path in store.pixels.iterdir()] == [found.folder.name]
+    assert [path.name for path in (store.root / "cache" / "pixels").iterdir()] == [found.folder.name]
 
 
 def test_pixels_that_the_disk_has_no_room_for_are_not_begun(shapes, tmp_path, clip, monkeypatch):
@@ -288,13 +257,10 @@ def test_pixels_that_the_disk_has_no_room_for_are_not_begun(shapes, tmp_path, cl
 
     store = Store(tmp_path / "store")
     monkeypatch.setattr(wisepatch.evaluation.pixels.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    for split, make in (
-        (find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels), lambda s: cached_pixels(clip, s, store)),
-        (find_task(str(shapes)).dataset.split("train", tmp_path), lambda s: cached_images(s, store)),
-    ):  # fmt: skip
-        with pytest.raises(StoreError, match=r"the pixels of shapes \(train\) need .*0\.0 GB; .* has 0\.0"):
-            make(split)
-    assert list(store.pixels.iterdir()) == []
+    split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
+    with pytest.raises(StoreError, match=r"the pixels of shapes \(train\) need .*0\.0 GB; .* has 0\.0"):
+        cached_pixels(clip, split, store)
+    assert list((store.root / "cache" / "pixels").iterdir()) == []
 
 
 def test_misspelt_setting_is_an_error_and_not_ignored(run_store, finished, tmp_path):
@@ -305,21 +271,13 @@ def test_misspelt_setting_is_an_error_and_not_ignored(run_store, finished, tmp_p
         sweep(run_store, tmp_path, alpha=[0.5])
 
 
-def test_patch_keeps_images_for_training_and_pixels_for_evaluation(cli, shapes, tmp_path):
+def test_patch_keeps_pixels_for_evaluation_alone(cli, shapes, tmp_path):
     result = cli(
         "patch", "--model", "demo", "--task", shapes, "--steps", 2, "--batch-size", 4, "--alpha", "0,1", "--cache-images",
         "--fast-decode", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert len(list(tmp_path.rglob("bytes.bin"))) == 1
     assert len(list(tmp_path.rglob("pixels.npy"))) == 2  # val and test
-
-
-def test_images_that_are_drawn_anew_each_epoch_are_not_kept(tmp_path):
-    notes, store = Notes(), Store(tmp_path / "store")
-    assert cached_images(find_task("typo:Shapes").dataset.split("val", tmp_path), store, progress=notes) is None
-    assert notes.said == ["the images of typo:Shapes are drawn anew each epoch: none are kept"]
-    assert not store.pixels.exists()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -347,8 +305,8 @@ def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, cli
     for fast, split in enumerate(opened):
         cached_pixels(clip, split, store, fast=bool(fast))
         split_features(clip, split, store, cpu, fast=bool(fast))
-    assert len(list(store.pixels.glob("[!.]*"))) == 2
-    assert len(list(store.features.glob("[!.]*"))) == 2
+    assert len(list((store.root / "cache" / "pixels").glob("[!.]*"))) == 2
+    assert len(list((store.root / "cache" / "features").glob("[!.]*"))) == 2
 
 
 def test_fast_decoding_of_large_jpegs_is_near_and_has_caches_of_its_own(tmp_path, clip, run_store):

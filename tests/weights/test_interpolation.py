@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wisepatch.errors import StoreError
-from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Store
+from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.weights.interpolation import check_same, interpolate, is_ordinary, load_weights, mix, stream
 
 TINY = torch.finfo(torch.float32).tiny  # numbers below it are not kept to a relative precision
@@ -272,7 +272,7 @@ def save(store, tensors, name, **more):
 
 
 def save_recipe(store, start, end, alpha):
-    return save(store, None, f"recipe {alpha}", parents=[start.id, end.id], alpha=alpha)
+    return save(store, None, f"recipe {alpha}", recipe=Recipe("linear", (start.id, end.id), {"alpha": alpha}))
 
 
 def test_weights_of_a_checkpoint_are_read(store):

@@ -226,7 +226,7 @@ def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monk
         result = cli(*each)
         assert (result.exit_code, result.output) == (0, "")
         assert len(trained) == count
-    assert trained == [(str(shapes), {"cache_images": False})]
+    assert trained == [(str(shapes), {})]
     monkeypatch.setenv("RANK", "0")
     assert "MNIST" in cli("datasets").output
     monkeypatch.delenv("WORLD_SIZE")
