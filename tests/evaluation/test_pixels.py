@@ -1,5 +1,6 @@
 """Decoded pixels kept in the store: bit for bit those of a fresh decoding, found again, made again when files change."""
 
+import importlib.metadata
 import json
 import pickle
 from dataclasses import replace
@@ -152,14 +153,13 @@ def test_gc_removes_what_an_interrupted_run_left_and_all_that_is_kept_on_request
 def test_another_version_of_what_decodes_has_pixels_and_features_of_its_own(
     shapes, tmp_path, clip, monkeypatch, package
 ):
-    import wisepatch.store.cache
     from wisepatch.evaluation.features import features_key
     from wisepatch.evaluation.pixels import _key
 
     split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     before = _key("transform", split), features_key("tower", None, split)
-    original = wisepatch.store.cache.version
-    monkeypatch.setattr(wisepatch.store.cache, "version", lambda name: "0" if name == package else original(name))
+    original = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == package else original(name))
     after = _key("transform", split), features_key("tower", None, split)
     assert before[0] != after[0]
     assert before[1] != after[1]

@@ -48,7 +48,7 @@ def test_recipes_are_small_and_ends_are_the_parents(run_store, tmp_path):
     folder = run_store.checkpoints / swept.checkpoints[0.1].id
     assert [p.name for p in folder.iterdir()] == ["manifest.json"]
     assert (folder / "manifest.json").stat().st_size < 2500
-    assert json.loads((folder / "manifest.json").read_text())["alpha"] == 0.1
+    assert json.loads((folder / "manifest.json").read_text())["recipe"]["params"] == {"alpha": 0.1}
 
 
 def test_select_on_is_val_or_test(run_store, tmp_path):

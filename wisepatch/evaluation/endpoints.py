@@ -152,9 +152,9 @@ def set_weights(module: torch.nn.Module, line: Mixes, alpha: float, within: str 
 class Heads:
     """The head of a task at any alpha: a trained classifier is mixed, a text-derived one comes from the (mixed) text tower."""
 
-    def __init__(self, line: Mixes, task: Task, store: Store) -> None:
+    def __init__(self, line: Mixes, task: Task, store: Store, note: Callable[[str], object] | None = None) -> None:
         """Prepare the head of ``task`` for a line."""
-        self.line, self.task, self.store = line, task, store
+        self.line, self.task, self.store, self.note = line, task, store, note
         trained = line.parents[1].head
         self.trained = trained is not None and trained["classes"] == list(task.dataset.head_names)
         self.fixed: dict[float, torch.Tensor] = {}
@@ -173,7 +173,7 @@ class Heads:
                 clip = load_clip(clip.config, mixed)
             classes, templates = self.task.dataset.head_names, self.task.dataset.templates
             device = next(line.clip.model.visual.parameters()).device
-            self.fixed[key] = zeroshot_head(clip, classes, templates, self.store).to(device)
+            self.fixed[key] = zeroshot_head(clip, classes, templates, self.store, self.note).to(device)
         return self.fixed[key], None
 
 

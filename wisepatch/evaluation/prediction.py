@@ -147,7 +147,7 @@ class _Pass:
         """Fill in what the checkpoints say of the same images under several tasks; return the labels of each task."""
         images, tasks = opened[0], [each.task for each in found]
         source, batch_size = self._source(images)
-        heads = {id(line): [Heads(line, task, self.store) for task in tasks] for line in self.lines}
+        heads = {id(line): [Heads(line, task, self.store, self.progress.note) for task in tasks] for line in self.lines}
         choices = [merged(task.dataset.label_map, self.device) for task in tasks]
         members = sum(len(line.members) for line in self.lines)
         name = " and ".join(f"{each.task.name} ({each.split})" for each in found)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
@@ -50,6 +49,8 @@ class NewerStoreError(StoreError):
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of wisepatch and of other packages, for manifests and for the digests of cache entries."""
+    from importlib.metadata import version
+
     return {name: version(name) for name in ("wisepatch", *packages)}
 
 

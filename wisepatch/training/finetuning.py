@@ -102,7 +102,8 @@ def finetune(
     progress.advance()
     progress.finish()
     classifier = Classifier(
-        clip.model.visual, zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
+        clip.model.visual,
+        zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note),
     )
     train_head = config.head == "trained"
     if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
