@@ -519,7 +519,7 @@ def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_
         path.write_bytes(content)
     verified = cli("store", "verify")
     assert verified.exit_code == 1
-    assert "error: 1 cached entries or files of predictions are damaged" in verified.stderr
+    assert "error: 2 cached entries or files of predictions are damaged" in verified.stderr
     again = cli("eval", "zeroshot", "--task", "Colors")
     assert [json.loads(line)["value"] for line in before] == [
         json.loads(line)["value"] for line in cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()

@@ -33,7 +33,8 @@ def zeroshot_head(
     """The text-derived head ``(classes, dim)`` in fp32, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
 
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
-    the text tower's weights and all prompts, so a change of either makes a new one; ``note`` is told of a damaged one. Needs no images.
+    the text tower's weights and all prompts, so a change of either makes a new one; ``note`` is
+    told of a damaged one. Needs no images.
     """
 
     @torch.no_grad()
