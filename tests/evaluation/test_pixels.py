@@ -155,12 +155,15 @@ def test_another_version_of_what_decodes_has_pixels_and_features_of_its_own(
 ):
     from wisepatch.evaluation.features import features_key
     from wisepatch.evaluation.pixels import _key
+    from wisepatch.store.cache import versions
 
     split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     before = _key("transform", split), features_key("tower", None, split)
+    versions.cache_clear()
     original = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == package else original(name))
     after = _key("transform", split), features_key("tower", None, split)
+    versions.cache_clear()
     assert before[0] != after[0]
     assert before[1] != after[1]
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import PARTIAL, hash_tensors, sha256
+from wisepatch.files import PARTIAL, hash_tensors, locked, sha256
 from wisepatch.store.cache import MARK
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store, describe
 
@@ -298,11 +298,16 @@ def test_a_folder_without_a_manifest_is_invisible_and_only_partial_ones_are_coll
     partial.mkdir()
     inner = store.checkpoints / saved.id / f"{PARTIAL}99999999-y"
     inner.write_text("half a manifest")
+    lock = store.checkpoints / f".{saved.id}.lock"
+    lock.touch()
+    (store.checkpoints / ".ours.lock").touch()
     assert store.everything() == [saved]
     with pytest.raises(UnknownNameError):
         store.find("0123456789ab")
-    assert sorted(store.collect_garbage(caches=True)) == sorted([partial, inner])
-    assert sorted(path.name for path in store.checkpoints.iterdir()) == sorted([saved.id, foreign.name, half.name])
+    with locked(store.checkpoints / f".{'a' * 12}.lock"):
+        assert sorted(store.collect_garbage(caches=True)) == sorted([partial, inner, lock])
+    left = sorted(path.name for path in store.checkpoints.iterdir())
+    assert left == sorted([saved.id, foreign.name, half.name, ".ours.lock"])
     assert torch.equal(store.read(saved)["w"], tiny()["w"])
 
 

@@ -25,6 +25,7 @@ from wisepatch.files import (
     partial_path,
     publish,
     remove,
+    remove_stale_lock,
     sha256,
     sync_folder,
     write_durably,
@@ -359,9 +360,11 @@ class Store:
         gone += sorted(
             path for pattern in self._leftover_patterns() for path in self.root.glob(pattern) if is_leftover(path)
         )
+        locks = [*self.checkpoints.glob(".????????????.lock"), *self.cache.root.glob("*/.?*.lock")]
         with self.writing():
             for path in gone:
                 remove(path)
+            gone += [path for path in locks if remove_stale_lock(path)]
         return gone
 
     def _leftover_patterns(self) -> list[str]:
