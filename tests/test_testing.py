@@ -19,7 +19,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 GOOD = """
 import wisepatch as wp
-from wisepatch.datasets.base import Context
+from wisepatch.datasets.base import Annotations
 from wisepatch.datasets.published.readers import open_folders
 
 CLASSES = ("cat", "dog")
@@ -28,7 +28,7 @@ class Pets:
     def __init__(self, files, transform):
         self.files, self.transform = files, transform
         self.labels = [label for _, label in files.files]
-        self.context = Context(groups=[0] * len(files), group_names=("home",))
+        self.annotations = Annotations(groups=[0] * len(files), group_names=("home",))
 
     def __len__(self):
         return len(self.files)

@@ -385,15 +385,15 @@ HALVES = {"name": "Halves", "classes": ("a", "b"), "open": None, "head_classes":
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"merges": ()},
-        {"merges": ((0,),)},
-        {"merges": ((0,), (3,))},
-        {"merges": ((0,), (-1,))},
-        {"merges": ((0,), (1,)), "head_classes": ()},
+        {"label_map": ()},
+        {"label_map": ((0,),)},
+        {"label_map": ((0,), (3,))},
+        {"label_map": ((0,), (-1,))},
+        {"label_map": ((0,), (1,)), "head_classes": ()},
     ],
 )
 def test_merges_have_to_fit_classes_and_head(wrong):
-    with pytest.raises(UsageError, match="the merges of dataset 'Halves' do not fit"):
+    with pytest.raises(UsageError, match="the label_map of dataset 'Halves' do not fit"):
         base.Dataset(**HALVES | wrong)
 
 
@@ -431,8 +431,8 @@ def test_expected_sizes_know_of_the_cut():
 def test_context_of_some_images_keeps_what_is_whole():
     annotations = base.Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
     assert annotations.of([3, 2, 1]) == base.Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
-    assert base.annotations(base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
-    assert base.annotations(range(3)) == base.Annotations()
+    assert base.annotations_of(base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
+    assert base.annotations_of(range(3)) == base.Annotations()
 
 
 def test_labels_are_known_without_decoding():
