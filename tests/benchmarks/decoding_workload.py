@@ -13,7 +13,7 @@ def read(clock, task, how):
     """Bring all images of a folder to a model's pixels; returns them as one array."""
     import torch
 
-    jobs = {"PIL": by_wisepatch, "--fast-decode": partial(by_wisepatch, fast=True), "torchvision": by_torchvision}
+    jobs = {"PIL": by_wisepatch, "torchvision": by_torchvision}
     files, job = sorted(Path(task).rglob("*.jpg")), jobs[how](task)
     job(files, 0)
     with clock:
@@ -21,17 +21,15 @@ def read(clock, task, how):
     return torch.stack(found).numpy()
 
 
-def by_wisepatch(task, fast=False):
-    """As evaluation does, with all pixels or ``--fast-decode``."""
+def by_wisepatch(task):
+    """As evaluation does."""
     from torchvision import transforms
-    from wisepatch.models.preprocessing import on_tensors
 
-    from wisepatch.datasets.folder import Drafted, FileSamples
+    from wisepatch.datasets.folder import FileSamples
 
     resize = transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC)
     pixels = transforms.Compose([resize, transforms.CenterCrop(SIZE), transforms.PILToTensor()])
-    transform = Drafted(on_tensors(pixels), 2 * SIZE) if fast else pixels
-    return lambda files, index: FileSamples([(files[index], 0)], transform)[0][0]
+    return lambda files, index: FileSamples([(files[index], 0)], pixels)[0][0]
 
 
 def by_torchvision(task):
@@ -45,7 +43,7 @@ def by_torchvision(task):
 
 
 def decoding(bench):
-    """JPEGs of two sizes by PIL (the reference: open_clip's own pixels), with ``--fast-decode``, by torchvision."""
+    """JPEGs of two sizes by PIL (the reference: open_clip's own pixels) and by torchvision."""
     import numpy as np
 
     from tests.benchmarks.material import pictures
@@ -54,7 +52,7 @@ def decoding(bench):
         per_class = 3 if bench.quick else 20
         task = bench.folder / str(size[0])
         bench.do(pictures, folder=task, per_class=per_class, size=size)
-        names = ("PIL", "--fast-decode", "torchvision")
+        names = ("PIL", "torchvision")
         found = bench.alternate({name: partial(measure, read, task=task, how=name) for name in names})
         exact = found["PIL"][0].result.astype(int)
         for name in names[1:]:
