@@ -6,15 +6,13 @@ import codecs
 import hashlib
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Transform
+from wisepatch.datasets.base import Transform
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from wisepatch.errors import DataError, UsageError, warn_renamed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
-
-    Transform = Callable[[Any], Any]
+Transform = Callable[[Any], Any]
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION = 0.1

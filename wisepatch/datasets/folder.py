@@ -10,20 +10,16 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wisepatch.datasets.base import SPLITS, Dataset
+from wisepatch.datasets.base import SPLITS, Annotations, Dataset, Transform
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from wisepatch.datasets.base import Annotations, Transform
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1

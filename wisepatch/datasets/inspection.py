@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from wisepatch.datasets.base import labels_of
+from wisepatch.datasets.base import Dataset, Split, labels_of
 from wisepatch.datasets.published.readers import asked
 from wisepatch.errors import DataError, UsageError, WisepatchError
-from wisepatch.progress import Silent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Split
-    from wisepatch.progress import Progress
+from wisepatch.progress import Progress, Silent
 
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
 

@@ -5,12 +5,9 @@ The figures behind the names are the CLIP authors' published prompts, as the eva
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from wisepatch.datasets.names import names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _ADJECTIVES = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")
 

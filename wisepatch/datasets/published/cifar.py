@@ -9,18 +9,14 @@ build arrays and nothing else.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import ASKED, downloading, missing, open_torchvision, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from wisepatch.datasets.base import SPLITS, cut_validation
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import first_folder, missing, open_folders, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://image-net.org/download-images.php"
 FOLDERS = {

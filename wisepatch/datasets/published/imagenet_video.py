@@ -10,20 +10,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from wisepatch.datasets.base import Annotations
+from wisepatch.datasets.base import Annotations, Dataset, Transform
+from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.imagenet import shift
 from wisepatch.datasets.published.readers import first_folder, missing, open_listed
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Transform
-    from wisepatch.datasets.folder import FileSamples
 
 VID, YTBB = "ImageNetVidRobust", "YTBBRobust"
 SOURCE = (

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
-from wisepatch.datasets.base import SPLITS
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.published.readers import ASKED, check_present, downloading, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
 ARCHIVES = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import missing, open_folders, published, read_words
 from wisepatch.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
-
-    Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
+Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
 
 SOURCE = "https://www.mapillary.com/dataset/trafficsign"
 PUBLISHED = {"train": "train", "test": "val"}  # the annotations of the publisher's own test split are not public

@@ -5,21 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
 from wisepatch.datasets.folder import SUFFIXES, FileSamples
 from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from wisepatch.datasets.base import Annotations, Samples, Transform
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone
 ASKED: ContextVar[bool | None] = ContextVar("ASKED", default=None)  # None: small sets by the way; False: nothing
