@@ -87,10 +87,11 @@ def test_digits_are_scikit_learns_real_ones_split_once_and_for_all(tmp_path):
     counts = np.bincount([test[i][1] for i in range(500)])
     assert counts.min() >= 48
     used = [*train.samples.indices, *val.samples.indices]
-    assert sorted(train.samples.samples.indices[i] for i in used) == sorted(train.samples.samples.indices)
-    assert not set(train.samples.samples.indices) & set(test.samples.indices)
+    assert sorted(used) == list(range(1297))
+    originals = {name: split.make.args[0] for name, split in (("train", train.samples.samples), ("test", test.samples))}
+    assert sorted([*originals["train"], *originals["test"]]) == list(range(1797))
     image, label = test[0]
-    original = test.samples.indices[0]
+    original = originals["test"][0]
     assert label == load_digits().target[original]
     scan = image.convert("L").crop((10, 10, 54, 54)).resize((8, 8), Image.Resampling.BOX)
     ink = (255 - np.asarray(scan)) / 255 * 16

@@ -18,15 +18,11 @@ MAX_VAL_IMAGES = 5000
 
 
 class Samples(Protocol):
-    """A map-style dataset: ``len()`` and ``[index] -> (image, label)``, the image transformed if a transform was given."""
+    """Be a map-style dataset: ``len()`` and ``[index] -> (image, class index)``, the image transformed if a transform is given."""
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image and its class index."""
-        ...
+    def __getitem__(self, index: int) -> tuple[Any, int]: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,6 @@ class Split:
     samples: Samples
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     @property
@@ -282,9 +277,8 @@ class Dataset:
         if cut:
             samples = cut_validation(samples, split)
         if len(samples) == 0:
-            raise DataError(
-                f"the {split!r} split of {self.name!r} holds no images", "add images, or name another split"
-            )
+            problem = f"the {split!r} split of {self.name!r} holds no images"
+            raise DataError(problem, "add images, or name another split")
         return Split(self.name, split, self.classes, self.metric, samples)
 
 
@@ -296,7 +290,6 @@ class Subset:
     indices: Sequence[int]
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.indices)
 
     @property
@@ -325,7 +318,6 @@ class Subset:
         return [ids[index] for index in self.indices]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image and label at ``indices[index]``."""
         return self.samples[self.indices[index]]
 
 

@@ -33,14 +33,14 @@ Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
 @dataclass(frozen=True)
 class FileSamples:
-    """Read image files as RGB when they are asked for, with their labels."""
+    """Read image files, or the boxes in them (left, upper, right, lower, in pixels), as RGB when they are asked for."""
 
     files: Sequence[tuple[Path | str, int]]
     transform: Transform | None = None
     annotations: Annotations | None = None
+    boxes: Sequence[tuple[int, int, int, int]] | None = None
 
     def __len__(self) -> int:
-        """Return the number of files."""
         return len(self.files)
 
     @property
@@ -53,18 +53,21 @@ class FileSamples:
         return (id(self.transform), *self.image_ids())
 
     def image_ids(self) -> list[str]:
-        """Return the paths of all files as they were given."""
-        return [str(path) for path, _ in self.files]
+        """Return the paths of all files as they were given, with the boxes where there are any."""
+        if self.boxes is None:
+            return [str(path) for path, _ in self.files]
+        return [f"{path}#{','.join(map(str, box))}" for (path, _), box in zip(self.files, self.boxes, strict=True)]
 
     def fingerprint(self) -> str:
-        """Return paths, labels, sizes and times of change of all files."""
+        """Return names, labels, sizes and times of change of all images."""
         try:
-            stats = [(str(path), label, Path(path).stat()) for path, label in self.files]
+            stats = [Path(path).stat() for path, _ in self.files]
         except OSError as error:
             raise DataError(
                 f"image {error.filename} cannot be read: {error.strerror}", "replace it or take it out, then run again"
             ) from error
-        return str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
+        rows = zip(self.image_ids(), self.labels, stats, strict=True)
+        return str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
@@ -79,6 +82,8 @@ class FileSamples:
             reason = "it is missing" if absent else str(error).replace(str(path), Path(path).name)
             hint = "replace it or take it out, then run again"
             raise DataError(f"image {path} cannot be read: {reason}", hint) from error
+        if self.boxes is not None:
+            image = image.crop(self.boxes[index])
         return (self.transform(image) if self.transform else image), label
 
 

@@ -151,7 +151,7 @@ def open_torchvision(
     make: Callable[..., Samples] = partial(
         published_class,
         str(root),
-        transform=RgbTransform(transform),
+        transform=partial(_to_rgb, transform),
         **{k: arguments[k] for k in arguments if k in known},
     )
     try:
@@ -200,15 +200,8 @@ def asked(wanted: bool = True) -> Iterator[None]:
         ASKED.reset(token)
 
 
-class RgbTransform:
-    """Convert to RGB, then transform: greyscale sets reach the model as every other. A class, so that workers can be spawned."""
-
-    def __init__(self, transform: Transform | None) -> None:
-        """Keep the transform that follows; ``None`` gives the RGB image."""
-        self.transform = transform
-
-    def __call__(self, image: Any) -> Any:
-        """Convert and transform one PIL image."""
-        if image.mode != "RGB":  # convert() copies an image that is RGB already
-            image = image.convert("RGB")
-        return self.transform(image) if self.transform else image
+def _to_rgb(transform: Transform | None, image: Any) -> Any:
+    """Convert a PIL image to RGB, then transform it: greyscale sets reach the model as every other."""
+    if image.mode != "RGB":  # convert() copies an image that is RGB already
+        image = image.convert("RGB")
+    return transform(image) if transform else image
