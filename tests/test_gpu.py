@@ -33,7 +33,7 @@ KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear": {"head": "traine
 @contextmanager
 def here(where):
     """On the GPU or on the CPU; Accelerate looks anew which of them there is."""
-    with pytest.MonkeyPatch.annotations() as patches:
+    with pytest.MonkeyPatch.context() as patches:
         if where == "cpu" and REAL:
             patches.setattr(torch.cuda, "is_available", lambda: False)
         patches.setattr(torch.backends.cudnn, "allow_tf32", False)  # fp32 is fp32
@@ -199,7 +199,7 @@ def test_fisher_information_on_a_gpu_is_that_of_the_cpu(finished, alone):
     for where in ("cpu", "gpu"):
         store, notes[where] = alone("paint"), []
         start, end = (store.find(kind) for kind in ("zeroshot", "finetuned"))
-        with here(where), pytest.MonkeyPatch.annotations() as patches:
+        with here(where), pytest.MonkeyPatch.context() as patches:
             patches.setattr("wisepatch.progress.Silent.note", lambda _, text, said=notes[where]: said.append(text))
             about = line_fishers(start, end, task, store, finished[0], examples=6, workers=0)
             mixes = sweep(

@@ -287,10 +287,10 @@ def test_later_sweeps_of_a_linear_classifier_read_no_model(linear, tasks, tmp_pa
     mixes = list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
     (first,) = predict_many(mixes, tasks[:1], store, tmp_path, split="train", mixed_precision="no")
     finer = list(sweep(store, tmp_path, alphas=(0, 0.1, 0.5, 0.9), tasks=()).checkpoints.values())
-    with monkeypatch.annotations() as patched:
+    with monkeypatch.context() as patched:
         patched.setattr("wisepatch.evaluation.prediction.recall", lambda *_: None)
         whole = [next(predict_many([mix, done.zeroshot, done.finetuned], tasks[:1], store, tmp_path)) for mix in finer]
-    with monkeypatch.annotations() as patched:
+    with monkeypatch.context() as patched:
         patched.setattr(Store, "weights_path", lambda self, checkpoint: pytest.fail("weights were read"))
         (again,) = predict_many(mixes, tasks[:1], store, tmp_path, split="train")
         (others,) = predict_many(finer, tasks[:1], store, tmp_path)
