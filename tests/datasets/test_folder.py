@@ -186,6 +186,13 @@ def test_twins_in_two_splits_are_named_too(tmp_path):
         task(tmp_path / "things")
 
 
+def test_two_folders_of_one_split_are_named(tmp_path):
+    for split in ("train", "Train", "test"):
+        draw_folder(tmp_path / "things" / split)
+    with pytest.raises(DataError, match="two folders for one split: Train and train"):
+        task(tmp_path / "things")
+
+
 def test_csv_in_another_encoding_is_named(tmp_path):
     (tmp_path / "latin.csv").write_bytes("path,label\n0.png,Käse\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.csv is not a text file in UTF-8"):

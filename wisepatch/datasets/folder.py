@@ -25,7 +25,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", "
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
 NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
-# Path.is_dir and Path.is_file raise OSError for a name that is too long; for these there is no such thing.
+# Unlike Path.is_dir and Path.is_file, these return False, and raise no OSError, for a name that is too long.
 is_folder, is_file = os.path.isdir, os.path.isfile
 
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
@@ -105,10 +105,15 @@ def _rgb(image: Any) -> Any:
 def folder_dataset(path: Path) -> Dataset:
     """Describe the folder ``path`` as a task named after it. Lists files; opens none.
 
-    Raises :class:`DataError` for a folder without class folders, an empty class folder, or a class that only one split has.
+    Raises :class:`DataError` for a folder without class folders, an empty class folder, two classes of one name, or a class that
+    only one split has.
     """
     path = path.resolve()
-    folders = {entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir()}
+    folders: dict[str, Path] = {}
+    for entry in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        other = folders.setdefault(entry.name.lower(), entry)
+        if other != entry and entry.name.lower() in SPLITS:
+            raise DataError(f"{path} has two folders for one split: {other.name} and {entry.name}", "merge the two")
     misnamed = set(folders) & set(NEAR_SPLITS)
     if misnamed and set(folders) & set(SPLITS):
         wrong = folders[min(misnamed)]
@@ -219,10 +224,10 @@ def _dataset(path: Path, files: Files) -> Dataset:
     splits = tuple(split for split in SPLITS if split in files)
     labels = _ordered({label for _, label in files[splits[0]]})
     for split in splits:
-        strange = {label for _, label in files[split]} - set(labels)
-        if strange:
+        unknown = {label for _, label in files[split]} - set(labels)
+        if unknown:
             raise DataError(
-                f"{path}: class {min(strange)!r} is in {split} and not in {splits[0]}",
+                f"{path}: class {min(unknown)!r} is in {split} and not in {splits[0]}",
                 "every class needs images in every split, or at least in train",
             )
     index = {label: i for i, label in enumerate(labels)}

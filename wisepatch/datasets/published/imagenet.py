@@ -50,7 +50,7 @@ def open_imagenet(task: str, split: str, root: Path, transform: Transform | None
 def open_shots(shots: int, split: str, root: Path, transform: Transform | None = None) -> Samples:
     """Open ``shots`` training images of each class as ``train``; ``val`` and ``test`` are ImageNet's own.
 
-    The images are drawn from what is left of ``train`` when ``val`` is cut from it, so that the two stay disjoint. Each class
+    The images are drawn from the rest of ``train`` when ``val`` is cut from it, so that the two stay disjoint. Each class
     has its own generator, seed (0, class), and the first images of its permutation are taken: fewer shots are among more.
     The code of WiSE-FT draws anew in every run. Raises :class:`DataError` for a class that has too few images.
     """
