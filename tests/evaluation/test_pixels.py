@@ -88,7 +88,6 @@ def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes
     first = folder()
     assert folder() == first
     assert folder("val") != first
-    assert folder(pixels=clip.fast_pixels) != first
     other = replace(clip, transform=v2.Compose([v2.Resize(32), *clip.transform.transforms]))
     assert cached_pixels(other, task.dataset.split("test", tmp_path, other.pixels), store).folder != first
     path, _ = task.dataset.split("test", tmp_path).samples.files[0]

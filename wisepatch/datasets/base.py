@@ -18,7 +18,11 @@ MAX_VAL_IMAGES = 5000
 
 
 class Samples(Protocol):
-    """Be a map-style dataset: ``len()`` and ``[index] -> (image, class index)``, the image transformed if a transform is given."""
+    """Be a map-style dataset: ``len()`` and ``[index] -> (image, class index)``, the image transformed if a transform is given.
+
+    Optional are ``labels`` or ``targets`` (see :func:`labels_of`), ``annotations``, ``fingerprint()``, ``image_ids()``, and
+    ``set_epoch(epoch)`` where images are drawn anew each epoch.
+    """
 
     def __len__(self) -> int: ...
 
