@@ -7,7 +7,7 @@ import pytest
 from tests.samples import draw_folder, write_mnist
 from wisepatch import find_task
 from wisepatch.datasets.names import names
-from wisepatch.plugins import registry
+from wisepatch.plugins import find_tasks, registry
 
 
 def write_dtd(data):
@@ -100,3 +100,12 @@ def test_validation_images_are_not_augmented(data):
     validation = find_task("MNIST").dataset.split("val", data, lambda image: "as it is")
     assert {training[i][0] for i in range(len(training))} == {"augmented"}
     assert {validation[i][0] for i in range(len(validation))} == {"as it is"}
+
+
+def test_task_spellings(shapes):
+    assert find_task("mnist").name == "MNIST"
+    assert (find_task("MNISTVal").name, find_task("MNISTVal").split) == ("MNIST", "val")
+    assert (find_task("cifar10@test").name, find_task("cifar10@test").split) == ("CIFAR10", "test")
+    assert find_task("Shapes@val").spec == "Shapes@val"
+    assert find_task(str(shapes)).name == "shapes"
+    assert [t.spec for t in find_tasks(["Shapes", "shapes", "Shapes@val"])] == ["Shapes", "Shapes@val"]
