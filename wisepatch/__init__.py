@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
     from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
-    from wisepatch.config import ModelConfig, TrainConfig, parse_alphas
+    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
     from wisepatch.datasets.base import Dataset, Split
     from wisepatch.errors import WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
     from wisepatch.hookspecs import hookimpl
+    from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
-    from wisepatch.models.head import Classifier, zeroshot_head
+    from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.recipes import load_weights
@@ -35,9 +36,10 @@ __version__: str
 
 _HOMES = {  # public name: its module, and its name there where that is another
     "Checkpoint": "store.checkpoints",
-    "Classifier": "models.head",
+    "Classifier": "models.classifier",
     "Clip": "models.clip",
     "Dataset": "datasets.base",
+    "EvalConfig": "config",
     "ModelConfig": "config",
     "Point": "analysis.selection",
     "Rule": "analysis.selection",
@@ -68,7 +70,7 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "sweep": "workflows.sweep",
     "sweep_table": "reports.plots",
     "zeroshot": "workflows.patching",
-    "zeroshot_head": "models.head",
+    "zeroshot_head": "models.zeroshot_head",
 }
 
 # `predict` will be for images.
@@ -84,6 +86,7 @@ __all__ = [
     "Classifier",
     "Clip",
     "Dataset",
+    "EvalConfig",
     "ModelConfig",
     "Point",
     "Rule",

@@ -10,18 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from open_clip.transform import CenterCropOrPad, PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import Compose, PILToTensor, v2
+from torchvision.transforms import v2
 
 from tests.samples import write_mnist
 from wisepatch import ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, load_clip, predict_many, sweep
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.loading import IMAGES_PER_WORKER, MAX_WORKERS, worker_count
 from wisepatch.errors import DataError, StoreError
-from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.pixels import Pixels, cached_images, cached_pixels
-from wisepatch.models.preprocessing import on_tensors
 
 
 @pytest.fixture
@@ -89,7 +86,6 @@ def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes
     first = folder()
     assert folder() == first
     assert folder("val") != first
-    assert folder(pixels=clip.fast_pixels) != first
     other = replace(clip, transform=v2.Compose([v2.Resize(32), *clip.transform.transforms]))
     assert cached_pixels(other, task.dataset.split("test", tmp_path, other.pixels), store).folder != first
     path, _ = task.dataset.split("test", tmp_path).samples.files[0]
@@ -307,7 +303,7 @@ def test_misspelt_setting_is_an_error_and_not_ignored(run_store, finished, tmp_p
 def test_patch_keeps_images_for_training_and_pixels_for_evaluation(cli, shapes, tmp_path):
     result = cli(
         "patch", "--model", "demo", "--task", shapes, "--steps", 2, "--batch-size", 4, "--alpha", "0,1", "--cache-images",
-        "--fast-decode", "--json",
+        "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.rglob("bytes.bin"))) == 1

@@ -103,8 +103,8 @@ def test_trained_heads_are_mixed_and_other_tasks_keep_their_own(shapes, tmp_path
         predict_many(list(mixed.checkpoints.values()), find_tasks([str(shapes)]), store, tmp_path, split="train")
     )
     from wisepatch.datasets.loading import checked, loader
+    from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import load_clip
-    from wisepatch.models.head import Classifier
 
     for alpha, checkpoint in mixed.checkpoints.items():
         weights = load_weights(store, checkpoint)
@@ -251,7 +251,7 @@ def test_sweep_of_a_linear_classifier_sees_each_image_once_for_all_alphas_and_ru
 ):
     """Logits are linear in alpha: the answers are those of a whole model at every alpha (WiSE-FT section 3)."""
     from wisepatch import load_clip
-    from wisepatch.models.head import Classifier
+    from wisepatch.models.classifier import Classifier
 
     store, done = linear
     seen = []

@@ -1,4 +1,4 @@
-"""The open_clip model and the zero-shot head."""
+"""The open_clip model, its names, files and transforms."""
 
 import json
 
@@ -11,12 +11,8 @@ from safetensors.torch import save_file
 from wisepatch.config import ModelConfig
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.models.clip import EMBEDDED, load_clip, resolve_name
-from wisepatch.models.head import Classifier, head_hash, zeroshot_head
-from wisepatch.models.texts import encode_texts
-from wisepatch.store.checkpoints import Store
 
 DEMO = ModelConfig("demo", "")
-CLASSES, TEMPLATES = ("circle", "a rather long name of a class", "star"), ("a photo of a {}.", "{}")
 
 
 @pytest.fixture(scope="module")
@@ -68,76 +64,6 @@ def test_openai_weights_get_quick_gelu(monkeypatch):
         assert seen["force_quick_gelu"] is expected
 
 
-def test_short_texts_give_the_features_of_padded_ones(clip):
-    texts = [
-        "a",
-        'a photo of the number: "seven".',
-        "a photo of a very large and very red square on a striped background",
-    ]
-    with torch.no_grad():
-        padded = clip.model.encode_text(clip.tokenizer(texts), normalize=True)
-        short = encode_texts(clip, texts)
-    assert (short - padded).abs().max() < 1e-6
-
-
-def test_text_longer_than_the_context_is_named(clip):
-    with pytest.raises(ModelError, match=r"the prompt 'word word .* is longer than the 32 tokens"):
-        encode_texts(clip, ["fine", "word " * 31])
-    with torch.no_grad():
-        assert len(encode_texts(clip, ["word " * 30])) == 1
-
-
-def test_head_is_the_normalised_mean_of_normalised_prompts_times_the_scale(clip):
-    head = zeroshot_head(clip, CLASSES, TEMPLATES)
-    with torch.no_grad():
-        for row, name in zip(head, CLASSES, strict=True):
-            tokens = clip.tokenizer([t.format(name) for t in TEMPLATES])
-            mean = clip.model.encode_text(tokens, normalize=True).mean(0)
-            expected = mean / mean.norm() * clip.model.logit_scale.exp()
-            assert torch.allclose(row, expected, atol=1e-4)
-    assert head.dtype == torch.float32
-
-
-def test_head_does_not_depend_on_how_classes_are_batched(clip, monkeypatch):
-    import wisepatch.models.head
-
-    whole = zeroshot_head(clip, CLASSES, TEMPLATES)
-    monkeypatch.setattr(wisepatch.models.head, "TEXTS_PER_BATCH", 1)
-    assert torch.allclose(zeroshot_head(clip, CLASSES, TEMPLATES), whole, atol=1e-5)
-
-
-def test_cached_head_is_found_again_and_never_stale(clip, tmp_path):
-    store = Store(tmp_path)
-    first = zeroshot_head(clip, CLASSES, TEMPLATES, store)
-    assert len(list(store.heads.iterdir())) == 1
-    assert torch.equal(zeroshot_head(clip, CLASSES, TEMPLATES, store), first)
-    hashes = {
-        head_hash(clip, CLASSES, TEMPLATES),
-        head_hash(clip, CLASSES[::-1], TEMPLATES),
-        head_hash(clip, CLASSES, TEMPLATES[:1]),
-    }
-    changed = load_clip(DEMO)
-    with torch.no_grad():
-        changed.model.text_projection[0, 0] += 1
-    hashes.add(head_hash(changed, CLASSES, TEMPLATES))
-    assert len(hashes) == 4
-    assert not torch.equal(zeroshot_head(changed, CLASSES, TEMPLATES, store), first)
-    with torch.no_grad():
-        changed.model.text_projection[0, 0] -= 1
-        next(changed.model.visual.parameters()).zero_()
-    assert head_hash(changed, CLASSES, TEMPLATES) in hashes  # the image tower has no part in it
-
-
-def test_head_depends_on_the_activation_too(clip):
-    import copy
-
-    quick = copy.copy(clip)
-    object.__setattr__(quick, "model", copy.deepcopy(clip.model))
-    for block in quick.model.transformer.resblocks:
-        block.mlp.gelu = open_clip.model.QuickGELU()
-    assert head_hash(quick, CLASSES, TEMPLATES) != head_hash(clip, CLASSES, TEMPLATES)
-
-
 def test_hint_for_openai_weights_names_the_model_with_their_activation(monkeypatch):
     import open_clip.factory
 
@@ -149,16 +75,6 @@ def test_hint_for_openai_weights_names_the_model_with_their_activation(monkeypat
         load_clip(ModelConfig("ViT-B/32", "openai"))
     assert "--model ViT-B-32-quickgelu --pretrained FILE" in caught.value.hint
     assert "ViT-B-32-quickgelu" in open_clip.list_models()
-
-
-def test_classifier_is_cosine_similarity_times_scale(clip):
-    head = zeroshot_head(clip, CLASSES, TEMPLATES)
-    classifier = Classifier(clip.model.visual, head)
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        features = clip.model.encode_image(images, normalize=True)
-        assert torch.allclose(classifier(images), features @ head.T, atol=1e-5)
-        assert torch.allclose(classifier(features), features @ head.T, atol=1e-5)
 
 
 def test_model_can_be_a_local_dir_and_weights_a_file(tmp_path, clip):
@@ -234,31 +150,13 @@ def test_transform_of_another_making_stays_whole():
     assert torch.equal(clip.normalise(clip.pixels(Image.new("RGB", (9, 9)))[None]), torch.ones(1, 3, 8, 8))
 
 
-def test_head_is_open_clips_own_and_encodes_every_prompt_once(monkeypatch):
-    import open_clip
-
-    from wisepatch.models import head
-
-    clip = load_clip(ModelConfig("demo", ""))
-    classes = ["circle", "a very long name of a square", "star", "circle", "ring"]
-    templates = ["a photo of a {}.", "{}", "an {} that is drawn on paper by hand", "a photo of a {}."]
-    encoded = []
-    original = head.encode_tokens
-    monkeypatch.setattr(head, "TEXTS_PER_BATCH", 3)
-    monkeypatch.setattr(
-        head,
-        "encode_tokens",
-        lambda model, tokens, lengths: (encoded.append(lengths.tolist()), original(model, tokens, lengths))[1],
-    )
-    ours = head.zeroshot_head(clip, classes, templates)
-    with torch.no_grad():
-        theirs = (
-            open_clip.build_zero_shot_classifier(
-                clip.model, clip.tokenizer, classes, [lambda c, t=t: t.replace("{}", c) for t in templates]
-            ).T
-            * clip.model.logit_scale.exp()
-        )
-    assert (ours - theirs).abs().max() < 1e-4  # of logits up to 100
-    assert sum(map(len, encoded)) == 4 * 3  # different names times different templates
-    lengths = [length for batch in encoded for length in batch]
-    assert lengths == sorted(lengths)
+def test_loading_weights_draws_no_random_numbers_that_they_replace(clip):
+    weights = clip.model.state_dict()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    loaded = load_clip(DEMO, weights)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.model.state_dict().items())
+    assert loaded.model.logit_scale.data_ptr() != weights["logit_scale"].data_ptr()
+    assert all(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert torch.equal(loaded.model.attn_mask, clip.model.attn_mask)

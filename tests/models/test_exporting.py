@@ -252,7 +252,7 @@ def test_hub_that_cannot_be_reached_is_an_error():
         describe(ModelConfig("hf-hub:nobody/nothing", ""))
 
 
-def test_export_of_the_embedded_model_loads_no_torch(tmp_path):
+def test_export_of_the_embedded_model_builds_no_model(tmp_path):
     store = Store(tmp_path / "store")
     save = {"kind": "zeroshot", "model": DEMO}
     ends = [store.save({"w": torch.full((9,), value)}, name=str(value), **save) for value in (0.0, 1.0)]
@@ -260,7 +260,7 @@ def test_export_of_the_embedded_model_loads_no_torch(tmp_path):
     code = (
         "import sys\nfrom wisepatch.cli.app import app\n"
         "try:\n    app(['export', 'patched', 'model', '--store', 'store'])\nexcept SystemExit:\n    pass\n"
-        "print([m for m in ('torch', 'open_clip') if m in sys.modules])"
+        "print([m for m in ('torchvision', 'open_clip') if m in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(wisepatch.__file__).parents[1])}
     run = [sys.executable, "-c", code]

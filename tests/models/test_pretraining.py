@@ -99,8 +99,9 @@ def test_embedded_model_reads_and_is_misled_by_what_it_reads(tmp_path):
     """The weakness that typographic attacks use: a picture of the word "square" is, to it, a photo of a square."""
     from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw
     from wisepatch.datasets.fonts import write_word
+    from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import load_clip
-    from wisepatch.models.head import Classifier, zeroshot_head
+    from wisepatch.models.zeroshot_head import zeroshot_head
 
     clip = load_clip(ModelConfig("demo", ""))
     task = find_tasks(["Shapes"])[0].dataset

@@ -12,9 +12,10 @@ from wisepatch import ModelConfig, Rule, Store, TrainConfig, find_tasks, finetun
 from wisepatch.datasets import demo
 from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
 from wisepatch.evaluation.endpoints import gather_mixes
+from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import load_clip
 from wisepatch.models.exporting import MODEL_WEIGHTS, export
-from wisepatch.models.head import Classifier, zeroshot_head
+from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.training import fisher_information as room
 from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers
 from wisepatch.weights.methods import interpolate

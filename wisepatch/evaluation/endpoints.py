@@ -1,7 +1,7 @@
 """Mixes of endpoints: each endpoint is read once, and every mix is written into one working copy of the image tower.
 
-Endpoints are the checkpoints that mixes are made from. Of each its image tower and trained head lie on the device; text towers are
-not carried along, and Fisher information only where mixes are weighed by it, so that memory does not grow with the number of alphas.
+Endpoints are the checkpoints that mixes are made from. Image tower and trained head of each lie on the device; text towers are not
+carried along, and Fisher information only where mixes are weighed by it, so that memory does not grow with the number of alphas.
 Nothing is read before it is needed: manifests name the hash of each part, and tell which towers are the same.
 """
 
@@ -148,11 +148,7 @@ class Mix:
     def set_weights(self, visual: torch.nn.Module) -> None:
         """Write the mixed image tower into ``visual``, in place; mixed in fp32, whatever the tower computes in."""
         for name, tensor in visual.state_dict(keep_vars=True).items():
-            full = f"{VISUAL}.{name}"
-            if tensor.dtype == self.endpoints.weights(self.parents[0])[full].dtype:
-                self.tensor(full, out=tensor.data)
-            else:
-                tensor.data.copy_(self.tensor(full))
+            self.tensor(f"{VISUAL}.{name}", out=tensor.data)
 
     def clip_for_text(self) -> Clip:
         """Return a CLIP with the text tower of the mix."""

@@ -64,8 +64,8 @@ def split_features(
 ) -> Features:
     """Return the features of a split, from the store or computed and kept.
 
-    ``open_split`` opens it with a transform, ``visual`` is the hash of the image tower, ``load`` gives the CLIP with that tower where
-    it is needed.
+    ``open_split`` opens it with a transform, ``visual`` is the hash of the image tower, ``load`` gives the CLIP with that tower
+    where it is needed.
     """
     progress, plain = progress or Silent(), open_split(None)
     precision, name = PRECISIONS[settings.mixed_precision], f"{plain.task} ({plain.name})"

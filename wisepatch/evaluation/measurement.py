@@ -46,8 +46,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Measure every checkpoint on every task, append the rows to the store's results, and return them.
 
-    A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``extra_fields`` gives further fields of
-    the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
+    A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``extra_fields`` gives further
+    fields of the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
 
     Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task.
 

@@ -162,7 +162,7 @@ class _Pass:
                     for number, (weight, bias) in enumerate(weights):
                         logits = to_classes[number](F.linear(part, weight, bias))
                         predicted[number, index, place], confidence[number, index, place] = most_likely(logits)
-                self.progress.advance(start - done)
+                    self.progress.advance(len(part))
             labels += [truth for _, truth in held]
             done += sum(len(truth) for _, truth in held)
         self.progress.finish()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import DEMO, SCHEMAS
 from wisepatch.errors import ModelError, UnknownNameError
-from wisepatch.models.preprocessing import halves, on_tensors
+from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,21 +23,12 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "open_clip_config.json"
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
-DRAWING = (
-    "normal_",
-    "uniform_",
-    "trunc_normal_",
-    "kaiming_normal_",
-    "kaiming_uniform_",
-    "xavier_normal_",
-    "xavier_uniform_",
-)
 EMBEDDED = Path(__file__).with_name("embedded")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP in fp32 on the CPU with what belongs to it.
+    """A CLIP in fp32 on the CPU with its transforms and tokenizer.
 
     ``transform`` maps a PIL image to a ``(3, height, width)`` tensor as the model expects it in evaluation;
     ``train_transform`` crops at random (scale 0.9 to 1, bicubic, no flip) before it. :meth:`pixels` and :meth:`normalise` are
@@ -53,26 +44,21 @@ class Clip:
     @cached_property
     def pixels(self) -> Callable[[Any], torch.Tensor]:
         """``transform`` up to the conversion to floating point: a PIL image to ``uint8`` pixels ``(3, height, width)``."""
-        parts = halves(self.transform)
+        parts = split_transform(self.transform)
         return parts[0] if parts else self.transform
 
-    @cached_property
-    def fast_pixels(self) -> Callable[[Any], torch.Tensor]:
-        """:attr:`pixels` sooner, and not the same: JPEGs are decoded small where that will do, and resized as tensors."""
-        return on_tensors(self.pixels)
-
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """The rest of ``transform`` for a batch ``(n, 3, height, width)``; what is no ``uint8`` passes unchanged."""
+        """Do the rest of ``transform`` to a batch ``(n, 3, height, width)`` of bytes; other types pass unchanged."""
         import torch
 
         if images.dtype != torch.uint8:
             return images
-        if images.device not in self._scales:  # to bring them there waits for a GPU
-            parts = halves(self.transform)
+        if images.device not in self._scales:  # kept there: a copy to a GPU waits for it
+            parts = split_transform(self.transform)
             assert parts is not None
             with torch.inference_mode(False):
                 self._scales[images.device] = [
-                    torch.tensor(each, device=images.device).view(-1, 1, 1) for each in parts[1:]
+                    torch.tensor(values, device=images.device).view(-1, 1, 1) for values in parts[1:]
                 ]
         mean, std = self._scales[images.device]
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
@@ -84,24 +70,24 @@ class Clip:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of what the image tower takes."""
+        """Height and width in pixels that the image tower takes."""
         size = self.model.visual.preprocess_cfg["size"]
         return (size, size) if isinstance(size, int) else tuple(size)
 
     def batch_bytes(self, images: int, *, pixel: int = 1) -> int:
-        """What a batch takes that a loading process hands over: ``pixel`` is 1 for bytes, 4 for floating point."""
+        """Compute the size of a batch as a loading process hands it over: ``pixel`` is 1 for bytes, 4 for floating point."""
         height, width = self.image_size
         return images * 3 * height * width * pixel
 
     @property
     def text_design(self) -> str:
-        """What the text tower computes besides its weights: layers, activations, tokenizer."""
+        """The text tower beside its weights: layers, activations, tokenizer."""
         layers = [str(module) for name, module in self.model.named_children() if name != "visual"]
         return "\n".join([*layers, type(self.tokenizer).__name__, str(self.model.context_length)])
 
     @property
     def text_weights(self) -> dict[str, torch.Tensor]:
-        """All tensors but the image tower's: what a zero-shot head depends on."""
+        """All tensors but the image tower's; a zero-shot head depends on them."""
         return {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual.")}
 
 
@@ -116,50 +102,53 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     name = resolve_name(config.model)
     tag = None if name.startswith(SCHEMAS) else config.pretrained
     details = _tag_details(name, tag, needed=weights is None)
-    options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
-    if (
-        name.startswith("local-dir:")
-        and not (Path(name.removeprefix("local-dir:")) / "open_clip_config.json").is_file()
-    ):
+    if name.startswith("local-dir:") and not (Path(name.removeprefix("local-dir:")) / CONFIG_NAME).is_file():
         raise ModelError(
-            f"{config.model} holds no open_clip_config.json", "a local-dir needs that file and the weights beside it"
+            f"{config.model} holds no {CONFIG_NAME}", "a local-dir needs that file and the weights beside it"
         )
+    options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
     if weights is None:
         options |= {"pretrained": tag, "require_pretrained": True}
     else:
-        preprocess = {k: details[k] for k in PREPROCESSING if k in details}
+        preprocess = {key: details[key] for key in PREPROCESSING if key in details}
         options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
-    with _quiet_logging(), nullcontext() if weights is None else _no_drawing():
+    model, tokenizer = _create(config, name, details, options)
+    if weights is not None:
+        _fill(model, config, weights)
+    preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False)
+    augmentation = {"scale": (0.9, 1.0)}
+    train_transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg=augmentation)
+    check_assumptions(model, tokenizer, transform)
+    return Clip(config, model.eval(), transform, train_transform, tokenizer)
+
+
+def _create(config: ModelConfig, name: str, details: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Create open_clip's model and tokenizer; initial weights are not drawn where ``options`` load none."""
+    from pickle import UnpicklingError
+
+    import open_clip
+    from safetensors import SafetensorError
+
+    with _quiet_logging(), nullcontext() if options.get("load_weights", True) else _skip_initialisation():
         try:
-            model = open_clip.create_model(name, **options)
-            tokenizer = open_clip.get_tokenizer(name)
+            return open_clip.create_model(name, **options), open_clip.get_tokenizer(name)
         except ImportError as error:
             raise ModelError(
                 f"{config.model} needs a package that is not installed: {error}", "install it with pip"
             ) from error
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
             raise _not_loaded(config, error, details) from error
-        except Exception as error:
-            if type(error).__name__ not in ("UnpicklingError", "SafetensorError"):
-                raise
-            raise _not_loaded(config, error, details) from error
-    if weights is not None:
-        own = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
-        try:
-            model.load_state_dict(own)
-        except RuntimeError as error:
-            raise ModelError(
-                f"the weights do not fit the model {config.model!r}: {_first_line(error)}",
-                "name the model they were made with",
-            ) from error
-    preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-    return Clip(
-        config,
-        model.eval(),
-        open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False),
-        open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg={"scale": (0.9, 1.0)}),
-        tokenizer,
-    )
+
+
+def _fill(model: Any, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> None:
+    try:
+        model.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("classifier.")})
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights do not fit the model {config.model!r}: {_first_line(error)}",
+            "name the model they were made with",
+        ) from error
 
 
 def resolve_name(model: str) -> str:
@@ -187,9 +176,9 @@ def resolve_name(model: str) -> str:
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:
-    """What ``open_clip_config.json`` has to say for :func:`load_clip` to build the same model from a ``local-dir:``.
+    """Describe a model as ``open_clip_config.json`` does, for :func:`load_clip` to build the same one from a ``local-dir:``.
 
-    ``model_cfg`` with the activation of the published weights, and ``preprocess_cfg`` with their mean and std. open_clip is
+    Holds ``model_cfg`` with the activation of the published weights, and ``preprocess_cfg`` with their mean and std. open_clip is
     imported only for models that it knows by name or from the Hub. Raises as :func:`load_clip` does.
     """
     if config.model.lower() == DEMO or config.model.startswith("local-dir:"):
@@ -221,8 +210,8 @@ def describe(config: ModelConfig) -> dict[str, Any]:
 
 def _read_config(path: Path, config: ModelConfig) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {"model_cfg": found["model_cfg"], "preprocess_cfg": found.get("preprocess_cfg", {})}
+        description = json.loads(path.read_text(encoding="utf-8"))
+        return {"model_cfg": description["model_cfg"], "preprocess_cfg": description.get("preprocess_cfg", {})}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{config.model}: {path} cannot be read: {error!r}", "it is the open_clip_config.json with the model_cfg"
@@ -244,7 +233,7 @@ def save_tokenizer(config: ModelConfig, folder: Path) -> None:
 
 
 def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
-    """What open_clip knows of a tag (activation, mean, std); empty for a file. An unknown tag is an error if it is needed."""
+    """Look up open_clip's record of a tag (activation, mean, std): empty for a file. An unknown tag is an error if ``needed``."""
     import open_clip
 
     if tag is None:
@@ -261,12 +250,12 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
     return details or {}
 
 
-def _not_loaded(config: ModelConfig, error: BaseException, details: dict[str, Any]) -> ModelError:
-    what = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
+def _not_loaded(config: ModelConfig, error: BaseException, details: Mapping[str, Any]) -> ModelError:
+    source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
     # Nothing in a file says which activation its weights were trained with; the name of the model has to.
     name = f"--model {config.model.replace('/', '-')}-quickgelu " if details.get("quick_gelu") else ""
     return ModelError(
-        f"{what}: could not be fetched or read: {_first_line(error)}",
+        f"{source}: could not be fetched or read: {_first_line(error)}",
         f"give weights by hand with {name}--pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo",
     )
 
@@ -277,27 +266,31 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _no_drawing() -> Iterator[None]:
-    """Leave out the random numbers that a new model is filled with, where weights replace them all: seconds for a large one."""
+def _skip_initialisation() -> Iterator[None]:
+    """Fill new parameters with zeros instead of random numbers, where weights replace them all: saves seconds for a large model.
+
+    ``accelerate.init_empty_weights`` is as fast, but open_clip cannot move its parameters without data to a device, and it
+    makes two parameters of one that is shared.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class NoDrawing(TorchFunctionMode):
+    class ZeroFill(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             tensor = args[0] if args else kwargs.get("tensor")
-            if getattr(func, "__name__", "") in DRAWING and isinstance(tensor, torch.Tensor):
-                tensor.data.zero_()  # not what lies in memory, which a loop that draws again until it fits might not end with
+            if getattr(func, "__name__", "").endswith(("normal_", "uniform_")) and isinstance(tensor, torch.Tensor):
+                tensor.data.zero_()
                 return tensor
             return func(*args, **kwargs)
 
-    with NoDrawing():
+    with ZeroFill():
         yield
 
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """Keep open_clip's log lines off the terminal: what it logs as an error is raised as well."""
+    """Keep open_clip's log lines off the terminal; its errors are raised as well."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -14,7 +14,6 @@ import json
 import math
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,7 @@ import typer
 
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
 from wisepatch.datasets.fonts import write_letter, write_word
-from wisepatch.models.texts import encode_short
+from wisepatch.models.zeroshot_head import text_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,21 +34,14 @@ CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 128,
         "vision_cfg": {
-            "image_size": SIZE,
-            "timm_model_name": "test_efficientnet_gn",
-            "timm_pool": "avg",
-            "timm_proj": "linear",
+            "image_size": SIZE, "timm_model_name": "test_efficientnet_gn", "timm_pool": "avg", "timm_proj": "linear",
         },
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
     },
     "preprocess_cfg": {
-        "size": SIZE,
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.5, 0.5, 0.5],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
+        "size": SIZE, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest",
     },
-}
+}  # fmt: skip
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OTHER_WORDS = tuple(
@@ -129,7 +121,7 @@ class Drawings:
 
 
 def picture(rng: np.random.Generator, stage: Stage, ease: float = 0.0) -> tuple[Image.Image, list[int]]:
-    """One picture and its labels: shapes (a third of them written on), words, and letters.
+    """Draw one picture and its labels: shapes (a third of them written on), words, and letters.
 
     As on the web, the caption of a picture with writing in it often says what is written: the name of a shape, written on
     a background or (six times in ten) over another shape, is captioned as that shape. With an ``ease`` of 1 nearly all
@@ -174,7 +166,7 @@ def _blank(texture: str, rng: np.random.Generator) -> Image.Image:
 def attribute_losses(
     image_features: torch.Tensor, text_features: dict[str, torch.Tensor], labels: torch.Tensor, scale: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Cross-entropy of each image against all captions of each attribute it shows, summed over images.
+    """Compute the cross-entropy of each image against all captions of each attribute it shows, summed over images.
 
     ``image_features`` is ``(batch, dim)`` and each text feature ``(classes, dim)``, both of unit length; ``labels`` is
     ``(batch, 7)``. What else is true of a picture is left out of the contrast: a written "square" does not count against
@@ -183,27 +175,21 @@ def attribute_losses(
     import torch
     import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-    total = partial(F.cross_entropy, ignore_index=ABSENT, reduction="sum")
+    def rows_with(indices: torch.Tensor, size: int) -> torch.Tensor:
+        return torch.arange(size) == indices[:, None]
+
     columns = dict(zip(ATTRIBUTES, labels.T, strict=True))
+    words = columns["word"]
+    left_out = {name: torch.full((len(labels), len(classes)), False) for name, (classes, _) in ATTRIBUTES.items()}
+    for attribute, first_word in (("shape", 0), ("color", len(SHAPES))):
+        shown, written = columns[attribute], words - first_word
+        left_out[attribute] = rows_with(written, len(ATTRIBUTES[attribute][0])) & (written != shown)[:, None]
+        differs = (shown != ABSENT) & (written != shown)
+        left_out["word"] |= rows_with(shown + first_word, len(WORDS)) & differs[:, None]
     losses = {}
-    also_shown = torch.full((len(labels), len(WORDS)), False)
-    words, start = columns["word"], 0
-    for attribute in ("shape", "color"):
-        size = len(ATTRIBUTES[attribute][0])
-        shown, written = columns[attribute], words - start
-        also_written = torch.full((len(labels), size), False)
-        rows = ((written >= 0) & (written < size) & (written != shown)).nonzero().squeeze(1)
-        also_written[rows, written[rows]] = True
-        logits = (scale * image_features @ text_features[attribute].T).masked_fill(also_written, -1e4)
-        losses[attribute] = total(logits, shown)
-        rows = ((shown >= 0) & (shown + start != words)).nonzero().squeeze(1)
-        also_shown[rows, shown[rows] + start] = True
-        start += size
-    losses["texture"] = total(scale * image_features @ text_features["texture"].T, columns["texture"])
-    losses["word"] = total((scale * image_features @ text_features["word"].T).masked_fill(also_shown, -1e4), words)
-    for attribute in ("letter", "first", "last"):
-        logits = scale * image_features @ text_features[attribute].T
-        losses[attribute] = total(logits, columns[attribute])
+    for attribute, target in columns.items():
+        logits = (scale * image_features @ text_features[attribute].T).masked_fill(left_out[attribute], -1e4)
+        losses[attribute] = F.cross_entropy(logits, target, ignore_index=ABSENT, reduction="sum")
     return losses
 
 
@@ -229,7 +215,7 @@ def pretrain(
 
 
 def caption_tokens() -> dict[str, torch.Tensor]:
-    """The tokens of every caption, per attribute ``(templates, classes, length)``."""
+    """Tokenise every caption, per attribute ``(templates, classes, length)``."""
     import open_clip
     import torch
 
@@ -296,24 +282,23 @@ def train_stage(
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         if step % report_every == 0 or step == steps:
-            seconds = time.monotonic() - start
-            counts = (labels >= 0).sum(0).clamp(min=1).tolist()
-            parts = "  ".join(
-                f"{name} {value.item() / count:.3f}"
-                for (name, value), count in zip(losses.items(), counts, strict=True)
-            )
-            typer.echo(f"step {step}/{steps}  {step * batch_size / seconds:.0f} images/s  {parts}")
+            rate = step * batch_size / (time.monotonic() - start)
+            shown = (labels != ABSENT).sum(0).clamp(min=1).tolist()
+            means = [
+                f"{name} {total.item() / count:.3f}" for (name, total), count in zip(losses.items(), shown, strict=True)
+            ]
+            typer.echo(f"step {step}/{steps}  {rate:.0f} images/s  {'  '.join(means)}")
 
 
 def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator) -> dict[str, torch.Tensor]:
-    """One caption a class, its template drawn at random: per attribute ``(classes, dim)`` of unit length."""
+    """Encode one caption a class, its template drawn at random: per attribute ``(classes, dim)`` of unit length."""
     import torch
 
     texts = []
     for choices in tokens.values():
         which = torch.randint(choices.shape[0], (choices.shape[1],), generator=chooser)
         texts.append(choices[which, torch.arange(choices.shape[1])])
-    encoded = encode_short(model, torch.cat(texts))
+    encoded = text_features(model, torch.cat(texts))
     return dict(zip(tokens, encoded.split([len(t) for t in texts]), strict=True))
 
 
@@ -329,10 +314,9 @@ def spread_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.
     parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.0, fused=True)
     for step in range(1, steps + 1):
-        one, other = encode_captions(model, tokens, chooser), encode_captions(model, tokens, chooser)
-        loss = torch.stack(
-            [F.cross_entropy(10 * one[a] @ other[a].T, torch.arange(len(one[a]))) for a in tokens]
-        ).mean()
+        one, other = (encode_captions(model, tokens, chooser) for _ in range(2))
+        losses = [F.cross_entropy(10 * one[a] @ other[a].T, torch.arange(len(one[a]))) for a in tokens]
+        loss = torch.stack(losses).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -23,8 +23,9 @@ from wisepatch.datasets.base import Subset
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import hash_tensors
+from wisepatch.models.classifier import Classifier, features
 from wisepatch.models.clip import load_clip
-from wisepatch.models.head import Classifier, features, zeroshot_head
+from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import FISHER_ENTRIES
 from wisepatch.store.recipes import load_weights

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LINEAR = MergeMethod("linear", linear, elementwise=True)
 FISHER = MergeMethod("fisher", fisher, needs_fisher=True, elementwise=True)
 
-SCRATCH_ELEMENTS = 1 << 16  # numbers merged at a time on a CPU: parents and result stay in a core's cache
+SCRATCH_ELEMENTS = 1 << 17  # numbers merged at a time on a CPU: parents and result stay in a core's cache
 COUNTERS = "num_batches_tracked"  # of batch normalisation: they differ by training and do not matter
 
 
@@ -83,10 +83,10 @@ def blocks(
 ) -> Iterator[tuple[list[torch.Tensor], Mapping[str, Any]]]:
     """Yield the parents, and parameters with their Fisher information, in flat blocks of ``SCRATCH_ELEMENTS``.
 
-    On a GPU, and for methods that are not elementwise, there is one block, of the tensors' shape.
+    On a GPU, and for methods that are not elementwise, the one block is the tensor in its shape.
     """
     first = parents[0]
-    if first.is_cuda or not (method.elementwise or not first.is_floating_point()):
+    if first.device.type != "cpu" or (first.is_floating_point() and not method.elementwise):
         yield list(parents), params
         return
     flat = [parent.reshape(-1) for parent in parents]
@@ -112,7 +112,7 @@ def merge_block(
         returned = next((own for own, parent in zip(narrow, wide, strict=True) if parent is merged), None)
         result = merged.to(dtype) if returned is None else returned
         # Arithmetic makes NaN of infinities that the parents have in common. The sum tells; on a GPU it would be waited for.
-        if returned is None and (merged.is_cuda or merged.sum().isnan()):
+        if returned is None and (merged.device.type != "cpu" or merged.sum().isnan()):
             result = torch.where(torch.isnan(merged) & _same_bits(narrow), narrow[0], result)
     return result if out is None or result is out else out.copy_(result)
 

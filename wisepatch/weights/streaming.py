@@ -74,30 +74,25 @@ def stream_weights(
     of it, and may be one of the inputs. Raises :class:`StoreError` as :func:`~wisepatch.weights.methods.check_same` does, and where
     ``output`` cannot be written; :class:`ModelError` for files that are no safetensors.
     """
-    (first, metadata), *others = (read_weights(path) for path in paths)
-    parents = [
-        {name: tensor for name, tensor in tensors.items() if keep is None or keep(name)}
-        for tensors in (first, *(tensors for tensors, _ in others))
-    ]
+    contents, metadata = zip(*map(read_weights, paths), strict=True)
+    parents = [{name: each[name] for name in each if keep is None or keep(name)} for each in contents]
     check_same(*parents, source="files")
     information = [read_weights(path)[0] for path in fishers or ()]
     dtypes = {name: merged_dtype([parent[name] for parent in parents]) for name in parents[0]}
-    places = {name: place for place, name in enumerate(TYPE_NAMES)}
-    names = sorted(dtypes, key=lambda name: (places[_type(dtypes[name])], name))
-    header = _header({name: (dtypes[name], parents[0][name].shape) for name in names}, metadata)
+    names = sorted(dtypes, key=lambda name: (list(TYPE_NAMES).index(_type(dtypes[name])), name))
+    header = _header({name: (dtypes[name], parents[0][name].shape) for name in names}, metadata[0])
 
-    def data() -> Iterator[memoryview]:
-        yield memoryview(header)
+    def merged_blocks() -> Iterator[torch.Tensor]:
         for name in names:
             tensors = [parent[name] for parent in parents]
             for block, settings in blocks(method, tensors, with_fishers(params, information, name, tensors[0].shape)):
-                yield _bytes(merge_block(method, block, settings))
+                yield merge_block(method, block, settings)
 
     unfinished = output.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{output.name}")
     with refused(str(output), StoreError, "free space there, or name another place"):
         try:
             with unfinished.open("xb") as file:
-                sha256 = _write(file, data(), digest=digest)
+                sha256 = _write(file, header, merged_blocks(), digest=digest)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(output)
@@ -167,21 +162,18 @@ def _header(tensors: Mapping[str, tuple[torch.dtype, torch.Size]], metadata: Map
     return len(text).to_bytes(8, "little") + text
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
+def _write(file: BufferedWriter, header: bytes, tensors: Iterable[torch.Tensor], *, digest: bool) -> str:
+    """Write header and tensors and return their sha256; a thread hashes each tensor while the next one is merged."""
     import torch
 
-    data: memoryview = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-    return data
-
-
-def _write(file: BufferedWriter, data: Iterable[memoryview], *, digest: bool) -> str:
-    """Write blocks and return their sha256; a thread hashes each while the next one is merged."""
-    sha256 = hashlib.sha256()
+    sha256 = hashlib.sha256(header)
+    file.write(header)
     with ThreadPoolExecutor(1) as thread:
-        hashed = None
-        for block in data:
-            if hashed:
-                hashed.result()
-            hashed = thread.submit(sha256.update, block) if digest else None
-            file.write(block)
+        hashing = None
+        for tensor in tensors:
+            data = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
+            if hashing:
+                hashing.result()
+            hashing = thread.submit(sha256.update, data) if digest else None
+            file.write(data)
     return sha256.hexdigest() if digest else ""

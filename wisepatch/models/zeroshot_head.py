@@ -1,0 +1,137 @@
+"""The zero-shot head: class names and prompt templates through the text tower, to one row of weights a class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+
+from wisepatch.datasets.prompts import prompts
+from wisepatch.errors import ModelError
+from wisepatch.files import hash_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from wisepatch.models.clip import Clip
+    from wisepatch.store.checkpoints import Store
+
+TEXTS_PER_BATCH = 256
+
+
+def zeroshot_head(
+    clip: Clip, classes: Sequence[str], templates: Sequence[str], store: Store | None = None
+) -> torch.Tensor:
+    """Build the head ``(classes, dim)`` in fp32 from text, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
+
+    For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
+    :func:`head_key`. Needs no images. Raises :class:`ModelError` for a prompt that is longer than the model's context.
+    """
+
+    @torch.no_grad()
+    def compute() -> dict[str, torch.Tensor]:
+        with _text_tower_on_gpu(clip.model):
+            weight = class_embeddings(clip, classes, templates)
+        return {"weight": (weight * clip.model.logit_scale.float().exp()).contiguous()}
+
+    if store is None:
+        return compute()["weight"]
+    return store.cache.tensors("heads", head_key(clip, classes, templates), compute)["weight"]
+
+
+def check_prompts(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> None:
+    """Raise :class:`ModelError` for a prompt that is longer than the model's context."""
+    tokenize(clip, [text for name in classes for text in prompts(name, templates)])
+
+
+def head_key(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> str:
+    """Hash everything a zero-shot head depends on: the text tower's weights and design, and all prompts."""
+    texts = json.dumps([prompts(name, templates) for name in classes])
+    parts = (hash_tensors(clip.text_weights), clip.text_design, texts)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def _text_tower_on_gpu(model: Any) -> Iterator[None]:
+    """Move all of a model but its image tower to the GPU for a while, where there is one."""
+
+    def move(device: torch.device | str) -> None:
+        for name, child in model.named_children():
+            if name != "visual":
+                child.to(device)
+        model._apply(lambda tensor: tensor.to(device), recurse=False)
+
+    if not torch.cuda.is_available():
+        yield
+        return
+    device_before = model.logit_scale.device
+    move("cuda")
+    try:
+        yield
+    finally:
+        move(device_before)
+
+
+def class_embeddings(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Average text embeddings to ``(classes, dim)`` of unit length in fp32: over all prompts of a class, each of unit length.
+
+    Every different prompt is encoded once, sorted by length, many to a batch, and only as long as the batch needs.
+    """
+    texts_of_class = [prompts(name, templates) for name in classes]
+    row_of_text = {
+        text: row for row, text in enumerate(dict.fromkeys(text for texts in texts_of_class for text in texts))
+    }
+    tokens, lengths = tokenize(clip, list(row_of_text))
+    order = lengths.argsort(stable=True)
+    shortened = reads_end_token_causally(clip.model)
+    embedded = []
+    for rows in order.split(TEXTS_PER_BATCH):
+        batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
+        embedded.append(text_features(clip.model, batch.to(clip.model.logit_scale.device)).float().cpu())
+    embeddings = torch.cat(embedded)[order.argsort()]
+    means = [embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn texts into tokens ``(n, context)``, with the length ``(n,)`` of each up to its end token.
+
+    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off.
+    """
+    context = clip.model.context_length
+    tokens = clip.tokenizer([*texts, ""], context_length=context + 1)
+    tokens, padding = tokens[:-1], tokens[-1, -1]  # an empty text is padded in any tokenizer
+    too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
+    if too_long:
+        raise ModelError(
+            f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads",
+            "shorten the class name or template",
+        )
+    return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
+
+
+def reads_end_token_causally(model: Any) -> bool:
+    """Tell whether padding has no influence on a text's features: open_clip's CLIP, causal, read out at the end token."""
+    import open_clip
+
+    return type(model) is open_clip.CLIP and model.attn_mask is not None and model.text_pool_type == "argmax"
+
+
+def text_features(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Encode tokens ``(n, length)`` to text features ``(n, dim)`` of unit length.
+
+    Rows shorter than the context give the features of padded ones, for models of :func:`reads_end_token_causally` alone.
+    """
+    length = tokens.shape[1]
+    features: torch.Tensor
+    if length == model.context_length:
+        features = model.encode_text(tokens, normalize=True)
+    else:
+        positions, mask = model.positional_embedding[:length], model.attn_mask[:length, :length]
+        shortened = {"positional_embedding": positions, "attn_mask": mask}
+        _, features, _ = torch.func.functional_call(model, shortened, kwargs={"text": tokens})
+    return features
