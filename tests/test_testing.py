@@ -132,7 +132,11 @@ def test_unknown_plugin_lists_those_installed(write):
             "import socket\n    with socket.socket() as one:\n        one.connect_ex(('127.0.0.1', 9))\n    return [wp",
             "pets, listing: listing connects to ('127.0.0.1', 9)",
         ),
-        ("return [wp", "return ['Cats', wp", "pets, hooks: register_datasets gave a str; return wisepatch.Dataset"),
+        (
+            "return [wp",
+            "return ['Cats', wp",
+            "pets, hooks: register_datasets gave a value of type str; return wisepatch.Dataset",
+        ),
         ("return [wp", "1 / 0\n    return [wp", "pets, hooks: ZeroDivisionError: division by zero"),
         (
             "classes=CLASSES",
@@ -152,7 +156,7 @@ def test_unknown_plugin_lists_those_installed(write):
         (
             "@wp.hookimpl",
             "@wp.hookimpl\ndef register_rules():\n    return [1]\n\n@wp.hookimpl",
-            "pets, hooks: register_rules gave a int; return wisepatch.SelectionRule objects",
+            "pets, hooks: register_rules gave a value of type int; return wisepatch.SelectionRule objects",
         ),
         (
             "classes=CLASSES",

@@ -165,7 +165,9 @@ def _registered(manager: pluggy.PluginManager, hook: str, kind: Any) -> tuple[An
     seen: set[str] = set()
     for each in everything:
         if not isinstance(each, kind):
-            raise PluginError(f"{hook} gave a {type(each).__name__}; return wisepatch.{kind.__name__} objects")
+            raise PluginError(
+                f"{hook} gave a value of type {type(each).__name__}; return wisepatch.{kind.__name__} objects"
+            )
         for name in _names(each):
             _check_name(name, hook)
             if name.lower() in seen:
