@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wisepatch.errors import WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import hookimpl
+    from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
@@ -40,9 +40,13 @@ _HOMES = {  # public name: its module, and its name there where that is another
     "Clip": "models.clip",
     "Dataset": "datasets.base",
     "EvalConfig": "config",
+    "Measured": "hookspecs",
+    "MergeMethod": "hookspecs",
+    "Metric": "hookspecs",
     "ModelConfig": "config",
     "Point": "analysis.selection",
     "Rule": "analysis.selection",
+    "SelectionRule": "hookspecs",
     "Split": "datasets.base",
     "Store": "store.checkpoints",
     "Task": "tasks",
@@ -87,9 +91,13 @@ __all__ = [
     "Clip",
     "Dataset",
     "EvalConfig",
+    "Measured",
+    "MergeMethod",
+    "Metric",
     "ModelConfig",
     "Point",
     "Rule",
+    "SelectionRule",
     "Split",
     "Store",
     "Task",
