@@ -8,7 +8,7 @@ from tests.samples import draw_folder
 from wisepatch.datasets import base, folder
 from wisepatch.datasets.drawn_shapes import SHAPES
 from wisepatch.errors import DataError, UsageError
-from wisepatch.plugins import find_task
+from wisepatch.tasks import find_task
 
 
 def task(path):

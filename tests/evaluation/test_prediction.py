@@ -185,7 +185,7 @@ def shifted(parent):
     """A task with the head of ``parent``: three classes, of which the second stands for two of its own, the last for none."""
     from dataclasses import replace
 
-    from wisepatch.plugins import Task
+    from wisepatch.tasks import Task
 
     dataset = parent.dataset
     halves = replace(
@@ -219,7 +219,7 @@ def test_groups_and_further_metrics_have_rows_of_their_own(run_store, tasks, fin
     from dataclasses import replace
 
     from wisepatch.datasets.base import Annotations
-    from wisepatch.plugins import Task
+    from wisepatch.tasks import Task
 
     plain = tasks[0].dataset
 

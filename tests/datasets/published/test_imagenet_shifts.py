@@ -13,7 +13,8 @@ from wisepatch.datasets.base import labels_of
 from wisepatch.datasets.published.imagenet import SHOTS
 from wisepatch.errors import DataError
 from wisepatch.evaluation.endpoints import merged
-from wisepatch.plugins import find_task, registry
+from wisepatch.plugins import registry
+from wisepatch.tasks import find_task
 
 
 @pytest.mark.parametrize("name", ["ImageNetR", "ImageNetA"])
