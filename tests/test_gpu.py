@@ -176,7 +176,7 @@ def test_training_on_a_gpu_is_training_on_the_cpu(kind, precision, finished, tmp
         store = Store(tmp_path / where)
         with here(where):
             if where == "gpu":  # the same head to the bit
-                shutil.copytree(tmp_path / "cpu" / "heads", store.heads)
+                shutil.copytree(tmp_path / "cpu" / "cache" / "heads", store.root / "cache" / "heads")
             done = train(finished[0], store, True, mixed_precision=precision, eval_every=0.5, **KINDS[kind])
         found[where] = done.losses, load_weights(store, done.finetuned)
     (losses, weights), (others, moved) = found["cpu"], found["gpu"]

@@ -16,7 +16,6 @@ from torchvision.transforms import v2
 from tests.samples import write_mnist
 from wisepatch import ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, load_clip, predict_many, sweep
 from wisepatch.datasets.folder import FileSamples
-from wisepatch.datasets.loading import IMAGES_PER_WORKER, MAX_WORKERS, worker_count
 from wisepatch.errors import DataError, StoreError
 from wisepatch.evaluation.pixels import Pixels, cached_images, cached_pixels
 
@@ -344,28 +343,3 @@ def test_pixels_and_features_that_were_decoded_fast_are_told_apart(tmp_path, cli
         split_features(clip, split, store, cpu, fast=bool(fast))
     assert len(list(store.pixels.glob("[!.]*"))) == 2
     assert len(list(store.features.glob("[!.]*"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("asked", "images", "cores", "expected"),
-    [
-        (None, 10 * IMAGES_PER_WORKER, 2, 2), (None, 10 * IMAGES_PER_WORKER, 1, 0), (None, IMAGES_PER_WORKER - 1, 64, 0),
-        (None, 2 * IMAGES_PER_WORKER, 64, 2),
-        (None, 100 * IMAGES_PER_WORKER, 64, MAX_WORKERS), (0, 100 * IMAGES_PER_WORKER, 64, 0), (5, 1, 1, 5),
-    ],
-)  # fmt: skip
-def test_workers_suit_the_machine_and_the_number_of_images(monkeypatch, asked, images, cores, expected):
-    from wisepatch.datasets import loading
-
-    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(loading.sys, "platform", "linux")
-    monkeypatch.setattr(loading.multiprocessing, "get_start_method", lambda allow_none: None)
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=64e9))
-    assert worker_count(asked, images, 30_000_000) == expected
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert worker_count(asked, images, 30_000_000) == (expected if asked is not None else min(expected, cores // 2))
-    monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
-    assert worker_count(asked, images, 30_000_000) == (asked or 0)
-    monkeypatch.setattr(loading.multiprocessing, "get_start_method", lambda allow_none: "spawn")
-    assert worker_count(asked, images, 30_000_000) == (asked or 0)

@@ -1,7 +1,8 @@
 """One pass over the data: the same predictions as one run per checkpoint, and nothing that grows with alphas."""
 
+import shutil
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ from wisepatch import (
 )
 from wisepatch.errors import StoreError, UnknownNameError, UsageError
 from wisepatch.evaluation.endpoints import Heads, gather_mixes, merged, set_weights
+from wisepatch.store.checkpoints import Recipe
+from wisepatch.store.predictions import load_predictions
 from wisepatch.workflows.patching import sweep
 
 DEMO = ModelConfig("demo", "")
@@ -131,19 +134,20 @@ def test_rows_are_the_contracts_and_predictions_are_kept(run_store, tasks, tmp_p
     from wisepatch.store.results import COLUMNS
 
     assert all(set(COLUMNS) <= set(row) for row in rows)
-    assert [(row["task"], row["split"], row["alpha"], row["method"]) for row in rows] == [
-        ("shapes", "test", 0.0, "zeroshot"), ("Colors", "val", 0.0, "zeroshot"),
+    assert [(row["task"], row["split"], row["alpha"], row["training"], row["method"]) for row in rows] == [
+        ("shapes", "test", 0.0, "zeroshot", None), ("Colors", "val", 0.0, "zeroshot", None),
     ]  # fmt: skip
-    frames = [pd.read_parquet(path) for path in sorted(run_store.predictions.iterdir())]
-    accuracies = {(f.iloc[:, 0] == f.iloc[:, 1]).mean() for f in frames}
-    assert accuracies == {row["value"] for row in rows}
-    assert {len(f) for f in frames} == {row["n"] for row in rows}
+    for row in rows:
+        frame = load_predictions(run_store, run_store.find("zeroshot"), row["task"], row["split"])
+        assert (frame["answer"] == frame["label"]).mean() == row["value"]
+        assert len(frame) == len(set(frame["image"])) == row["n"]
+        assert frame.attrs["precision"] == "no"
 
 
 def test_checkpoints_of_different_architectures_cannot_be_mixed(run_store, tmp_path):
     zeroshot, finetuned = run_store.find("zeroshot"), run_store.find("finetuned")
     smaller = {k: v for k, v in load_weights(run_store, finetuned).items() if "conv_stem" not in k}
-    other = run_store.save(smaller, kind="finetuned", name="other", model=zeroshot.model, parents=[zeroshot.id],
+    other = run_store.save(smaller, kind="finetuned", name="other", model=zeroshot.model, trained_from=[zeroshot.id],
                            config=finetuned.config)  # fmt: skip
     with pytest.raises(StoreError, match=r"different architectures: 1 tensors are in one of them only, such as visual"):
         sweep(run_store, tmp_path, alphas=[0.5], checkpoint=other.id, tasks=())
@@ -317,12 +321,13 @@ def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
     store, _ = linear
     mixes = list(sweep(store, tmp_path, alphas=ALPHAS, tasks=()).checkpoints.values())
     speed = {"mixed_precision": "bf16" if missing == "other precision" else "no"}
-    for path in store.features.glob("*"):
-        if path.name.startswith("heads-") == (missing == "heads") and missing in ("features", "heads"):
-            path.unlink()
-        elif path.name.startswith("heads-") and missing == "broken":
+    for folder in (store.root / "cache" / "features").glob("*"):
+        path, is_heads = folder / "tensors.safetensors", folder.name.startswith("heads-")
+        if is_heads == (missing == "heads") and missing in ("features", "heads"):
+            shutil.rmtree(folder)
+        elif is_heads and missing == "broken":
             path.write_bytes(path.read_bytes()[:-9])
-        elif path.name.startswith("heads-") and missing == "one bit":
+        elif is_heads and missing == "one bit":
             content = bytearray(path.read_bytes())
             content[-100] ^= 1  # of a head: the two hashes that follow take 64 bytes
             path.write_bytes(content)
@@ -333,7 +338,7 @@ def test_a_model_is_read_where_something_of_a_linear_classifier_is_not_kept(
             "wisepatch.evaluation.linear.describe", lambda model: {"preprocess_cfg": {"mean": [0, 0, 0]}}
         )
     if missing == "other versions":
-        monkeypatch.setattr("wisepatch.evaluation.linear.versions", lambda: {"torch": "0"})
+        monkeypatch.setattr("wisepatch.evaluation.linear.versions", lambda *_: {"torch": "0"})
     asked = tasks if missing == "other task" else tasks[:1]
     found = next(predict_many(mixes, asked, store, tmp_path, **speed))
     assert len(read) == 2
@@ -355,12 +360,16 @@ def test_lines_of_recipes_are_never_recalled(linear, tasks, tmp_path):
         "model": done.finetuned.model,
         "head": done.finetuned.head,
         "kind": "interpolated",
-        "parents": [done.zeroshot.id, done.finetuned.id],
     }
-    ends = [store.save(None, name=f"r{alpha}", alpha=alpha, **given) for alpha in (0.1, 0.4, 0.6, 0.9)]
+
+    def mix(name, alpha, *parents):
+        recipe = Recipe("linear", tuple(parent.id for parent in parents), {"alpha": alpha})
+        return store.save(None, name=name, recipe=recipe, **given)
+
+    ends = [mix(f"r{alpha}", alpha, done.zeroshot, done.finetuned) for alpha in (0.1, 0.4, 0.6, 0.9)]
     found = []
     for one, other in (ends[:2], ends[2:]):
-        mixed = store.save(None, name="m", alpha=0.5, **given | {"parents": [one.id, other.id]})
+        mixed = mix("m", 0.5, one, other)
         (seen,) = predict_many([mixed], tasks[:1], store, tmp_path, split="train")
         found.append(seen.confidence)
     assert not np.array_equal(*found)

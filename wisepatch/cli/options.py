@@ -150,8 +150,8 @@ SelectOnOption = Annotated[
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that is a settings class by the options of its fields; the command gets the class filled in.
 
-    Where training and evaluation have a field of one name, the evaluation's is called ``--eval-NAME``, but for those that one option
-    sets for both.
+    Where training and evaluation have a field of one name, the evaluation's is called ``--eval-NAME``, but for those that one
+    option sets for both.
     """
     hints = get_type_hints(command, include_extras=True)
     options: dict[str, inspect.Parameter] = {}

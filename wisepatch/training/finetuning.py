@@ -111,7 +111,8 @@ def finetune(
     for other in others:
         check_prompts(clip, other.dataset.head_names, other.dataset.templates)
     classifier = Classifier(
-        clip.model.visual, zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
+        clip.model.visual,
+        zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note),
     )
     train_head = config.head == "trained"
     if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):

@@ -95,7 +95,7 @@ def end_fisher(
     clip = load_clip(ModelConfig.from_json(checkpoint.model), theta)
     head, bias = theta.get(f"{HEAD}weight"), theta.get(f"{HEAD}bias")
     if head is None:
-        head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
+        head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note)
     classifier = Classifier(clip.model.visual, head, bias)
     names = [name for name, _ in classifier.named_parameters() if _stored(name) in moved]
     split = task.dataset.split("train", data, clip.pixels)
