@@ -158,7 +158,7 @@ def test_attacked_folder_keeps_its_classes_in_the_order_of_the_names(places):
     other = renamed(find_task("struck").dataset, ["square", "circle", "star"], ["a {}"])
     assert (other.classes, other.templates) == (("square", "circle", "star"), ("a {}",))
     assert other.split("test", places)[0][1] == 1  # shows a circle
-    with pytest.raises(UsageError, match="2 labels of .* are not among the class names: circle, square"):
+    with pytest.raises(UsageError, match=r"2 labels of .* are not among the class names: circle, square"):
         renamed(find_task("struck").dataset, ["cat", "dog"], None)
 
 
