@@ -76,9 +76,8 @@ def evaluate(clock, folder, task, **speed):
 
 def evaluate_first(clock, folder, task):
     """The same where no pixels are kept yet."""
-    from wisepatch import Store
 
-    shutil.rmtree(Store(Path(folder) / "store").pixels, ignore_errors=True)
+    shutil.rmtree(Path(folder) / "store" / "cache" / "pixels", ignore_errors=True)
     return evaluate(clock, folder, task, cache_images=True)
 
 
