@@ -76,7 +76,6 @@ def evaluate(clock, folder, task, **speed):
 
 def evaluate_first(clock, folder, task):
     """The same where no pixels are kept yet."""
-
     shutil.rmtree(Path(folder) / "store" / "cache" / "pixels", ignore_errors=True)
     return evaluate(clock, folder, task, cache_images=True)
 

@@ -431,9 +431,7 @@ def test_expected_sizes_know_of_the_cut():
 def test_context_of_some_images_keeps_what_is_whole():
     annotations = base.Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
     assert annotations.of([3, 2, 1]) == base.Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
-    assert base.annotations_of(
-        base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])
-    ).groups == [1]
+    assert base.annotations_of(base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
     assert base.annotations_of(range(3)) == base.Annotations()
 
 
