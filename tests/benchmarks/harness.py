@@ -98,7 +98,7 @@ def measure(job: Job, where: str = "warm", **settings: Any) -> Measured:
     if where == "warm":
         annotations.set_forkserver_preload(PRELOADED)
     receiver, sender = annotations.Pipe(duplex=False)
-    process = annotations.Process(target=_child, args=(sender, job, settings, multiprocessing.get_start_method()))
+    process = context.Process(target=_child, args=(sender, job, settings, multiprocessing.get_start_method()))
     process.start()
     sender.close()
     try:

@@ -177,21 +177,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
             raise DataError(f"{path}, line {rows.line_num}: {error}", hint) from error
 
 
-def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
-    """Return ``dataset`` with other class names (as many, in the same order) and prompt templates."""
-    names = dataset.head_names
-    if classnames is not None and len(classnames) != len(names):
-        raise UsageError(
-            f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
-            f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
-        )
-    if classnames is not None and dataset.label_map:
-        dataset = replace(dataset, head_classes=tuple(classnames))
-    elif classnames is not None:
-        dataset = replace(dataset, classes=tuple(classnames))
-    return replace(dataset, templates=tuple(templates)) if templates else dataset
-
-
 def _class_files(folder: Path) -> list[tuple[Path, str]]:
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
