@@ -1,11 +1,14 @@
 """Small data in the real on-disk formats, made by the tests themselves."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from wisepatch.datasets.drawn_shapes import SHAPES, Scene, draw, generator
+from wisepatch.store.checkpoints import Recipe
+from wisepatch.tasks import Task
 
 
 def draw_folder(root, per_class=6, classes=SHAPES[:3]):
@@ -42,3 +45,44 @@ def broken_png(path):
     """A file that begins as a PNG and ends too soon."""
     Image.new("RGB", (32, 32), "red").save(path)
     path.write_bytes(path.read_bytes()[:40])
+
+
+def with_head_of(parent):
+    """A task with the head of ``parent``: three classes, of which the second stands for two of its own, the last for none."""
+    names = parent.dataset.classes
+    halves = replace(
+        parent.dataset, name="halves", classes=("a", "b", "c"), head_classes=names, label_map=((0,), (1, 2), ()), metric="top1"
+    )  # fmt: skip
+    return Task("halves", halves)
+
+
+def recipes(store, alphas, parents=None, method="linear", **params):
+    """A recipe at each alpha between two checkpoints of a store, as a sweep makes them but for its ends."""
+    start, end = parents or (store.find("zeroshot"), store.find("finetuned"))
+    return [
+        store.save(
+            None, kind="interpolated", name=f"alpha={alpha}", model=end.model, training=end.training, head=end.head,
+            recipe=Recipe(method, (start.id, end.id), {"alpha": alpha, **params}),
+        )
+        for alpha in alphas
+    ]  # fmt: skip
+
+
+class Notes:
+    """Progress that keeps all that it is told."""
+
+    def __init__(self):
+        self.notes, self.stages, self.steps, self.total = [], [], [], 0
+
+    def start(self, what, total):
+        self.stages.append(what)
+        self.total += total
+
+    def advance(self, steps=1, detail=""):
+        self.steps.append(steps)
+
+    def finish(self):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)

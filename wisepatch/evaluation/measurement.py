@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from wisepatch.progress import Progress
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.tasks import Task
-    from wisepatch.training.finetuning import Watcher
 
 
 def evaluate(
@@ -110,7 +109,9 @@ def alpha_of(checkpoint: Checkpoint) -> float | None:
     return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
 
 
-def watcher(tasks: Sequence[Task], store: Store, data: Path, settings: EvalConfig | None = None) -> Watcher:
+def watcher(
+    tasks: Sequence[Task], store: Store, data: Path, settings: EvalConfig | None = None
+) -> Callable[[Clip, Classifier, float], str]:
     """Return a function for :func:`~wisepatch.training.finetuning.finetune` to call: top-1 accuracy on validation, as a line.
 
     The first task is the one that is trained; where its head is trained too, that head is used. Tasks without a validation

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.base import images_of, labels_of
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
+from wisepatch.errors import ModelError
 from wisepatch.evaluation.endpoints import Endpoints, Heads, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
@@ -145,7 +146,7 @@ class _Pass:
         predicted = torch.empty(shape, dtype=torch.int64, device=device)
         confidence = torch.empty(shape, dtype=torch.float32, device=device)
         labels: list[torch.Tensor] = []
-        source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data), heads)
+        source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data))
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
         self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes))
         least = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
@@ -166,7 +167,17 @@ class _Pass:
             labels += [truth for _, truth in held]
             done += sum(len(truth) for _, truth in held)
         self.progress.finish()
+        self._check_numbers(confidence, names)
         return torch.cat(labels).numpy(), predicted.cpu().numpy(), confidence.cpu().numpy()
+
+    def _check_numbers(self, confidence: torch.Tensor, names: str) -> None:
+        """Raise :class:`ModelError` where the logits of an image hold NaN: its class would be any."""
+        for mix, count in zip(self.mixes, confidence.isnan().any(0).sum(1).tolist(), strict=True):
+            if count:
+                raise ModelError(
+                    f"{mix.checkpoint.name} ({mix.checkpoint.id}) gives NaN for {count} of {confidence.shape[2]} images of {names}",
+                    "with --mixed-precision fp16 try bf16 or no; otherwise its weights are broken",
+                )
 
     def _features(self, images: Sequence[torch.Tensor]) -> Iterator[tuple[int, list[torch.Tensor]]]:
         """Yield the number of each mix and its features of every batch; mixes with the same image tower share them."""
@@ -184,10 +195,8 @@ class _Pass:
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
         return images if images.ndim == 2 else self.tower.take(self.clip.normalise(images))
 
-    def _source(
-        self, open_split: Callable[[Transform | None], Split], heads: Sequence[Heads]
-    ) -> tuple[Samples, int, int]:
-        """Return what is read (features of linear probes, cached pixels, or images), how many at once, by how many processes."""
+    def _source(self, open_split: Callable[[Transform | None], Split]) -> tuple[Samples, int, int]:
+        """Return the samples (features of linear probes, cached pixels, or images), batch size and number of workers."""
         first = self.mixes[0]
         if any(mix.is_probe for mix in self.mixes) and len({mix.visual for mix in self.mixes}) == 1:
             source: Samples = split_features(
