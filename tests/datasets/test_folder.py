@@ -7,7 +7,7 @@ from PIL import Image
 from tests.samples import draw_folder
 from wisepatch.datasets import base, folder
 from wisepatch.datasets.drawn_shapes import SHAPES
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError
 from wisepatch.tasks import find_task
 
 

@@ -209,9 +209,7 @@ def test_no_checkpoint_is_an_error(run_store):
 
 @pytest.mark.parametrize("name", ["visual.head.proj.weight", "token_embedding.weight"])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(
-    run_store, tasks, tmp_path, decoded, name, mixed
-):
+def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(run_store, tasks, tmp_path, decoded, name, mixed):
     start, end = run_store.find("zeroshot"), run_store.find("finetuned")
     weights = load_weights(run_store, end)
     weights[name] = weights[name].clone()

@@ -11,7 +11,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from wisepatch.datasets.base import SPLITS, Annotations, Dataset, Transform
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
