@@ -5,7 +5,13 @@ import shutil
 import pytest
 
 from wisepatch import ModelConfig, Store, TrainConfig, find_tasks, finetune
+from wisepatch.datasets import demo
 from wisepatch.datasets.folder import FileSamples
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 40, "val": 40, "test": 40})
 
 
 @pytest.fixture

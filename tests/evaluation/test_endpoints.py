@@ -41,9 +41,8 @@ def save_like(store, checkpoint, weights, name):
 def make_old(store):
     """Write all manifests as the first schema had them: no hashes of parts, no recipes of more than alpha."""
     for checkpoint in store.everything():
-        fields = {
-            name: value for name, value in describe(checkpoint).items() if name not in ("training", "recipe", "trained_from", "parts")
-        }  # fmt: skip
+        new = ("training", "recipe", "trained_from", "parts")
+        fields = {name: value for name, value in describe(checkpoint).items() if name not in new}
         old = {"schema": 1, "method": checkpoint.training, "parents": checkpoint.parents, "alpha": checkpoint.alpha}
         (checkpoint.home / MANIFEST).write_text(json.dumps(fields | old))
     assert {checkpoint.schema for checkpoint in store.everything()} == {1}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.evaluation.prediction import class_logits, predict_many
@@ -94,7 +95,7 @@ def _rows(
     params = checkpoint.recipe.params if checkpoint.recipe else {}
     for metric in metrics:
         classes = len(task.dataset.classes)
-        for name, measured in metric.measure(predictions.labels, answers, classes, predictions.annotations):
+        for name, measured in measurements(metric, predictions.labels, answers, classes, predictions.annotations):
             yield {
                 "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "training": checkpoint.training,
                 "method": checkpoint.method, "alpha": alpha_of(checkpoint),

@@ -15,7 +15,7 @@ from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.base import images_of, labels_of
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
 from wisepatch.errors import ModelError
-from wisepatch.evaluation.endpoints import Endpoints, Heads, check_mixes, mixes_of
+from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
 from wisepatch.models.tower import Tower
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wisepatch.datasets.base import Annotations, Samples, Split, Transform
-    from wisepatch.evaluation.endpoints import Mix
     from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.tasks import Task
@@ -201,7 +200,7 @@ class _Pass:
         if any(mix.is_probe for mix in self.mixes) and len({mix.visual for mix in self.mixes}) == 1:
             source: Samples = split_features(
                 open_split, self.endpoints.store, first.visual, ModelConfig.from_json(first.checkpoint.model),
-                self._clip_of_first, self.endpoints.device, self.settings, self.progress,
+                self._clip_of_probes, self.endpoints.device, self.settings, self.progress,
             )  # fmt: skip
             return source, IMAGES_PER_MIX, 0
         if not self._batch_size:
@@ -214,8 +213,10 @@ class _Pass:
             return pixels, self._batch_size, self.settings.workers or 0
         return images, self._batch_size, workers
 
-    def _clip_of_first(self) -> Clip:
-        self.mixes[0].set_weights(self.clip.model.visual)
+    def _clip_of_probes(self) -> Clip:
+        """Return the CLIP with the image tower that all mixes share: the first endpoint's, and no other is read."""
+        first = self.mixes[0].parents[0]
+        Mix(first, (first,), self.endpoints).set_weights(self.clip.model.visual)
         return self.clip
 
 
