@@ -103,7 +103,7 @@ def test_paint_is_the_default_procedure():
 
 def test_a_trained_head_takes_the_defaults_of_wise_ft():
     config = TrainConfig.with_defaults("MNIST", head="trained")
-    assert (config.method, config.head, config.freeze_encoder) == ("wiseft", "trained", False)
+    assert (config.method, config.head, config.freeze_encoder) == ("wise-ft", "trained", False)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 3e-5)
     assert config.paper_warmup == 500
 
@@ -111,7 +111,7 @@ def test_a_trained_head_takes_the_defaults_of_wise_ft():
 @pytest.mark.parametrize("head", ["frozen", "trained"])
 def test_a_frozen_encoder_is_the_linear_classifier_whatever_the_head(head):
     config = TrainConfig.with_defaults("MNIST", head=head, freeze_encoder=True)
-    assert (config.method, config.head, config.freeze_encoder) == ("linear", "trained", True)
+    assert (config.method, config.head, config.freeze_encoder) == ("linear-probe", "trained", True)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 1e-3)
     assert config.paper_warmup == 500
 

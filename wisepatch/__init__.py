@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
     from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
-    from wisepatch.config import ModelConfig, TrainConfig, parse_alphas
-    from wisepatch.datasets.base import Dataset, Split
-    from wisepatch.errors import WisepatchError
+    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
+    from wisepatch.datasets.base import Annotations, Dataset, Split, Subset
+    from wisepatch.datasets.folder import FileSamples
+    from wisepatch.datasets.published.readers import open_folders
+    from wisepatch.errors import DataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import hookimpl
+    from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
     from wisepatch.models.zeroshot_head import zeroshot_head
-    from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
+    from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
     from wisepatch.store.checkpoints import Checkpoint, Store
+    from wisepatch.store.manifests import Recipe
     from wisepatch.store.recipes import load_weights
     from wisepatch.store.results import read as read_results
     from wisepatch.tasks import Task, find_task, find_tasks
@@ -30,50 +33,42 @@ if TYPE_CHECKING:
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.patching import patch, zeroshot
+    from wisepatch.workflows.preflight import preflight
     from wisepatch.workflows.sweep import sweep
 
 __version__: str
 
-_HOMES = {  # public name: its module, and its name there where that is another
-    "Checkpoint": "store.checkpoints",
-    "Classifier": "models.classifier",
-    "Clip": "models.clip",
-    "Dataset": "datasets.base",
-    "ModelConfig": "config",
-    "Point": "analysis.selection",
-    "Rule": "analysis.selection",
-    "Split": "datasets.base",
-    "Store": "store.checkpoints",
-    "Task": "tasks",
-    "TrainConfig": "config",
-    "WisepatchError": "errors",
-    "choose": "analysis.selection",
-    "draw_sweep": "reports.plots",
-    "evaluate": "evaluation.measurement",
-    "export": "models.exporting",
-    "find_task": "tasks",
-    "find_tasks": "tasks",
-    "finetune": "training.finetuning",
-    "hookimpl": "hookspecs",
-    "interpolate": "weights.methods",
-    "load_clip": "models.clip",
-    "load_weights": "store.recipes",
-    "measure": "analysis.metrics",
-    "merge_files": "weights.streaming",
-    "parse_alphas": "config",
-    "parse_rule": "analysis.selection",
-    "patch": "workflows.patching",
-    "predict_many": "evaluation.prediction",
-    "read_results": "store.results:read",
-    "save_figure": "reports.plots",
-    "sweep": "workflows.sweep",
-    "sweep_table": "reports.plots",
-    "zeroshot": "workflows.patching",
-    "zeroshot_head": "models.zeroshot_head",
+_NAMES = {  # module: the public names in it
+    "analysis.metrics": "measure",
+    "analysis.selection": "Point Rule choose parse_rule",
+    "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
+    "datasets.base": "Annotations Dataset Split Subset",
+    "datasets.folder": "FileSamples",
+    "datasets.published.readers": "open_folders",
+    "errors": "DataError WisepatchError",
+    "evaluation.measurement": "evaluate",
+    "evaluation.prediction": "predict_many",
+    "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
+    "models.classifier": "Classifier",
+    "models.clip": "Clip load_clip",
+    "models.exporting": "export",
+    "models.zeroshot_head": "zeroshot_head",
+    "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
+    "store.checkpoints": "Checkpoint Store",
+    "store.manifests": "Recipe",
+    "store.recipes": "load_weights",
+    "store.results": "read_results",
+    "tasks": "Task find_task find_tasks",
+    "training.finetuning": "finetune",
+    "weights.methods": "interpolate",
+    "weights.streaming": "merge_files",
+    "workflows.patching": "patch zeroshot",
+    "workflows.preflight": "preflight",
+    "workflows.sweep": "sweep",
 }
-
-# `predict` will be for images.
-_RENAMED = {
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+_CALLED_THERE = {"read_results": "read"}
+_RENAMED = {  # old name: new name; `predict` will be for images
     "Encoder": "Clip",
     "FinetuneConfig": "TrainConfig",
     "load_encoder": "load_clip",
@@ -81,20 +76,32 @@ _RENAMED = {
 }
 
 __all__ = [
+    "Annotations",
     "Checkpoint",
     "Classifier",
     "Clip",
+    "DataError",
     "Dataset",
+    "EvalConfig",
+    "FileSamples",
+    "Measured",
+    "MergeMethod",
+    "Metric",
     "ModelConfig",
     "Point",
+    "Recipe",
     "Rule",
+    "SelectionRule",
     "Split",
     "Store",
+    "Subset",
     "Task",
     "TrainConfig",
     "WisepatchError",
     "__version__",
+    "alpha_table",
     "choose",
+    "draw_over_alpha",
     "draw_sweep",
     "evaluate",
     "export",
@@ -107,10 +114,12 @@ __all__ = [
     "load_weights",
     "measure",
     "merge_files",
+    "open_folders",
     "parse_alphas",
     "parse_rule",
     "patch",
     "predict_many",
+    "preflight",
     "read_results",
     "save_figure",
     "sweep",
@@ -133,8 +142,7 @@ def __getattr__(name: str) -> Any:
         name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'wisepatch' has no attribute {name!r}")
-    home, _, other = _HOMES[name].partition(":")
-    return getattr(import_module(f"wisepatch.{home}"), other or name)
+    return getattr(import_module(f"wisepatch.{_HOMES[name]}"), _CALLED_THERE.get(name, name))
 
 
 def __dir__() -> list[str]:

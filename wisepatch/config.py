@@ -24,8 +24,8 @@ MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --h
 def setting(default: Any, help: str, panel: str | None, **facts: Any) -> Any:  # noqa: A002 -- as Typer calls it
     """Make a field that is an option of the command line too.
 
-    ``facts``: ``flags`` are its names there where these are others, ``min`` its smallest value, ``envvar`` a variable that gives it,
-    ``paper`` says that its default is the paper's and depends on the procedure.
+    ``facts``: ``flags`` are its names there where these are others, ``min`` its smallest value, ``envvar`` a variable of
+    the environment that gives it, ``paper`` says that its default is the paper's and depends on the procedure.
     """
     return field(default=default, metadata={"help": help, "panel": panel, **facts})
 
@@ -60,8 +60,8 @@ class EvalConfig(Config):
     """Settings of an evaluation; they change its speed, and its predictions only through the precision.
 
     ``batch_size`` of ``None`` is as many images as the GPU has room for, at most 64 on a CPU; ``workers`` of ``None`` as the
-    machine and the number of images suggest. ``bf16`` computes the image tower in bf16 (mixes and heads stay in fp32), ``fp16`` by autocast
-    on a GPU.
+    machine and the number of images suggest. ``bf16`` computes the image tower in bf16 (mixes and
+    heads stay in fp32), ``fp16`` by autocast on a GPU.
     """
 
     batch_size: int | None = setting(

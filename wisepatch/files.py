@@ -117,6 +117,18 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
         lock.release()
 
 
+def remove_stale_lock(path: Path) -> bool:
+    """Remove a lock file that no process holds; return whether it is gone now."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return True
+
+
 @contextmanager
 def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
     """Turn an operating system's refusal to write into an error of class ``kind`` that names what cannot be written and why."""

@@ -17,7 +17,7 @@ WORKLOADS = {
     "W5": ("training_workload.step", "fine-tuning step, ViT-B/32"),
     "W6": ("startup_workload.startup", "start-up of the command line"),
     "A1": ("attack_workload.attack", "images a second with and without the typographic attack"),
-    "D1": ("decoding_workload.decoding", "JPEGs to a model's pixels: PIL, PIL from JPEGs decoded small, torchvision"),
+    "D1": ("decoding_workload.decoding", "JPEGs to a model's pixels: PIL, torchvision"),
     "D2": ("decoding_workload.cached", "evaluation with pixels that an earlier run has kept"),
     "M1": ("sweep_workloads.memory", "memory of a sweep at 3, 11 and 101 alphas, and with four times the images"),
     "W1-GPU": ("sweep_workloads.gpu_b32", "alpha sweep on a GPU, ViT-B/32, 5,000 images"),

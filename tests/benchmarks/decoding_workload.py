@@ -62,21 +62,23 @@ def decoding(bench):
             yield bench.row(variant, found["PIL"], found[name], None, None, note, mean_difference=float(off.mean()))
 
 
-def evaluate(clock, folder, task, **speed):
+def evaluate(clock, folder, task, **settings):
     """An evaluation of the embedded model; returns what it says."""
-    from wisepatch import Store, find_task, predict_many
+    from wisepatch import EvalConfig, Store, find_task, predict_many
 
     store = Store(Path(folder) / "store")
     with clock:
-        (found,) = predict_many([store.find("zeroshot")], [find_task(str(task))], store, Path(folder), **speed)
-    return found.predicted
+        (predictions,) = predict_many(
+            [store.find("zeroshot")], [find_task(str(task))], store, Path(folder), settings=EvalConfig(**settings)
+        )
+    return predictions.predicted
 
 
 def evaluate_first(clock, folder, task):
     """The same where no pixels are kept yet."""
     from wisepatch import Store
 
-    shutil.rmtree(Store(Path(folder) / "store").pixels, ignore_errors=True)
+    shutil.rmtree(Store(Path(folder) / "store").cache.root / "pixels", ignore_errors=True)
     return evaluate(clock, folder, task, cache_images=True)
 
 

@@ -66,12 +66,12 @@ def line(clock, folder, model, tasks, linear=False):
                 end[name] += torch.randn_like(end[name]) * end[name].std() * noise
     store, config = Store(folder / "store"), clip.config.to_json()
     head = {"task": first.name, "classes": list(first.dataset.head_names)}
-    zeroshot = store.save(start, kind="zeroshot", name="line/zeroshot", model=config, method="zeroshot", head=head)
+    zeroshot = store.save(start, kind="zeroshot", name="line/zeroshot", model=config, training="zeroshot", head=head)
     settings = TrainConfig.with_defaults(
         first.base_spec, head="trained", freeze_encoder=linear, supported=tuple(str(task) for task in tasks[1:])
     )
     store.save(
-        end, kind="finetuned", name="line/finetuned", model=config, parents=[zeroshot.id], method=settings.method,
+        end, kind="finetuned", name="line/finetuned", model=config, trained_from=[zeroshot.id], training=settings.method,
         config=settings.to_json(), head=head,
     )  # fmt: skip
     for name, weights in (("zeroshot", start), ("finetuned", end)):

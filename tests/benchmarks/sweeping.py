@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from tests.benchmarks import reference
-from wisepatch import Store, sweep
+from wisepatch import EvalConfig, Store, sweep
+from wisepatch.store.predictions import load_predictions
 
 
 def alphas(number):
@@ -27,20 +28,17 @@ def reference_sweep(clock, folder, tasks, number, workers, freeze_encoder=False)
 
 def wisepatch_sweep(clock, folder, tasks, number, mixed_precision="no", forget=False):
     """``forget`` removes cached features first."""
-    import pandas as pd
-
     store = Store(Path(folder) / "store")
     shutil.rmtree(store.predictions, ignore_errors=True)
     if forget:
-        shutil.rmtree(store.features, ignore_errors=True)
+        shutil.rmtree(store.cache.root / "features", ignore_errors=True)
     with clock:
-        done = sweep(store, Path(folder), alphas=alphas(number), mixed_precision=mixed_precision)
-    said = {}
-    for path in store.predictions.glob("*.parquet"):
-        frame = pd.read_parquet(path)
-        columns = [done.checkpoints[alpha].id for alpha in alphas(number)]
-        said[frame.attrs["task"]] = frame[columns].to_numpy().T
-    return {str(task): said[str(Path(task).resolve())] for task in tasks}
+        done = sweep(store, Path(folder), alphas=alphas(number), settings=EvalConfig(mixed_precision=mixed_precision))
+    checkpoints = [done.checkpoints[alpha] for alpha in alphas(number)]
+    return {
+        str(task): np.stack([load_predictions(store, each, Path(task).name, "test")["answer"] for each in checkpoints])
+        for task in tasks
+    }
 
 
 def busy_sweep(clock, **settings):

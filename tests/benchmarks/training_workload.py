@@ -27,7 +27,7 @@ def prepare(clock, folder, model):
     clip = random_encoder(model)
     task = find_task(str(folder / "colours"))
     Store(folder / "store").save(
-        clip.model.state_dict(), kind="zeroshot", name="start", model=clip.config.to_json(), method="zeroshot"
+        clip.model.state_dict(), kind="zeroshot", name="start", model=clip.config.to_json(), training="zeroshot"
     )
     head = reference.ClassificationHead(zeroshot_head(clip, task.dataset.head_names, task.dataset.templates))
     module = reference.ImageClassifier(reference.ImageEncoder(clip.model, clip.train_transform), head)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.samples import broken_png, draw_folder, write_mnist
+from wisepatch.store.checkpoints import Recipe
 
 HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotlib", "sklearn", "timm", "numpy")
 COMMANDS = (
@@ -500,12 +501,40 @@ def test_damaged_manifest_is_reported_and_the_rest_goes_on(cli, run_store):
     assert cli("store", "gc").exit_code == 0
 
 
+def test_several_checkpoints_are_removed_by_one_command_or_none(cli, run_store):
+    cli("interpolate", "--alpha", "0.5", "--eval", "Colors", "--select", "best-mean")
+    fails(cli("store", "rm", "zeroshot", "--recipes"), 1, "was trained from", "or name both")
+    fails(cli("store", "rm", "finetuned", "nonesuch", "--recipes"), 2, "unknown checkpoint 'nonesuch'")
+    assert len(run_store.everything()) == 4
+    gone = cli("store", "rm", "finetuned", "patched", "zeroshot", "--recipes")
+    assert (gone.exit_code, gone.stdout.count("removed")) == (0, 4)
+    assert run_store.everything() == []
+
+
+def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_store):
+    before = cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
+    for path in (run_store.root / "cache" / "heads").glob("*/tensors.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 64
+        path.write_bytes(content)
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "error: 2 cached entries or files of predictions are damaged" in verified.stderr
+    again = cli("eval", "zeroshot", "--task", "Colors")
+    assert [json.loads(line)["value"] for line in before] == [
+        json.loads(line)["value"] for line in cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
+    ]
+    assert again.exit_code == 0
+    assert "it is made again" in again.stderr
+
+
 def test_store_that_is_not_there_is_not_called_whole(cli):
     fails(cli("store", "verify", "--store", "nowhere"), 1, "there is no store at nowhere", "--store")
 
 
 def test_names_with_commas_can_be_given(cli, run_store):
-    run_store.save(None, kind="patched", name="a, b", model={"model": "demo", "pretrained": ""})
+    recipe = Recipe("linear", (run_store.find("zeroshot").id,), {})
+    run_store.save(None, kind="patched", name="a, b", model={"model": "demo", "pretrained": ""}, recipe=recipe)
     assert "removed a, b" in cli("store", "rm", "a, b").stdout
 
 
@@ -549,8 +578,6 @@ def test_datasets_check_counts_images_and_classes(cli, shapes):
         f"{i} {name}": 4 for i, name in enumerate(sorted(p.name for p in shapes.iterdir()))
     }
     assert checked[0]["sample"].startswith("64 x 64, ")
-    text = cli("datasets", "check", "Digits@val").stdout
-    assert "? (--deep counts)" in text
 
 
 def test_datasets_check_goes_on_after_a_task_that_is_not_there(cli, data):
@@ -612,7 +639,8 @@ def test_datasets_check_deep_names_every_broken_file(cli, shapes):
     broken_png(victims[0])
 
 
-def test_datasets_check_deep_counts_what_plain_checking_cannot(cli):
+def test_datasets_check_deep_counts_what_plain_checking_cannot(cli, monkeypatch):
+    monkeypatch.setattr("wisepatch.datasets.inspection.labels_of", lambda samples: None)
     assert "? (--deep counts)" in cli("datasets", "check", "Digits@val").stdout
     (record,) = map(json.loads, cli("datasets", "check", "Digits@val", "--deep", "--json").stdout.splitlines())
     assert sum(record["per_class"].values()) == record["images"] == record["expected"] == 129

@@ -21,6 +21,7 @@ from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import sha256
 from wisepatch.models.clip import EMBEDDED, describe
 from wisepatch.models.exporting import export
+from wisepatch.store.checkpoints import Recipe
 
 DEMO = {"model": "demo", "pretrained": ""}
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -29,7 +30,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 def recipe(store, alpha=0.3, parents=None, **more):
     parents = parents or [store.find("zeroshot").id, store.find("finetuned").id]
     settings = {"kind": "patched", "name": "demo/shapes/patched", "model": DEMO} | more
-    return store.save(None, parents=parents, alpha=alpha, **settings)
+    return store.save(None, recipe=Recipe("linear", tuple(parents), {"alpha": alpha}), **settings)
 
 
 def same_weights(one, other):
@@ -277,7 +278,7 @@ def test_materialized_mixes_are_the_weights_of_the_recipe_and_keep_its_rules(run
     assert run_store.problem(mixed) == ""
     same_weights(run_store.read(mixed), wanted)
     again = run_store.save(
-        wanted, kind=mixed.kind, name=mixed.name, model=mixed.model, parents=mixed.parents, alpha=0.3, method=mixed.method,
+        wanted, kind=mixed.kind, name=mixed.name, model=mixed.model, training=mixed.training, recipe=mixed.recipe,
         config=mixed.config, head=mixed.head,
     )  # fmt: skip
     assert again.id == mixed.id
@@ -287,8 +288,8 @@ def test_materialized_mixes_are_the_weights_of_the_recipe_and_keep_its_rules(run
 def test_materialized_mixes_of_a_recipe_are_merged_through_a_passing_file(run_store, tmp_path):
     inner, finetuned = recipe(run_store, 0.3), run_store.find("finetuned")
     end = run_store.save(
-        run_store.read(finetuned), kind="finetuned", name="tuned again", model=DEMO, parents=[inner.id],
-        method="paint", config=finetuned.config,
+        run_store.read(finetuned), kind="finetuned", name="tuned again", model=DEMO, trained_from=[inner.id],
+        training="paint", config=finetuned.config,
     )  # fmt: skip
     mixed = sweep(run_store, tmp_path, checkpoint=end.id, alphas=(0.5,), tasks=(), materialize=True).checkpoints[0.5]
     outer = recipe(run_store, 0.5, [inner.id, end.id], name="outer")

@@ -17,7 +17,6 @@ from wisepatch.models.tower import (
     MAX_IMAGES_ON_GPU,
     MIN_CONVOLVED_ROWS,
     Tower,
-    TrainedQuickGELU,
     prepare_training,
 )
 
@@ -93,7 +92,6 @@ def test_tower_made_ready_for_training_has_the_same_features_and_gradients(kind)
         before.eval()
     after = copy.deepcopy(before)
     prepare_training(after)
-    assert sum(isinstance(module, TrainedQuickGELU) for module in after.modules()) == (3 if kind == "QuickGELU" else 0)
     assert before.state_dict().keys() == after.state_dict().keys()
     size = TOWERS[kind].get("image_size", 32)
     images = 3 * torch.randn(8, 3, size, size)
@@ -102,8 +100,6 @@ def test_tower_made_ready_for_training_has_the_same_features_and_gradients(kind)
     assert torch.allclose(features(before, images), features(after, images), atol=2e-6)
     for (name, one), other in zip(before.named_parameters(), after.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-5 * float(one.grad.abs().max())), name
-    x = torch.linspace(-6, 6, 40, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(TrainedQuickGELU(), x)
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="on x86 alone")

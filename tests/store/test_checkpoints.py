@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import PARTIAL, hash_tensors, sha256
+from wisepatch.files import PARTIAL, hash_tensors, locked, sha256
 from wisepatch.store.cache import MARK
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store, describe
 
@@ -298,11 +298,16 @@ def test_a_folder_without_a_manifest_is_invisible_and_only_partial_ones_are_coll
     partial.mkdir()
     inner = store.checkpoints / saved.id / f"{PARTIAL}99999999-y"
     inner.write_text("half a manifest")
+    lock = store.checkpoints / f".{saved.id}.lock"
+    lock.touch()
+    (store.checkpoints / ".ours.lock").touch()
     assert store.everything() == [saved]
     with pytest.raises(UnknownNameError):
         store.find("0123456789ab")
-    assert sorted(store.collect_garbage(caches=True)) == sorted([partial, inner])
-    assert sorted(path.name for path in store.checkpoints.iterdir()) == sorted([saved.id, foreign.name, half.name])
+    with locked(store.checkpoints / f".{'a' * 12}.lock"):
+        assert sorted(store.collect_garbage(caches=True)) == sorted([partial, inner, lock])
+    left = sorted(path.name for path in store.checkpoints.iterdir())
+    assert left == sorted([saved.id, foreign.name, half.name, ".ours.lock"])
     assert torch.equal(store.read(saved)["w"], tiny()["w"])
 
 
@@ -617,11 +622,12 @@ def test_what_a_training_began_with_is_removed_only_with_it(store):
 
 
 BARRIER = """
-import sys, time
+import os, sys
 from pathlib import Path
 import torch
 from wisepatch.store.checkpoints import Store
 
+os.fsync = lambda _: None  # the machine does not end here, and a disk makes the race slower
 root, rounds = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -634,7 +640,7 @@ print(" ".join(ids), flush=True)
 
 
 def test_several_processes_save_the_same_content_and_none_fails(tmp_path):
-    rounds = 25
+    rounds = 15
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", BARRIER, str(tmp_path), str(rounds)],
@@ -665,6 +671,7 @@ from wisepatch.store.checkpoints import WEIGHTS, Store
 root, damage = pathlib.Path(sys.argv[1]), sys.argv[2]
 weights = {"w": torch.ones(3)}
 name = {"kind": "zeroshot", "name": "start", "model": {}}
+os.fsync = lambda _: None
 
 def run(store, left):
     calls = [left]

@@ -22,8 +22,10 @@ def row(**fields):
         "checkpoint": "abc",
         "model": "demo",
         "pretrained": "",
-        "method": "paint",
+        "training": "paint",
+        "method": "linear",
         "alpha": 0.5,
+        "params": {},
         "task": "Shapes",
         "split": "test",
         "metric": "top1",
@@ -50,6 +52,25 @@ def test_what_is_appended_reads_back(path):
     assert list(frame["value"]) == [0.75, 0.5, 0.25]
     assert list(frame["task"]) == ["Shapes", "typo:Käfer", "Shapes"]
     assert set(frame.columns) >= {*COLUMNS, *EXTRA}
+
+
+@pytest.mark.parametrize(
+    ("method", "training", "merge"),
+    [
+        ("paint", "paint", "linear"), ("wiseft", "wise-ft", "linear"), ("linear", "linear-probe", "linear"),
+        ("zeroshot", "zeroshot", "linear"), ("fisher", None, "fisher"), (None, None, None),
+    ],
+)  # fmt: skip
+def test_the_method_of_older_rows_was_the_training(path, method, training, merge):
+    path.parent.mkdir()
+    older = {key: value for key, value in row(method=method).items() if key not in ("training", "params")}
+    path.write_text(json.dumps(older) + "\n")
+    append(path, [row(training="wise-ft", method="ties", params={"density": 0.2}), row(training=None, method="linear")])
+    frame, problems = read(path)
+    assert problems == []
+    assert [None if pd.isna(each) else each for each in frame["training"]] == [training, "wise-ft", None]
+    assert [None if pd.isna(each) else each for each in frame["method"]] == [merge, "ties", "linear"]
+    assert frame["params"][1] == {"density": 0.2}
 
 
 def test_rows_are_stamped_and_complete_and_come_back_as_written(path):

@@ -31,7 +31,7 @@ def test_frozen_head_trains_the_image_tower_alone(finished):
     changed = differing(Store(root / "store"), done)
     assert changed
     assert all(name.startswith("visual.") for name in changed)
-    assert (done.finetuned.method, done.finetuned.kind, done.finetuned.head) == ("paint", "finetuned", None)
+    assert (done.finetuned.training, done.finetuned.kind, done.finetuned.head) == ("paint", "finetuned", None)
     assert done.finetuned.parents == (done.zeroshot.id,)
     assert done.finetuned.config["steps"] == 4
     assert done.finetuned.name == "demo/shapes/finetuned"
@@ -43,7 +43,7 @@ def test_trained_head_changes_tower_and_head_and_the_parent_has_the_zeroshot_hea
     assert {"classifier.weight", "classifier.bias"} < changed
     assert any(name.startswith("visual.") for name in changed)
     assert not any(name.startswith(("transformer.", "token_embedding")) for name in changed)
-    assert done.finetuned.method == "wiseft"
+    assert done.finetuned.training == "wise-ft"
     assert done.zeroshot.head == done.finetuned.head == {"task": "shapes", "classes": ["circle", "square", "triangle"]}
 
 
@@ -56,7 +56,7 @@ def test_frozen_encoder_trains_the_head_alone_on_features_computed_once(shapes, 
     done = run(shapes, tmp_path / "store", freeze_encoder=True, steps=None, epochs=5)
     assert sum(calls) == 12  # the training images once, for five epochs
     assert differing(Store(tmp_path / "store"), done) == {"classifier.weight", "classifier.bias"}
-    assert done.finetuned.method == "linear"
+    assert done.finetuned.training == "linear-probe"
     run(shapes, tmp_path / "store", freeze_encoder=True, steps=2, lr=1e-2)
     assert sum(calls) == 12  # nor are they computed again by another run
     for path in shapes.rglob("*.png"):

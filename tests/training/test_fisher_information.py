@@ -1,6 +1,8 @@
 """Fisher information: batched as one by one, sampled labels, mixes that are weighed by it, recipes that find it again."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -200,12 +202,12 @@ def measure(store, data, **options):
 def test_same_seed_gives_the_same_file_and_another_seed_another(run_store, tmp_path):
     first = measure(run_store, tmp_path, examples=5)
     assert (first["examples"], first["seed"]) == (5, 0)
-    for path in run_store.fishers.iterdir():
-        path.unlink()
+    shutil.rmtree(run_store.root / "cache" / "fisher")
     assert measure(run_store, tmp_path, examples=5) == first
     others = [measure(run_store, tmp_path, examples=5, seed=1), measure(run_store, tmp_path, examples=4)]
     assert not {key for key, _ in first["files"]} & {key for other in others for key, _ in other["files"]}
-    about = json.loads((run_store.fishers / f"{first['files'][1][0]}.json").read_text())
+    entry = run_store.root / "cache" / "fisher" / first["files"][1][0] / "entry.json"
+    about = json.loads(entry.read_text())["about"]
     assert (about["checkpoint"], about["task"], about["examples"], about["of"]) == (
         ends(run_store)[1].id,
         "shapes",
@@ -224,16 +226,16 @@ def test_second_run_finds_what_the_first_measured(run_store, tmp_path, monkeypat
     assert measure(run_store, tmp_path, progress=again) == first
     assert all(text.endswith("training images (from the store)") for text in again.said)
     monkeypatch.undo()
-    path = run_store.fishers / f"{first['files'][0][0]}.safetensors"
+    (path, _) = run_store.cache.fisher_paths(first["files"])
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # a damaged file is measured anew
     assert measure(run_store, tmp_path) == first
 
 
 def test_what_is_measured_is_the_tower_on_the_training_images(run_store, finished, tmp_path):
-    (_, key_1) = (key for key, _ in measure(run_store, tmp_path)["files"])
     from safetensors.torch import load_file
 
-    found = load_file(run_store.fishers / f"{key_1}.safetensors")
+    (_, path) = run_store.cache.fisher_paths(measure(run_store, tmp_path)["files"])
+    found = load_file(path)
     clip = load_clip(DEMO, load_weights(run_store, ends(run_store)[1]))
     (task,) = find_tasks([str(finished[0] / "shapes")])
     split = task.dataset.split("train", tmp_path, clip.transform)
@@ -265,9 +267,9 @@ def test_recipes_load_and_the_ends_are_the_parents(run_store, tmp_path):
             assert torch.equal(tensor, linear[name]), name
     assert moved
     chosen = run_store.find("patched")
-    assert (chosen.method, chosen.config["fisher"], chosen.config["select"]) == (
-        "fisher",
-        mixed.config["fisher"],
+    assert (chosen.recipe, chosen.training, chosen.config["select"]) == (
+        replace(mixed.recipe, params=mixed.recipe.params | {"alpha": chosen.alpha}),
+        "paint",
         "best-mean",
     )
     expected = interpolate(start, end, chosen.alpha, fishers)
@@ -326,13 +328,13 @@ def test_recipe_whose_information_is_gone_says_what_to_do(cli, run_store, tmp_pa
     mixed = sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5]
     assert cli("store", "verify").exit_code == 0
     assert cli("store", "gc").stdout.startswith("removed 0 files and folders")
-    path = run_store.fishers / f"{mixed.config['fisher']['files'][1][0]}.safetensors"
+    (_, path) = run_store.fisher_paths(mixed)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(StoreError, match="is not what the mix was made with"):
         load_weights(run_store, mixed)
     path.unlink()
-    with pytest.raises(StoreError, match=rf"the Fisher information .*{path.name} is gone") as caught:
+    with pytest.raises(StoreError, match=rf"the Fisher information .*{path.parent.name} is gone") as caught:
         load_weights(run_store, mixed)
     assert "interpolate --method fisher" in caught.value.hint
     with pytest.raises(StoreError, match="is gone"):
@@ -391,4 +393,4 @@ def test_information_that_is_not_finite_is_an_error(run_store, tmp_path, monkeyp
     monkeypatch.setattr(room, "diagonal", lambda *_, **__: {"visual.w": torch.tensor([torch.inf])})
     with pytest.raises(ModelError, match="the Fisher information of demo/zeroshot is not finite"):
         measure(run_store, tmp_path)
-    assert not run_store.fishers.exists()
+    assert list((run_store.root / "cache" / "fisher").iterdir()) == []

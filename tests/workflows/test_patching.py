@@ -48,7 +48,7 @@ def test_recipes_are_small_and_ends_are_the_parents(run_store, tmp_path):
     folder = run_store.checkpoints / swept.checkpoints[0.1].id
     assert [p.name for p in folder.iterdir()] == ["manifest.json"]
     assert (folder / "manifest.json").stat().st_size < 2500
-    assert json.loads((folder / "manifest.json").read_text())["alpha"] == 0.1
+    assert json.loads((folder / "manifest.json").read_text())["recipe"]["params"] == {"alpha": 0.1}
 
 
 def test_select_on_is_val_or_test(run_store, tmp_path):
@@ -226,7 +226,7 @@ def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monk
         result = cli(*each)
         assert (result.exit_code, result.output) == (0, "")
         assert len(trained) == count
-    assert trained == [(str(shapes), {"cache_images": False})]
+    assert trained == [(str(shapes), {})]
     monkeypatch.setenv("RANK", "0")
     assert "MNIST" in cli("datasets").output
     monkeypatch.delenv("WORLD_SIZE")

@@ -37,7 +37,7 @@ from wisepatch.datasets.base import Annotations
 from wisepatch.datasets.contact_sheet import CELL, LINE, MARGIN
 from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError, UsageError, WisepatchError
-from wisepatch.plugins import Task
+from wisepatch.tasks import Task
 from wisepatch.workflows import typographic_attacks as attacks_module
 from wisepatch.workflows.patching import sweep, zeroshot
 from wisepatch.workflows.typographic_attacks import draw_worst, find_photos, make, measure

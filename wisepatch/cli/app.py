@@ -5,6 +5,7 @@ A command is imported when it is asked for; nothing heavy is loaded for ``--help
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -15,10 +16,10 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from wisepatch.cli.output import close_bars, is_helper, print_error
-from wisepatch.errors import WisepatchError, out_of_memory
+from wisepatch.errors import UsageError, WisepatchError, out_of_memory
 
 INTERRUPTED = 130
-TOGETHER = ("finetune", "patch", "demo")  # several processes train; all else the main one does alone
+TRAINING = ("finetune", "patch", "demo")  # what several processes do together; all else the main one does alone
 PATCHING, DATA, HOUSEKEEPING = "Patch a model", "Data", "Housekeeping"
 COMMANDS = {  # name: its file, and its section of --help
     "demo": ("demo", PATCHING),
@@ -67,7 +68,7 @@ class Program(TyperGroup):
             )
             raise typer.Exit(INTERRUPTED) from error
         except Exception as error:
-            known = error if isinstance(error, WisepatchError) else out_of_memory(error)
+            known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
             if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
                 raise
             close_bars()
@@ -75,6 +76,13 @@ class Program(TyperGroup):
             raise typer.Exit(known.exit_code) from error
         finally:
             close_bars()
+
+
+def _too_long(error: Exception) -> UsageError | None:
+    """Return what to tell a user whose name no disk can hold; ``None`` for every other error."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    return UsageError(f"the name {str(error.filename)[:60]!r}... is too long", "names of files have up to 255 letters")
 
 
 app = typer.Typer(
@@ -103,5 +111,5 @@ def main(
     ] = False,
 ) -> None:
     """Patch CLIP-like models: fine-tune on one task, mix the weights from before and after, keep the rest."""
-    if is_helper() and ctx.invoked_subcommand not in TOGETHER:
+    if is_helper() and ctx.invoked_subcommand not in TRAINING:
         raise typer.Exit

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, show_rows
+from wisepatch.cli.output import show_rows
 from wisepatch.config import EvalConfig
 
 
@@ -24,10 +26,7 @@ def command(
 
     Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
     """
-    from wisepatch.plugins import find_metric
-
-    output = Output(as_json=common.as_json or wide, quiet=common.quiet)
-    metrics = [find_metric(name).name for name in o.split_list(metric)]
+    output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     classnames, templates = names.names(), names.templates()
     store, data = common.open_store(), common.data_folder()
     named = o.find_checkpoints(store, checkpoints)

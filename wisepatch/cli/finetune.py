@@ -21,11 +21,8 @@ def command(
 
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
     """
-    output, config, published = (
-        common.output,
-        training_config(task, supported, names, train),
-        model.config(train["start"]),
-    )
+    config, published = training_config(task, supported, names, train), model.config(train["start"])
+    output = common.output
     store, data = common.open_store(), common.data_folder()
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
@@ -47,10 +44,7 @@ def training_config(task: str, supported: list[str], names: o.ClassOptions, trai
 
     classnames, templates = names.names(), names.templates()
     patching, others = find_task(task, classnames, templates), find_tasks(o.split_list(supported))
+    specs = tuple(other.spec for other in others)
     return TrainConfig.with_defaults(
-        patching.spec,
-        supported=tuple(other.spec for other in others),
-        classnames=classnames,
-        templates=templates,
-        **train,
+        patching.spec, supported=specs, classnames=classnames, templates=templates, **train
     )

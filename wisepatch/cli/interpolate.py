@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, show_sweep
+from wisepatch.cli.output import show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, parse_alphas
 
 
@@ -38,12 +39,11 @@ def command(
     Example: `wisepatch interpolate --alpha 0:1:0.1 --eval MNIST,CIFAR10 --select max-drop=0.01`
     """
     from wisepatch.analysis.selection import parse_rule
-    from wisepatch.plugins import find_merge_method, find_metric
+    from wisepatch.plugins import find_merge_method
     from wisepatch.tasks import find_tasks
 
-    output = Output(as_json=common.as_json or wide, quiet=common.quiet)
+    output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
-    metrics = [find_metric(name).name for name in o.split_list(metric)]
     find_merge_method(method)
     others = None if tasks is None else find_tasks(o.split_list(tasks))
     store, data = common.open_store(), common.data_folder()
@@ -60,7 +60,7 @@ def command(
     else:
         show_sweep(output, done)
     if done.chosen and done.choice:
-        kept = f"kept as {done.chosen.name} ({done.chosen.id})"
         on = "TEST" if done.selected_on == "test" else "validation"
-        output.say(f"chosen: alpha {done.choice.alpha:g} by {rule} on {on} data, {kept}")
+        saved = f"saved as {done.chosen.name} ({done.chosen.id})"
+        output.say(f"chosen: alpha {done.choice.alpha:g} by {rule} on {on} data, {saved}")
     output.say("next: wisepatch plot --output plot.png")

@@ -1,4 +1,4 @@
-"""Options: a command names a settings class, and takes an option for each field that the class declares as one."""
+"""Options: a command that takes a settings class gets an option for each field that the class declares as one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -143,15 +143,16 @@ FisherExamplesOption = Annotated[
 ]
 SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
 SelectOnOption = Annotated[
-    str, typer.Option("--select-on", help="val, or test: which data the choice sees. test is labelled everywhere.")
+    Literal["val", "test"],
+    typer.Option("--select-on", help="The data that the choice sees; test is labelled everywhere."),
 ]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that is a settings class by the options of its fields; the command gets the class filled in.
 
-    Where training and evaluation have a field of one name, the evaluation's is called ``--eval-NAME``, but for those that one option
-    sets for both.
+    Where training and evaluation have a field of one name, the evaluation's is called ``--eval-NAME``, but for those that one
+    option sets for both.
     """
     hints = get_type_hints(command, include_extras=True)
     options: dict[str, inspect.Parameter] = {}
@@ -164,14 +165,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if not (isinstance(declared, type) and is_dataclass(declared)):
             options[parameter.name] = parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
             continue
-        names = {}
+        names, kinds = {}, get_type_hints(declared)
         for field in (each for each in fields(declared) if "help" in each.metadata):
-            name = field.name
-            if name in options and name not in SHARED:
-                name = f"eval_{name}"
+            name = f"eval_{field.name}" if field.name in options and field.name not in SHARED else field.name
             names[field.name] = name
-            if name not in options:
-                options[name] = _option(name, field, get_type_hints(declared)[field.name])
+            options.setdefault(name, _option(name, field, kinds[field.name]))
         groups[parameter.name] = (kind, names)
 
     @wraps(command)
@@ -208,6 +206,13 @@ def split_list(words: Sequence[str] | None) -> list[str]:
     for word in words or ():
         parts += [word] if existing(word) else [part.strip() for part in word.split(",") if part.strip()]
     return parts
+
+
+def metric_names(words: Sequence[str]) -> list[str]:
+    """Return the metrics that were named. Raises :class:`UnknownNameError`."""
+    from wisepatch.plugins import find_metric
+
+    return [find_metric(name).name for name in split_list(words)]
 
 
 def find_checkpoints(store: Store, words: list[str]) -> list[Checkpoint]:

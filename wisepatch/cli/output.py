@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -23,7 +24,7 @@ MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
 def is_helper() -> bool:
-    """Whether this is one of several processes that train together (``accelerate launch``, ``torchrun``), and not the main one."""
+    """Tell whether this process helps another one to train (``accelerate launch``, ``torchrun``)."""
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and int(os.environ.get("RANK") or 0) > 0
 
 
@@ -35,6 +36,8 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet or is_helper()
         self.helps = is_helper()  # says nothing: the main process says it
+        # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
+        logging.getLogger("wisepatch").setLevel(logging.ERROR if self.quiet else logging.WARNING)
 
     @cached_property
     def err(self) -> Console:
@@ -45,7 +48,7 @@ class Output:
 
     @cached_property
     def width(self) -> int | None:
-        """Columns of the terminal; ``None`` where stdout is none."""
+        """Return the columns of the terminal; ``None`` where stdout is none."""
         return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
     def say(self, text: str) -> None:
@@ -73,7 +76,6 @@ class Output:
         columns: Sequence[str],
         rows: Iterable[Sequence[object]],
         *,
-        title: str | None = None,
         strong: int | None = None,
     ) -> None:
         """Print a table for people; numbers right, the row ``strong`` in bold. Never cut off: a narrow terminal wraps it."""
@@ -83,9 +85,9 @@ class Output:
         from rich.table import Table
 
         body = [[str(cell) for cell in row] for row in rows]
-        grid = Table(title=title, title_justify="left", title_style="", header_style="bold")
+        grid = Table(header_style="bold")
         for index, column in enumerate(columns):
-            numbers = bool(body) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in body)
+            numbers = bool(body) and all(_is_number_or_nothing(row[index]) for row in body)
             grid.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for number, row in enumerate(body):
             grid.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
@@ -93,7 +95,7 @@ class Output:
         Console(highlight=False, width=width).print(grid)
 
     def progress(self) -> Bar:
-        """A bar on stderr for long work."""
+        """Return a bar on stderr for long work."""
         return Bar(self)
 
 
@@ -160,14 +162,18 @@ def close_bars() -> None:
 
 
 def print_error(error: WisepatchError) -> None:
-    """Two lines on stderr: what is wrong and why, and the next step."""
+    """Print two lines on stderr: what is wrong and why, and the next step."""
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
 
 
+def _is_number_or_nothing(cell: str) -> bool:
+    return cell in ("", "-") or cell.lstrip("-")[:1].isdigit()
+
+
 def percent(value: float | None) -> str:
-    """A fraction in per cent, with one decimal."""
+    """Write a fraction in per cent, with one decimal; ``-`` for none and for NaN."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 
@@ -196,25 +202,46 @@ def show_sweep(output: Output, sweep: Sweep) -> None:
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
             "selected_on": sweep.selected_on,
         }])  # fmt: skip
-    tasks = (sweep.patching, *sweep.supported)
-    for split, points in sweep.points.items():
-        rows = [row for row in sweep.rows if row["split"] == split]
-        first = {row["task"]: row["metric"] for row in reversed(rows)}
-        metric = " / ".join(dict.fromkeys(first[task] for task in tasks))
-        values = {(row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == first[row["task"]]}
-        strong = next((i for i, p in enumerate(points) if sweep.choice and p.alpha == sweep.choice.alpha), None)
-        extra = ("supported", "mean") if len(sweep.supported) else ()
-        body = []
-        for number, point in enumerate(points):
-            cells: list[object] = [f"{point.alpha:g}", *(percent(values.get((point.alpha, task))) for task in tasks)]
-            if extra and point.supported is not None:
-                cells += [percent(point.supported), percent((point.patching + point.supported) / 2)]
-            body.append([*cells, ("chosen" if number == strong else "")] if sweep.choice else cells)
-        note = ""
+    for split in sweep.points:
+        _show_split(output, sweep, split)
+
+
+def _show_split(output: Output, sweep: Sweep, split: str) -> None:
+    """Print the points of one split: the first metric of each task, ``-`` for tasks that are not measured on it.
+
+    Where some of the metrics are better when lower, mean values mean nothing, and the mean score that rules compare is shown.
+    """
+    from wisepatch.plugins import find_metric
+
+    rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
+    first = {row["task"]: row for row in reversed(rows)}
+    tasks = {task: first.get(task) for task in (sweep.patching, *sweep.supported)}
+    metrics = {row["metric"]: find_metric(row["metric"]).higher_is_better for row in tasks.values() if row}
+    values = {
+        (row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == first[row["task"]]["metric"]
+    }
+    mixed = len(set(metrics.values())) > 1
+    body, strong = [], None
+    for number, point in enumerate(sweep.points[split]):
+        cells = [f"{point.alpha:g}", *(percent(values.get((point.alpha, task))) for task in tasks)]
+        if sweep.supported:
+            mean = None if point.supported is None else (point.patching + point.supported) / 2
+            cells += [percent(point.mean_score)] if mixed else [percent(point.supported), percent(mean)]
         if sweep.choice:
-            seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
-            note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
-        output.table(
-            ("alpha", *tasks, *extra, *(("",) if sweep.choice else ())), body,
-            title=f"{metric} in per cent, {split} split{note}", strong=strong,
-        )  # fmt: skip
+            strong = number if point.alpha == sweep.choice.alpha else strong
+            cells.append("chosen" if strong == number else "")
+        body.append(cells)
+    columns = [
+        "alpha",
+        *(task if not row or row["split"] == split else f"{task}@{row['split']}" for task, row in tasks.items()),
+    ]
+    if sweep.supported:
+        columns += ["mean score"] if mixed else ["supported", "mean"]
+    note = ""
+    if sweep.choice:
+        columns.append("")
+        seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
+        note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
+    words = " / ".join(name if higher else f"{name} (lower is better)" for name, higher in metrics.items())
+    output.result(f"{words} in per cent, {split} split{note}")
+    output.table(columns, body, strong=strong)

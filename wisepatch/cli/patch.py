@@ -75,13 +75,13 @@ def summary(sweep: Sweep, picture: Path | None) -> str:
     after = sweep.at("test", sweep.choice.alpha)
     before = min(sweep.points["test"], key=lambda point: point.alpha)
     start = "zero-shot" if before.alpha == 0 else f"alpha {before.alpha:g}"
-    kept = ""
+    supported = ""
     if after.supported is not None:
-        kept = f", supported tasks from {percent(before.supported)} to {percent(after.supported)} %"
+        supported = f", supported tasks from {percent(before.supported)} to {percent(after.supported)} %"
     drawn = f"the picture is {picture}" if picture else "draw it with: wisepatch plot --output plot.png"
     on = "validation" if sweep.selected_on == "val" else "TEST"
     return (
-        f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{kept}, "
+        f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
         f"at alpha {sweep.choice.alpha:g} chosen on {on} data; "
         f"the patched model is {sweep.chosen.name} ({sweep.chosen.id}); {drawn}"
     )

@@ -20,11 +20,9 @@ def command(
 
     Example: `wisepatch zeroshot --model demo --task Shapes,Digits`
     """
-    from wisepatch.plugins import find_metric
     from wisepatch.tasks import find_tasks
 
-    output, published = common.output, model.config()
-    metrics = [find_metric(name).name for name in o.split_list(metric)]
+    output, published, metrics = common.output, model.config(), o.metric_names(metric)
     tasks = find_tasks(o.split_list(task), names.names(), names.templates())
     store, data = common.open_store(), common.data_folder()
     from wisepatch.workflows.patching import zeroshot
@@ -33,4 +31,9 @@ def command(
         published, tasks, store, data, metrics=metrics, settings=evaluation, progress=output.progress()
     )
     show_rows(output, rows, {checkpoint.id: checkpoint.name})
-    output.say(f"saved {checkpoint.name} ({checkpoint.id}) in {common.store}; next: wisepatch finetune --task TASK")
+    same = "".join(
+        f"--{name} {word} " for name, word in (("model", model.model), ("pretrained", model.pretrained)) if word
+    )
+    output.say(
+        f"saved {checkpoint.name} ({checkpoint.id}) in {common.store}; next: wisepatch finetune {same}--task TASK"
+    )

@@ -1,1 +1,1 @@
-"""Images, labels, class names and prompts: everything that makes a task. Knows no model."""
+"""Make tasks of images, labels, class names and prompts. Knows no model."""

@@ -6,15 +6,13 @@ import codecs
 import hashlib
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Transform
+from wisepatch.datasets.base import Transform
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,6 @@ class Pictures:
     transform: Transform | None = None
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels)
 
     def fingerprint(self) -> str:
@@ -34,7 +31,6 @@ class Pictures:
         return hashlib.sha256(self.pixels.tobytes() + repr(self.labels).encode()).hexdigest()
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return one image and its label."""
         image = Image.fromarray(self.pixels[index])
         return (self.transform(image) if self.transform else image), self.labels[index]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from wisepatch.errors import DataError, UsageError, warn_renamed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
-
-    Transform = Callable[[Any], Any]
+Transform = Callable[[Any], Any]
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION = 0.1
@@ -20,15 +18,15 @@ MAX_VAL_IMAGES = 5000
 
 
 class Samples(Protocol):
-    """A map-style dataset: ``len()`` and ``[index] -> (image, label)``, the image transformed if a transform was given."""
+    """Be a map-style dataset: ``len()`` and ``[index] -> (image, class index)``, the image transformed if a transform is given.
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
+    Optional are ``labels`` or ``targets`` (see :func:`labels_of`), ``annotations``, ``fingerprint()``, ``image_ids()``, and
+    ``set_epoch(epoch)`` where images are drawn anew each epoch.
+    """
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image and its class index."""
-        ...
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Any, int]: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,6 @@ class Split:
     samples: Samples
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     @property
@@ -218,7 +215,10 @@ class Dataset:
                 warn_renamed(f"Dataset({old}=...)", new)
                 object.__setattr__(self, new, value)
         for name in ("classes", "templates"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise UsageError(f"the {name} of dataset {self.name!r} are one string", f"give a tuple: ({given!r},)")
+            object.__setattr__(self, name, tuple(given))
         if not self.templates:
             raise UsageError(
                 f"dataset {self.name!r} has no prompt templates", "give a tuple such as ('a photo of a {}.',)"
@@ -284,9 +284,8 @@ class Dataset:
         if cut:
             samples = cut_validation(samples, split)
         if len(samples) == 0:
-            raise DataError(
-                f"the {split!r} split of {self.name!r} holds no images", "add images, or name another split"
-            )
+            problem = f"the {split!r} split of {self.name!r} holds no images"
+            raise DataError(problem, "add images, or name another split")
         return Split(self.name, split, self.classes, self.metric, samples)
 
 
@@ -298,7 +297,6 @@ class Subset:
     indices: Sequence[int]
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.indices)
 
     @property
@@ -327,7 +325,6 @@ class Subset:
         return [ids[index] for index in self.indices]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image and label at ``indices[index]``."""
         return self.samples[self.indices[index]]
 
 

@@ -2,122 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw, generator
 from wisepatch.datasets.prompts import TEMPLATES
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    from PIL import Image
-
-    from wisepatch.datasets.base import Samples, Transform
-
 SIZES = {"train": 2000, "val": 300, "test": 500}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PAGE, INK = 64, 44  # pixels
+PAGE_PIXELS, DIGIT_PIXELS = 64, 44
 DIGITS_TEST = 500  # of scikit-learn's 1,797 images
 
 
 @dataclass(frozen=True)
-class DrawnSamples:
-    """Draw pictures when they are asked for; the label runs through the classes, the rest is random by index."""
+class MadeSamples:
+    """Make image ``index`` by ``make(index)`` when it is asked for."""
 
-    task: str
-    split: str
+    make: Callable[[int], Any]
+    labels: list[int]
     transform: Transform | None = None
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
-        return SIZES[self.split]
+        return len(self.labels)
 
-    @property
-    def labels(self) -> list[int]:
-        """Return the labels of all pictures."""
-        return [index % len(SHAPES) for index in range(len(self))]
+    def fingerprint(self) -> str:
+        """Return the labels: with task and split they tell the images."""
+        return str(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Draw picture ``index``."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        rng = generator(self.task, tuple(SIZES).index(self.split), index)
-        names = tuple(COLORS)
-        shape, color, texture = (int(rng.integers(len(x))) for x in (SHAPES, names, TEXTURES))
-        label = index % len(SHAPES)
-        shape, color, texture = {
-            "Shapes": (label, color, texture),
-            "Colors": (shape, label, texture),
-            "Textures": (shape, color, label),
-        }[self.task]
-        image = draw(Scene(TEXTURES[texture], SHAPES[shape], names[color]), rng)
+        label = self.labels[index]
+        image = self.make(index)
         return (self.transform(image) if self.transform else image), label
 
 
 def open_drawn(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
-    """Open a drawn task; ``root`` is not read."""
-    return DrawnSamples(task, split, transform)
+    """Open a drawn task, whose labels run through the classes; ``root`` is not read."""
+    return MadeSamples(
+        partial(_picture, task, split), [index % len(SHAPES) for index in range(SIZES[split])], transform
+    )
 
 
-@dataclass(frozen=True)
-class DigitSamples:
-    """Show scikit-learn's digits (the test set of UCI's optical recognition data) as RGB images, dark ink on white paper."""
-
-    indices: tuple[int, ...]
-    transform: Transform | None = None
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the scan of 8 x 8 pixels, enlarged to 44 x 44 (bicubic) on a page of 64 x 64, and its digit."""
-        from PIL import Image
-
-        pixels, digits = _digits()
-        scan = Image.fromarray(255 - (pixels[self.indices[index]] * (255 / 16)).astype("uint8"))
-        page = Image.new("L", (PAGE, PAGE), 255)
-        page.paste(scan.resize((INK, INK), Image.Resampling.BICUBIC), ((PAGE - INK) // 2, (PAGE - INK) // 2))
-        image: Image.Image = page.convert("RGB")
-        return (self.transform(image) if self.transform else image), int(digits[self.indices[index]])
-
-
-@cache
-def _digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return data.images, data.target
-
-
-@cache
-def _digit_split(split: str) -> tuple[int, ...]:
-    import numpy as np
-    from sklearn.model_selection import train_test_split
-
-    _, digits = _digits()
-    train, test = train_test_split(np.arange(len(digits)), test_size=DIGITS_TEST, stratify=digits, random_state=0)
-    return tuple(int(i) for i in (test if split == "test" else train))
+def _picture(task: str, split: str, index: int) -> Any:
+    """Draw picture ``index``: what is not the label is random by index."""
+    rng = generator(task, tuple(SIZES).index(split), index)
+    shape, color, texture = (int(rng.integers(len(names))) for names in (SHAPES, COLORS, TEXTURES))
+    label = index % len(SHAPES)
+    shape, color, texture = {
+        "Shapes": (label, color, texture),
+        "Colors": (shape, label, texture),
+        "Textures": (shape, color, label),
+    }[task]
+    return draw(Scene(TEXTURES[texture], SHAPES[shape], tuple(COLORS)[color]), rng)
 
 
 def open_digits(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    """Open the digits: 1,297 to train (validation is cut from them), 500 to test, stratified, seed 0."""
-    return DigitSamples(_digit_split(split), transform)
+    """Open the digits: 1,297 to train (validation is cut from them), 500 to test, stratified, seed 0.
+
+    They are scikit-learn's, the test set of UCI's optical recognition data, dark ink on white paper, as RGB images.
+    """
+    import numpy as np
+    from sklearn.model_selection import train_test_split
+
+    digits = _digits().target
+    train, test = train_test_split(np.arange(len(digits)), test_size=DIGITS_TEST, stratify=digits, random_state=0)
+    indices = test if split == "test" else train
+    return MadeSamples(partial(_digit, indices.tolist()), digits[indices].tolist(), transform)
+
+
+def _digit(indices: list[int], index: int) -> Any:
+    """Enlarge a scan of 8 x 8 pixels to 44 x 44 (bicubic) on a page of 64 x 64."""
+    from PIL import Image
+
+    scan = Image.fromarray(255 - (_digits().images[indices[index]] * (255 / 16)).astype("uint8"))
+    page = Image.new("L", (PAGE_PIXELS, PAGE_PIXELS), 255)
+    margin = (PAGE_PIXELS - DIGIT_PIXELS) // 2
+    page.paste(scan.resize((DIGIT_PIXELS, DIGIT_PIXELS), Image.Resampling.BICUBIC), (margin, margin))
+    return page.convert("RGB")
+
+
+@cache
+def _digits() -> Any:
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 def datasets() -> list[Dataset]:
     """List the four offline tasks."""
     drawn = {"Shapes": SHAPES, "Colors": tuple(COLORS), "Textures": TEXTURES}
-    source = "drawn by wisepatch"
     return [
         *(
             Dataset(
-                name, classes, partial(open_drawn, name), TEMPLATES[name], ("train", "val", "test"),
-                family="demo", source=source, counts=SIZES, gigabytes=0,
+                name, classes, partial(open_drawn, name), TEMPLATES[name], SPLITS, family="demo",
+                source="drawn by wisepatch", counts=SIZES, gigabytes=0,
             )
             for name, classes in drawn.items()
         ),

@@ -10,26 +10,22 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wisepatch.datasets.base import SPLITS, Dataset
+from wisepatch.datasets.base import SPLITS, Annotations, Dataset, Transform
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from wisepatch.datasets.base import Annotations, Transform
+from wisepatch.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
 NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
-# Path.is_dir and Path.is_file raise OSError for a name that is too long; for these there is no such thing.
+# Unlike Path.is_dir and Path.is_file, these return False, and raise no OSError, for a name that is too long.
 is_folder, is_file = os.path.isdir, os.path.isfile
 
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
@@ -37,14 +33,14 @@ Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
 @dataclass(frozen=True)
 class FileSamples:
-    """Read image files as RGB when they are asked for, with their labels."""
+    """Read image files, or the boxes in them (left, upper, right, lower, in pixels), as RGB when they are asked for."""
 
     files: Sequence[tuple[Path | str, int]]
     transform: Transform | None = None
     annotations: Annotations | None = None
+    boxes: Sequence[tuple[int, int, int, int]] | None = None
 
     def __len__(self) -> int:
-        """Return the number of files."""
         return len(self.files)
 
     @property
@@ -57,18 +53,21 @@ class FileSamples:
         return (id(self.transform), *self.image_ids())
 
     def image_ids(self) -> list[str]:
-        """Return the paths of all files as they were given."""
-        return [str(path) for path, _ in self.files]
+        """Return the paths of all files as they were given, with the boxes where there are any."""
+        if self.boxes is None:
+            return [str(path) for path, _ in self.files]
+        return [f"{path}#{','.join(map(str, box))}" for (path, _), box in zip(self.files, self.boxes, strict=True)]
 
     def fingerprint(self) -> str:
-        """Return paths, labels, sizes and times of change of all files."""
+        """Return names, labels, sizes and times of change of all images."""
         try:
-            stats = [(str(path), label, Path(path).stat()) for path, label in self.files]
+            stats = [Path(path).stat() for path, _ in self.files]
         except OSError as error:
             raise DataError(
                 f"image {error.filename} cannot be read: {error.strerror}", "replace it or take it out, then run again"
             ) from error
-        return str([(path, label, stat.st_size, stat.st_mtime_ns) for path, label, stat in stats])
+        rows = zip(self.image_ids(), self.labels, stats, strict=True)
+        return str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
@@ -83,6 +82,8 @@ class FileSamples:
             reason = "it is missing" if absent else str(error).replace(str(path), Path(path).name)
             hint = "replace it or take it out, then run again"
             raise DataError(f"image {path} cannot be read: {reason}", hint) from error
+        if self.boxes is not None:
+            image = image.crop(self.boxes[index])
         return (self.transform(image) if self.transform else image), label
 
 
@@ -104,10 +105,15 @@ def _rgb(image: Any) -> Any:
 def folder_dataset(path: Path) -> Dataset:
     """Describe the folder ``path`` as a task named after it. Lists files; opens none.
 
-    Raises :class:`DataError` for a folder without class folders, an empty class folder, or a class that only one split has.
+    Raises :class:`DataError` for a folder without class folders, an empty class folder, two classes of one name, or a class that
+    only one split has.
     """
     path = path.resolve()
-    folders = {entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir()}
+    folders: dict[str, Path] = {}
+    for entry in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        other = folders.setdefault(entry.name.lower(), entry)
+        if other != entry and entry.name.lower() in SPLITS:
+            raise DataError(f"{path} has two folders for one split: {other.name} and {entry.name}", "merge the two")
     misnamed = set(folders) & set(NEAR_SPLITS)
     if misnamed and set(folders) & set(SPLITS):
         wrong = folders[min(misnamed)]
@@ -171,21 +177,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
             raise DataError(f"{path}, line {rows.line_num}: {error}", hint) from error
 
 
-def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
-    """Return ``dataset`` with other class names (as many, in the same order) and prompt templates."""
-    names = dataset.head_names
-    if classnames is not None and len(classnames) != len(names):
-        raise UsageError(
-            f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
-            f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
-        )
-    if classnames is not None and dataset.label_map:
-        dataset = replace(dataset, head_classes=tuple(classnames))
-    elif classnames is not None:
-        dataset = replace(dataset, classes=tuple(classnames))
-    return replace(dataset, templates=tuple(templates)) if templates else dataset
-
-
 def _class_files(folder: Path) -> list[tuple[Path, str]]:
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
@@ -218,10 +209,10 @@ def _dataset(path: Path, files: Files) -> Dataset:
     splits = tuple(split for split in SPLITS if split in files)
     labels = _ordered({label for _, label in files[splits[0]]})
     for split in splits:
-        strange = {label for _, label in files[split]} - set(labels)
-        if strange:
+        unknown = {label for _, label in files[split]} - set(labels)
+        if unknown:
             raise DataError(
-                f"{path}: class {min(strange)!r} is in {split} and not in {splits[0]}",
+                f"{path}: class {min(unknown)!r} is in {split} and not in {splits[0]}",
                 "every class needs images in every split, or at least in train",
             )
     index = {label: i for i, label in enumerate(labels)}

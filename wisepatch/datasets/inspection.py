@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from wisepatch.datasets.base import labels_of
+from wisepatch.datasets.base import Dataset, Split, labels_of
 from wisepatch.datasets.published.readers import asked
 from wisepatch.errors import DataError, UsageError, WisepatchError
-from wisepatch.progress import Silent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Split
-    from wisepatch.progress import Progress
+from wisepatch.progress import Progress, Silent
 
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
+IMAGES_AHEAD = 1024  # that are waiting for a thread at most
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a split. ``expected`` is the publisher's number of images, ``broken`` says what cannot be decoded."""
+    """Describe a split. ``expected`` is the publisher's number of images, ``broken`` holds the errors of undecodable ones."""
 
     task: str
     split: str
@@ -34,14 +28,11 @@ class Report:
     classes: int
     per_class: dict[str, int] | None  # in the order of the classes; None where the labels would need every image
     sample: str
-    broken: tuple[str, ...] = field(default=())
+    broken: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return {
-            "task": self.task, "split": self.split, "images": self.images, "expected": self.expected, "classes": self.classes,
-            "per_class": self.per_class, "sample": self.sample, "broken": list(self.broken),
-        }  # fmt: skip
+        return asdict(self) | {"broken": list(self.broken)}
 
 
 def inspect(
@@ -64,24 +55,25 @@ def inspect(
             )
         first, labels = min(decoded), list(decoded.values())
     image, label = opened[first]
-    strange = next((each for each in (labels or [label]) if not 0 <= each < len(dataset.classes)), None)
-    if strange is not None:
+    size = len(dataset.classes)
+    outside = next((each for each in labels or [label] if not 0 <= each < size), None)
+    if outside is not None:
         raise DataError(
-            f"{dataset.name} ({split}) has the label {strange}, and {len(dataset.classes)} classes",
+            f"{dataset.name} ({split}) has the label {outside}, and {size} classes",
             "fetch the data again, or report it to the task's author",
         )
-    counted = None
+    per_class = None
     if labels is not None:
-        found = Counter(labels)
-        counted = {f"{i} {name}": found.get(i, 0) for i, name in enumerate(dataset.classes)}
+        counts = Counter(labels)
+        per_class = {f"{index} {name}": counts[index] for index, name in enumerate(dataset.classes)}
+    sample = f"{image.width} x {image.height}, {dataset.classes[label]}"
     return Report(
-        dataset.name, split, len(opened), dataset.expected(split), len(dataset.classes), counted,
-        f"{image.width} x {image.height}, {dataset.classes[label]}", tuple(broken),
+        dataset.name, split, len(opened), dataset.expected(split), size, per_class, sample, tuple(broken)
     )  # fmt: skip
 
 
 def _decode_all(opened: Split, progress: Progress) -> tuple[dict[int, int], list[str]]:
-    """The labels of all images that can be decoded, by index, and what is wrong with the others."""
+    """Return the labels of all images that can be decoded, by index, and the errors of the others."""
 
     def decode(index: int) -> int | str:
         try:
@@ -93,23 +85,16 @@ def _decode_all(opened: Split, progress: Progress) -> tuple[dict[int, int], list
     broken: list[str] = []
     progress.start(f"decoding {opened.task} ({opened.name})", len(opened))
     with ThreadPoolExecutor(DECODERS) as pool:
-        for index, found in enumerate(_in_order(pool, decode, len(opened))):
-            if isinstance(found, str):
-                broken.append(found)
-            else:
-                labels[index] = found
-            progress.advance()
+        for start in range(0, len(opened), IMAGES_AHEAD):
+            indices = range(start, min(start + IMAGES_AHEAD, len(opened)))
+            for index, outcome in zip(indices, pool.map(decode, indices), strict=True):
+                if isinstance(outcome, str):
+                    broken.append(outcome)
+                else:
+                    labels[index] = outcome
+                progress.advance()
     progress.finish()
     return labels, broken
-
-
-def _in_order(pool: ThreadPoolExecutor, decode: Any, total: int) -> Iterator[int | str]:
-    """Results in order, never more than a few images ahead: a set may be larger than the memory."""
-    indices = iter(range(total))
-    waiting = [pool.submit(decode, index) for index in islice(indices, 8 * DECODERS)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(decode, index) for index in islice(indices, 1)]
 
 
 def download(dataset: Dataset, root: Path) -> None:
@@ -129,9 +114,8 @@ def download(dataset: Dataset, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"the data folder {root} cannot be made: {error.strerror or error}", "name another with --data"
-        ) from error
+        problem = f"the data folder {root} cannot be made: {error.strerror or error}"
+        raise UsageError(problem, "name another with --data") from error
     with asked():
         for split in dataset.splits:
             dataset.split(split, root)

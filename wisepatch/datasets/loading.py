@@ -54,7 +54,6 @@ class Seeded:
     epoch: int = 0
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:

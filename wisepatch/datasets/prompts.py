@@ -1,47 +1,50 @@
-"""Prompt templates by name; ``{}`` stands for the class name, ``{article}`` for "a" or "an" before it.
+"""Name prompt templates and fill them; ``{}`` stands for the class name, ``{article}`` for "a" or "an" before it.
 
 The figures behind the names are the CLIP authors' published prompts, as the evaluations of both papers use them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from wisepatch.datasets.names import names
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-_ADJECTIVES = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")
-
-
-def _cifar() -> tuple[str, ...]:
-    def with_article(article: str) -> list[str]:
-        plain = [f"a {adjective}photo of {article} {{}}." for adjective in _ADJECTIVES]
-        return [*plain, f"a photo of {article} small {{}}.", f"a photo of {article} big {{}}."]
-
-    return (*with_article("a"), *with_article("the"))
-
-
-def _fashion() -> tuple[str, ...]:
-    kinds = ("photo", "blurry photo", "black and white photo", "thumbnail")
-    return tuple(f"a {kind} of {article} {{}}." for article in ("a", "the") for kind in kinds)
-
-
-def _aerial() -> tuple[str, ...]:
-    views = ("satellite imagery", "aerial imagery", "satellite photo", "aerial photo", "satellite view", "aerial view")
-    return tuple(f"{view} of {article}{{}}." for article in ("", "a ", "the ") for view in views)
-
-
+_ARTICLES = ("a", "the")
+_CIFAR = tuple(
+    text.format(article=article)
+    for article in _ARTICLES
+    for text in (
+        "a photo of {article} {{}}.",
+        "a blurry photo of {article} {{}}.",
+        "a black and white photo of {article} {{}}.",
+        "a low contrast photo of {article} {{}}.",
+        "a high contrast photo of {article} {{}}.",
+        "a bad photo of {article} {{}}.",
+        "a good photo of {article} {{}}.",
+        "a photo of {article} small {{}}.",
+        "a photo of {article} big {{}}.",
+    )
+)
+_FASHION = tuple(
+    f"a {kind} of {article} {{}}."
+    for article in _ARTICLES
+    for kind in ("photo", "blurry photo", "black and white photo", "thumbnail")
+)
+_AERIAL = tuple(
+    f"{source} {kind} of {article}{{}}."
+    for article in ("", "a ", "the ")
+    for kind in ("imagery", "photo", "view")
+    for source in ("satellite", "aerial")
+)
 _SIGNS = tuple(f'a {view} photo of a "{{}}" traffic sign.' for view in ("zoomed in", "centered", "close up"))
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "simple": ("a photo of a {}.",),
     "MNIST": ('a photo of the number: "{}".',),
     "SVHN": ('a photo of the number: "{}".',),
-    "FashionMNIST": _fashion(),
-    "CIFAR10": _cifar(),
-    "CIFAR100": _cifar(),
+    "FashionMNIST": _FASHION,
+    "CIFAR10": _CIFAR,
+    "CIFAR100": _CIFAR,
     "STL10": ("a photo of a {}.", "a photo of the {}."),
     "SUN397": ("a photo of a {}.", "a photo of the {}."),
     "Cars": (
@@ -59,7 +62,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "GTSRB": _SIGNS,
     "MTSD": _SIGNS,
     "KITTI": ("{}",),
-    "RESISC45": _aerial(),
+    "RESISC45": _AERIAL,
     "CLEVR": ("a photo of {} objects.",),
     "ImageNet": names("ImageNet templates"),
     "Shapes": ("a photo of a {}.", "a picture of a {} shape."),
@@ -76,18 +79,18 @@ def templates(asked: Iterable[str]) -> tuple[str, ...]:
     """
     from wisepatch.errors import UnknownNameError
 
-    by_name = {name.lower(): texts for name, texts in TEMPLATES.items()}
-    found: list[str] = []
+    by_name = {name.lower(): named for name, named in TEMPLATES.items()}
+    texts: list[str] = []
     for name in asked:
         if "{}" in name or "{article}" in name:
-            found.append(name)
+            texts.append(name)
         elif name.lower() in by_name:
-            found.extend(by_name[name.lower()])
+            texts.extend(by_name[name.lower()])
         else:
             raise UnknownNameError(
                 "prompt template", name, TEMPLATES, "a template's text needs {} where the class name goes"
             )
-    return tuple(found)
+    return tuple(texts)
 
 
 def prompts(class_name: str, texts: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import DEMO, SCHEMAS
 from wisepatch.errors import ModelError, UnknownNameError
-from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform
+from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -113,13 +113,15 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
         preprocess = {key: details[key] for key in PREPROCESSING if key in details}
         options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
     model, tokenizer = _create(config, name, details, options)
+    check_assumptions(model, tokenizer)
     if weights is not None:
         _fill(model, config, weights)
     preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False)
+    if split_transform(transform) is None:
+        raise unexpected("its transform does not end in ToTensor and Normalize")
     augmentation = {"scale": (0.9, 1.0)}
     train_transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg=augmentation)
-    check_assumptions(model, tokenizer, transform)
     return Clip(config, model.eval(), transform, train_transform, tokenizer)
 
 

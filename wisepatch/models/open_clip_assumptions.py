@@ -6,6 +6,7 @@ apart (:mod:`clip`), to encode texts no longer than they are (:mod:`zeroshot_hea
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError
@@ -15,44 +16,50 @@ if TYPE_CHECKING:
 
     import torch
 
-ATTRIBUTES = {  # by class; "*" are those of every model
-    "*": ("visual", "context_length", "logit_scale", "encode_text", "visual.preprocess_cfg"),
+MODEL = ("visual", "context_length", "logit_scale", "encode_text", "visual.preprocess_cfg")
+PARTS = {
     "CLIP": ("attn_mask", "positional_embedding", "text_pool_type"),
     "VisionTransformer": ("attn_pool", "pool_type", "output_tokens", "transformer.resblocks"),
     "ResidualAttentionBlock": ("ln_1", "attn.in_proj_weight", "ls_1", "ln_2", "mlp", "ls_2"),
 }
+CLASSES = ("QuickGELU", "ResidualAttentionBlock", "VisionTransformer")
 
 
-def check_assumptions(model: Any, tokenizer: Any, transform: Any) -> None:
+def check_assumptions(model: Any, tokenizer: Any) -> None:
     """Raise :class:`ModelError`, naming the installed version of open_clip, where a model is made of other parts."""
+    import open_clip
+
     from wisepatch.models.zeroshot_head import reads_end_token_causally
 
-    missing = [f"the model has no {name}" for name in ATTRIBUTES["*"] if not _has(model, name)]
+    missing = [f"open_clip.transformer has no {name}" for name in CLASSES if not hasattr(open_clip.transformer, name)]
+    missing += [f"the model has no {name}" for name in MODEL if not _has(model, name)]
     for module in model.modules():
         kind = type(module).__name__ if type(module).__module__.startswith("open_clip.") else ""
-        missing += [f"{kind} has no {name}" for name in ATTRIBUTES.get(kind, ()) if not _has(module, name)]
-    if split_transform(transform) is None:
-        missing.append("the transform does not end in ToTensor and Normalize")
-    if not missing:
-        tokens = tokenizer([""], context_length=model.context_length + 1)
-        if tokens.shape != (1, model.context_length + 1):
-            missing.append(f"the tokenizer does not pad to the context, but to {tuple(tokens.shape)}")
-        elif reads_end_token_causally(model) and (tokens[0, tokens[0].argmax() + 1 :] != tokens[0, -1]).any():
-            missing.append("the end token is not the largest")
+        missing += [f"{kind} has no {name}" for name in PARTS.get(kind, ()) if not _has(module, name)]
     if missing:
-        from importlib.metadata import version
+        raise unexpected(missing[0])
+    tokens = tokenizer([""], context_length=model.context_length + 1)
+    if tokens.shape != (1, model.context_length + 1):
+        raise unexpected(f"the tokenizer does not pad to the context, but to {tuple(tokens.shape)}")
+    if reads_end_token_causally(model) and (tokens[0, tokens[0].argmax() + 1 :] != tokens[0, -1]).any():
+        raise unexpected("the end token is not the largest")
 
-        raise ModelError(
-            f"open_clip_torch {version('open_clip_torch')} is not as wisepatch expects it: {missing[0]}",
-            "install another version of open_clip_torch (wisepatch was tried with 3.2 and 3.3), or a newer wisepatch",
-        )
+
+def unexpected(reason: str) -> ModelError:
+    """Make the error that names the installed version of open_clip."""
+    from importlib.metadata import version
+
+    return ModelError(
+        f"open_clip_torch {version('open_clip_torch')} is not as wisepatch expects it: {reason}",
+        "install another version of open_clip_torch (wisepatch was tried with 3.3), or a newer wisepatch",
+    )
 
 
 def _has(module: Any, path: str) -> bool:
-    for name in path.split("."):
-        if not hasattr(module, name):
-            return False
-        module = getattr(module, name)
+    try:
+        attrgetter(path)(module)
+    except AttributeError:
+        return False
     return True
 
 

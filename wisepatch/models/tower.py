@@ -36,7 +36,7 @@ MIN_CONVOLVED_ROWS = 128  # below, a linear layer is as fast by itself
 
 def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics)."""
-    _swap_quickgelu(visual, _QuickGELU)
+    _swap_quickgelu(visual)
     _swap_blocks(visual, _block)
     norms = [module for module in visual.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     statistics = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module in norms]
@@ -122,55 +122,31 @@ class Tower:
 def prepare_training(visual: torch.nn.Module) -> None:
     """Make an image tower ready to be trained, in place: the same features and gradients but for rounding, sooner.
 
-    QuickGELU keeps its input alone for the backward pass; the last block of a tower that is read at its class token computes that
-    token alone, as in evaluation: the others reach the loss through its keys and values only. In fp32 on an x86 CPU the blocks'
-    linear layers are convolutions, and so are their gradients.
+    The last block of a tower that is read at its class token computes that token alone, as in evaluation: the others reach the
+    loss through its keys and values only. In fp32 on an x86 CPU the blocks' linear layers are convolutions, and so are their
+    gradients.
     """
-    _swap_quickgelu(visual, TrainedQuickGELU)
     _swap_blocks(visual, _trained_block)
 
 
 def _swap_blocks(visual: Any, stand_in: Callable[..., torch.Tensor]) -> None:
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-    for module in visual.modules():
-        if type(module) is ResidualAttentionBlock and _is_plain(module.attn):
-            module.forward = partial(stand_in, module, None)
-    if type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok":
-        last = visual.transformer.resblocks[-1]
-        if isinstance(last.forward, partial) and not visual.output_tokens:
-            last.forward = partial(stand_in, last, 1)
+    blocks = [m for m in visual.modules() if type(m) is ResidualAttentionBlock and _is_plain(m.attn)]
+    for block in blocks:
+        block.forward = partial(stand_in, block, None)
+    reads_class_token = type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok"
+    if reads_class_token and not visual.output_tokens and visual.transformer.resblocks[-1] in blocks:
+        blocks[-1].forward = partial(stand_in, blocks[-1], 1)
 
 
-def _swap_quickgelu(visual: torch.nn.Module, stand_in: type[torch.nn.Module]) -> None:
+def _swap_quickgelu(visual: torch.nn.Module) -> None:
     from open_clip.transformer import QuickGELU
 
     for module in list(visual.modules()):
         for name, child in module.named_children():
             if type(child) is QuickGELU:
-                setattr(module, name, stand_in())
-
-
-class TrainedQuickGELU(torch.nn.Module):
-    """``x * sigmoid(1.702 * x)``, which is ``silu(1.702 * x) / 1.702``, for training."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute it, elementwise."""
-        found: torch.Tensor = _KeepsInput.apply(x)
-        return found
-
-
-class _KeepsInput(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        return F.silu(x * 1.702, inplace=True).mul_(1 / 1.702)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        (x,) = ctx.saved_tensors
-        found: torch.Tensor = torch.ops.aten.silu_backward(grad, x * 1.702)
-        return found
+                setattr(module, name, _QuickGELU())
 
 
 class _QuickGELU(torch.nn.Module):

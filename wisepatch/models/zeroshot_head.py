@@ -15,7 +15,7 @@ from wisepatch.errors import ModelError
 from wisepatch.files import hash_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Store
@@ -24,12 +24,18 @@ TEXTS_PER_BATCH = 256
 
 
 def zeroshot_head(
-    clip: Clip, classes: Sequence[str], templates: Sequence[str], store: Store | None = None
+    clip: Clip,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    store: Store | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> torch.Tensor:
     """Build the head ``(classes, dim)`` in fp32 from text, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
 
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
-    :func:`head_key`. Needs no images. Raises :class:`ModelError` for a prompt that is longer than the model's context.
+    :func:`head_key`; ``note`` is told of a damaged one. Needs no images.
+
+    Raises :class:`ModelError` for a prompt that is longer than the model's context.
     """
 
     @torch.no_grad()
@@ -40,7 +46,7 @@ def zeroshot_head(
 
     if store is None:
         return compute()["weight"]
-    return store.cache.tensors("heads", head_key(clip, classes, templates), compute)["weight"]
+    return store.cache.tensors("heads", head_key(clip, classes, templates), compute, note=note)["weight"]
 
 
 def check_prompts(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
@@ -48,8 +48,11 @@ class NewerStoreError(StoreError):
         super().__init__(f"{path} was written by a newer wisepatch (schema {schema})", "upgrade wisepatch")
 
 
+@cache
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of wisepatch and of other packages, for manifests and for the digests of cache entries."""
+    from importlib.metadata import version
+
     return {name: version(name) for name in ("wisepatch", *packages)}
 
 

@@ -25,6 +25,7 @@ from wisepatch.files import (
     partial_path,
     publish,
     remove,
+    remove_stale_lock,
     sha256,
     sync_folder,
     write_durably,
@@ -106,12 +107,10 @@ class Store:
     def _publish(self, partial: Path, content: Checkpoint) -> Checkpoint:
         """Give a partial folder its id and its manifest, and rename it into place."""
         identity = identify(content)
-        folder = self.checkpoints / identity
+        folder, made_by = self.checkpoints / identity, versions("torch", "open_clip_torch")
         with self._lock(identity):
             created = datetime.now(UTC).isoformat()
-            checkpoint = replace(
-                content, id=identity, versions=versions("torch", "open_clip_torch"), created=created, home=folder
-            )
+            checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
             manifest = json.dumps(describe(checkpoint), indent=2).encode()
             write_durably(partial / MANIFEST, manifest)
             if not publish(partial, folder, lambda: self._is_whole(checkpoint)):
@@ -385,9 +384,11 @@ class Store:
         gone += sorted(
             path for pattern in self._leftover_patterns() for path in self.root.glob(pattern) if is_leftover(path)
         )
+        locks = [*self.checkpoints.glob(".????????????.lock"), *self.cache.root.glob("*/.?*.lock")]
         with self.writing():
             for path in gone:
                 remove(path)
+            gone += [path for path in locks if remove_stale_lock(path)]
         return gone
 
     def _leftover_patterns(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Fine-tuning with Accelerate: one function, read from top to bottom.
+"""Fine-tune with Accelerate: one function, read from top to bottom.
 
 PAINT (section 3) trains the image tower against the frozen, text-derived head. WiSE-FT (section 3) trains tower and head
 end to end, or the head alone on fixed features. Both start from the zero-shot model, which becomes the checkpoint's parent.
@@ -43,14 +43,13 @@ if TYPE_CHECKING:
 
     Watcher = Callable[[Clip, Classifier, float], str]
 
-REPORT_EVERY = 10  # steps between looks at the loss, each of which waits for the device
-
-WARMUP_SHARE = 0.1  # of the run, at most, where the warm-up is the paper's and not the user's
+STEPS_PER_REPORT = 10  # to look at the loss waits for the device
+MAX_WARMUP_SHARE = 0.1  # of the run, where the warm-up is the paper's and not the user's
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a run leaves in the store: the parent (alpha 0), the fine-tuned checkpoint (alpha 1), and the mean loss per report."""
+    """A finished run: the parent (alpha 0) and the fine-tuned checkpoint (alpha 1) in the store, and the mean loss per report."""
 
     zeroshot: Checkpoint
     finetuned: Checkpoint
@@ -98,20 +97,21 @@ def finetune(
     )
     set_seed(config.seed)
 
-    # Where the line begins: the published model, or a checkpoint of the store.
+    # Load the model to start from: the published one, or a checkpoint of the store.
     start = store.find(config.start) if config.start else None
     if start:
         store.check_own(start)
     weights = load_weights(store, start) if start else None
-    named = ModelConfig.from_json(start.model) if start else model
-    progress.start(f"loading {named}", 1)
-    clip = load_clip(named, weights)
+    design = ModelConfig.from_json(start.model) if start else model
+    progress.start(f"loading {design}", 1)
+    clip = load_clip(design, weights)
     progress.advance()
     progress.finish()
     for other in others:
         check_prompts(clip, other.dataset.head_names, other.dataset.templates)
     classifier = Classifier(
-        clip.model.visual, zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
+        clip.model.visual,
+        zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note),
     )
     train_head = config.head == "trained"
     if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
@@ -122,12 +122,12 @@ def finetune(
             accelerator, store, lambda: save_start(store, clip, task, classifier if train_head else None, start)
         )
 
-    # Data. With a frozen encoder the features are computed once and stand in for the images.
-    open_train, order = partial(task.dataset.split, "train", data), torch.Generator()
+    # Open the data. With a frozen encoder the features are computed once and stand in for the images.
+    open_train, generator = partial(task.dataset.split, "train", data), torch.Generator()
     workers = 0
     if config.freeze_encoder:
         samples: Samples = split_features(
-            open_train, store, hash_tensors(clip.model.visual.state_dict()), named, lambda: clip, accelerator.device,
+            open_train, store, hash_tensors(clip.model.visual.state_dict()), design, lambda: clip, accelerator.device,
             replace(config.evaluation, batch_size=config.batch_size), progress,
         )  # fmt: skip
     else:
@@ -135,9 +135,9 @@ def finetune(
         # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
         if config.workers is not None or accelerator.device.type != "cpu":
             workers = worker_count(config.workers, len(samples), clip.batch_bytes(config.batch_size, pixel=4))
-    batches = loader(samples, config.batch_size, workers=workers, shuffle=order)
+    batches = loader(samples, config.batch_size, workers=workers, shuffle=generator)
 
-    # What is trained.
+    # Freeze what is not trained.
     classifier.visual.requires_grad_(not config.freeze_encoder)
     if not config.freeze_encoder:
         prepare_training(classifier.visual)
@@ -151,15 +151,15 @@ def finetune(
     steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
     steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
     warmup = warmup_steps(config, steps)
-    next_look = config.eval_every or math.inf
+    next_watch = config.eval_every or math.inf
 
-    # The loop.
+    # Train.
     train_mode(wrapped)
     progress.start(f"fine-tuning on {task.name}", steps)
-    step, reported, epoch, seen, began = 0, 0, 0, 0, time.monotonic()
-    running, losses = torch.zeros((), device=accelerator.device), []
+    step, reported, epoch, images_seen, began = 0, 0, 0, 0, time.monotonic()
+    loss_sum, losses = torch.zeros((), device=accelerator.device), []
     while step < steps:
-        order.manual_seed(config.seed * 1_000_003 + epoch)
+        generator.manual_seed(config.seed * 1_000_003 + epoch)
         set_epoch(samples, epoch)  # typographic attacks write anew
         for batch in batches:
             images, labels = checked(batch)
@@ -172,33 +172,33 @@ def finetune(
                     accelerator.clip_grad_norm_(trained, config.clip)
                 optimizer.step()
                 optimizer.zero_grad()
-            running += loss.detach() / config.grad_accumulation
-            seen += len(labels) * accelerator.num_processes
+            loss_sum += loss.detach() / config.grad_accumulation
+            images_seen += len(labels) * accelerator.num_processes
             if not accelerator.sync_gradients:
                 continue
             step += 1
-            if step == 1 or step % REPORT_EVERY == 0 or step == steps:
-                mean = running.item() / (step - reported)
-                running.zero_()
+            if step == 1 or step % STEPS_PER_REPORT == 0 or step == steps:
+                mean = loss_sum.item() / (step - reported)
+                loss_sum.zero_()
                 losses.append(mean)
                 if not math.isfinite(mean):
                     raise TrainingError(
                         f"the loss is {mean} at step {step} of {steps}",
                         "lower --lr, lengthen --warmup, or use --mixed-precision no or bf16",
                     )
-                rate, now = seen / (time.monotonic() - began), optimizer.param_groups[0]["lr"]
-                progress.advance(step - reported, f"loss {mean:.3f}  lr {now:.1e}  {rate:.0f} images/s")
+                rate, lr = images_seen / (time.monotonic() - began), optimizer.param_groups[0]["lr"]
+                progress.advance(step - reported, f"loss {mean:.3f}  lr {lr:.1e}  {rate:.0f} images/s")
                 reported = step
-            if watch and step / steps_per_epoch >= next_look:
+            if watch and step / steps_per_epoch >= next_watch:
                 progress.note(watch(clip, accelerator.unwrap_model(wrapped), step / steps_per_epoch))
                 train_mode(wrapped)
-                next_look += config.eval_every or math.inf
+                next_watch += config.eval_every or math.inf
             if step == steps:
                 break
         epoch += 1
     progress.finish()
 
-    # What is kept.
+    # Save.
     if not all(torch.isfinite(parameter).all() for parameter in trained):
         raise TrainingError(
             f"weights are not finite after step {step}", "lower --lr, or use --mixed-precision no or bf16"
@@ -219,10 +219,9 @@ def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoin
 
 
 def save_start(store: Store, clip: Clip, task: Task, head: Classifier | None, start: Checkpoint | None) -> Checkpoint:
-    """Save where a line begins; with ``head`` (for lines that mix heads) the head that training begins with.
+    """Save the checkpoint at alpha 0; ``head`` is the one that training begins with, where it is trained too.
 
-    A line that begins at the published model begins with its zero-shot checkpoint; one that begins at another checkpoint
-    with a ``start``: the weights of that checkpoint and the head of this line.
+    That is the zero-shot checkpoint of a published model, or a ``start``: the weights of another checkpoint with this head.
     """
     prefix, kind = checkpoint_prefix(clip.config), "start" if start else "zeroshot"
     return store.save(
@@ -241,7 +240,7 @@ def save_zeroshot(store: Store, clip: Clip) -> Checkpoint:
 
 
 def checkpoint_prefix(model: ModelConfig) -> str:
-    """The first part of the names of a model's checkpoints, such as ``demo`` or ``ViT-B-32``."""
+    """Return the first part of the names of a model's checkpoints, such as ``demo`` or ``ViT-B-32``."""
     schema, colon, rest = model.model.partition(":")
     return rest.rstrip("/").rpartition("/")[2] if colon else schema.replace("/", "-")
 
@@ -258,17 +257,17 @@ def train_mode(classifier: torch.nn.Module) -> None:
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """The rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT section 3)."""
+    """Return the rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT section 3)."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def warmup_steps(config: TrainConfig, steps: int) -> int:
-    """The warm-up as given, or the paper's, at most a tenth of the run."""
+    """Return the warm-up in steps as given, or the paper's, at most a tenth of the run."""
     if config.warmup is not None:
         return config.warmup
-    return min(config.paper_warmup, int(steps * WARMUP_SHARE))
+    return min(config.paper_warmup, int(steps * MAX_WARMUP_SHARE))
 
 
 def _classifier_tensors(classifier: Classifier) -> Mapping[str, torch.Tensor]:

@@ -46,6 +46,12 @@ class RunTasks:
         patching = find_task(config.task, config.classnames, config.templates)
         return cls(patching, tuple(other_tasks(patching, find_tasks(config.supported))))
 
+    def training_splits(self, config: TrainConfig) -> list[tuple[Task, list[str]]]:
+        """Return what the training reads: ``train``, and with ``eval_every`` the validation splits that there are."""
+        watched = [self.patching, *self.supported] if config.eval_every else []
+        validation = [(task, [VAL]) for task in watched if VAL in task.dataset.available_splits]
+        return [(self.patching, ["train"]), *validation]
+
 
 def zeroshot(
     model: ModelConfig,
@@ -83,10 +89,15 @@ def finetune_watched(
     All that is missing is said before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    watched = [tasks.patching, *tasks.supported] if config.eval_every else []
-    validation = [(task, ["val"]) for task in watched if VAL in task.dataset.available_splits]
-    preflight([(tasks.patching, ["train"]), *validation], data)
-    watch = watcher(watched, store, data, config.evaluation) if watched else None
+    preflight(tasks.training_splits(config), data)
+    return _finetune(config, model, store, data, progress, tasks)
+
+
+def _finetune(
+    config: TrainConfig, model: ModelConfig, store: Store, data: Path, progress: Progress | None, tasks: RunTasks
+) -> Finetuned:
+    watched = [tasks.patching, *tasks.supported]
+    watch = watcher(watched, store, data, config.evaluation) if config.eval_every else None
     return finetune(config, model, store, data, progress, watch, task=tasks.patching, others=tasks.supported)
 
 
@@ -115,16 +126,10 @@ def patch(
     """
     tasks = tasks or RunTasks.of(config)
     plan = plan_sweep(
-        tasks.patching,
-        tasks.supported,
-        alphas=alphas,
-        method=method,
-        rule=rule or Rule(),
-        select_on=select_on,
-        metrics=metrics,
-    )
-    plan.check(data)
-    finished = finetune_watched(config, model, store, data, progress, tasks=tasks)
+        tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
+    )  # fmt: skip
+    plan.check(data, tasks.training_splits(config))
+    finished = _finetune(config, model, store, data, progress, tasks)
     try:
         swept = run_sweep(
             plan, finished.finetuned, store, data, run=run or new_run("patch"), fisher_examples=fisher_examples,

@@ -26,31 +26,35 @@ class PreflightError(WisepatchError):
         self.exit_code = problems[0].exit_code
 
 
-def preflight(splits_of: Iterable[tuple[Task, Iterable[str]]], data: Path, metrics: Sequence[str] = ()) -> None:
-    """Open each task's splits and check that they support its metrics (or ``metrics``); no image is decoded.
+def preflight(
+    splits_of: Iterable[tuple[Task, Iterable[str]]],
+    data: Path,
+    metrics: Sequence[str] = (),
+    problems: Iterable[WisepatchError] = (),
+) -> None:
+    """Open each task's splits once and check that they support its metrics (or ``metrics``); no image is decoded.
 
-    Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them.
+    Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that
+    the caller met.
     """
-    problems: dict[str, WisepatchError] = {}
-    for task, splits in splits_of:
-        for split in splits:
-            try:
-                opened = task.dataset.split(split, data)
-                for metric in metrics_for(task, metrics) if split != "train" else ():
-                    for error in missing_needs(metric, opened.annotations):
-                        message = f"{task.name} ({split}): {error.message}"
-                        problems.setdefault(message, UsageError(message, error.hint))
-            except WisepatchError as error:
-                problems.setdefault(error.message, error)
-    raise_all(list(problems.values()))
-
-
-def raise_all(problems: Sequence[WisepatchError]) -> None:
-    """Raise one problem as it is, several as a :class:`PreflightError`, none not at all."""
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise PreflightError(problems)
+    errors = {error.message: error for error in problems}
+    opened = set()
+    for task, split in ((task, split) for task, splits in splits_of for split in splits):
+        if (task, split) in opened:
+            continue
+        opened.add((task, split))
+        try:
+            annotations = task.dataset.split(split, data).annotations
+            for metric in metrics_for(task, metrics) if split != "train" else ():
+                for error in missing_needs(metric, annotations):
+                    message = f"{task.name} ({split}): {error.message}"
+                    errors.setdefault(message, UsageError(message, error.hint))
+        except WisepatchError as error:
+            errors.setdefault(error.message, error)
+    if len(errors) > 1:
+        raise PreflightError(list(errors.values()))
+    if errors:
+        raise next(iter(errors.values()))
 
 
 def evaluation_splits(tasks: Sequence[Task], split: str) -> list[tuple[Task, list[str]]]:

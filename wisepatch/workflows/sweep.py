@@ -25,7 +25,7 @@ from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.preflight import preflight, sweep_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from wisepatch.analysis.selection import Point, Rule
@@ -59,7 +59,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep as it is asked for: checked, and with all its data opened once, before anything is trained or measured."""
+    """A sweep as it is asked for, to be checked before anything is trained or measured."""
 
     patching: Task
     others: tuple[Task, ...]
@@ -84,28 +84,34 @@ class SweepPlan:
         """Return each task with the splits that it is measured on."""
         return sweep_splits(self.patching, self.others, self.splits)
 
-    def check(self, data: Path) -> None:
-        """Raise a :class:`WisepatchError` for a choice that cannot be made, and for all data and metrics that are missing."""
+    def check(self, data: Path, training: Iterable[tuple[Task, Iterable[str]]] = ()) -> None:
+        """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
+        fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
+        preflight([*training, *fisher, *self.task_splits().items()], data, self.metrics, self._problems())
+
+    def _problems(self) -> Iterator[UsageError]:
+        """Yield why alpha cannot be chosen as it is asked for."""
         if self.select_on not in (VAL, TEST):
-            raise UsageError(
+            yield UsageError(
                 f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test"
             )
-        named = next((task for task in self.others if task.split), None)
-        if self.rule and named:
-            raise UsageError(
-                f"{named.spec} names a split, and alpha is to be chosen on {self.select_on}",
-                f"write {named.name}: its splits are used as needed",
-            )
-        if self.rule:
-            judges = self.tasks_on(self.select_on)[1:]
-            missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
-            if missing and self.others and not judges:
-                missing += (
-                    f" with a {self.select_on} split, and {', '.join(task.name for task in self.others)} have none"
+        if not self.rule:
+            return
+        for task in self.others:
+            if task.split:
+                yield UsageError(
+                    f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
+                    f"write {task.name}: its splits are used as needed",
                 )
-            if missing:
-                raise UsageError(missing, "add them, or use --select best-mean")
-        preflight(self.task_splits().items(), data, self.metrics)
+        judges = self.tasks_on(self.select_on)[1:]
+        missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
+        if missing and self.others and not judges:
+            names = ", ".join(task.name for task in self.others)
+            missing = (
+                f"{self.rule.name} needs a supported task with a {self.select_on} split, and there is none: {names}"
+            )
+        if missing:
+            yield UsageError(missing, "add what is missing, or use --select best-mean")
 
 
 def plan_sweep(

@@ -213,8 +213,10 @@ def measure(
     the store's results. ``picture`` draws the images that mislead each checkpoint most surely.
     """
     from wisepatch.evaluation.measurement import evaluate
+    from wisepatch.workflows.preflight import evaluation_splits, preflight
 
     tasks = [images] if images else _clean_and_attacked(task, style)
+    preflight(evaluation_splits(tasks, split), data)
     attack = repr(style or Style())  # tells rows of two attacks on one task apart
     predictions: list[Predictions] = []
     rows = evaluate(

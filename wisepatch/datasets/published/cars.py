@@ -5,16 +5,13 @@ The publisher's page is gone, so that torchvision cannot download the images any
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import missing, open_listed, open_torchvision, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://github.com/pytorch/vision/issues/7545"
 NEEDED = {

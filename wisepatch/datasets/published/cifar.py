@@ -9,18 +9,15 @@ build arrays and nothing else.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import ASKED, downloading, missing, open_torchvision, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -48,10 +45,11 @@ URLS = {
     "CIFAR10.2": f"{SOURCES['CIFAR10.2']}/raw/master",
 }
 FOLDERS = {"CIFAR10.1": "CIFAR-10.1", "CIFAR10.2": "CIFAR-10.2"}
-LAYOUTS = {
-    "CIFAR10.1": "CIFAR-10.1/{cifar10.1_v6_data.npy,cifar10.1_v6_labels.npy}",
-    "CIFAR10.2": "CIFAR-10.2/{cifar102_train.npy,cifar102_test.npy}",
+FILES = {
+    "CIFAR10.1": ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy"),
+    "CIFAR10.2": ("cifar102_train.npy", "cifar102_test.npy"),
 }
+LAYOUTS = {name: f"{FOLDERS[name]}/{{{','.join(files)}}}" for name, files in FILES.items()}
 
 
 def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
@@ -59,13 +57,9 @@ def _open_reproduction(task: str, split: str, root: Path, transform: Transform |
 
     from wisepatch.datasets.arrays import Pictures, read_array, read_dict
 
-    names = (
-        [f"cifar102_{split}.npy"]
-        if task == "CIFAR10.2"
-        else [f"cifar10.1_v6_{kind}.npy" for kind in ("data", "labels")]
-    )
-    arrays = []
-    for path in [_find(task, root, name) for name in names]:
+    arrays: list[Any] = []
+    for name in FILES[task] if task == "CIFAR10.1" else [f"cifar102_{split}.npy"]:
+        path = _find(task, root, name)
         with _readable(task, path):
             arrays += [read_array(path)] if task == "CIFAR10.1" else read_dict(path, "images", "labels")
     pixels, labels = map(np.asarray, arrays)

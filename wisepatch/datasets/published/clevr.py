@@ -10,16 +10,13 @@ The accuracies that open_clip publishes are of other prompts ("a picture of thre
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import open_listed, open_torchvision, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://cs.stanford.edu/people/jcjohns/clevr/"
 GIGABYTES = 19

@@ -8,16 +8,11 @@ a validation split. A folder ``<data>/dtd/test`` beside them says that all three
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from wisepatch.datasets.base import SPLITS, cut_validation
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import open_folders, open_list_file, open_torchvision, published
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
 AGAIN = f"fetch it again from {SOURCE}"

@@ -11,14 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import SPLITS, Subset
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Subset, Transform
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import missing, open_folders, open_list_file, open_torchvision, published
-
-if TYPE_CHECKING:
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 EUROSAT_SOURCE = "https://github.com/phelber/EuroSAT"
 EUROSAT_LAYOUTS = ("EuroSAT_splits/{train/*/*.jpg,val/*/*.jpg,test/*/*.jpg}", "eurosat/2750/*/*.jpg")

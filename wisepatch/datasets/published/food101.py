@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import open_listed, open_torchvision, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
 AGAIN = f"fetch it again from {SOURCE}"

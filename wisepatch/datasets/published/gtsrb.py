@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import open_torchvision, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://benchmark.ini.rub.de/gtsrb_dataset.html"
 FILES = "{GTSRB/Training/*/*.ppm,GTSRB/Final_Test/Images/*.ppm,GT-final_test.csv}"

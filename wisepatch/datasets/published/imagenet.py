@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from wisepatch.datasets.base import SPLITS, cut_validation
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import first_folder, missing, open_folders, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://image-net.org/download-images.php"
 FOLDERS = {
@@ -54,7 +50,7 @@ def open_imagenet(task: str, split: str, root: Path, transform: Transform | None
 def open_shots(shots: int, split: str, root: Path, transform: Transform | None = None) -> Samples:
     """Open ``shots`` training images of each class as ``train``; ``val`` and ``test`` are ImageNet's own.
 
-    The images are drawn from what is left of ``train`` when ``val`` is cut from it, so that the two stay disjoint. Each class
+    The images are drawn from the rest of ``train`` when ``val`` is cut from it, so that the two stay disjoint. Each class
     has its own generator, seed (0, class), and the first images of its permutation are taken: fewer shots are among more.
     The code of WiSE-FT draws anew in every run. Raises :class:`DataError` for a class that has too few images.
     """

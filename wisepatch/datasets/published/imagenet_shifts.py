@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from wisepatch.datasets.base import Dataset, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.imagenet import shift
 from wisepatch.datasets.published.readers import first_folder, missing, open_folders
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Transform
-
-BORDER = 2  # pixels; ObjectNet's images have a red frame
+FRAME_PIXELS = 2  # wide is the red frame of ObjectNet's images
 SOURCES = {
     "ImageNetV2": "https://github.com/modestyachts/ImageNetV2",
     "ImageNetSketch": "https://github.com/HaohanWang/ImageNet-Sketch",
@@ -35,18 +32,11 @@ COUNTS = {"ImageNetV2": 10_000, "ImageNetSketch": 50_889, "ImageNetR": 30_000, "
 GIGABYTES = {"ImageNetV2": 1.3, "ImageNetSketch": 7.6, "ImageNetR": 2.2, "ImageNetA": 0.7}
 
 
-class Cropped:
-    """Cut ObjectNet's frame off, then transform. A class, so that workers can be spawned."""
-
-    def __init__(self, transform: Transform | None) -> None:
-        """Keep the transform that follows; ``None`` gives the cropped image."""
-        self.transform = transform
-
-    def __call__(self, image: Any) -> Any:
-        """Crop and transform one PIL image."""
-        width, height = image.size
-        image = image.crop((BORDER, BORDER, width - BORDER, height - BORDER))
-        return self.transform(image) if self.transform else image
+def _without_frame(transform: Transform | None, image: Any) -> Any:
+    """Cut off the frame of ObjectNet's images, then transform."""
+    width, height = image.size
+    image = image.crop((FRAME_PIXELS, FRAME_PIXELS, width - FRAME_PIXELS, height - FRAME_PIXELS))
+    return transform(image) if transform else image
 
 
 def _folder(task: str, root: Path) -> Path:
@@ -68,7 +58,7 @@ def _open_objectnet(
     files = [(path, label) for label, folder in enumerate(folders) for path in sorted((images / folder).glob("*.png"))]
     if not files:
         raise missing(task, root, LAYOUTS[task], SOURCES[task], "it has none of the classes that ImageNet has")
-    return FileSamples(files, Cropped(transform))
+    return FileSamples(files, partial(_without_frame, transform))
 
 
 def datasets() -> list[Dataset]:

@@ -10,20 +10,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from wisepatch.datasets.base import Annotations
+from wisepatch.datasets.base import Annotations, Dataset, Transform
+from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.imagenet import shift
 from wisepatch.datasets.published.readers import first_folder, missing, open_listed
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Transform
-    from wisepatch.datasets.folder import FileSamples
 
 VID, YTBB = "ImageNetVidRobust", "YTBBRobust"
 SOURCE = (
@@ -147,17 +143,17 @@ def _short(key: str) -> str:
 
 
 def _ytbb_file(name: str, root: Path) -> Path:
-    found = next((root / folder / name for folder in YTBB_METADATA if (root / folder / name).is_file()), None)
-    if found is None:
-        raise DataError(
-            f"{YTBB}: there is no {name} below {root}",
-            f"fetch it from {ANNOTATIONS} and put it below {root} as {YTBB_METADATA[0]}/{name}",
-        )
-    return found
+    for folder in YTBB_METADATA:
+        if (root / folder / name).is_file():
+            return root / folder / name
+    raise DataError(
+        f"{YTBB}: there is no {name} below {root}",
+        f"fetch it from {ANNOTATIONS} and put it below {root} as {YTBB_METADATA[0]}/{name}",
+    )
 
 
 def _ytbb_sets(root: Path) -> Iterator[tuple[list[str], int, frozenset[int]]]:
-    """Yield of each anchor that reviewers kept its frame and its neighbours', the label of its box, and all right labels.
+    """Yield the frames (of an anchor and its neighbours), the label of the box, and all right labels, for each good anchor.
 
     As the code of WiSE-FT selects them: an anchor is "good", neither "bad" nor "unsure", and in no pair marked "bad-anchor".
     A pair counts if it is "similar" and has none of nine problems.
@@ -186,11 +182,8 @@ def _ytbb_sets(root: Path) -> Iterator[tuple[list[str], int, frozenset[int]]]:
             raise _broken(YTBB, paths[2], f"has no row for the anchor {anchor}", ANNOTATIONS)
         near = [f"{folder}/frame-{middle + away}.jpg" for away in range(-MAX_FRAMES_AWAY, MAX_FRAMES_AWAY + 1) if away]
         sequence = [anchor, *(frame for frame in near if f"{anchor},{frame}" in similar)]
-        yield (
-            sequence,
-            boxes[folder],
-            frozenset({boxes[folder], *(number[mark] for mark in good[anchor] if mark in number)}),
-        )
+        label = boxes[folder]
+        yield sequence, label, frozenset({label, *(number[mark] for mark in good[anchor] if mark in number)})
 
 
 def _open_ytbb(split: str, root: Path, transform: Transform | None = None) -> FileSamples:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
-from wisepatch.datasets.base import SPLITS
+from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.published.readers import ASKED, check_present, downloading, published
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
 ARCHIVES = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"
@@ -94,29 +89,21 @@ def _absent(raw: Path) -> list[str]:
 
 def _videos(raw: Path) -> list[str]:
     """Return the video of each image, from the devkit: the i-th number of ``train_rand.txt`` is a line of ``train_mapping.txt``."""
-    from zipfile import BadZipFile
+    import zipfile
 
     devkit = next(raw / place for place in DEVKITS if (raw / place).exists())
     devkit = devkit if devkit.suffix == ".zip" else devkit.parent
     hint = f"fetch devkit_object.zip from {SOURCE} again and put it into {raw}"
     try:
-        order, lines = (_text(devkit, name) for name in ("train_rand.txt", "train_mapping.txt"))
+        mapping = zipfile.Path(devkit, "mapping/") if devkit.suffix == ".zip" else devkit
+        order, lines = ((mapping / f"train_{kind}.txt").read_text(encoding="utf-8") for kind in ("rand", "mapping"))
         videos = dict(enumerate((line.split()[1] for line in lines.splitlines() if line.strip()), 1))
         video_of = [videos[int(number)] for number in order.split(",")]
-    except (OSError, ValueError, LookupError, BadZipFile) as error:
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise DataError(f"KITTI: the mapping of images to videos in {devkit} cannot be read: {error}", hint) from error
     if len(set(video_of)) < 3:
         raise DataError(f"KITTI: {devkit} names fewer than three videos, too few for three splits", hint)
     return video_of
-
-
-def _text(devkit: Path, name: str) -> str:
-    if devkit.is_dir():
-        return (devkit / name).read_text(encoding="utf-8")
-    from zipfile import ZipFile
-
-    with ZipFile(devkit) as archive:
-        return archive.read(f"mapping/{name}").decode("utf-8")
 
 
 def _nearest(path: Path) -> float:

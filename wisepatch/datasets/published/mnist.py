@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.published.readers import open_torchvision, published
-
-if TYPE_CHECKING:
-    from wisepatch.datasets.base import Dataset
 
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import missing, open_folders, published, read_words
 from wisepatch.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
-
-    Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
+Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
 
 SOURCE = "https://www.mapillary.com/dataset/trafficsign"
 PUBLISHED = {"train": "train", "test": "val"}  # the annotations of the publisher's own test split are not public
@@ -32,40 +27,6 @@ LAYOUTS = (
 )
 AGAIN = f"fetch the annotations from {SOURCE} again"
 HINTED = (LAYOUTS[2], LAYOUTS[0])  # as the archives unpack, and as PAINT's code cuts
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Cut signs out of photos; ``photos`` has the photo of each sign, in RGB, and its label, one photo as often as it has signs."""
-
-    photos: FileSamples
-    boxes: Sequence[Box]
-    transform: Transform | None = None
-
-    def __len__(self) -> int:
-        """Return the number of signs."""
-        return len(self.boxes)
-
-    @property
-    def labels(self) -> list[int]:
-        """Return the labels of all signs."""
-        return self.photos.labels
-
-    def fingerprint(self) -> str:
-        """Return a text that tells these parts of these photos from others."""
-        return f"{list(self.boxes)} of {self.photos.fingerprint()}"
-
-    def image_ids(self) -> list[str]:
-        """Name each sign by its photo and its box."""
-        return [
-            f"{photo}#{','.join(map(str, box))}" for photo, box in zip(self.photos.image_ids(), self.boxes, strict=True)
-        ]
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the sign and its label; a photo that cannot be read is a :class:`DataError` that names it."""
-        photo, label = self.photos[index]
-        sign = photo.crop(self.boxes[index])
-        return (self.transform(sign) if self.transform else sign), label
 
 
 def sign_class(label: str) -> str | None:
@@ -98,7 +59,7 @@ def _open(split: str, root: Path, transform: Transform | None = None) -> Samples
     if absent:
         raise lacking(f"{len(absent)} of {len(photos)} photos are missing, the first {absent[0]}")
     files = [(base / "images" / photo, label) for label, _, photo, _ in signs]
-    return Crops(FileSamples(files), [box for *_, box in signs], transform)
+    return FileSamples(files, transform, boxes=[box for *_, box in signs])
 
 
 def _signs(path: Path) -> Iterator[tuple[int, str, str, Box]]:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
 from wisepatch.datasets.folder import SUFFIXES, FileSamples
 from wisepatch.datasets.names import zeroshot_accuracies
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from wisepatch.datasets.base import Annotations, Samples, Transform
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone
 ASKED: ContextVar[bool | None] = ContextVar("ASKED", default=None)  # None: small sets by the way; False: nothing
@@ -155,7 +151,7 @@ def open_torchvision(
     make: Callable[..., Samples] = partial(
         published_class,
         str(root),
-        transform=RgbTransform(transform),
+        transform=partial(_to_rgb, transform),
         **{k: arguments[k] for k in arguments if k in known},
     )
     try:
@@ -204,15 +200,8 @@ def asked(wanted: bool = True) -> Iterator[None]:
         ASKED.reset(token)
 
 
-class RgbTransform:
-    """Convert to RGB, then transform: greyscale sets reach the model as every other. A class, so that workers can be spawned."""
-
-    def __init__(self, transform: Transform | None) -> None:
-        """Keep the transform that follows; ``None`` gives the RGB image."""
-        self.transform = transform
-
-    def __call__(self, image: Any) -> Any:
-        """Convert and transform one PIL image."""
-        if image.mode != "RGB":  # convert() copies an image that is RGB already
-            image = image.convert("RGB")
-        return self.transform(image) if self.transform else image
+def _to_rgb(transform: Transform | None, image: Any) -> Any:
+    """Convert a PIL image to RGB, then transform it: greyscale sets reach the model as every other."""
+    if image.mode != "RGB":  # convert() copies an image that is RGB already
+        image = image.convert("RGB")
+    return transform(image) if transform else image

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.published.readers import open_torchvision, published
-
-if TYPE_CHECKING:
-    from wisepatch.datasets.base import Dataset
 
 SOURCE = "https://cs.stanford.edu/~acoates/stl10/"
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

@@ -8,8 +8,9 @@ as folders (``val`` holds the test images) with underscores for slashes (``a_aps
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import (
     ASKED,
@@ -20,11 +21,6 @@ from wisepatch.datasets.published.readers import (
     open_torchvision,
     published,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "https://vision.princeton.edu/projects/2010/SUN/"
 PARTITIONS = f"{SOURCE}download/Partitions.zip"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.published.readers import open_torchvision, published
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 SOURCE = "http://ufldl.stanford.edu/housenumbers/"
 

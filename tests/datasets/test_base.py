@@ -1,0 +1,133 @@
+"""Tasks, splits, subsets and annotations."""
+
+import pytest
+import torch
+
+from wisepatch.datasets import base, folder
+from wisepatch.errors import UsageError
+
+
+def test_validation_is_the_papers_tenth_at_most_5000():
+    images = range(60_000)
+    train, val = base.cut_validation(images, "train"), base.cut_validation(images, "val")
+    assert (len(train), len(val)) == (55_000, 5_000)
+    assert train[0] == 36044
+    first, second = torch.utils.data.random_split(images, [55_000, 5_000], torch.Generator().manual_seed(0))
+    assert (train.indices, val.indices) == (list(first.indices), list(second.indices))
+
+
+@pytest.mark.parametrize("size", [2, 9, 100, 1297])
+def test_cut_splits_are_disjoint_and_whole(size):
+    train, val = (base.cut_validation(range(size), split) for split in ("train", "val"))
+    assert sorted([*train.indices, *val.indices]) == list(range(size))
+    assert len(val) == max(size // 10, 1)
+
+
+def test_dataset_checks_what_an_author_can_get_wrong():
+    for wrong, message in (
+        ({"templates": ()}, "no prompt templates"),
+        ({"templates": ("a photo",)}, "has no {}"),
+        ({"splits": ("dev",)}, r"names the splits \('dev',\)"),
+        ({"classes": ()}, "has no classes"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            base.Dataset(**{"name": "Pets", "classes": ("cat",), "open": None} | wrong)
+
+
+HALVES = {"name": "Halves", "classes": ("a", "b"), "open": None, "head_classes": ("x", "y", "z")}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label_map": ()},
+        {"label_map": ((0,),)},
+        {"label_map": ((0,), (3,))},
+        {"label_map": ((0,), (-1,))},
+        {"label_map": ((0,), (1,)), "head_classes": ()},
+        {"label_map": ((), ()), "head_classes": ()},
+    ],
+)
+def test_label_map_has_to_fit_classes_and_head(wrong):
+    with pytest.raises(UsageError, match="the label_map of dataset 'Halves' does not fit"):
+        base.Dataset(**HALVES | wrong)
+
+
+def test_layouts_are_found_by_name_alone(tmp_path):
+    layouts = ("a/{train,test}/*/*.jpg", "b/{x/{one,two},y}.txt")
+    assert base.parts(layouts[0]) == ["a/train", "a/test"]
+    assert sorted(base.parts(layouts[1])) == ["b/x/one.txt", "b/x/two.txt", "b/y.txt"]
+    dataset = base.Dataset("Things", ("a", "b"), None, layouts=layouts)
+    assert dataset.find(tmp_path) is None
+    (tmp_path / "a" / "train").mkdir(parents=True)
+    assert dataset.find(tmp_path) is None
+    (tmp_path / "a" / "test").mkdir()
+    assert dataset.find(tmp_path) is None  # empty folders hold no data
+    for split in ("train", "test"):
+        (tmp_path / "a" / split / "cat").mkdir()
+    assert dataset.find(tmp_path) == layouts[0]
+
+
+def test_expected_sizes_know_of_the_cut():
+    dataset = base.Dataset("Things", ("a",), None, counts={"train": 60_000, "test": 10_000})
+    assert [dataset.expected(split) for split in base.SPLITS] == [55_000, 5_000, 10_000]
+    native = base.Dataset("Things", ("a",), None, splits=base.SPLITS, counts={"train": 50, "val": 7})
+    assert [native.expected(split) for split in base.SPLITS] == [50, 7, None]
+
+
+def test_context_of_some_images_keeps_what_is_whole():
+    annotations = base.Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
+    assert annotations.of([3, 2, 1]) == base.Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
+    assert base.annotations_of(
+        base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])
+    ).groups == [1]
+    assert base.annotations_of(range(3)) == base.Annotations()
+
+
+def test_labels_are_known_without_decoding():
+    samples = folder.FileSamples([("missing.png", 4), ("missing.jpg", 5), ("none", 6)])
+    assert base.labels_of(base.Subset(base.Subset(samples, [2, 0]), [1])) == [4]
+    assert base.labels_of(range(3)) is None
+
+
+def test_labels_of_torchvisions_pairs_are_known_unread():
+    class Pairs:
+        _samples = [("a.ppm", 4), ("b.ppm", 2)]  # noqa: RUF012 -- as torchvision keeps them
+
+        def __len__(self):
+            return 2
+
+    assert base.labels_of(Pairs()) == [4, 2]
+    Pairs._samples = [("a.ppm", 4)]
+    assert base.labels_of(Pairs()) is None
+
+
+def test_image_ids_are_indices_where_samples_have_no_names():
+    split = base.Split("Numbers", "test", ("a",), "top1", base.Subset(range(10), [4, 2]))
+    assert split.image_ids() == ["4", "2"]
+    assert base.Split("Numbers", "test", ("a",), "top1", range(2)).image_ids() == ["0", "1"]
+
+
+def test_old_keywords_of_datasets_work_and_warn():
+    with pytest.warns(DeprecationWarning, match=r"Dataset\(also=\.\.\.\) is now called extra_metrics"):
+        dataset = base.Dataset("Things", ("a", "b"), None, also=("top5",))
+    assert dataset.extra_metrics == ("top5",)
+    with pytest.warns(DeprecationWarning, match=r"Dataset\(merges=\.\.\.\) is now called label_map"):
+        dataset = base.Dataset(**HALVES, merges=((0, 2), (1,)))
+    assert dataset.label_map == ((0, 2), (1,))
+    with pytest.warns(DeprecationWarning, match="merges"), pytest.raises(UsageError, match="does not fit"):
+        base.Dataset(**HALVES, merges=((0,), (3,)))
+
+
+def test_old_context_of_samples_is_read_and_warns():
+    class Old:
+        context = base.Annotations(groups=[1, 0], group_names=("x", "y"))
+
+        def __len__(self):
+            return 2
+
+    with pytest.warns(DeprecationWarning, match="the attribute `context` of samples is now called annotations"):
+        assert base.annotations_of(Old()).groups == [1, 0]
+    split = base.Split("Old", "test", ("a",), "top1", base.Subset(Old(), [1]))
+    with pytest.warns(DeprecationWarning, match="annotations"):
+        assert split.annotations == base.Annotations(groups=[0], group_names=("x", "y"))

@@ -1,0 +1,228 @@
+"""Folders of images and CSVs."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.samples import draw_folder
+from wisepatch.datasets import base, folder
+from wisepatch.datasets.drawn_shapes import SHAPES
+from wisepatch.errors import DataError
+from wisepatch.tasks import find_task
+
+
+def task(path):
+    return find_task(str(path)).dataset
+
+
+def test_class_folders_alone_are_split_by_seed_and_class(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=10)
+    (root / ".hidden").mkdir()
+    dataset = task(str(root))
+    assert dataset.classes == tuple(sorted(SHAPES[:3]))
+    splits = {s: dataset.split(s, tmp_path) for s in dataset.available_splits}
+    assert {s: len(x) for s, x in splits.items()} == {"train": 21, "val": 3, "test": 6}
+    for name, each in (("test", 2), ("val", 1)):
+        assert np.bincount([label for _, label in splits[name].samples.files]).tolist() == [each] * 3
+    assert len({path for split in splits.values() for path, _ in split.samples.files}) == 30
+    again = task(str(root)).split("test", tmp_path)
+    assert again.samples.files == splits["test"].samples.files
+
+
+def test_image_that_is_added_moves_few_others(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=10)
+    before = {p for p, _ in task(str(root)).split("test", tmp_path).samples.files}
+    (root / "circle" / "99.png").write_bytes((root / "circle" / "0.png").read_bytes())
+    after = {p for p, _ in task(str(root)).split("test", tmp_path).samples.files}
+    assert len(before - after) <= 1
+    assert {p for p in before if p.parent.name != "circle"} <= after
+
+
+def test_split_folders_may_be_written_in_any_case_and_near_misses_are_named(tmp_path):
+    draw_folder(tmp_path / "a" / "Train")
+    draw_folder(tmp_path / "a" / "TEST")
+    assert task(str(tmp_path / "a")).available_splits == ("train", "val", "test")
+    draw_folder(tmp_path / "a" / "valid")
+    with pytest.raises(DataError, match="a/valid is neither a split nor a class") as caught:
+        task(str(tmp_path / "a"))
+    assert caught.value.hint == "rename it to val"
+
+
+def test_sixteen_bit_images_are_scaled_and_unknown_ranges_refused(tmp_path):
+    pixels = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "float.tif")
+    for mode in ("L", "P", "RGBA", "CMYK", "1", "LA"):
+        name = "x.jpg" if mode == "CMYK" else "x.png"
+        Image.new(mode, (8, 8)).save(tmp_path / name)
+        assert folder.FileSamples(((tmp_path / name, 0),))[0][0].mode == "RGB"
+    image, _ = folder.FileSamples(((tmp_path / "deep.png", 0),))[0]
+    assert np.abs(np.asarray(image)[..., 0] - pixels / 257).max() <= 1
+    with pytest.raises(DataError, match=r"float\.tif cannot be read: its pixels are of mode 'F'"):
+        folder.FileSamples(((tmp_path / "float.tif", 0),))[0]
+
+
+def test_folders_of_splits_are_taken_as_they_are(tmp_path):
+    root = tmp_path / "things"
+    for split, size in (("train", 10), ("val", 2), ("test", 3)):
+        draw_folder(root / split, per_class=size, classes=("ring", "star"))
+        (root / split / "ring").rename(root / split / "red_ring")
+    dataset = task(str(root))
+    assert dataset.classes == ("red ring", "star")
+    assert {s: len(dataset.split(s, tmp_path)) for s in dataset.available_splits} == {"train": 20, "val": 4, "test": 6}
+    assert dataset.splits == ("train", "val", "test")
+
+
+def test_test_folder_alone_cannot_be_trained_on(tmp_path):
+    draw_folder(tmp_path / "things" / "test")
+    with pytest.raises(DataError, match="task 'things' has no 'train' split") as caught:
+        task(str(tmp_path / "things")).split("train", tmp_path)
+    assert caught.value.hint == "it offers test"
+
+
+def test_class_that_only_one_split_has_is_named(tmp_path):
+    draw_folder(tmp_path / "things" / "train", classes=("star", "ring"))
+    draw_folder(tmp_path / "things" / "test", classes=("star", "heart"))
+    with pytest.raises(DataError, match="class 'heart' is in test and not in train"):
+        task(str(tmp_path / "things"))
+
+
+def test_folder_of_loose_images_says_what_is_expected(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="holds no class folders") as caught:
+        task(str(tmp_path))
+    assert "path,label" in caught.value.hint
+
+
+def write_csv(path, lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_csv_with_and_without_splits(shapes, tmp_path):
+    labels = sorted(p.name for p in shapes.iterdir())
+    rows = [f"shapes/{label}/{i}.png,{label}" for label in labels for i in range(6)]
+    plain = task(write_csv(tmp_path / "plain.csv", ["path,label", *rows]))
+    assert plain.name == "plain"
+    assert {s: len(plain.split(s, tmp_path)) for s in plain.available_splits} == {"train": 12, "val": 3, "test": 3}
+    marked = [f"{row},{'test' if '/5.' in row else 'train'}" for row in rows]
+    split = task(write_csv(tmp_path / "split.csv", ["path,label,split", *marked])).split("test", tmp_path)
+    assert len(split) == 3
+    assert split[0][0].size == (64, 64)
+
+
+def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
+    files = sorted(shapes.rglob("*.png"))[:12]
+    for below in ("a", "b", "c"):
+        for i, path in enumerate(files):
+            (tmp_path / below).mkdir(exist_ok=True)
+            (tmp_path / below / f"{i}.png").write_bytes(path.read_bytes())
+    rows = [
+        f"{below}/{i}.png, {i}, {split}"
+        for split, below in (("train", "a"), ("val", "b"), ("Test", "c"))
+        for i in range(12)
+    ]
+    assert task(write_csv(tmp_path / "n.csv", ["Path,Label,Split", *rows])).classes == tuple(map(str, range(12)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,label", "a.png,star"], "has no column path; its first line has: file, label"),
+        (["path;label", "a.png;star"], "has no column label and no column path; its first line has: path;label"),
+        (["path,label", "shapes/circle/0.png,a", "shapes/circle/0.png,b"], "names .*circle/0.png twice"),
+        (["path,label", *(f"shapes/circle/{i}.png,c{i}" for i in range(6))], "too few images to hold out a test split"),
+        (["path,label,split", "shapes/circle/0.png,circle,dev"], "line 2: split 'dev'"),
+        (["path,label", "shapes/circle/0.png,"], "line 2: an empty path or label"),
+        (["path,label", "shapes/circle/99.png,circle"], "names 1 files that do not exist, the first"),
+        (["path,label", "shapes/circle/0.png,circle", "shapes/circle/1.png,circle"], "has one class, 'circle'"),
+        (["path,label"], "lists no images"),
+        ([], "has no column label and no column path; its first line has: nothing"),
+        (["path,label", "shapes/circle/0.png,a", "shapes/x/../circle/0.png,b"], "names .*circle/0.png twice"),
+        (["path,label,split", "shapes/circle/0.png,a,train", "./shapes/circle/../circle/0.png,a,test"], "0.png twice"),
+        (
+            ["path,label", "shapes/circle/0.png,a", f'"{"x" * 200_000}",b'],
+            r"bad\.csv, line 3: field larger than field limit",
+        ),
+        ([f"path,label,{'x' * 200_000}"], r"bad\.csv, line 1: field larger than field limit"),
+        (
+            ["path,label", "shapes/circle/0.png,a", "0\0.png,b"],
+            "(names 1 files that do not exist|line 3: line contains NUL)",
+        ),
+        (
+            ["path,label", "shapes/circle/0.png,a", f"{'x' * 300}.png,b"],
+            "names 1 files that do not exist, the first .*xxx",
+        ),
+        (["path,label", "shapes/circle/0.png,a", "~nobody-of-this-name/1.png,b"], "names 1 files that do not exist"),
+    ],
+)
+def test_bad_csv_names_line_and_reason(shapes, tmp_path, lines, message):
+    with pytest.raises(DataError, match=message):
+        task(write_csv(tmp_path / "bad.csv", lines))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a_b", "a b"), ("Cat", "cat"), ("red  fox", "Red_fox"), ("caf\u00e9", "cafe\u0301")]
+)
+def test_two_classes_of_one_name_are_named_with_the_ways_out(shapes, tmp_path, first, second):
+    rows = [f"shapes/circle/{i}.png,{(first, second, 'other')[i % 3]}" for i in range(6)]
+    with pytest.raises(DataError, match="have one name") as caught:
+        task(write_csv(tmp_path / "twins.csv", ["path,label", *rows]))
+    assert repr(first) in caught.value.message
+    assert repr(second) in caught.value.message
+    assert "rename one of them" in caught.value.hint
+    assert "the same label" in caught.value.hint
+    for number, name in enumerate((first, second)):
+        (shapes / ("circle", "square")[number]).rename(shapes / name)
+    with pytest.raises(DataError, match="have one name"):
+        task(shapes)
+
+
+def test_twins_in_two_splits_are_named_too(tmp_path):
+    draw_folder(tmp_path / "things" / "train", classes=("star", "ring"))
+    draw_folder(tmp_path / "things" / "test", classes=("star", "ring"))
+    (tmp_path / "things" / "test" / "ring").rename(tmp_path / "things" / "test" / "Ring")
+    with pytest.raises(DataError, match="the classes 'Ring' and 'ring' have one name"):
+        task(tmp_path / "things")
+
+
+def test_two_folders_of_one_split_are_named(tmp_path):
+    for split in ("train", "Train", "test"):
+        draw_folder(tmp_path / "things" / split)
+    with pytest.raises(DataError, match="two folders for one split: Train and train"):
+        task(tmp_path / "things")
+
+
+def test_csv_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "latin.csv").write_bytes("path,label\n0.png,Käse\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.csv is not a text file in UTF-8"):
+        task(tmp_path / "latin.csv")
+
+
+def test_names_that_are_too_long_are_neither_file_nor_folder(tmp_path, shapes):
+    assert folder.is_folder(shapes)
+    assert folder.is_file(shapes / "circle" / "0.png")
+    for path in ("x" * 300, tmp_path / ("x" * 300), "/".join(["x" * 200] * 30)):
+        assert not folder.is_folder(path)
+        assert not folder.is_file(path)
+
+
+def test_image_ids_are_the_paths_as_given_also_of_a_part(shapes, tmp_path):
+    names = sorted(p.name for p in shapes.iterdir())
+    rows = [
+        f"shapes/../shapes/{name}/{i}.png,{name},{'test' if i > 4 else 'train'}" for name in names for i in range(6)
+    ]
+    dataset = task(write_csv(tmp_path / "ids.csv", ["path,label,split", *rows]))
+    test, train = dataset.split("test", tmp_path), dataset.split("train", tmp_path)
+    assert test.image_ids() == [f"{tmp_path}/shapes/../shapes/{name}/5.png" for name in names]
+    assert set(train.image_ids()).isdisjoint(dataset.split("val", tmp_path).image_ids())
+    ids = base.Subset(test.samples, [2, 0]).image_ids()
+    assert ids == [test.image_ids()[2], test.image_ids()[0]]
+
+
+def test_boxes_are_cut_out_of_files_and_named(shapes):
+    path, boxes = shapes / "circle" / "0.png", [(0, 0, 8, 4), (2, 0, 12, 9)]
+    samples = folder.FileSamples([(path, 0), (path, 1)], boxes=boxes)
+    assert [samples[i][0].size for i in range(2)] == [(8, 4), (10, 9)]
+    assert samples.image_ids() == [f"{path}#0,0,8,4", f"{path}#2,0,12,9"]
+    assert samples.fingerprint() != folder.FileSamples([(path, 0), (path, 1)], boxes=boxes[::-1]).fingerprint()
