@@ -1,20 +1,21 @@
 """Features of a split in the cache: those of the tower, by a key of all that they depend on, made again where damaged."""
 
 from functools import partial
-from importlib.metadata import version
 
 import pytest
 import torch
 from PIL import Image
 
 from tests.samples import Notes
-from wisepatch import ModelConfig, Store, load_clip
+from wisepatch import ModelConfig, Store, find_task, load_clip
 from wisepatch.config import EvalConfig
 from wisepatch.evaluation import features as module
 from wisepatch.evaluation.features import features_key, split_features
 from wisepatch.files import hash_tensors
 from wisepatch.models.tower import Tower
+from wisepatch.store.cache import versions
 
+PACKAGES = ("torch", "open_clip_torch", "torchvision", "pillow")
 DEMO, CPU = ModelConfig("demo", ""), torch.device("cpu")
 
 
@@ -82,9 +83,10 @@ def test_features_with_a_flipped_bit_are_noticed_and_made_again(compute, decoded
     assert compute.store.cache.problems() == []
 
 
-def test_what_features_depend_on_has_a_key_of_its_own(compute, monkeypatch):
-    split = compute.open_split(None)
-    keys = {features_key("aa", DEMO, None, split), features_key("aa", DEMO, None, compute.open_split(None))}
+def test_what_features_depend_on_has_a_key_of_its_own(shapes, tmp_path, monkeypatch):
+    open_split = partial(find_task(str(shapes)).dataset.split, "train", tmp_path)
+    split = open_split(None)
+    keys = {features_key("aa", DEMO, None, split), features_key("aa", DEMO, None, open_split(None))}
     assert len(keys) == 1
     keys |= {
         features_key("bb", DEMO, None, split),
@@ -93,15 +95,16 @@ def test_what_features_depend_on_has_a_key_of_its_own(compute, monkeypatch):
     }
     path, _ = split.samples.files[0]
     Image.new("RGB", (64, 64)).save(path)
-    keys.add(features_key("aa", DEMO, None, compute.open_split(None)))
+    keys.add(features_key("aa", DEMO, None, open_split(None)))
     monkeypatch.setattr(module, "describe", lambda model: {"preprocess_cfg": {"mean": [0, 0, 0]}})
     keys.add(features_key("aa", DEMO, None, split))
     assert len(keys) == 6
 
 
-@pytest.mark.parametrize("package", ["wisepatch", "torch", "open_clip_torch", "torchvision", "pillow"])
+@pytest.mark.parametrize("package", ["wisepatch", *PACKAGES])
 def test_another_version_of_what_makes_features_is_another_key(compute, monkeypatch, package):
     split = compute.open_split(None)
     before = features_key("aa", DEMO, None, split)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0" if name == package else version(name))
+    changed = {name: "0" if name == package else number for name, number in versions(*PACKAGES).items()}
+    monkeypatch.setattr(module, "versions", lambda *names: {name: changed[name] for name in ("wisepatch", *names)})
     assert features_key("aa", DEMO, None, split) != before

@@ -3,7 +3,6 @@
 import json
 import pickle
 from dataclasses import replace
-from importlib.metadata import version
 from threading import Event, Thread
 from types import SimpleNamespace
 
@@ -19,6 +18,9 @@ from wisepatch.config import EvalConfig
 from wisepatch.errors import DataError, StoreError
 from wisepatch.evaluation import pixels as module
 from wisepatch.evaluation.pixels import Pixels, cached_pixels, pixels_key
+from wisepatch.store.cache import versions
+
+PACKAGES = ("pillow", "torchvision", "open_clip_torch")
 
 
 @pytest.fixture
@@ -78,10 +80,11 @@ def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes
     assert len({*keys, key()}) == 4
 
 
-@pytest.mark.parametrize("package", ["wisepatch", "pillow", "torchvision", "open_clip_torch"])
+@pytest.mark.parametrize("package", ["wisepatch", *PACKAGES])
 def test_another_version_of_what_decodes_is_another_key(split, clip, monkeypatch, package):
     before = pixels_key(clip, split)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0" if name == package else version(name))
+    changed = {name: "0" if name == package else number for name, number in versions(*PACKAGES).items()}
+    monkeypatch.setattr(module, "versions", lambda *names: {name: changed[name] for name in ("wisepatch", *names)})
     assert pixels_key(clip, split) != before
 
 

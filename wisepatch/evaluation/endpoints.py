@@ -1,7 +1,7 @@
-"""Mixes of endpoints: each endpoint is read once, and every mix is written into one working copy of the image tower.
+"""Mix endpoints for evaluation: each is read once, and every mix is written into one working copy of the image tower.
 
-Endpoints are the checkpoints that mixes are made from. Image tower and trained head of each lie on the device; text towers are not
-carried along, and Fisher information only where mixes are weighed by it, so that memory does not grow with the number of alphas.
+Endpoints are the checkpoints that mixes are made from. Image tower and trained head of each stay on the device, text
+towers do not, and Fisher information only where a mix needs it: memory does not grow with the number of alphas.
 Nothing is read before it is needed: manifests name the hash of each part, and tell which towers are the same.
 """
 
@@ -41,7 +41,7 @@ TEXT, VISUAL, CLASSIFIER = "text", "visual", "classifier"
 
 @dataclass
 class Endpoints:
-    """The weights of endpoints on a device, each read, verified and hashed at most once, and one working CLIP a model."""
+    """Hold the weights of endpoints on a device, each read, verified and hashed at most once, and one working CLIP a model."""
 
     store: Store
     device: torch.device
@@ -117,7 +117,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class Mix:
-    """A checkpoint as it is evaluated: from the tensors of its parents by a merge method; one with weights is its own parent."""
+    """Make a checkpoint from the tensors of its parents by a merge method; a checkpoint with weights is its own single parent."""
 
     checkpoint: Checkpoint
     parents: tuple[Checkpoint, ...]
@@ -128,13 +128,13 @@ class Mix:
 
     @property
     def text(self) -> str:
-        """Return what equal text towers have in common."""
-        return self._same_part(TEXT)
+        """Return a key that mixes with the same text tower share: its hash where their parents share one, else the recipe."""
+        return self._key(TEXT)
 
     @property
     def visual(self) -> str:
-        """Return what equal image towers have in common: their hash where the parents share one, else parents and recipe."""
-        return self._same_part(VISUAL)
+        """Return a key that mixes with the same image tower share: its hash where their parents share one, else the recipe."""
+        return self._key(VISUAL)
 
     @property
     def is_probe(self) -> bool:
@@ -177,7 +177,7 @@ class Mix:
     def _shares(self, part: str) -> bool:
         return len({self.endpoints.part_hash(parent, part) for parent in self.parents}) == 1
 
-    def _same_part(self, part: str) -> str:
+    def _key(self, part: str) -> str:
         if self._shares(part):
             return self.endpoints.part_hash(self.parents[0], part)
         recipe = [[parent.id for parent in self.parents], self.method and self.method.name, self.params]
@@ -185,7 +185,7 @@ class Mix:
 
 
 def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mix]:
-    """Return what each checkpoint is mixed from.
+    """Return the mix of each checkpoint, with its parents; no weights are read.
 
     Raises :class:`UsageError` for none, :class:`StoreError` where parents are gone.
     """
@@ -230,7 +230,7 @@ def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
 
 
 class Heads:
-    """The heads of a task: a trained classifier is mixed, a text-derived head comes from the (mixed) text tower."""
+    """Make the heads of a task: a trained classifier is mixed, a text-derived head comes from the (mixed) text tower."""
 
     def __init__(self, task: Task, endpoints: Endpoints) -> None:
         """Prepare the heads of ``task``; none is made yet."""

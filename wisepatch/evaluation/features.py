@@ -1,4 +1,4 @@
-"""Image features of a whole split, computed once and cached in the store: for image towers that do not change."""
+"""Compute the image features of a whole split once and cache them in the store: for image towers that do not change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Features:
-    """Features ``(n, dim)`` of unit length in fp32 and labels ``(n,)`` of a split: a map-style dataset of its images' features."""
+    """Hold features ``(n, dim)`` of unit length in fp32 and labels ``(n,)`` of a split, as a map-style dataset."""
 
     features: torch.Tensor
     labels: torch.Tensor

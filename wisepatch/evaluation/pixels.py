@@ -1,4 +1,4 @@
-"""Decoded pixels of a whole split, cached for evaluation (``--cache-images``): decoded once for all sweeps and commands.
+"""Cache the decoded pixels of a whole split for evaluation (``--cache-images``): decoded once for all sweeps and commands.
 
 They are what the model sees, ``uint8`` after resizing and cropping, bit for bit those of a fresh decoding.
 """
@@ -31,7 +31,7 @@ PIXELS, LABELS = "pixels.npy", "labels.npy"
 
 
 class Pixels:
-    """Pixels ``(n, 3, height, width)``, mapped from a file, and labels ``(n,)``: a map-style dataset.
+    """Map pixels ``(n, 3, height, width)`` from a file, with labels ``(n,)``, as a map-style dataset.
 
     In ``uint8``, but for a model whose transform does not end in a plain normalisation.
     """

@@ -40,7 +40,7 @@ GPU_BATCHES_PER_MIX = 4  # at least: to mix starts as many kernels on a GPU as a
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers of some checkpoints for one split.
+    """Hold the answers of some checkpoints to one split.
 
     ``predicted`` and ``confidence`` (the probability of the predicted class) are ``(checkpoints, n)``, ``labels`` is ``(n,)``;
     ``image_ids`` names the images.
@@ -148,10 +148,9 @@ class _Pass:
         source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data))
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
         self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes))
-        least = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
-        done = 0
+        min_batches, done = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX, 0
         for held in _chunks(
-            batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, least)
+            batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, min_batches)
         ):
             images = [self._prepared(batch) for batch, _ in held]
             for index, features in self._features(images):
