@@ -1,13 +1,17 @@
 """Small data in the real on-disk formats, made by the tests themselves."""
 
+import json
 import struct
 from dataclasses import replace
 
 import numpy as np
+import torch
 from PIL import Image
 
+from wisepatch.config import ModelConfig
 from wisepatch.datasets.drawn_shapes import SHAPES, Scene, draw, generator
 from wisepatch.store.checkpoints import Recipe
+from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
 
 
@@ -66,6 +70,38 @@ def recipes(store, alphas, parents=None, method="linear", **params):
         )
         for alpha in alphas
     ]  # fmt: skip
+
+
+def save_small_vit(store, folder, patch_size):
+    """A ViT of random weights with images of four patches, and another one near it, as a training would leave them."""
+    import open_clip
+
+    text = {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    vision = {"image_size": 2 * patch_size, "patch_size": patch_size, "width": 64, "head_width": 16, "layers": 2}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(0)
+    start = open_clip.CLIP(**config).state_dict()
+    end = {
+        name: tensor + 0.05 * torch.randn(tensor.shape) if name.startswith("visual.") else tensor
+        for name, tensor in start.items()
+    }
+    model = ModelConfig(f"local-dir:{folder}", "").to_json()
+    first = store.save(start, kind="zeroshot", name="start", model=model, training="zeroshot")
+    store.save(end, kind="finetuned", name="end", model=model, training="paint", trained_from=[first.id])
+
+
+def random_fishers(store):
+    generator, files = torch.Generator().manual_seed(1), []
+    for digest in ("aa", "bb"):
+        tensors = {
+            name: torch.rand(tensor.shape, generator=generator)
+            for name, tensor in load_weights(store, store.find("zeroshot")).items() if name.startswith("visual.")
+        }  # fmt: skip
+        store.cache.tensors("fisher", digest, lambda tensors=tensors: tensors)
+        files.append([digest, store.cache.sha256("fisher", digest)])
+    return {"fisher": {"files": files}}
 
 
 class Notes:

@@ -102,7 +102,5 @@ def test_what_features_depend_on_has_a_key_of_its_own(compute, monkeypatch):
 def test_another_version_of_what_makes_features_is_another_key(compute, monkeypatch, package):
     split = compute.open_split(None)
     before = features_key("aa", DEMO, None, split)
-    monkeypatch.setattr(
-        module, "versions", lambda *names: versions(*names) | ({package: "0"} if package in versions(*names) else {})
-    )
+    monkeypatch.setattr("wisepatch.store.cache.version", lambda name: "0" if name == package else version(name))
     assert features_key("aa", DEMO, None, split) != before

@@ -1,13 +1,10 @@
 """One pass over the data: the predictions of one run per checkpoint, each image decoded once, nothing read that is cached."""
 
-import json
-
 import numpy as np
-import open_clip
 import pytest
 import torch
 
-from tests.samples import Notes, recipes, with_head_of
+from tests.samples import Notes, random_fishers, recipes, save_small_vit, with_head_of
 from wisepatch import (
     ModelConfig,
     Store,
@@ -28,7 +25,6 @@ from wisepatch.models.classifier import Classifier
 
 DEMO = ModelConfig("demo", "")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-TEXT = {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 
 
 def predict_one(checkpoints, task, store, data, split="train", **settings):
@@ -50,35 +46,6 @@ def test_one_pass_and_separate_runs_predict_the_same(run_store, tasks, tmp_path)
             assert np.array_equal(one.predicted[0], all_.predicted[index])
             assert np.array_equal(one.labels, all_.labels)
     assert len({p.predicted[i].tobytes() for p in together for i in range(len(mixes))}) > 2  # they do differ
-
-
-def save_small_vit(store, folder, patch_size):
-    """A ViT of random weights with images of four patches, and another one near it, as a training would leave them."""
-    vision = {"image_size": 2 * patch_size, "patch_size": patch_size, "width": 64, "head_width": 16, "layers": 2}
-    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": TEXT}
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    torch.manual_seed(0)
-    start = open_clip.CLIP(**config).state_dict()
-    end = {
-        name: tensor + 0.05 * torch.randn(tensor.shape) if name.startswith("visual.") else tensor
-        for name, tensor in start.items()
-    }
-    model = ModelConfig(f"local-dir:{folder}", "").to_json()
-    first = store.save(start, kind="zeroshot", name="start", model=model, training="zeroshot")
-    store.save(end, kind="finetuned", name="end", model=model, training="paint", trained_from=[first.id])
-
-
-def random_fishers(store):
-    generator, files = torch.Generator().manual_seed(1), []
-    for digest in ("aa", "bb"):
-        tensors = {
-            name: torch.rand(tensor.shape, generator=generator)
-            for name, tensor in load_weights(store, store.find("zeroshot")).items() if name.startswith("visual.")
-        }  # fmt: skip
-        store.cache.tensors("fisher", digest, lambda tensors=tensors: tensors)
-        files.append([digest, store.cache.sha256("fisher", digest)])
-    return {"fisher": {"files": files}}
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
