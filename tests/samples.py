@@ -42,3 +42,13 @@ def broken_png(path):
     """A file that begins as a PNG and ends too soon."""
     Image.new("RGB", (32, 32), "red").save(path)
     path.write_bytes(path.read_bytes()[:40])
+
+
+def fails(result, code, message, hint=""):
+    """Check a user error: exit code, one line of error, the hint, no traceback, nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ") or "\nerror: " in result.stderr
+    assert message in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
