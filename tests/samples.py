@@ -122,3 +122,13 @@ class Notes:
 
     def note(self, text):
         self.notes.append(text)
+
+
+def fails(result, code, message, hint=""):
+    """Check a user error: exit code, one line of error, the hint, no traceback, nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ") or "\nerror: " in result.stderr
+    assert message in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""

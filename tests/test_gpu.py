@@ -1,6 +1,7 @@
 """What is computed on a GPU is what is computed on the CPU.
 
-Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these tests on it.
+Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these
+tests on it.
 """
 
 import shutil

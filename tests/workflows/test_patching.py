@@ -207,33 +207,6 @@ def test_demo_patches_the_embedded_model_on_real_digits(cli, tmp_path):
     assert (tmp_path / "wisepatch-demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monkeypatch, tmp_path):
-    """The main process sweeps and prints; commands that do not train are left to it."""
-    from wisepatch.workflows import patching
-
-    trained = []
-    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_, **more: trained.append((config.task, more)))
-    monkeypatch.setattr(patching, "sweep", lambda *_, **__: pytest.fail("a helper sweeps"))
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    words = ("patch", "--model", "demo", "--task", shapes, "--steps", 2, "--output", tmp_path / "plot.png")
-    for each, count in (
-        (words, 1),
-        (("store", "list"), 1),
-        (("datasets", "--json"), 1),
-        (("eval", "--task", "Shapes"), 1),
-    ):
-        result = cli(*each)
-        assert (result.exit_code, result.output) == (0, "")
-        assert len(trained) == count
-    assert trained == [(str(shapes), {})]
-    monkeypatch.setenv("RANK", "0")
-    assert "MNIST" in cli("datasets").output
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setenv("RANK", "1")  # of something else
-    assert "MNIST" in cli("datasets").output
-
-
 @pytest.mark.slow
 def test_two_processes_train_and_one_sweeps(shapes, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "wisepatch"]
