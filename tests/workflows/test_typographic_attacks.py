@@ -16,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli.test_cli import fails
-from tests.samples import broken_png, draw_folder
+from tests.samples import broken_png, draw_folder, fails
 from wisepatch import (
     Dataset,
     ModelConfig,
