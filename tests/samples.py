@@ -52,3 +52,23 @@ def fails(result, code, message, hint=""):
     assert hint in result.stderr
     assert "Traceback" not in result.output
     assert result.stdout == ""
+
+
+class Notes:
+    """Progress that keeps what it is told: the texts of notes, and of each stage its name, total and steps done."""
+
+    def __init__(self):
+        self.texts, self.stages = [], []
+
+    def start(self, what, total):
+        self.stages.append([what, total, 0])
+
+    def advance(self, steps=1, detail=""):
+        if self.stages:
+            self.stages[-1][2] += steps
+
+    def finish(self):
+        pass
+
+    def note(self, text):
+        self.texts.append(text)
