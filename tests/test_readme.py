@@ -64,8 +64,8 @@ def test_plugin_of_the_readme_works(tmp_path, monkeypatch):
     plugin = next(block for block in python_blocks() if "hookimpl" in block)
     (tmp_path / "readme_plugin.py").write_text(plugin)
     monkeypatch.syspath_prepend(tmp_path)
-    known = collect([(EntryPoint("pets", "readme_plugin", "wisepatch"), "pets 1.0")])
-    (name,) = known.plugins[0].datasets
+    known = collect([EntryPoint("pets", "readme_plugin", "wisepatch")])
+    (name,) = known.plugins[0].names("register_datasets")
     from PIL import Image
 
     for split in ("train", "test"):
