@@ -3,6 +3,9 @@
 Tensors that were moved to ``cuda`` (or made there) are of the class :class:`OnGpu`: they say so when asked for their device, NumPy
 cannot have them, and what is computed of them is on the GPU too. Autocast rounds as on a CPU. Not simulated: speed, memory,
 kernels that round otherwise, the order in which a GPU works, compiled models, ``torch.func``.
+
+PyTorch's own ``FakeTensorMode`` knows devices too, but no numbers: under it open_clip cannot build a model, no prediction comes back
+to NumPy, and nothing can be written to a store or compared with the CPU.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -14,18 +17,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
-GIGABYTES = 8
-ACROSS = ("copy_", "__getitem__", "__setitem__", "_has_compatible_shallow_copy_type")  # take tensors of both devices
+GPU_BYTES = 8 << 30
+TAKE_BOTH = ("copy_", "__getitem__", "__setitem__", "_has_compatible_shallow_copy_type")  # tensors of both devices
 FUSED = ("_foreach_", "_fused_", "_amp_")  # an optimizer's, which look after single numbers themselves
-ONE_BY_ONE = (  # where a single number may come from the CPU
+ELEMENTWISE = (  # where a single number may come from the CPU
     "add", "sub", "mul", "div", "floordiv", "truediv", "pow", "radd", "rsub", "rmul", "rdiv", "rtruediv", "rpow", "iadd", "isub",
     "imul", "itruediv", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "where", "maximum", "minimum", "masked_fill", "clamp",
 )  # fmt: skip
-THERE = {
-    "_lazy_init": lambda: None, "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
-    "set_device": lambda _: None, "manual_seed_all": lambda _: None, "get_device_capability": lambda _=0: (9, 0),
-    "get_device_properties": lambda _=0: SimpleNamespace(total_memory=GIGABYTES << 30), "is_bf16_supported": lambda *_: True,
-    "Event": lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None),
+STAND_INS = {
+    "is_available": lambda: True, "is_bf16_supported": lambda *_: True, "manual_seed_all": lambda _: None,
+    "get_device_properties": lambda _=0: SimpleNamespace(total_memory=GPU_BYTES),
 }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def simulated_gpu():
 
     before = torch.__future__.get_swap_module_params_on_conversion()
     with ExitStack() as stack:
-        for name, stand_in in THERE.items():
+        for name, stand_in in STAND_INS.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stand_in))
         stack.enter_context(mock.patch.object(torch.autocast, "__init__", autocast))
         # An optimizer asks the real GPU for its streams.
@@ -71,8 +72,8 @@ def _run(func, args, kwargs):
     with torch._C.DisableTorchFunction():
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         there = [tensor for tensor in tensors if isinstance(tensor, OnGpu)]
-        if name == "__get__" and func in ASKED:
-            return ASKED[func](bool(there))
+        if name == "__get__" and func in ATTRIBUTES:
+            return ATTRIBUTES[func](bool(there))
         if name == "is_pinned":
             return False
         if name == "pin_memory":
@@ -89,8 +90,8 @@ def _run(func, args, kwargs):
             device = GPU if isinstance(args[0], OnGpu) else CPU
         if kwargs.get("device") is not None and name != "Generator":
             device, kwargs = torch.device(kwargs["device"]), {**kwargs, "device": CPU}
-        found = func(*args, **kwargs)
-        return tree_map(_on if device.type == "cuda" else _off, found)
+        result = func(*args, **kwargs)
+        return tree_map(_on if device.type == "cuda" else _off, result)
 
 
 def _check(name, args, tensors, there):
@@ -101,14 +102,14 @@ def _check(name, args, tensors, there):
         raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
     # What is changed in place stays where it is.
     changes = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
-    if changes and there and name not in ACROSS and not isinstance(tensors[0], OnGpu):
+    if changes and there and name not in TAKE_BOTH and not isinstance(tensors[0], OnGpu):
         raise RuntimeError(f"{name}: Expected all tensors to be on the same device, but found cpu and cuda:0")
     if name == "__setitem__" and any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(args[1])):
         tensors = [args[0], *(leaf for leaf in tree_leaves(args[2:]) if isinstance(leaf, torch.Tensor))]
         name = "add"  # a number may come along, no more
-    single = name.strip("_") in ONE_BY_ONE or name.startswith(FUSED)
+    single = name.strip("_") in ELEMENTWISE or name.startswith(FUSED)
     if (
-        name not in ACROSS
+        name not in TAKE_BOTH
         and there
         and any(not isinstance(tensor, OnGpu) and (tensor.dim() or not single) for tensor in tensors)
     ):
@@ -117,7 +118,7 @@ def _check(name, args, tensors, there):
 
 def _move(name, tensor, *args, **kwargs):
     before = after = isinstance(tensor, OnGpu)
-    found = tensor
+    result = tensor
     if name == "to":
         for asked in (*args, *kwargs.values()):
             if isinstance(asked, str | torch.device):
@@ -125,12 +126,12 @@ def _move(name, tensor, *args, **kwargs):
             elif isinstance(asked, torch.Tensor):  # as another one
                 after = isinstance(asked, OnGpu)
         args, kwargs = tree_map(lambda asked: CPU if isinstance(asked, str | torch.device) else asked, (args, kwargs))
-        found = tensor.to(*args, **kwargs)
+        result = tensor.to(*args, **kwargs)
     else:
         after = name == "cuda"
-    if found is tensor and before != after:
-        found = tensor.clone()
-    return found if found is tensor else (_on if after else _off)(found)
+    if result is tensor and before != after:
+        result = tensor.clone()
+    return result if result is tensor else (_on if after else _off)(result)
 
 
 def _copy(tensor, memo):
@@ -145,15 +146,15 @@ def _copy(tensor, memo):
     return memo[id(tensor)]
 
 
-def _on(found):
-    return found.as_subclass(OnGpu) if isinstance(found, torch.Tensor) and not isinstance(found, OnGpu) else found
+def _on(result):
+    return result.as_subclass(OnGpu) if isinstance(result, torch.Tensor) and not isinstance(result, OnGpu) else result
 
 
-def _off(found):
-    return found.as_subclass(torch.Tensor) if isinstance(found, OnGpu) else found
+def _off(result):
+    return result.as_subclass(torch.Tensor) if isinstance(result, OnGpu) else result
 
 
-ASKED = {
+ATTRIBUTES = {
     torch.Tensor.device.__get__: lambda there: GPU if there else CPU,
     torch.Tensor.is_cuda.__get__: lambda there: there,
     torch.Tensor.is_cpu.__get__: lambda there: not there,

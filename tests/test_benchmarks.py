@@ -214,7 +214,7 @@ def test_decoding_is_measured_on_the_same_images(run, tmp_path):
     kept = measure(decoding_workload.evaluate, "here", cache_images=True, **shared).result
     assert np.array_equal(decoded, first)
     assert np.array_equal(decoded, kept)
-    assert (Path(run["folder"]) / "store" / "pixels").is_dir()
+    assert (Path(run["folder"]) / "store" / "cache" / "pixels").is_dir()
 
 
 def test_the_papers_training_and_ours_reach_the_same_loss(tmp_path, monkeypatch):

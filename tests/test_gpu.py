@@ -1,33 +1,34 @@
-"""What is computed on a GPU is what is computed on the CPU: on a real one where there is one, else on a simulated one."""
+"""What is computed on a GPU is what is computed on the CPU.
+
+Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these
+tests on it.
+"""
 
 import shutil
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from open_clip.transformer import VisionTransformer
 
-import wisepatch.evaluation.endpoints as lines_module
-from tests.evaluation.test_prediction import shifted
-from tests.samples import draw_folder
+from tests.samples import draw_folder, random_fishers, recipes, save_small_vit, with_head_of
 from tests.simulated import OnGpu, simulated_gpu
 from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load_weights
+from wisepatch.config import EvalConfig
 from wisepatch.datasets.drawn_shapes import SHAPES
-from wisepatch.evaluation import prediction
-from wisepatch.evaluation.endpoints import Mixes, answers
+from wisepatch.evaluation.endpoints import Mix
 from wisepatch.evaluation.measurement import watcher
 from wisepatch.evaluation.prediction import predict_many
 from wisepatch.models.clip import load_clip
 from wisepatch.models.tower import Tower
 from wisepatch.training.fisher_information import line_fishers
-from wisepatch.workflows.patching import sweep
+from wisepatch.workflows.sweep import sweep
 
 REAL = torch.cuda.is_available()
+pytestmark = [pytest.mark.gpu] if REAL else []
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
-KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear": {"head": "trained", "freeze_encoder": True}}
+KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear-probe": {"freeze_encoder": True}}
 
 
 @contextmanager
@@ -50,30 +51,30 @@ def train(root, store, watched=False, **settings):
         str(root / "shapes"), supported=("Colors",), steps=4, batch_size=8, lr=1e-2, warmup=0, workers=0, **settings
     )
     other_prompts = find_task(str(root / "shapes"), None, ("a drawing of a {}.",))
-    watch = watcher([find_task(str(root / "shapes")), other_prompts], store, root, workers=0)
+    watch = watcher([find_task(str(root / "shapes")), other_prompts], store, root, EvalConfig(workers=0))
     return finetune(config, ModelConfig("demo", ""), store, root, watch=watch if watched else None)
 
 
 @pytest.fixture(scope="module")
-def lines(finished, tmp_path_factory):
-    """A store for each kind of line."""
-    found = {"paint": finished[0] / "store"}
+def trained(finished, tmp_path_factory):
+    """A store for each kind of training."""
+    stores = {"paint": finished[0] / "store"}
     with here("cpu"):
         for kind, settings in KINDS.items():
-            if kind not in found:
-                found[kind] = tmp_path_factory.mktemp("lines") / kind
-                train(finished[0], Store(found[kind]), **settings)
-    return found
+            if kind not in stores:
+                stores[kind] = tmp_path_factory.mktemp("trained") / kind
+                train(finished[0], Store(stores[kind]), **settings)
+    return stores
 
 
 @pytest.fixture
-def alone(lines, tmp_path):
-    """A function that copies the store of a kind of line, as often as is wanted."""
+def alone(trained, tmp_path):
+    """A function that copies the store of a kind of training, as often as is wanted."""
     copies = []
 
     def copy(kind):
         copies.append(tmp_path / f"store {len(copies)}")
-        shutil.copytree(lines[kind], copies[-1])
+        shutil.copytree(trained[kind], copies[-1])
         return Store(copies[-1])
 
     return copy
@@ -120,49 +121,55 @@ def test_simulated_gpu_refuses_what_a_real_one_refuses():
 
 
 @pytest.mark.parametrize(
-    ("kind", "speed"),
+    ("kind", "settings"),
     [
         ("paint", {}),
         ("paint", {"mixed_precision": "bf16"}),
         ("paint", {"mixed_precision": "fp16"}),
         ("paint", {"cache_images": True}),
-        ("paint", {"fast_decode": True, "batch_size": 5}),
+        ("paint", {"batch_size": 5}),
         ("wise-ft", {}),
-        ("linear", {}),
-        ("linear", {"mixed_precision": "bf16"}),
+        ("linear-probe", {}),
+        ("linear-probe", {"mixed_precision": "bf16"}),
     ],
 )
-def test_sweep_on_a_gpu_says_what_it_says_on_the_cpu(kind, speed, finished, alone, tmp_path):
-    # With tasks of other classes beside it, a linear classifier is not swept by what is kept alone.
-    others = [str(draw_folder(tmp_path / "others", classes=SHAPES[3:6]))] if kind != "linear" or speed else []
-    said, stores = [], [alone(kind), alone(kind)]
+def test_sweep_on_a_gpu_gives_the_rows_of_the_cpu(kind, settings, finished, alone, tmp_path):
+    # With tasks of other classes beside it, a linear probe needs the text tower, and not only what is cached.
+    others = [str(draw_folder(tmp_path / "others", classes=SHAPES[3:6]))] if kind != "linear-probe" or settings else []
+    values, stores = [], [alone(kind), alone(kind)]
     for where, store in (
         ("cpu", stores[0]),
         ("gpu", stores[1]),
         ("gpu", stores[1]),
-    ):  # lastly with what is kept by then
+    ):  # lastly with what is cached by then
         with here(where):
-            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=others, workers=0, **{"batch_size": 7} | speed)
-        said.append({(row["alpha"], row["task"]): row["value"] for row in swept.rows})
-    assert len(said[0]) == (1 + len(others)) * len(ALPHAS)
-    assert said[0].keys() == said[1].keys()
-    for key, value in said[0].items():
-        assert said[1][key] == pytest.approx(value, abs=0.02 if REAL else 1e-9), key
-        assert said[2][key] == said[1][key]
+            swept = sweep(
+                store,
+                finished[0],
+                alphas=ALPHAS,
+                tasks=others,
+                settings=EvalConfig(**{"workers": 0, "batch_size": 7} | settings),
+            )
+        values.append({(row["alpha"], row["task"]): row["value"] for row in swept.rows})
+    assert len(values[0]) == (1 + len(others)) * len(ALPHAS)
+    assert values[0].keys() == values[1].keys()
+    for key, value in values[0].items():
+        assert values[1][key] == pytest.approx(value, abs=0.02 if REAL else 1e-9), key
+        assert values[2][key] == values[1][key]
 
 
-def test_predictions_on_a_gpu_are_those_of_the_cpu_also_where_classes_merge(finished, alone):
-    said = {}
+def test_predictions_on_a_gpu_are_those_of_the_cpu_also_with_a_label_map(finished, alone):
+    predictions = {}
     for where in ("cpu", "gpu"):
         store = alone("paint")
         with here(where) as device:
-            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=[], workers=0, batch_size=7)
+            mixes = recipes(store, ALPHAS)
             task = find_task(str(finished[0] / "shapes"))
-            tasks = [task, shifted(task), find_task(f"typo:{task.spec}")]
-            mixes = list(swept.checkpoints.values())
-            said[where] = list(predict_many(mixes, tasks, store, finished[0], workers=0, batch_size=4))
+            tasks = [task, with_head_of(task), find_task(f"typo:{task.spec}")]
+            settings = EvalConfig(workers=0, batch_size=4)
+            predictions[where] = list(predict_many(mixes, tasks, store, finished[0], settings=settings))
         assert device.type == ("cuda" if where == "gpu" else "cpu")
-    for one, other in zip(said["cpu"], said["gpu"], strict=True):
+    for one, other in zip(predictions["cpu"], predictions["gpu"], strict=True):
         assert (one.predicted == other.predicted).mean() > (0.98 if REAL else 1 - 1e-9)
         assert np.allclose(one.confidence, other.confidence, atol=0.02 if REAL else 1e-6)
         assert one.labels.tolist() == other.labels.tolist()
@@ -171,15 +178,15 @@ def test_predictions_on_a_gpu_are_those_of_the_cpu_also_where_classes_merge(fini
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_training_on_a_gpu_is_training_on_the_cpu(kind, precision, finished, tmp_path):
-    found = {}
+    results = {}
     for where in ("cpu", "gpu"):
         store = Store(tmp_path / where)
         with here(where):
             if where == "gpu":  # the same head to the bit
-                shutil.copytree(tmp_path / "cpu" / "cache" / "heads", store.root / "cache" / "heads")
+                shutil.copytree(tmp_path / "cpu" / "cache" / "heads", store.cache.root / "heads")
             done = train(finished[0], store, True, mixed_precision=precision, eval_every=0.5, **KINDS[kind])
-        found[where] = done.losses, load_weights(store, done.finetuned)
-    (losses, weights), (others, moved) = found["cpu"], found["gpu"]
+        results[where] = done.losses, load_weights(store, done.finetuned)
+    (losses, weights), (others, moved) = results["cpu"], results["gpu"]
     assert weights.keys() == moved.keys()
     if REAL:  # other kernels round otherwise, and AdamW's first steps are as long where a gradient is all but nothing
         assert others[0] == pytest.approx(losses[0], rel=0.05)
@@ -195,55 +202,46 @@ def test_fp16_trains_on_a_gpu(finished, tmp_path):
 
 
 def test_fisher_information_on_a_gpu_is_that_of_the_cpu(finished, alone):
-    found, notes, task = {}, {}, find_task(str(finished[0] / "shapes"))
+    measured, notes, task = {}, {}, find_task(str(finished[0] / "shapes"))
     for where in ("cpu", "gpu"):
         store, notes[where] = alone("paint"), []
         start, end = (store.find(kind) for kind in ("zeroshot", "finetuned"))
         with here(where), pytest.MonkeyPatch.context() as patches:
-            patches.setattr("wisepatch.progress.Silent.note", lambda _, text, said=notes[where]: said.append(text))
+            patches.setattr("wisepatch.progress.Silent.note", lambda _, text, heard=notes[where]: heard.append(text))
             about = line_fishers(start, end, task, store, finished[0], examples=6, workers=0)
             mixes = sweep(
-                store, finished[0], alphas=[0.5], tasks=[], method="fisher", fisher_examples=6, workers=0, batch_size=7
+                store,
+                finished[0],
+                alphas=[0.5],
+                tasks=[],
+                method="fisher",
+                fisher_examples=6,
+                settings=EvalConfig(workers=0, batch_size=7),
             ).checkpoints
         assert notes[where]
         if REAL or where == "cpu":  # the simulation knows nothing of torch.func
             assert not [note for note in notes[where] if "one at a time" in note], where
-        found[where] = about, store.read_fishers(mixes[0.5])
-    for one, other in zip(found["cpu"][1], found["gpu"][1], strict=True):
+        measured[where] = about, store.read_fishers(mixes[0.5])
+    for one, other in zip(measured["cpu"][1], measured["gpu"][1], strict=True):
         assert one.keys() == other.keys()
         for name, values in one.items():
             assert (values - other[name]).abs().max() <= (0.2 if REAL else 1e-4) * values.max(), name
 
 
-@pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("weighed", [False, True])
-@torch.inference_mode()
-def test_transformer_on_a_gpu_has_the_features_of_the_cpu(precision, weighed):
-    """Blocks of open_clip's own, the class token alone at the last, patches mixed from the two ends."""
-    said = {}
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+@pytest.mark.parametrize("method", ["linear", "fisher"])
+def test_transformer_on_a_gpu_has_the_features_of_the_cpu(finished, tmp_path, precision, method):
+    """Blocks of open_clip's own, the class token alone at the last, mixed by both methods."""
+    confidences, task = {}, find_task(str(finished[0] / "shapes"))
     for where in ("cpu", "gpu"):
-        torch.manual_seed(0)
-        visual = VisionTransformer(
-            image_size=64, patch_size=32, width=64, layers=2, heads=4, mlp_ratio=4.0, output_dim=32
-        )
-        images, weight = torch.randn(7, 3, 64, 64), torch.randn(5, 32)
-        start = {f"visual.{name}": tensor.clone() for name, tensor in visual.state_dict().items()}
-        end = {name: tensor + 0.1 * torch.randn(tensor.shape) for name, tensor in start.items()}
-        fishers = tuple({name: torch.rand(tensor.shape) for name, tensor in start.items()} for _ in range(2))
-        with here(where) as device:
-            moved = [{name: t.to(device) for name, t in each.items()} for each in (start, end, *fishers)]
-            line = Mixes(
-                None, *moved[:2], False, (None, None), list(enumerate(ALPHAS)), tuple(moved[2:]) if weighed else None
-            )
-            tower = Tower(visual, device, precision)
-            weight = weight.to(device)
-            head = SimpleNamespace(at=lambda alpha, weight=weight: (weight, None))
-            batches = [tower.take(part.to(device)) for part in images.split(4)]
-            found = [logits.cpu() for *_, logits in answers(line, tower, batches, [head])]
-        said[where] = torch.cat(found)
-        assert said[where].device.type == "cpu"
-    tolerance = 1e-4 if precision is None else 0.05
-    assert torch.allclose(said["cpu"], said["gpu"], atol=tolerance)
+        store = Store(tmp_path / where)
+        save_small_vit(store, tmp_path / f"{where} model", 32)
+        mixes = recipes(store, (0.25, 0.75), method=method, **random_fishers(store) if method == "fisher" else {})
+        with here(where):
+            settings = EvalConfig(workers=0, batch_size=4, mixed_precision=precision)
+            (predictions,) = predict_many(mixes, [task], store, finished[0], split="train", settings=settings)
+        confidences[where] = predictions.confidence
+    assert np.allclose(confidences["cpu"], confidences["gpu"], atol=1e-3 if precision == "no" else 0.05)
 
 
 @pytest.mark.skipif(REAL, reason="a real GPU has room")
@@ -266,25 +264,15 @@ def test_batches_on_a_gpu_are_as_large_as_its_memory_allows(monkeypatch):
 
 
 def test_weights_are_mixed_once_for_several_batches_on_a_gpu(finished, alone, monkeypatch):
-    mixed = []
-    original = lines_module.set_weights
-    monkeypatch.setattr(lines_module, "set_weights", lambda *args: mixed.append(args[2]) or original(*args))
-    monkeypatch.setattr("wisepatch.evaluation.prediction.HELD", 1)
-    seen = {}
+    mixed, original = [], Mix.set_weights
+    monkeypatch.setattr(Mix, "set_weights", lambda self, visual: mixed.append(self) or original(self, visual))
+    monkeypatch.setattr("wisepatch.evaluation.prediction.IMAGES_PER_MIX", 1)
+    counts = {}
     for where in ("cpu", "gpu"):
         store = alone("paint")
         mixed.clear()
         with here(where):
-            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=[], workers=0, batch_size=1)
+            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=[], settings=EvalConfig(workers=0, batch_size=1))
         assert {row["n"] for row in swept.rows} == {3}
-        seen[where] = len(mixed)
-    assert seen["cpu"] == 3 * seen["gpu"] == 3 * len(ALPHAS)
-
-
-def test_answers_are_read_behind_what_a_gpu_works_on():
-    asked = []
-    read = prediction._behind((asked.append(number) or number for number in range(6)), 2)
-    assert next(read) == 0
-    assert asked == [0, 1, 2]
-    assert [*read] == [1, 2, 3, 4, 5]
-    assert [*prediction._behind(range(2), 4)] == [0, 1]
+        counts[where] = len(mixed)
+    assert counts["cpu"] == 3 * counts["gpu"] == 3 * len(ALPHAS)

@@ -1,7 +1,8 @@
-"""Plugins: found, looked up, skipped with a reason, refused with the owners' names."""
+"""Plugins: loaded one by one, skipped whole with a reason, and used for real."""
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -10,14 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from wisepatch.entrypoints import EntryPoint, entry_points
 
-import wisepatch
+import wisepatch as wp
 from wisepatch.errors import DataError, PluginError, UnknownNameError
-from wisepatch.plugins import BUILTIN, collect, find_task, registry
+from wisepatch.plugins import Registry, collect, registry
+from wisepatch.tasks import FAMILIES, find_task
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
-ROOT = Path(wisepatch.__file__).parent / "datasets"
+DATASETS = Path(wp.__file__).parent / "datasets"
 
 GOOD = """
 import wisepatch as wp
@@ -26,129 +27,349 @@ import wisepatch as wp
 def register_datasets():
     return [wp.Dataset(name="Pets", classes=("cat", "dog"), open=None)]
 """
+SCHEMED = """
+import wisepatch as wp
+
+@wp.hookimpl
+def find_dataset(name):
+    scheme, _, rest = name.partition(":")
+    if scheme != "toy":
+        return None
+    if rest == "broken":
+        raise KeyError(rest)
+    return "nothing" if rest == "bad" else wp.Dataset(name=name, classes=("cat", "dog"), open=None)
+"""
 
 
-def load(tmp_path, monkeypatch, **modules):
-    """Collect from plugins written as modules of their own."""
-    monkeypatch.syspath_prepend(tmp_path)
-    pairs = []
-    for name, text in modules.items():
-        (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        pairs.append((metadata.EntryPoint(name, name, "wisepatch"), f"dist-{name} 1.0"))
-    return collect(pairs)
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Write plugins, each a module with its distribution ``dist-NAME 1.0``, and return their entry points."""
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(site)
+
+    def write(**modules):
+        for name, text in modules.items():
+            about = site / f"dist_{name}-1.0.dist-info"
+            about.mkdir(parents=True)
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{name}\nVersion: 1.0\n")
+            (about / "entry_points.txt").write_text(f"[wisepatch]\n{name} = plugin_{name}\n")
+            (site / f"plugin_{name}.py").write_text(text)
+            monkeypatch.delitem(sys.modules, f"plugin_{name}", raising=False)
+        return [each for owner in metadata.distributions(path=[str(site)]) for each in owner.entry_points]
+
+    return write
 
 
-def test_builtin_datasets_are_those_of_the_builtin_modules():
-    known = registry()
-    assert set(known.owners.values()) == {"wisepatch"}
-    assert {"Shapes", "Digits", "MNIST", "CIFAR10", "GTSRB"} < set(known.datasets)
-    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text() for path in ROOT.rglob("*.py")}
-    assert {name for name, text in modules.items() if "def datasets()" in text} == set(BUILTIN)
+@pytest.fixture
+def used(install, monkeypatch):
+    """Write plugins, and let the program find them as it finds installed ones."""
+
+    def use(**modules):
+        install(**modules)
+        monkeypatch.setenv("WISEPATCH_PLUGINS", "1")
+        registry.cache_clear()
+
+    yield use
+    registry.cache_clear()
 
 
-def test_installed_plugins_are_found_as_importlib_metadata_finds_them(tmp_path, monkeypatch):
-    """Each folder of metadata is written as pip (or setuptools) writes it."""
-    import importlib.metadata
-
-    def installed(place, folder, name, entry_points, about="METADATA"):
-        (tmp_path / place / folder).mkdir(parents=True)
-        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\nSummary: x\n\nName: no\nVersion: 9\n"
-        (tmp_path / place / folder / about).write_text(text)
-        if entry_points is not None:
-            (tmp_path / place / folder / "entry_points.txt").write_text(entry_points)
-
-    group = "[wisepatch]\n"
-    installed(
-        "a", "one_two-1.2.dist-info", "one-two", f"[console_scripts]\nx = y:z\n\n{group}pets = pets\n\n[other]\nq = r\n"
-    )
-    installed("a", "plain-1.2.dist-info", "plain", None)
-    installed("a", "near-1.2.dist-info", "near", "[wisepatch.more]\nnot = this\n")
-    installed("a", "empty-1.2.dist-info", "empty", group)
-    installed("b", "old.egg-info", "old", f"{group}# a comment\nolder = old.module:inner.name\nb=c\n", "PKG-INFO")
-    installed("b", "one_two-1.2.dist-info", "one-two", f"{group}pets = pets\n")
-    (tmp_path / "archive.zip").write_text("")
-    monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in ("a", "b", "nowhere", "archive.zip", "a")])
-    found = entry_points("wisepatch")
-    assert [(entry.name, entry.value, owner) for entry, owner in found] == [
-        ("b", "c", "old 1.2"),
-        ("older", "old.module:inner.name", "old 1.2"),
-        ("pets", "pets", "one-two 1.2"),
-    ]
-    expected = importlib.metadata.entry_points(group="wisepatch")
-    assert {(entry.name, entry.value) for entry, _ in found} == {(entry.name, entry.value) for entry in expected}
+def problems(known: Registry):
+    return {plugin.name: plugin.problem for plugin in known.plugins}
 
 
-def test_entry_point_may_name_a_thing_in_a_module():
-    for value in ("os", "os:path", "os:path.join", "os.path : join", "os:path [extra]"):
-        assert EntryPoint("x", value).load() is metadata.EntryPoint("x", value, "wisepatch").load(), value
-    with pytest.raises(AttributeError):
-        EntryPoint("x", "os:nothing").load()
+def test_builtin_families_are_all_modules_that_offer_datasets():
+    assert set(registry().owners.values()) == {"wisepatch"}
+    assert {"Shapes", "Digits", "MNIST", "CIFAR10", "GTSRB"} < set(registry().datasets)
+    modules = {".".join(p.relative_to(DATASETS).with_suffix("").parts): p.read_text() for p in DATASETS.rglob("*.py")}
+    assert {name for name, text in modules.items() if "def datasets()" in text} == set(FAMILIES)
 
 
-def test_plugin_is_registered_with_its_owner(tmp_path, monkeypatch):
-    known = load(tmp_path, monkeypatch, good=GOOD)
+def test_plugin_is_registered_with_its_owner(install):
+    known = collect(install(good=GOOD))
     assert known.owners["Pets"] == "plugin 'good' (dist-good 1.0)"
-    assert known.plugins[0].datasets == ("Pets",)
+    assert known.plugins[0].names("register_datasets") == ("Pets",)
+    assert known.names["pets"] == "Pets"
 
 
-def test_plugin_that_fails_to_load_is_named_and_skipped(tmp_path, monkeypatch):
-    known = load(tmp_path, monkeypatch, broken="import nothing_of_this_name", good=GOOD)
-    assert "Pets" in known.datasets
-    assert known.plugins[0].problem == "ModuleNotFoundError: No module named 'nothing_of_this_name'"
+def test_installed_plugins_are_left_out_on_request(used, monkeypatch):
+    used(good=GOOD)
+    assert "Pets" in registry().datasets
+    monkeypatch.setenv("WISEPATCH_PLUGINS", "0")
+    registry.cache_clear()
+    assert registry().plugins == ()
 
 
-def test_skipped_plugin_is_mentioned_when_a_name_is_not_found(tmp_path, monkeypatch):
-    import wisepatch.plugins
+def test_installation_without_builtin_entry_points_says_to_install_again(monkeypatch):
+    monkeypatch.setattr(metadata, "entry_points", lambda group: ())
+    with pytest.raises(PluginError, match="names no built-in tasks") as caught:
+        collect(())
+    assert "install it again" in caught.value.hint
 
-    known = load(tmp_path, monkeypatch, broken="1/0")
-    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: known)
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        (GOOD.replace("register_datasets", "register_dataset"), "unknown hook 'register_dataset' in plugin"),
+        (GOOD.replace("@wp.hookimpl", ""), "it has no hook: mark its functions with @wisepatch.hookimpl"),
+        (GOOD.replace("datasets():", "datasets(color):"), "Plugin 'plugin_bad' for hook 'register_datasets'"),
+        (
+            GOOD.replace("return [", "return ['Cats', "),
+            "register_datasets gave a value of type str; return wisepatch.D",
+        ),
+        (GOOD.replace("return [", "return (").replace(")]", "))"), "register_datasets gave one Dataset; return a list"),
+        (GOOD.replace("return [", "return 3 # ["), "TypeError: "),
+        (GOOD.replace("open=None", "open=None, templates=('a',)"), "prompt template 'a' of 'Pets' has no {}"),
+        (GOOD.replace("open=None", "open=None, templates='a {}'"), "the templates of dataset 'Pets' are one string"),
+        (GOOD.replace('"Pets"', '"A,B"'), "register_datasets: 'A,B' cannot be a name"),
+        (GOOD.replace('"Pets"', '"Pets@val"'), "register_datasets: 'Pets@val' cannot be a name"),
+        (GOOD.replace('"Pets"', '" Pets"'), "register_datasets: ' Pets' cannot be a name"),
+        (GOOD.replace("open=None", "open=None, aliases=('a,b',)"), "register_datasets: 'a,b' cannot be a name"),
+        (
+            GOOD.replace("open=None", "open=None, aliases=('PETS',)"),
+            "register_datasets: the name 'PETS' is taken twice",
+        ),
+        (GOOD.replace('"Pets"', '"mnist"'), "the name 'mnist' is taken by wisepatch"),
+        (GOOD.replace("open=None", "open=None, aliases=('mnist',)"), "the name 'mnist' is taken by wisepatch"),
+        (
+            "import wisepatch as wp\n@wp.hookimpl\ndef register_rules():\n    return [wp.SelectionRule('a=b', None)]",
+            "register_rules: 'a=b' cannot be a name",
+        ),
+        (
+            "import wisepatch as wp\n@wp.hookimpl\ndef register_metrics():\n    return [wp.MergeMethod('top5', None)]",
+            "register_metrics gave a value of type MergeMethod; return wisepatch.Metric objects",
+        ),
+        (
+            "import wisepatch as wp\n@wp.hookimpl\ndef register_metrics():\n    return [wp.Metric('top1', None)]",
+            "the name 'top1' is taken by wisepatch",
+        ),
+    ],
+)
+def test_plugin_with_a_problem_is_skipped_whole_and_named(install, text, problem):
+    known = collect(install(bad=text, fine=GOOD.replace("Pets", "Fine")))
+    assert problems(known)["bad"].startswith(problem), problems(known)
+    assert problems(known)["fine"] == ""
+    assert {"Fine", "MNIST"} < set(known.datasets)
+    assert [plugin.owner for plugin in known.skipped] == ["plugin 'bad' (dist-bad 1.0)"]
+
+
+MIDWAY = """
+import wisepatch as wp
+
+@wp.hookimpl
+def register_datasets():
+    yield wp.Dataset(name="Pets", classes=("cat", "dog"), open=None)
+    raise OSError("no disk")
+"""
+LATE = """
+import wisepatch as wp
+
+@wp.hookimpl
+def register_metrics():
+    return [wp.Metric("mine", None)]
+
+@wp.hookimpl
+def register_rules():
+    return [1]
+"""
+
+
+def test_nothing_of_a_plugin_stays_registered_when_a_hook_fails_midway(install):
+    known = collect(install(midway=MIDWAY, late=LATE))
+    assert problems(known)["midway"] == "OSError: no disk"
+    assert problems(known)["late"].startswith("register_rules gave a value of type int")
+    assert "Pets" not in known.datasets
+    assert "mine" not in known.all("register_metrics")
+
+
+def test_find_dataset_that_is_not_marked_is_never_called(install):
+    unmarked = GOOD + "\ndef find_dataset(name):\n    raise AssertionError('called past pluggy')\n"
+    known = collect(install(unmarked=unmarked))
+    assert problems(known) == {"unmarked": ""}
+    assert known.find_dataset("toy:a") is None
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+def test_name_of_two_plugins_skips_both(install, order):
+    texts = {"one": GOOD, "two": GOOD.replace("Pets", "pets")}
+    known = collect(install(**{name: texts[name] for name in order}))
+    assert problems(known) == {
+        "one": "the name 'pets' is taken by plugin 'two' (dist-two 1.0)",
+        "two": "the name 'pets' is taken by plugin 'one' (dist-one 1.0)",
+    }
+    assert "pets" not in known.names
+
+
+def test_plugin_that_takes_a_builtin_name_does_not_take_others_along(install):
+    both = GOOD.replace("return [", "return [wp.Dataset('MNIST', ('a',), None), ")
+    known = collect(install(both=both, good=GOOD))
+    assert problems(known) == {"both": "the name 'mnist' is taken by wisepatch", "good": ""}
+    assert known.owners["Pets"] == "plugin 'good' (dist-good 1.0)"
+    assert known.owners["MNIST"] == "wisepatch"
+
+
+def test_skipped_plugin_is_logged_once_and_named_when_a_task_is_not_known(used, caplog, cli):
+    used(broken="1/0")
     with pytest.raises(UnknownNameError) as caught:
         find_task("Pets")
-    assert "plugins that failed to load: broken (ZeroDivisionError: division by zero)" in caught.value.hint
+    assert "plugins that were skipped: broken (ZeroDivisionError: division by zero)" in caught.value.hint
+    assert cli("datasets", "show", "Shapes").exit_code == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "skipped: plugin 'broken' (dist-broken 1.0): ZeroDivisionError: division by zero"
+    ]
 
 
-def test_task_of_an_own_plugin_that_failed_to_load_is_not_said_to_lack_installation(monkeypatch):
-    import wisepatch.plugins
-    from wisepatch.plugins import Plugin
+def test_quiet_commands_do_not_name_skipped_plugins(used, caplog, cli):
+    used(broken="1/0")
+    assert cli("datasets", "--quiet").exit_code == 0
+    assert caplog.records == []
+    registry.cache_clear()
+    assert cli("datasets").exit_code == 0
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
-    known = registry()
-    without = {name: dataset for name, dataset in known.datasets.items() if name != "USPS"}
-    bare = known._replace(datasets=without, plugins=())
-    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: bare)
+
+def test_listing_says_what_was_skipped(used, cli):
+    used(broken="1/0", good=GOOD)
+    rows = [json.loads(line) for line in cli("plugins", "--json").stdout.splitlines()]
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["broken"]["problem"] == "ZeroDivisionError: division by zero"
+    assert by_name["good"]["registered"] == {"register_datasets": ["Pets"]}
+    assert "skipped: ZeroDivisionError" in cli("plugins").stdout
+
+
+def test_task_of_an_own_plugin_says_what_to_install(used, monkeypatch):
     with pytest.raises(DataError, match="is of the plugin wisepatch-usps, which is not installed"):
         find_task("USPS")
-    failed = bare._replace(plugins=(Plugin("usps", "wisepatch-usps 0.1.0", problem="OSError: no disk"),))
-    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: failed)
-    with pytest.raises(UnknownNameError) as caught:
-        find_task("USPS")
-    assert "plugins that failed to load: usps (OSError: no disk)" in caught.value.hint
+    with pytest.raises(DataError, match="no plugin knows what hf: means in the task 'hf:a/b'") as caught:
+        find_task("hf:a/b")
+    assert caught.value.hint == "install wisepatch-huggingface"
 
 
-def test_misspelt_hook_is_an_error_that_names_the_owner(tmp_path, monkeypatch):
-    with pytest.raises(PluginError, match=r"plugin 'bad' \(dist-bad 1\.0\) does not fit the hooks") as caught:
-        load(tmp_path, monkeypatch, bad=GOOD.replace("register_datasets", "register_dataset"))
-    assert "register_dataset" in caught.value.message
+def test_names_with_a_scheme_are_found_by_the_plugin_that_knows_it(used):
+    used(schemed=SCHEMED)
+    task = find_task("toy:owner/name@val", ["kitten", "puppy"])
+    assert (task.spec, task.name, task.split) == ("toy:owner/name@val", "toy:owner/name", "val")
+    assert task.dataset.classes == ("kitten", "puppy")
+    with pytest.raises(PluginError, match=r"plugin 'schemed' .*: find_dataset gave a str"):
+        find_task("toy:bad")
+    with pytest.raises(PluginError, match=r"plugin 'schemed' .*: find_dataset of 'toy:broken' raised KeyError"):
+        find_task("toy:broken")
 
 
-def test_name_taken_twice_names_both_owners(tmp_path, monkeypatch):
-    with pytest.raises(PluginError) as caught:
-        load(tmp_path, monkeypatch, one=GOOD, two=GOOD.replace("Pets", "pets"))
-    assert (
-        "'pets' is taken twice: by plugin 'one' (dist-one 1.0) and by plugin 'two' (dist-two 1.0)"
-        in caught.value.message
-    )
+def test_name_with_a_scheme_that_two_plugins_answer_names_both(install):
+    known = collect(install(one=SCHEMED, two=SCHEMED))
+    with pytest.raises(PluginError, match=r"'toy:a' is answered by plugin 'one' .* and by plugin 'two'"):
+        known.find_dataset("toy:a")
 
 
-def test_name_of_a_builtin_cannot_be_taken(tmp_path, monkeypatch):
-    with pytest.raises(PluginError, match="'mnist' is taken twice: by wisepatch and by plugin 'one'"):
-        load(tmp_path, monkeypatch, one=GOOD.replace("Pets", "mnist"))
+def test_aliases_find_their_task(used):
+    used(aliased=GOOD.replace("open=None", "open=None, aliases=('OxfordPets',)"))
+    assert (find_task("oxfordpets").name, find_task("OxfordPetsVal").split) == ("Pets", "val")
 
 
-def test_hook_that_gives_something_else_is_an_error(tmp_path, monkeypatch):
-    text = GOOD.replace('wp.Dataset(name="Pets", classes=("cat", "dog"), open=None)', '"Pets"')
-    with pytest.raises(PluginError, match="register_datasets gave a str"):
-        load(tmp_path, monkeypatch, one=text)
+def test_unknown_names_list_close_ones():
+    for kind, find, name, close in (
+        ("metric", wp.plugins.find_metric, "top", "top1"),
+        ("merge method", wp.plugins.find_merge_method, "linea", "linear"),
+        ("rule", wp.plugins.find_rule, "best", "best-mean"),
+    ):
+        with pytest.raises(UnknownNameError, match=f"unknown {kind} '{name}'; did you mean {close}"):
+            find(name)
+
+
+DATASET = """
+import wisepatch as wp
+
+
+class Colours:
+    def __init__(self, count, transform):
+        self.count, self.transform = count, transform
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        from PIL import Image
+
+        image = Image.new("RGB", (32, 32), ("blue", "red")[index % 2])
+        return (self.transform(image) if self.transform else image), index % 2
+
+
+def open_split(split, root, transform=None):
+    return Colours({"train": 20, "test": 6}[split], transform)
+
+
+@wp.hookimpl
+def register_datasets():
+    return [wp.Dataset(name="Colours", classes=("blue", "red"), open=open_split, templates=("a {} picture.",))]
+"""
+METHOD = """
+import wisepatch as wp
+
+
+def cubic(parents, params, out=None):
+    first, second = parents
+    return first + params["alpha"] ** 3 * (second - first)
+
+
+@wp.hookimpl
+def register_merge_methods():
+    return [wp.MergeMethod("cubic", cubic, elementwise=True)]
+"""
+METRIC = """
+import wisepatch as wp
+
+
+def answered(labels, predicted, classes, annotations):
+    fraction = len(set(predicted.tolist())) / classes
+    yield "answered", wp.Measured(fraction, len(labels), fraction, fraction)
+
+
+@wp.hookimpl
+def register_metrics():
+    return [wp.Metric("answered", answered, label="classes that are answered")]
+"""
+RULE = """
+import wisepatch as wp
+
+
+def nearest(points, alpha):
+    return min(points, key=lambda point: abs(point.alpha - alpha))
+
+
+@wp.hookimpl
+def register_rules():
+    return [wp.SelectionRule("nearest", nearest, takes="ALPHA")]
+"""
+
+
+def test_dataset_method_metric_and_rule_come_as_plugins_of_a_few_lines(used, cli, run_store, tmp_path):
+    texts = {"dataset": DATASET, "method": METHOD, "metric": METRIC, "rule": RULE}
+    assert all(len(text.strip().splitlines()) <= 30 for text in texts.values())
+    used(**texts)
+    (tmp_path / "data").mkdir()
+
+    def rows(*words):
+        done = cli(*words, "--data", tmp_path / "data", "--json")
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    (row,) = rows("eval", "zeroshot", "--task", "colours", "--metric", "answered")
+    assert (row["task"], row["split"], row["metric"], row["n"]) == ("Colours", "test", "answered", 6)
+    assert row["value"] in (0.5, 1.0)
+    swept = rows(
+        "interpolate", "--alpha", "0,0.5,1", "--method", "cubic", "--eval", "Colours", "--metric", "top1,answered",
+        "--select", "nearest=0.6",
+    )  # fmt: skip
+    measured = [row for row in swept if "value" in row]
+    assert {row["method"] for row in measured} == {"cubic"}
+    assert {row["metric"] for row in measured} == {"top1", "answered"}
+    assert {row["task"] for row in measured} == {"shapes", "Colours"}
+    assert [(row["alpha"], row["rule"]) for row in swept if "rule" in row] == [(0.5, "nearest=0.6")]
+    start, end, patched = (wp.load_weights(run_store, run_store.find(n)) for n in ("zeroshot", "finetuned", "patched"))
+    expected = wp.interpolate(start, end, 0.5**3)
+    assert all((patched[name] - tensor).abs().max() < 1e-5 for name, tensor in expected.items())
+    assert any((patched[name] != tensor).any() for name, tensor in start.items())
 
 
 @pytest.mark.slow
@@ -178,9 +399,8 @@ def test_usps_plugin_from_its_wheel_is_used_by_the_installed_program(tmp_path):
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    assert {"name": "usps", "distribution": "wisepatch-usps 0.1.0", "datasets": ["USPS"], "problem": ""} in run(
-        "plugins"
-    )
+    (usps,) = (each for each in run("plugins") if each["name"] == "usps")
+    assert (usps["distribution"], usps["datasets"], usps["problem"]) == ("wisepatch-usps 0.1.0", ["USPS"], "")
     tests = importlib.util.spec_from_file_location("test_usps", PLUGINS / "wisepatch-usps" / "tests" / "test_usps.py")
     module = importlib.util.module_from_spec(tests)
     tests.loader.exec_module(module)
@@ -188,51 +408,3 @@ def test_usps_plugin_from_its_wheel_is_used_by_the_installed_program(tmp_path):
     (row,) = run("zeroshot", "--model", "demo", "--task", "usps", "--data", "data")
     assert (row["task"], row["n"], row["split"]) == ("USPS", 10, "test")
     assert "USPS" in {record["name"] for record in run("datasets")}
-
-
-SCHEMED = """
-import wisepatch as wp
-
-@wp.hookimpl
-def find_dataset(name):
-    scheme, _, rest = name.partition(":")
-    if scheme != "toy":
-        return None
-    return "nothing" if rest == "bad" else wp.Dataset(name=name, classes=("cat", "dog"), open=None)
-"""
-
-
-def test_names_with_a_scheme_are_found_by_the_plugin_that_knows_it(tmp_path, monkeypatch):
-    known = load(tmp_path, monkeypatch, schemed=SCHEMED)
-    monkeypatch.setattr("wisepatch.plugins.registry", lambda: known)
-    found = find_task("toy:owner/name@val", ["kitten", "puppy"])
-    assert (found.spec, found.name, found.split) == ("toy:owner/name@val", "toy:owner/name", "val")
-    assert found.dataset.classes == ("kitten", "puppy")
-    with pytest.raises(PluginError, match=r"plugin 'schemed' .*: find_dataset gave a str"):
-        find_task("toy:bad")
-    with pytest.raises(DataError, match="no plugin knows what hf: means in the task 'hf:a/b'") as caught:
-        find_task("hf:a/b")
-    assert caught.value.hint == "install wisepatch-huggingface"
-
-
-def test_aliases_find_their_task_and_clash_like_names(tmp_path, monkeypatch):
-    aliased = GOOD.replace("open=None", "open=None, aliases=('OxfordPets',)")
-    known = load(tmp_path, monkeypatch, aliased=aliased)
-    monkeypatch.setattr("wisepatch.plugins.registry", lambda: known)
-    assert (find_task("oxfordpets").name, find_task("OxfordPetsVal").split) == ("Pets", "val")
-    with pytest.raises(PluginError, match=r"the alias 'mnist' of 'Pets' .* is taken by wisepatch"):
-        load(tmp_path, monkeypatch, taken=GOOD.replace("open=None", "open=None, aliases=('mnist',)"))
-
-
-def test_plugin_whose_hook_fails_is_named_and_skipped(tmp_path, monkeypatch):
-    known = load(
-        tmp_path,
-        monkeypatch,
-        alone=GOOD.replace("[wp", "(wp").replace("None)]", "None))"),
-        bad=GOOD.replace("open=None", "open=None, templates=('a photo',)"),
-    )
-    assert [(p.name, p.problem.partition(":")[0]) for p in known.plugins] == [
-        ("alone", "TypeError"),
-        ("bad", "UsageError"),
-    ]
-    assert "Pets" not in known.datasets

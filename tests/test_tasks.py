@@ -1,13 +1,165 @@
-"""Several published tasks through the whole way, on miniature files in the layouts of their publishers."""
+"""Words become tasks; several published tasks go the whole way, on miniature files in the layouts of their publishers."""
 
 import json
 
 import pytest
 
 from tests.samples import draw_folder, write_mnist
-from wisepatch import find_task
 from wisepatch.datasets.names import names
-from wisepatch.plugins import find_tasks, registry
+from wisepatch.datasets.typography import attacked
+from wisepatch.errors import DataError, UnknownNameError, UsageError
+from wisepatch.plugins import registry
+from wisepatch.tasks import existing, find_task, find_tasks, renamed
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A folder of images, one with @ in its name, a CSV, and an attacked folder, in the working directory."""
+    draw_folder(tmp_path / "shapes")
+    draw_folder(tmp_path / "mail@home")
+    rows = [f"shapes/{shape}/{index}.png,{shape}" for shape in ("circle", "square") for index in range(6)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "struck").mkdir()
+    for shown, text in (("circle", "square"), ("square", "circle")):
+        source = tmp_path / "shapes" / shown / "0.png"
+        (tmp_path / "struck" / f"label={shown}_text={text}.png").write_bytes(source.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("word", "spec", "split"),
+    [
+        ("MNIST", "MNIST", None),
+        ("mnist", "MNIST", None),
+        (" MNIST ", "MNIST", None),
+        ("mnist@val", "MNIST@val", "val"),
+        ("MNIST@Test", "MNIST@test", "test"),
+        ("MNISTVal", "MNIST@val", "val"),
+        ("mnistval@train", "MNIST@train", "train"),
+        ("cifar-10", "CIFAR10", None),
+        ("imagenet-a", "ImageNetA", None),
+        ("imagenet_a@test", "ImageNetA@test", "test"),
+        ("ImageNetAValClasses", "ImageNetAValClasses", None),
+        ("typo:mnist", "typo:MNIST", None),
+        ("Typo:mnistVal", "typo:MNIST@val", "val"),
+        ("shapes/", "{here}/shapes", None),
+        ("./shapes@val", "{here}/shapes@val", "val"),
+        ("mail@home", "{here}/mail@home", None),
+        ("mail@home@test", "{here}/mail@home@test", "test"),
+        ("few.csv", "{here}/few.csv", None),
+        ("few.csv@train", "{here}/few.csv@train", "train"),
+        ("typo:few.csv", "typo:{here}/few.csv", None),
+        ("struck", "{here}/struck", None),
+        ("~/shapes", "{here}/shapes", None),
+    ],
+)
+def test_word_becomes_a_task_whose_spec_finds_it_again_from_anywhere(places, monkeypatch, word, spec, split):
+    monkeypatch.setenv("HOME", str(places))
+    task = find_task(word)
+    assert (task.spec, task.split) == (spec.format(here=places), split)
+    assert task.base_spec == (task.spec.removesuffix(f"@{split}") if split else task.spec)
+    monkeypatch.chdir("/")
+    again = find_task(task.spec)
+    assert (again.spec, again.split, again.dataset.classes) == (task.spec, task.split, task.dataset.classes)
+    assert find_task(task.base_spec).split is None
+
+
+def test_folder_wins_over_a_name_that_is_only_like_a_registered_one(places):
+    draw_folder(places / "MNIST")
+    assert find_task("shapes").dataset.family != "folder"
+    draw_folder(places / "cifar-10")
+    assert find_task("MNIST").dataset.family != "folder"
+    assert find_task("./MNIST").dataset.family == "folder"
+    assert find_task("cifar-10").dataset.family == "folder"
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "message"),
+    [
+        ("MNIS", UnknownNameError, "unknown task 'MNIS'; did you mean MNIST"),
+        ("x" * 300, UnknownNameError, "unknown task 'xxx"),
+        ("x" * 300 + "@val", UnknownNameError, "unknown task 'xxx"),
+        ("typo:" + "x" * 300, UnknownNameError, "unknown task 'xxx"),
+        ("a/" + "x" * 300, DataError, "there is no folder or CSV a/xxx"),
+        ("~nobody-of-this-name/x", DataError, "there is no folder or CSV ~nobody-of-this-name/x"),
+        ("~nobody-of-this-name", UnknownNameError, "unknown task '~nobody-of-this-name'"),
+        ("a\0b", UnknownNameError, "unknown task"),
+        ("gone.csv", DataError, "there is no folder or CSV gone.csv"),
+        ("abc:def", DataError, "no plugin knows what abc: means in the task 'abc:def'"),
+        ("MNIST@vel", UsageError, "unknown split 'vel' in task 'MNIST@vel'"),
+        ("", UsageError, "the task name '' is empty"),
+        ("@val", UsageError, "the task name '@val' is empty"),
+        ("typo:", UsageError, "the task 'typo:' names nothing to write on"),
+        ("notes.txt", DataError, "task 'notes.txt' is a file and no CSV"),
+    ],
+)
+def test_word_that_is_no_task_is_an_error_of_ours(places, word, error, message):
+    (places / "notes.txt").write_text("no images")
+    with pytest.raises(error) as caught:
+        find_task(word)
+    assert type(caught.value) is error
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody/x", "a\0b", "", " ", "nowhere"])
+def test_word_that_cannot_be_a_path_names_none(name):
+    assert existing(name) is None
+
+
+def test_command_line_says_that_a_long_name_is_not_known(cli):
+    done = cli("datasets", "show", "x" * 300)
+    assert done.exit_code == 2
+    assert "error: unknown task 'xxx" in done.stderr
+    assert (
+        cli("eval", "y" * 300, "--task", "Shapes").stderr.splitlines()[0].startswith("error: unknown checkpoint 'yyy")
+    )
+
+
+def test_several_tasks_are_each_taken_once(places):
+    assert [task.spec for task in find_tasks(["MNIST", "mnist", "MNIST@val"])] == ["MNIST", "MNIST@val"]
+    draw_folder(places / "other" / "shapes")
+    with pytest.raises(UsageError, match="two tasks are called 'shapes'"):
+        find_tasks(["./shapes", "other/shapes"])
+    with pytest.raises(UsageError, match="class names are given for several tasks"):
+        find_tasks(["MNIST", "SVHN"], classnames=["a"])
+
+
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def test_class_names_and_prompts_are_replaced():
+    clean = find_task("MNIST").dataset
+    other = renamed(clean, DIGITS, ["a {}"])
+    assert (other.classes, other.templates) == (tuple(DIGITS), ("a {}",))
+    assert renamed(clean, None, None) == clean
+    assert renamed(clean, None, ["a {}"]).classes == clean.classes
+    with pytest.raises(UsageError, match="2 class names for 10 classes of 'MNIST'"):
+        renamed(clean, ["zero", "one"], None)
+
+
+def test_names_for_a_task_with_a_label_map_are_those_of_its_head():
+    clean = find_task("ImageNetA").dataset
+    other = renamed(clean, [f"class {index}" for index in range(1000)], None)
+    assert (other.head_names[7], other.classes, other.label_map) == ("class 7", clean.classes, clean.label_map)
+    with pytest.raises(UsageError, match="200 class names for 1000 classes of 'ImageNetA'"):
+        renamed(clean, clean.classes, None)
+
+
+def test_attacked_tasks_write_the_new_names():
+    other = renamed(find_task("typo:MNIST").dataset, DIGITS, ["a {}"])
+    clean = renamed(find_task("MNIST").dataset, DIGITS, ["a {}"])
+    assert other == attacked(clean, other.open.style)
+    assert (other.classes, other.templates, other.open.dataset.classes) == (tuple(DIGITS), ("a {}",), tuple(DIGITS))
+
+
+def test_attacked_folder_keeps_its_classes_in_the_order_of_the_names(places):
+    other = renamed(find_task("struck").dataset, ["square", "circle", "star"], ["a {}"])
+    assert (other.classes, other.templates) == (("square", "circle", "star"), ("a {}",))
+    assert other.split("test", places)[0][1] == 1  # shows a circle
+    with pytest.raises(UsageError, match=r"2 labels of .* are not among the class names: circle, square"):
+        renamed(find_task("struck").dataset, ["cat", "dog"], None)
 
 
 def write_dtd(data):
@@ -100,12 +252,3 @@ def test_validation_images_are_not_augmented(data):
     validation = find_task("MNIST").dataset.split("val", data, lambda image: "as it is")
     assert {training[i][0] for i in range(len(training))} == {"augmented"}
     assert {validation[i][0] for i in range(len(validation))} == {"as it is"}
-
-
-def test_task_spellings(shapes):
-    assert find_task("mnist").name == "MNIST"
-    assert (find_task("MNISTVal").name, find_task("MNISTVal").split) == ("MNIST", "val")
-    assert (find_task("cifar10@test").name, find_task("cifar10@test").split) == ("CIFAR10", "test")
-    assert find_task("Shapes@val").spec == "Shapes@val"
-    assert find_task(str(shapes)).name == "shapes"
-    assert [t.spec for t in find_tasks(["Shapes", "shapes", "Shapes@val"])] == ["Shapes", "Shapes@val"]

@@ -88,7 +88,7 @@ def test_good_plugin_passes_by_entry_point_and_as_module(write, pets):
     assert {
         ("pets", "listing"),
         ("Pets", "missing data"),
-        ("Pets", "val: context"),
+        ("Pets", "val: annotations"),
         ("Pets", "test: labels"),
     } <= checked
 
@@ -100,7 +100,7 @@ def test_plugin_of_the_readme_passes(write, pets):
 
 def test_distribution_is_found_in_any_spelling(write, monkeypatch):
     class Installed:
-        name = "Wisepatch_Pets"
+        name, version = "Wisepatch_Pets", "1.0"
 
     write()
     entry_point = EntryPoint("pets", "pets_plugin", "wisepatch")
@@ -132,28 +132,47 @@ def test_unknown_plugin_lists_those_installed(write):
             "import socket\n    with socket.socket() as one:\n        one.connect_ex(('127.0.0.1', 9))\n    return [wp",
             "pets, listing: listing connects to ('127.0.0.1', 9)",
         ),
-        ("return [wp", "return ['Cats', wp", "pets, register_datasets: it gives a str; return wisepatch.Dataset"),
-        ("return [wp", "1 / 0\n    return [wp", "pets, register_datasets: ZeroDivisionError: division by zero"),
+        (
+            "return [wp",
+            "return ['Cats', wp",
+            "pets, hooks: register_datasets gave a value of type str; return wisepatch.Dataset",
+        ),
+        ("return [wp", "1 / 0\n    return [wp", "pets, hooks: ZeroDivisionError: division by zero"),
         (
             "classes=CLASSES",
             "classes=CLASSES, templates=('a photo',)",
-            "pets, register_datasets: prompt template 'a photo' of 'Pets' has no {}",
+            "pets, hooks: prompt template 'a photo' of 'Pets' has no {}",
+        ),
+        (
+            "classes=CLASSES",
+            "classes=CLASSES, templates='a photo of a {}.'",
+            "pets, hooks: the templates of dataset 'Pets' are one string",
+        ),
+        (
+            "classes=CLASSES",
+            "classes=CLASSES, metric='top5'",
+            "Pets, metrics: unknown metric 'top5'; did you mean top1?",
+        ),
+        (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_rules():\n    return [1]\n\n@wp.hookimpl",
+            "pets, hooks: register_rules gave a value of type int; return wisepatch.SelectionRule objects",
         ),
         (
             "classes=CLASSES",
             "classes=('a', str(id(object)) + str(__import__('time').time_ns()))",
             "pets, register_datasets: called twice, it gives different datasets",
         ),
-        ('name="Pets"', 'name="mnist"', "mnist, name: 'mnist' is the name of the built-in task MNIST"),
+        ('name="Pets"', 'name="mnist"', "pets, hooks: the name 'mnist' is taken by wisepatch"),
         (
             'name="Pets"',
             'name="Pets", aliases=("svhn",)',
-            "Pets, name: 'svhn' is the name of the built-in task SVHN",
+            "pets, hooks: the name 'svhn' is taken by wisepatch",
         ),
         (
             "return [",
             "return [wp.Dataset('PETS', CLASSES, open_split), ",
-            "Pets, name: 'pets' is the name of two of its tasks",
+            "pets, hooks: register_datasets: the name 'Pets' is taken twice",
         ),
         ('("cat", "dog")', '("cat", "dog", "dog")', "Pets, class names: dog is the name of two classes"),
         ('("cat", "dog")', '("cat", "dog", " ")', "Pets, class names: class 2 has an empty name"),
@@ -181,7 +200,7 @@ def test_what_breaks_the_contract_without_data_is_named(write, old, new, problem
         ('"pets" / split', '"nowhere" / split', "Pets, test: opens: Pets: there are no images below"),
         (BODY, "return image.convert('L'), label", "Pets, train: first image: the image is of mode 'L'"),
         (BODY, "return 'image', label", "Pets, train: first image: the image is a str, not a PIL image"),
-        (BODY, "return image, str(label)", "Pets, train: first image: the label is a str, not an int"),
+        (BODY, BODY.replace("label", "str(label)"), "Pets, train: labels: the label of image 0 is a str, not an int"),
         (BODY, "raise KeyError(index)", "Pets, train: first image: KeyError: "),
         (BODY, "return image, label", "Pets, train: transform: the transform is not applied to the image"),
         (
@@ -189,7 +208,9 @@ def test_what_breaks_the_contract_without_data_is_named(write, old, new, problem
             "image = image.convert('L') if self.transform else image\n        " + BODY,
             "Pets, train: transform: the image is of mode 'L'",
         ),
-        (BODY, BODY + " + 1", "Pets, train: labels: label 2 is outside the 2 classes; they are counted from 0"),
+        (BODY, BODY + " + 1", "Pets, train: labels: label 2 of image"),
+        ("[label for _,", "['cat' for _,", "Pets, test: labels: the attribute with the labels holds something else"),
+        ("[label for _,", "[2 * label for _,", "Pets, test: labels: label 2 of image 12 is outside the 2 classes"),
         (
             BODY,
             "self.count = getattr(self, 'count', 0) + 1\n        " + BODY + " if self.count < 22 else 1 - label",
@@ -201,17 +222,21 @@ def test_what_breaks_the_contract_without_data_is_named(write, old, new, problem
             "self.reader = lambda: files\n        self.files, self",
             "Pets, test: workers: the samples",
         ),
-        ("[0] * len(files)", "[0] * 3", "Pets, test: context: groups has 3 entries for 24 images"),
-        ("[0] * len(files)", "[1] * len(files)", "Pets, test: context: a group is outside the 1 group names"),
+        ("[0] * len(files)", "[0] * 3", "Pets, test: annotations: groups has 3 entries for 24 images"),
+        (
+            "[0] * len(files)",
+            "[1] * len(files)",
+            "Pets, test: annotations: groups has 1, which is outside the 1 group names",
+        ),
         (
             "group_names=",
             "accepted=[{2}] * len(files), group_names=",
-            "Pets, test: context: an accepted label is outside",
+            "Pets, test: annotations: accepted has 2, which is outside the 2 classes",
         ),
         (
             "group_names=",
             "sequences=[(0, 24)], group_names=",
-            "Pets, test: context: a sequence names an image outside the 24 of the split",
+            "Pets, test: annotations: sequences has 24, which is outside the 24 images",
         ),
     ],
 )
@@ -230,11 +255,11 @@ def test_listing_that_reads_the_data_folder_is_found(write, pets):
 
 
 def test_all_problems_are_raised_together_with_plugin_task_and_reason(write, pets):
-    name = write(('name="Pets"', 'name="MNIST"'), ('("cat", "dog")', '("cat", "dog", "dog")'))
-    with pytest.raises(PluginError, match=r"^the plugin pets has 2 problems:") as caught:
+    name = write((BODY, "return image, label"), ('("cat", "dog")', '("cat", "dog", "dog")'))
+    with pytest.raises(PluginError, match=r"^the plugin pets has 4 problems:") as caught:
         check_plugin(name, pets)
-    assert "MNIST, name: 'mnist' is the name of the built-in task" in caught.value.message
-    assert "MNIST, class names: dog is the name of two classes" in caught.value.message
+    assert "Pets, test: transform: the transform is not applied to the image" in caught.value.message
+    assert "Pets, class names: dog is the name of two classes" in caught.value.message
     assert "wisepatch plugins check" in caught.value.hint
 
 
@@ -256,7 +281,11 @@ def test_names_with_a_scheme_are_found_and_checked(write, pets):
     ("old", "new", "problem"),
     [
         ('name.startswith("pets:")', "True", "pets, find_dataset: it answers to 'nobody-offers:this'"),
-        ("return wp.Dataset(name=name", "return dict(name=name", "pets:x, find_dataset: it gives a dict"),
+        (
+            "return wp.Dataset(name=name",
+            "return dict(name=name",
+            "pets:x, find_dataset: plugin 'pets' (not installed): find_dataset gave a dict",
+        ),
     ],
 )
 def test_find_dataset_that_breaks_the_contract_is_named(write, old, new, problem):

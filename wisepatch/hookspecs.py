@@ -49,9 +49,9 @@ class MergeMethod:
     """A pure function from the tensors of one name in all parents to the merged tensor.
 
     ``merge(parents, params, out)`` gets fp32 (or fp64) tensors of one shape, the zero-shot parent's first, and the recipe's
-    parameters (``alpha`` among them); it may write into ``out``, and returns the result. With ``needs_fisher``,
-    ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing. ``elementwise`` says that
-    each number depends on those at its place alone: such tensors are merged in blocks, in little memory.
+    parameters (``alpha`` among them); it may write into ``out``, and returns the result, which of equal tensors is that tensor.
+    With ``needs_fisher``, ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing.
+    ``elementwise`` says that each number depends on those at its place alone: such tensors are merged in blocks, in little memory.
     """
 
     name: str

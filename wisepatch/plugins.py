@@ -7,6 +7,7 @@ plugins both are skipped, so that nothing depends on the order of loading. ``WIS
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,11 +18,11 @@ import pluggy
 
 from wisepatch import hookspecs
 from wisepatch.datasets.base import Dataset
-from wisepatch.errors import PluginError, UnknownNameError
+from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.hookspecs import MergeMethod, Metric, SelectionRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 BUILTIN = "wisepatch"  # the owner of everything built in
 REGISTERED: dict[str, type] = {  # hook: the type of what it returns
@@ -30,6 +31,7 @@ REGISTERED: dict[str, type] = {  # hook: the type of what it returns
     "register_merge_methods": MergeMethod,
     "register_rules": SelectionRule,
 }
+RESERVED = ",@=\n"  # in names: the command line reads A,B and NAME@SPLIT and NAME=VALUE
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,7 @@ class Plugin:
 
     def taken(self) -> set[tuple[str, str]]:
         """Return every name and alias that it takes, in lower case, with the hook."""
-        return {
-            (hook, name.lower())
-            for hook, offered in self.registered.items()
-            for each in offered
-            for name in (each.name, *getattr(each, "aliases", ()))
-        }
+        return {(hook, name.lower()) for hook, rows in self.registered.items() for row in rows for name in _names(row)}
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,11 @@ class Registry:
 
     plugins: tuple[Plugin, ...]
     builtins: tuple[Plugin, ...]
+
+    @property
+    def skipped(self) -> tuple[Plugin, ...]:
+        """Return the plugins that have a problem."""
+        return tuple(plugin for plugin in self.plugins if plugin.problem)
 
     def all(self, hook: str) -> dict[str, Any]:
         """Return what was registered through ``hook``, by name."""
@@ -85,22 +87,19 @@ class Registry:
     @property
     def names(self) -> dict[str, str]:
         """Return the dataset's name for every name and alias in lower case."""
-        return {name.lower(): each.name for each in self.datasets.values() for name in (each.name, *each.aliases)}
+        return {name.lower(): each.name for each in self.datasets.values() for name in _names(each)}
 
     def find_dataset(self, name: str) -> Dataset | None:
-        """Ask every ``find_dataset`` for a name that is not registered; the built-in ones first.
+        """Ask every ``find_dataset`` for a name that is not registered; the built-in answer wins.
 
-        Raises :class:`PluginError` where one returns something else than a dataset.
+        Raises :class:`PluginError` where one fails or returns something else than a dataset, and where two plugins answer.
         """
-        for plugin in self._loaded():
-            dataset = plugin.find_dataset(name) if plugin.find_dataset else None
-            if dataset is not None:
-                if not isinstance(dataset, Dataset):
-                    raise PluginError(
-                        f"{plugin.owner}: find_dataset gave a {type(dataset).__name__}",
-                        "return a wisepatch.Dataset, or None",
-                    )
-                return dataset
+        for group in (self.builtins, self.plugins):
+            answers = {plugin.owner: dataset for plugin in group if (dataset := ask(plugin, name)) is not None}
+            if len(answers) > 1:
+                raise PluginError(f"{name!r} is answered by {' and by '.join(answers)}", "uninstall one of them")
+            if answers:
+                return next(iter(answers.values()))
         return None
 
     def _loaded(self) -> list[Plugin]:
@@ -109,20 +108,28 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """Load the built-in modules and the installed plugins, once."""
+    """Load the built-in modules and the installed plugins, once; skipped plugins are logged."""
     wanted = os.environ.get("WISEPATCH_PLUGINS") != "0"
-    return collect(metadata.entry_points(group=hookspecs.GROUP) if wanted else ())
+    collected = collect(metadata.entry_points(group=hookspecs.GROUP) if wanted else ())
+    for plugin in collected.skipped:
+        logging.getLogger(__name__).warning("skipped: %s: %s", plugin.owner, plugin.problem)
+    return collected
 
 
 def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
-    """Build a registry from the built-in modules and the given entry points."""
+    """Build a registry from the built-in modules and the given entry points.
+
+    Raises :class:`PluginError` where wisepatch was installed before its built-in modules were entry points.
+    """
     own = metadata.entry_points(group=f"{hookspecs.GROUP}.builtin")
     builtins = tuple(load(each, BUILTIN) for each in sorted(own, key=lambda each: each.name))
-    broken = [plugin for plugin in builtins if plugin.problem]
-    if broken:
-        raise RuntimeError(f"the built-in {broken[0].name} does not load: {broken[0].problem}")
+    if not builtins:
+        raise PluginError("the installation of wisepatch names no built-in tasks", "install it again: pip install -e .")
+    for broken in (plugin for plugin in builtins if plugin.problem):
+        raise RuntimeError(f"the built-in {broken.name} does not load: {broken.problem}")
     plugins = [load(each) for each in sorted(entry_points, key=lambda each: (each.name, each.value))]
-    return Registry(tuple(_without_clashes(plugins, builtins)), builtins)
+    unlike_builtins = skip_taken(plugins, builtins)
+    return Registry(skip_taken(unlike_builtins, unlike_builtins), builtins)
 
 
 def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
@@ -139,7 +146,8 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
             raise PluginError("it has no hook: mark its functions with @wisepatch.hookimpl")
         registered = {hook: _registered(manager, hook, kind) for hook, kind in REGISTERED.items()}
     except Exception as error:  # noqa: BLE001 -- whatever a plugin raises, it is skipped and named
-        reason = str(error) if isinstance(error, PluginError | pluggy.PluginValidationError) else repr(error)
+        expected = isinstance(error, WisepatchError | pluggy.PluginValidationError)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
         return Plugin(entry_point.name, distribution, problem=" ".join(reason.split()))
 
     def find_dataset(name: str) -> Dataset | None:
@@ -149,29 +157,70 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
 
 
 def _registered(manager: pluggy.PluginManager, hook: str, kind: Any) -> tuple[Any, ...]:
-    everything: tuple[Any, ...] = tuple(each for answer in getattr(manager.hook, hook)() for each in answer)
+    everything: list[Any] = []
+    for answer in getattr(manager.hook, hook)():
+        if isinstance(answer, kind | str):
+            raise PluginError(f"{hook} gave one {type(answer).__name__}; return a list")
+        everything += answer
     seen: set[str] = set()
     for each in everything:
         if not isinstance(each, kind):
-            raise PluginError(f"{hook} gave a {type(each).__name__}; return wisepatch.{kind.__name__} objects")
-        if not each.name.strip() or any(sign in each.name for sign in ",@\n"):
-            raise PluginError(f"{each.name!r} cannot be a name: names are not empty and hold no , and no @")
-        names = {name.lower() for name in (each.name, *getattr(each, "aliases", ()))}
-        if names & seen:
-            raise PluginError(f"{hook}: the name {min(names & seen)!r} is taken twice")
-        seen |= names
-    return everything
+            raise PluginError(
+                f"{hook} gave a value of type {type(each).__name__}; return wisepatch.{kind.__name__} objects"
+            )
+        for name in _names(each):
+            _check_name(name, hook)
+            if name.lower() in seen:
+                raise PluginError(f"{hook}: the name {name!r} is taken twice")
+            seen.add(name.lower())
+    return tuple(everything)
 
 
-def _without_clashes(plugins: list[Plugin], builtins: tuple[Plugin, ...]) -> Iterable[Plugin]:
-    for plugin in plugins:
-        owners = {key: other.owner for other in (*plugins, *builtins) if other is not plugin for key in other.taken()}
+def _names(registered: Any) -> tuple[str, ...]:
+    return (registered.name, *getattr(registered, "aliases", ()))
+
+
+def _check_name(name: Any, hook: str) -> None:
+    if not isinstance(name, str) or not name or name != name.strip() or any(sign in name for sign in RESERVED):
+        raise PluginError(
+            f"{hook}: {name!r} cannot be a name: names are words, without spaces around, without , @ and ="
+        )
+
+
+def skip_taken(plugins: Sequence[Plugin], others: Sequence[Plugin]) -> tuple[Plugin, ...]:
+    """Return the plugins, those skipped that take a name of another plugin among ``others``."""
+
+    def checked(plugin: Plugin) -> Plugin:
+        owners = {key: other.owner for other in others if other is not plugin for key in other.taken()}
         taken = sorted(plugin.taken() & set(owners))
-        if taken and not plugin.problem:
-            reason = f"the name {taken[0][1]!r} is taken by {owners[taken[0]]}"
-            yield Plugin(plugin.name, plugin.distribution, problem=reason)
-        else:
-            yield plugin
+        if not taken:
+            return plugin
+        reason = f"the name {taken[0][1]!r} is taken by {owners[taken[0]]}"
+        return Plugin(plugin.name, plugin.distribution, problem=reason)
+
+    return tuple(checked(plugin) for plugin in plugins)
+
+
+def ask(plugin: Plugin, name: str) -> Dataset | None:
+    """Call the plugin's ``find_dataset``; errors name the plugin."""
+    if plugin.find_dataset is None:
+        return None
+    try:
+        dataset = plugin.find_dataset(name)
+    except WisepatchError:
+        raise
+    except Exception as error:
+        if plugin.distribution == BUILTIN:
+            raise
+        raise PluginError(
+            f"{plugin.owner}: find_dataset of {name!r} raised {type(error).__name__}: {error}",
+            "tell its author, or leave plugins out with WISEPATCH_PLUGINS=0",
+        ) from error
+    if dataset is not None and not isinstance(dataset, Dataset):
+        raise PluginError(
+            f"{plugin.owner}: find_dataset gave a {type(dataset).__name__}", "return a wisepatch.Dataset, or None"
+        )
+    return dataset
 
 
 def find_metric(name: str) -> Metric:

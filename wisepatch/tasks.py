@@ -202,7 +202,7 @@ def _unknown(name: str) -> DataError | UnknownNameError:
         return DataError(
             f"there is no folder or CSV {name}", "check the path; `wisepatch datasets` lists the tasks known by name"
         )
-    skipped = [plugin for plugin in registry().plugins if plugin.problem]
+    skipped = registry().skipped
     owner = DISTRIBUTION_OF_TASK.get(re.sub(r"[-_ ]", "", name.lower()))
     if owner and owner not in {plugin.distribution.partition(" ")[0] for plugin in skipped}:
         return DataError(f"the task {name!r} is of the plugin {owner}, which is not installed", f"install {owner}")

@@ -6,31 +6,47 @@ RGB, samples that cannot be sent to a worker. All problems are collected before 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import pickle
 import re
+import socket
+import subprocess
 import sys
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from wisepatch import contract
-from wisepatch.contract import BrokenError, refused_network
+from wisepatch import plugins
+from wisepatch.datasets.base import Dataset, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.hookspecs import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from wisepatch.datasets.base import Dataset
+    from wisepatch.plugins import Plugin
 
 __all__ = ["Finding", "Report", "check_plugin", "inspect_plugin", "refused_network", "write_images"]
+
+HEAVY = (
+    "accelerate", "cv2", "datasets", "jax", "matplotlib", "numpy", "open_clip", "pandas", "pyarrow", "scipy", "skimage",
+    "sklearn", "tensorflow", "timm", "torch", "torchvision", "transformers",
+)  # fmt: skip
+IMAGES_READ = 20  # of each split
+UNKNOWN_SCHEME = "nobody-offers:this"
+LISTING_SECONDS = 120
+LISTING = "from wisepatch.testing import _report_listing; _report_listing()"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check of one thing gave: ``problem`` is empty where all is well."""
+    """The result of one check of one thing: ``problem`` is empty where all is well."""
 
     subject: str  # the task, or the plugin where the check is about the whole of it
     check: str
@@ -47,13 +63,13 @@ class Report:
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """The findings that are problems."""
+        """Return the findings that are problems."""
         return tuple(finding for finding in self.findings if finding.problem)
 
     def raise_problems(self) -> None:
         """Raise :class:`PluginError` that names plugin, task and reason of every problem, if there is one."""
         if self.problems:
-            listed = "\n".join(f"  {found.subject}, {found.check}: {found.problem}" for found in self.problems)
+            listed = "\n".join(f"  {each.subject}, {each.check}: {each.problem}" for each in self.problems)
             count = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
             raise PluginError(
                 f"the plugin {self.plugin} has {count}:\n{listed}",
@@ -80,33 +96,20 @@ def check_plugin(
 def inspect_plugin(plugin: ModuleType | str, data: str | Path | None = None, tasks: Iterable[str] = ()) -> Report:
     """Do what :func:`check_plugin` does, and report instead of raising."""
     folder = None if data is None else Path(data).expanduser()
-    checks = _Checks()
-    datasets: list[Dataset] = []
-    finders: list[Callable[[str], Any]] = []
-    for entry_point in _sources(plugin):
-        module = checks.run(entry_point.name, "import", entry_point.load)
-        if module is None:
-            continue
-        checks.run(entry_point.name, "hooks", contract.check_hooks, entry_point, module)
-        checks.run(entry_point.name, "listing", contract.check_listing, entry_point, folder)
-        offered = checks.run(entry_point.name, "register_datasets", contract.registered, module) or []
-        for dataset in offered:
-            checks.run(dataset.name, "name", contract.check_name, dataset, offered)
-        datasets += offered
-        if hasattr(module, "find_dataset"):
-            finders.append(module.find_dataset)
-            checks.run(entry_point.name, "find_dataset", contract.check_stranger, module.find_dataset)
-    for task in tasks:
-        found = checks.run(task, "find_dataset", contract.found, finders, task)
-        datasets += [found] if found else []
+    findings = _Findings()
+    loaded = [each for source in _sources(plugin) if (each := _inspect_hooks(findings, source, folder))]
+    datasets = [dataset for each in loaded for dataset in _datasets(each)]
+    datasets += [each for task in tasks if (each := findings.run(task, "find_dataset", _find, loaded, task))]
+    metrics = {*plugins.registry().all("register_metrics")}.union(*(each.names("register_metrics") for each in loaded))
     for dataset in datasets:
-        checks.run(dataset.name, "class names", contract.check_classes, dataset)
-        checks.run(dataset.name, "missing data", contract.check_missing, dataset)
-        if folder is not None:
+        findings.run(dataset.name, "class names", _check_classes, dataset)
+        findings.run(dataset.name, "metrics", _check_metrics, dataset, metrics)
+        findings.run(dataset.name, "missing data", _check_missing_data, dataset)
+        if folder:
             for split in dataset.available_splits:
-                _check_split(checks, dataset, split, folder)
+                _inspect_split(findings, dataset, split, folder)
     name = plugin if isinstance(plugin, str) else plugin.__name__
-    return Report(name, tuple(datasets), tuple(checks.findings))
+    return Report(name, tuple(datasets), tuple(findings))
 
 
 def write_images(folder: str | Path, classes: Sequence[str], per_class: int = 4, size: int = 16) -> Path:
@@ -127,62 +130,252 @@ def write_images(folder: str | Path, classes: Sequence[str], per_class: int = 4,
     return folder
 
 
-@dataclass
-class _Checks:
-    """Runs checks one after the other and keeps what each gave."""
+@contextlib.contextmanager
+def refused_network() -> Iterator[None]:
+    """Refuse connections to other machines within this context, as if there were no network."""
 
-    findings: list[Finding] = field(default_factory=list)
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise OSError("the network is refused during this check")
 
+    originals = socket.getaddrinfo, socket.socket.connect, socket.socket.connect_ex
+
+    def connect(self: socket.socket, address: Any) -> Any:
+        return originals[1](self, address) if self.family == getattr(socket, "AF_UNIX", None) else refuse()
+
+    patched: Any = socket.socket
+    socket.getaddrinfo = refuse
+    patched.connect = patched.connect_ex = connect
+    try:
+        yield
+    finally:
+        socket.getaddrinfo, patched.connect, patched.connect_ex = originals
+
+
+class _Findings(list[Finding]):
     def run(self, subject: str, check: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of ``function``, or ``None`` where it raised, which is a problem whatever was raised."""
+        """Return the result of ``function``, or ``None`` where it raised, which is a problem whatever was raised."""
+        result, problem = None, ""
         try:
             result = function(*arguments)
-        except BrokenError as error:
-            problem, result = str(error), None
-        except WisepatchError as error:
-            problem, result = error.message, None
         except Exception as error:  # noqa: BLE001 -- a plugin may raise anything, and the other checks go on
-            problem, result = f"{type(error).__name__}: {error}", None
-        else:
-            problem = ""
-        self.findings.append(Finding(subject, check, " ".join(problem.split())))
+            problem = str(error) if isinstance(error, WisepatchError) else f"{type(error).__name__}: {error}"
+        self.append(Finding(subject, check, " ".join(problem.split())))
         return result
 
 
 def _sources(plugin: ModuleType | str) -> list[EntryPoint]:
     if isinstance(plugin, ModuleType):
-        sys.modules.setdefault(plugin.__name__, plugin)  # one that was loaded from a file is found by its name too
+        sys.modules.setdefault(plugin.__name__, plugin)  # a module loaded from a file is imported by its name below
         return [EntryPoint(plugin.__name__, plugin.__name__, GROUP)]
-    installed = list(entry_points(group=GROUP))
-    owners = {each.dist.name: _normal(each.dist.name) for each in installed if each.dist}
-    found = [each for each in installed if each.name == plugin] or [
-        each for each in installed if each.dist and owners[each.dist.name] == _normal(plugin)
-    ]
-    if not found and plugin.isidentifier() and find_spec(plugin):
+    installed = [(each, each.dist.name if each.dist else each.name) for each in entry_points(group=GROUP)]
+    matching = [each for each, owner in installed if plugin == each.name or _normal(plugin) == _normal(owner)]
+    if not matching and plugin.isidentifier() and find_spec(plugin):
         return [EntryPoint(plugin, plugin, GROUP)]
-    if not found:
-        known = sorted({each.name for each in installed} | set(owners))
-        raise UnknownNameError(
-            "plugin", plugin, known, "install its distribution first; `wisepatch plugins` lists what is found"
-        )
-    return found
+    if not matching:
+        known = sorted({name for each, owner in installed for name in (each.name, owner)})
+        hint = "install its distribution first; `wisepatch plugins` lists what is found"
+        raise UnknownNameError("plugin", plugin, known, hint)
+    return matching
 
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _check_split(checks: _Checks, dataset: Dataset, split: str, folder: Path) -> None:
-    opened = checks.run(dataset.name, f"{split}: opens", dataset.split, split, folder)
-    if opened is None:
+def _inspect_hooks(findings: _Findings, source: EntryPoint, folder: Path | None) -> Plugin | None:
+    module = findings.run(source.name, "import", source.load)
+    plugin: Plugin | None = module and findings.run(source.name, "hooks", _check_hooks, source, module)
+    if plugin:
+        findings.run(source.name, "listing", _check_listing, source, folder)
+        findings.run(source.name, "register_datasets", _check_same, _datasets(plugin), _datasets(plugins.load(source)))
+        findings.run(source.name, "find_dataset", _check_unknown_scheme, plugin)
+    return plugin
+
+
+def _check_hooks(source: EntryPoint, module: object) -> Plugin:
+    hooks = [name for name in (*plugins.REGISTERED, "find_dataset") if hasattr(module, name)]
+    unmarked = [name for name in hooks if not hasattr(getattr(module, name), f"{GROUP}_impl")]
+    if unmarked:
+        raise PluginError(f"{' and '.join(unmarked)} must be marked with @wisepatch.hookimpl")
+    (plugin,) = plugins.skip_taken([plugins.load(source)], plugins.registry().builtins)
+    if plugin.problem:
+        raise PluginError(plugin.problem)
+    return plugin
+
+
+def _datasets(plugin: Plugin) -> tuple[Dataset, ...]:
+    return tuple(plugin.registered.get("register_datasets", ()))
+
+
+def _check_listing(source: EntryPoint, folder: Path | None) -> None:
+    """Load the plugin in a fresh process: no heavy library, no file of the data folder, no network."""
+    watched = [Path("~/data").expanduser(), *([] if folder is None else [folder])]
+    asked = json.dumps([source.name, source.value, [str(each.absolute()) for each in watched]])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", LISTING, asked],
+            env=environment, capture_output=True, text=True, check=False, timeout=LISTING_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise PluginError(f"listing takes more than {LISTING_SECONDS} seconds") from None
+    if done.returncode:
+        raise PluginError(f"it fails in a fresh process: {done.stderr.strip().splitlines()[-1]}")
+    seen: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    wrong = [f"listing {verb} {', '.join(names)}" for verb, names in seen.items() if names]
+    if wrong:
+        raise PluginError(f"{'; '.join(wrong)}; do it when a split is opened")
+
+
+def _report_listing() -> None:
+    """Print as JSON what loading a plugin imports and touches; runs in a process of its own."""
+    name, value, folders = json.loads(sys.argv[1])
+    before = set(sys.modules)
+    seen: dict[str, list[str]] = {"imports": [], "reads": [], "connects to": []}
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], (str, bytes, os.PathLike)):
+            path = Path(os.path.abspath(os.fsdecode(arguments[0])))  # noqa: PTH100 -- looks at no disk
+            code = path.suffix in (".py", ".pyc") or str(path) in sys.path  # importing is no reading of data
+            if not code and any(path.is_relative_to(folder) for folder in folders):
+                seen["reads"].append(str(path))
+        elif event in ("socket.connect", "socket.getaddrinfo"):
+            seen["connects to"].append(str(arguments[0] if event == "socket.getaddrinfo" else arguments[1]))
+
+    sys.addaudithook(audit)
+    problem = plugins.load(EntryPoint(name, value, GROUP)).problem
+    if problem:
+        sys.exit(problem)
+    seen["imports"] = [each for each in HEAVY if each in sys.modules and each not in before]
+    sys.stdout.write("\n" + json.dumps(seen))
+
+
+def _check_same(first: Iterable[Dataset], second: Iterable[Dataset]) -> None:
+    # `open` is left out: two partial objects are never equal.
+    if [vars(each) | {"open": None} for each in first] != [vars(each) | {"open": None} for each in second]:
+        raise PluginError("called twice, it gives different datasets")
+
+
+def _check_unknown_scheme(plugin: Plugin) -> None:
+    with refused_network():
+        if plugins.ask(plugin, UNKNOWN_SCHEME):
+            raise PluginError(f"it answers to {UNKNOWN_SCHEME!r}; return None for a name with another scheme")
+
+
+def _find(loaded: Iterable[Plugin], task: str) -> Dataset:
+    for plugin in loaded:
+        if dataset := plugins.ask(plugin, task):
+            _check_same([dataset], filter(None, [plugins.ask(plugin, task)]))
+            return dataset
+    raise PluginError("it finds no dataset of this name")
+
+
+def _check_classes(dataset: Dataset) -> None:
+    if not all(name.strip() for name in dataset.classes):
+        raise PluginError(f"class {[name.strip() for name in dataset.classes].index('')} has an empty name")
+    twice = sorted({name for name in dataset.classes if dataset.classes.count(name) > 1})
+    if twice:
+        raise PluginError(f"{', '.join(twice[:5])} is the name of two classes; the head cannot tell them apart")
+
+
+def _check_metrics(dataset: Dataset, known: Iterable[str]) -> None:
+    for name in (dataset.metric, *dataset.extra_metrics):
+        if name not in known:
+            raise UnknownNameError("metric", name, known)
+
+
+def _check_missing_data(dataset: Dataset) -> None:
+    """Open every split without data and network: it opens (it is drawn), or says what to fetch."""
+    for split in dataset.available_splits:
+        with tempfile.TemporaryDirectory() as empty, refused_network():
+            try:
+                dataset.split(split, Path(empty))
+            except WisepatchError as error:
+                if not error.hint:
+                    raise PluginError(f"the error for {split} has no hint: {error.message}") from error
+            except Exception as error:
+                reason = f"{split} raises {type(error).__name__} ({error})"
+                raise PluginError(f"{reason}; raise a wisepatch.errors.DataError with a hint") from error
+
+
+def _inspect_split(findings: _Findings, dataset: Dataset, split: str, folder: Path) -> None:
+    opened = findings.run(dataset.name, f"{split}: opens", dataset.split, split, folder)
+    if opened is None or not findings.run(dataset.name, f"{split}: first image", lambda: _check_rgb(opened[0][0])):
         return
-    image = checks.run(dataset.name, f"{split}: first image", contract.check_image, opened)
-    if image is None:
-        return
-    for check, function, arguments in (
-        ("transform", contract.check_transform, (dataset, split, folder)),
-        ("labels", contract.check_labels, (opened,)),
-        ("workers", contract.check_pickle, (opened,)),
-        ("context", contract.check_context, (opened,)),
+    findings.run(dataset.name, f"{split}: transform", _check_transform, dataset, split, folder)
+    findings.run(dataset.name, f"{split}: labels", _check_labels, opened)
+    findings.run(dataset.name, f"{split}: workers", _check_pickle, opened)
+    findings.run(dataset.name, f"{split}: annotations", _check_annotations, opened)
+
+
+def _check_rgb(image: Any) -> bool:
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        raise PluginError(f"the image is a {type(image).__name__}, not a PIL image")
+    if image.mode != "RGB":
+        raise PluginError(f"the image is of mode {image.mode!r}; convert it to RGB")
+    return True
+
+
+def _check_transform(dataset: Dataset, split: str, folder: Path) -> None:
+    image, _ = dataset.split(split, folder, lambda image: [image])[0]
+    if not isinstance(image, list):
+        raise PluginError("the transform is not applied to the image")
+    _check_rgb(image[0])
+
+
+def _check_labels(opened: Split) -> None:
+    """Check that labels are indices of classes, always the same, and agree with the samples' own list."""
+    first = range(min(len(opened), IMAGES_READ))
+    labels = [opened[index][1] for index in first]
+    _check_labels_fit(labels, opened)
+    if labels != [opened[index][1] for index in first]:
+        raise PluginError("the same index gives different labels when it is read again")
+    try:
+        listed = labels_of(opened.samples)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"the attribute with the labels holds something else than integers: {error}") from error
+    if listed is not None:
+        _check_labels_fit(listed, opened)
+        if list(listed[: len(first)]) != labels:
+            raise PluginError("the attribute with the labels does not agree with reading the images one by one")
+
+
+def _check_labels_fit(labels: Sequence[Any], opened: Split) -> None:
+    count = len(opened.classes)
+    for index, label in enumerate(labels):
+        if not isinstance(label, int) or isinstance(label, bool):
+            raise PluginError(f"the label of image {index} is a {type(label).__name__}, not an int")
+        if not 0 <= label < count:
+            raise PluginError(f"label {label} of image {index} is outside the {count} classes; they are counted from 0")
+
+
+def _check_pickle(opened: Split) -> None:
+    try:
+        copy = pickle.loads(pickle.dumps(opened))
+    except Exception as error:
+        raise PluginError(f"the samples cannot be sent to a worker: {error}") from error
+    if len(copy) != len(opened) or copy[0][1] != opened[0][1]:
+        raise PluginError("the samples that arrive in a worker are not those that were sent")
+
+
+def _check_annotations(opened: Split) -> None:
+    """Check the lengths of the annotations, and that their numbers name images, classes and groups that are there."""
+    annotations, images, classes = opened.annotations, len(opened), len(opened.classes)
+    groups, written = annotations.groups or (), annotations.written or ()  # -1: none
+    accepted = [label for labels in annotations.accepted or () for label in labels]
+    sequences = [index for row in annotations.sequences or () for index in row]
+    for name in ("groups", "accepted", "written"):
+        values = getattr(annotations, name)
+        if values is not None and len(values) != images:
+            raise PluginError(f"{name} has {len(values)} entries for {images} images")
+    for name, numbers, least, bound, things in (
+        ("groups", groups, -1, len(annotations.group_names), "group names"),
+        ("written", written, -1, classes, "classes"),
+        ("accepted", accepted, 0, classes, "classes"),
+        ("sequences", sequences, 0, images, "images"),
     ):
-        checks.run(dataset.name, f"{split}: {check}", function, *arguments)
+        wrong = [number for number in numbers if not least <= number < bound]
+        if wrong:
+            raise PluginError(f"{name} has {wrong[0]}, which is outside the {bound} {things}; they are counted from 0")

@@ -94,11 +94,11 @@ def measure(job: Job, where: str = "warm", **settings: Any) -> Measured:
     if where == "here":
         return _run(job, settings)
     os.sync()  # what an earlier job wrote is not this one's to wait for
-    annotations = multiprocessing.get_context("forkserver" if where == "warm" else "spawn")
+    context = multiprocessing.get_context("forkserver" if where == "warm" else "spawn")
     if where == "warm":
-        annotations.set_forkserver_preload(PRELOADED)
-    receiver, sender = annotations.Pipe(duplex=False)
-    process = annotations.Process(target=_child, args=(sender, job, settings, multiprocessing.get_start_method()))
+        context.set_forkserver_preload(PRELOADED)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, job, settings, multiprocessing.get_start_method()))
     process.start()
     sender.close()
     try:

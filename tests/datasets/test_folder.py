@@ -7,8 +7,8 @@ from PIL import Image
 from tests.samples import draw_folder
 from wisepatch.datasets import base, folder
 from wisepatch.datasets.drawn_shapes import SHAPES
-from wisepatch.errors import DataError, UsageError
-from wisepatch.plugins import find_task
+from wisepatch.errors import DataError
+from wisepatch.tasks import find_task
 
 
 def task(path):
@@ -226,12 +226,3 @@ def test_boxes_are_cut_out_of_files_and_named(shapes):
     assert [samples[i][0].size for i in range(2)] == [(8, 4), (10, 9)]
     assert samples.image_ids() == [f"{path}#0,0,8,4", f"{path}#2,0,12,9"]
     assert samples.fingerprint() != folder.FileSamples([(path, 0), (path, 1)], boxes=boxes[::-1]).fingerprint()
-
-
-def test_class_names_given_to_a_task_with_another_tasks_head_are_the_heads():
-    dataset = base.Dataset("Halves", ("a", "b"), None, head_classes=("x", "y", "z"), label_map=((0, 2), (1,)))
-    assert dataset.head_names == ("x", "y", "z")
-    given = folder.renamed(dataset, ["p", "q", "r"], None)
-    assert (given.classes, given.head_names) == (("a", "b"), ("p", "q", "r"))
-    with pytest.raises(UsageError, match="2 class names for 3 classes of 'Halves'"):
-        folder.renamed(dataset, ["p", "q"], None)

@@ -1,50 +1,256 @@
-"""A sweep in one pass gives the logits of each alpha alone, bit for bit."""
+"""Mixes of endpoints: read once, written into one working copy, told apart by their parts, whatever they are mixed from."""
 
-import copy
-from types import SimpleNamespace
+import json
 
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
-from open_clip.transformer import VisionTransformer
+from safetensors.torch import load_file
 
-from wisepatch.evaluation.endpoints import Mixes, answers, set_weights
-from wisepatch.models.tower import Tower
+from tests.samples import recipes, with_head_of
+from wisepatch import ModelConfig, Store, TrainConfig, finetune, interpolate, load_clip, load_weights, predict_many
+from wisepatch.errors import StoreError, UsageError
+from wisepatch.evaluation.endpoints import Endpoints, Heads, mixes_of
+from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, describe
+from wisepatch.weights.streaming import stream_weights
 
+DEMO, CPU = ModelConfig("demo", ""), torch.device("cpu")
 ALPHAS = (0.0, 0.2, 0.5, 0.9, 1.0)
 
 
-def small_visual(patch_size):
-    torch.manual_seed(0)
-    return VisionTransformer(
-        image_size=2 * patch_size, patch_size=patch_size, width=64, layers=2, heads=4, mlp_ratio=4.0, output_dim=32
+def gather(checkpoints, store):
+    return mixes_of(checkpoints, Endpoints(store, CPU))
+
+
+def same(one, other):
+    return np.array_equal(one.predicted, other.predicted) and np.array_equal(one.confidence, other.confidence)
+
+
+def predicted_alone(checkpoint, task, store, data, **options):
+    (predictions,) = predict_many([checkpoint], [task], store, data, split="train", **options)
+    return predictions.predicted[0].tolist(), predictions.confidence[0].tolist()
+
+
+def save_like(store, checkpoint, weights, name):
+    return store.save(
+        weights, kind=checkpoint.kind, name=name, model=checkpoint.model, training=checkpoint.training, head=checkpoint.head,
+        config=checkpoint.config, trained_from=checkpoint.trained_from,
+    )  # fmt: skip
+
+
+def make_old(store):
+    """Write all manifests as the first schema had them: no hashes of parts, no recipes of more than alpha."""
+    for checkpoint in store.everything():
+        new = ("training", "recipe", "trained_from", "parts")
+        fields = {name: value for name, value in describe(checkpoint).items() if name not in new}
+        old = {"schema": 1, "method": checkpoint.training, "parents": checkpoint.parents, "alpha": checkpoint.alpha}
+        (checkpoint.home / MANIFEST).write_text(json.dumps(fields | old))
+    assert {checkpoint.schema for checkpoint in store.everything()} == {1}
+
+
+def test_two_endpoints_are_read_once_whatever_the_number_of_alphas(run_store, tasks, tmp_path, weights_read):
+    ends = [run_store.find("zeroshot"), run_store.find("finetuned")]
+    mixes = recipes(run_store, ALPHAS)
+    weights_read.clear()
+    list(predict_many([*ends, *mixes], tasks, run_store, tmp_path))
+    assert sorted(weights_read) == sorted(end.id for end in ends)
+
+
+def test_nothing_is_read_to_tell_what_a_mix_is_made_of(run_store, weights_read):
+    mixes = gather([run_store.find("zeroshot"), *recipes(run_store, ALPHAS)], run_store)
+    assert len({mix.visual for mix in mixes}) == 1 + len(ALPHAS)
+    assert len({mix.text for mix in mixes}) == 1
+    assert not any(mix.is_probe for mix in mixes)
+    assert not weights_read
+
+
+def test_weights_in_the_working_copy_are_the_interpolated_ones(run_store):
+    alphas = (1.0, 0.3, 0.0, 0.7)
+    start, end = (load_weights(run_store, run_store.find(kind)) for kind in ("zeroshot", "finetuned"))
+    mixes = gather(recipes(run_store, alphas), run_store)
+    visual = mixes[0].endpoints.clip(mixes[0].parents[0]).model.visual
+    for alpha, mix in zip(alphas, mixes, strict=True):
+        mix.set_weights(visual)
+        expected = interpolate(start, end, alpha)
+        for name, tensor in visual.state_dict().items():
+            assert torch.equal(tensor, expected[f"visual.{name}"]), name
+
+
+def test_a_checkpoint_given_twice_is_measured_twice(run_store, tasks, tmp_path):
+    end, (mix,) = run_store.find("finetuned"), recipes(run_store, [0.5])
+    (predictions,) = predict_many([mix, end, mix, end], tasks[:1], run_store, tmp_path, split="train")
+    assert [each.id for each in predictions.checkpoints] == [mix.id, end.id, mix.id, end.id]
+    assert np.array_equal(predictions.confidence[:2], predictions.confidence[2:])
+    assert not np.array_equal(predictions.confidence[0], predictions.confidence[1])
+
+
+def test_recipes_of_recipes_are_mixed_as_their_weights_are(run_store, tasks, tmp_path):
+    outer = recipes(run_store, [0.5], parents=recipes(run_store, [0.25, 0.75]))[0]
+    written = save_like(run_store, run_store.find("finetuned"), load_weights(run_store, outer), "written")
+    (predictions,) = predict_many([outer, written], tasks[:1], run_store, tmp_path, split="train")
+    assert np.array_equal(*predictions.confidence)
+    assert gather([outer], run_store)[0].visual != gather(recipes(run_store, [0.5]), run_store)[0].visual
+
+
+def test_checkpoints_of_the_first_schema_give_what_they_gave(run_store, probe, tasks, tmp_path, weights_read):
+    for store, are_probes in ((run_store, False), (probe, True)):
+        mixes = recipes(store, ALPHAS)
+        (before,) = predict_many(mixes, tasks[:1], store, tmp_path, split="train")
+        make_old(store)
+        old = [store.get(mix.id) for mix in mixes]
+        assert not any(parent.parts for mix in old for parent in store.parents(mix))
+        assert all(mix.is_probe == are_probes for mix in gather(old, store))
+        weights_read.clear()
+        (after,) = predict_many(old, tasks[:1], store, tmp_path, split="train")
+        assert same(before, after)
+        assert len(weights_read) == 2
+
+
+@pytest.mark.parametrize("method", ["linear", "fisher"])
+def test_recipes_and_their_materialised_weights_predict_the_same(run_store, tasks, tmp_path, method):
+    ends = [run_store.find("zeroshot"), run_store.find("finetuned")]
+    params = fisher_params(run_store, load_weights(run_store, ends[0])) if method == "fisher" else {}
+    mix, linear = recipes(run_store, [0.5], method=method, **params)[0], recipes(run_store, [0.5])[0]
+
+    def write(path):
+        files, fishers = [end.home / WEIGHTS for end in ends], run_store.fisher_paths(mix)
+        return stream_weights(gather([mix], run_store)[0].method, files, mix.recipe.params, path, fishers=fishers)
+
+    written = save_like(run_store, ends[1], write, "written")
+    (predictions,) = predict_many([mix, written, linear], tasks[:1], run_store, tmp_path, split="train")
+    assert np.array_equal(predictions.confidence[0], predictions.confidence[1])
+    assert np.array_equal(predictions.confidence[0], predictions.confidence[2]) == (method == "linear")
+
+
+def fisher_params(store, weights):
+    generator, files = torch.Generator().manual_seed(1), []
+    for digest in ("aa", "bb"):
+        tensors = {name: torch.rand(tensor.shape, generator=generator) for name, tensor in weights.items()}
+        store.cache.tensors("fisher", digest, lambda tensors=tensors: tensors)
+        files.append([digest, store.cache.sha256("fisher", digest)])
+    return {"fisher": {"files": files, "examples": 1, "seed": 0}}
+
+
+def test_every_mix_of_different_text_towers_has_a_head_of_its_own(run_store, tasks, tmp_path):
+    start, weights = run_store.find("zeroshot"), load_weights(run_store, run_store.find("finetuned"))
+    generator = torch.Generator().manual_seed(2)
+    moved = {
+        name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
+        if tensor.is_floating_point() and not name.startswith(("visual.", "logit_scale")) else tensor
+        for name, tensor in weights.items()
+    }  # fmt: skip
+    end = save_like(run_store, run_store.find("finetuned"), moved, "other text")
+    ends = [start, end, *recipes(run_store, [0.3, 0.6], parents=(start, end))]
+    mixes = gather(ends, run_store)
+    assert len({mix.text for mix in mixes}) == 4
+    (together,) = predict_many(ends, tasks[:1], run_store, tmp_path, split="train")
+    heads = Heads(tasks[0], mixes[0].endpoints)
+    for row, checkpoint in enumerate(ends):
+        assert predicted_alone(checkpoint, tasks[0], run_store, tmp_path) == (
+            together.predicted[row].tolist(), together.confidence[row].tolist()
+        )  # fmt: skip
+        expected = load_weights(run_store, checkpoint)
+        actual = mixes[row].clip_for_text().text_weights
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in actual.items())
+        heads.of(mixes[row])
+    assert len(heads.from_text) == 4
+
+
+def test_trained_heads_are_mixed_as_whole_weights_are(shapes, tasks, tmp_path):
+    store = Store(tmp_path / "store")
+    config = TrainConfig.with_defaults(str(shapes), steps=5, batch_size=8, lr=1e-2, head="trained", warmup=0)
+    done = finetune(config, DEMO, store, tmp_path)
+    ends = [load_weights(store, each) for each in (done.zeroshot, done.finetuned)]
+    for alpha, mix in zip(ALPHAS, gather(recipes(store, ALPHAS), store), strict=True):
+        expected = interpolate(*ends, alpha)
+        weight, bias = Heads(tasks[0], mix.endpoints).of(mix)
+        assert torch.equal(weight, expected["classifier.weight"])
+        assert torch.equal(bias, expected["classifier.bias"])
+        assert not mix.is_probe
+
+
+def test_a_trained_head_serves_the_tasks_with_its_classes_alone(probe, tasks):
+    (mix,) = gather([probe.find("finetuned")], probe)
+    assert Heads(tasks[0], mix.endpoints).is_trained(mix)
+    assert Heads(with_head_of(tasks[0]), mix.endpoints).is_trained(mix)
+    assert not Heads(tasks[1], mix.endpoints).is_trained(mix)
+    assert Heads(tasks[1], mix.endpoints).of(mix)[1] is None
+
+
+def test_text_derived_heads_are_those_of_the_text_tower_alone(probe, tasks, tmp_path):
+    (colors,) = predict_many([probe.find("zeroshot"), probe.find("finetuned")], tasks[1:], probe, tmp_path)
+    assert np.array_equal(*colors.confidence)  # the head of shapes has no part in colours
+    (alone,) = predict_many([probe.find("finetuned")], tasks[1:], probe, tmp_path)
+    assert np.array_equal(alone.confidence[0], colors.confidence[0])
+
+
+def test_checkpoints_of_different_architectures_cannot_be_mixed(run_store, tasks, tmp_path):
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    smaller = {name: each for name, each in load_weights(run_store, end).items() if "conv_stem" not in name}
+    other = save_like(run_store, end, smaller, "smaller")
+    mixes = recipes(run_store, [0.5], parents=(start, other))
+    with pytest.raises(StoreError, match=r"different architectures: 1 tensors are in one of them only, such as visual"):
+        list(predict_many(mixes, tasks, run_store, tmp_path))
+
+
+def test_probes_with_heads_of_other_classes_cannot_be_mixed(probe, tasks, tmp_path):
+    start, end = probe.find("zeroshot"), probe.find("finetuned")
+    weights = load_weights(probe, end)
+    cut = save_like(probe, end, weights | {"classifier.bias": weights["classifier.bias"][:2].clone()}, "cut")
+    with pytest.raises(StoreError, match=r"1 shapes differ, such as classifier.bias \(3,\) and \(2,\)"):
+        list(predict_many(recipes(probe, [0.5], parents=(start, cut)), tasks[:1], probe, tmp_path))
+
+
+def test_no_checkpoint_is_an_error(run_store):
+    with pytest.raises(UsageError, match="no checkpoint to evaluate"):
+        gather([], run_store)
+
+
+@pytest.mark.parametrize("name", ["visual.head.proj.weight", "token_embedding.weight"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(run_store, tasks, tmp_path, decoded, name, mixed):
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    weights = load_weights(run_store, end)
+    weights[name] = weights[name].clone()
+    weights[name].view(-1)[3] = torch.nan
+    broken = save_like(run_store, end, weights, "broken")
+    checkpoints = recipes(run_store, [0.5], parents=(start, broken)) if mixed else [broken]
+    with pytest.raises(StoreError, match=rf"{broken.id} \(broken\) holds NaN in 1 tensors, such as {name}") as caught:
+        list(predict_many(checkpoints, tasks, run_store, tmp_path))
+    assert "store rm" in caught.value.hint
+    assert not decoded
+
+
+def test_a_head_with_nan_is_named(probe, tasks, tmp_path):
+    start, end = probe.find("zeroshot"), probe.find("finetuned")
+    weights = load_weights(probe, end)
+    broken = save_like(probe, end, weights | {"classifier.bias": weights["classifier.bias"] * torch.nan}, "broken")
+    with pytest.raises(StoreError, match=rf"{broken.id} \(broken\) holds NaN in 1 tensors, such as classifier.bias"):
+        list(predict_many(recipes(probe, [0.5], parents=(start, broken)), tasks[:1], probe, tmp_path))
+
+
+def test_infinite_weights_are_no_reason_by_themselves(run_store, tasks):
+    end = run_store.find("finetuned")
+    masked = save_like(run_store, end, load_weights(run_store, end) | {"mask": torch.tensor([-torch.inf, 0])}, "masked")
+    assert load_file(masked.home / WEIGHTS)["mask"].isinf().any()
+    endpoints = Endpoints(run_store, CPU)
+    endpoints._clips[DEMO] = load_clip(DEMO)  # a model without that buffer
+    assert endpoints.weights(masked)
+
+
+def test_merges_of_three_parents_are_mixes_too(run_store, tasks, tmp_path, monkeypatch):
+    from wisepatch.evaluation import endpoints as module
+    from wisepatch.hookspecs import MergeMethod
+    from wisepatch.store import recipes as merging
+
+    mean = MergeMethod("mean", lambda parents, params, out=None: torch.stack(list(parents)).mean(0))
+    for each in (module, merging):
+        monkeypatch.setattr(each, "find_merge_method", lambda name: mean)
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    parents = (start.id, end.id, end.id)
+    mix = run_store.save(
+        None, kind="interpolated", name="mean", model=end.model, recipe=Recipe("mean", parents, {}), training="paint"
     )
-
-
-def mixes_of(visual, alphas, weighed=False):
-    generator = torch.Generator().manual_seed(1)
-    start = {f"visual.{name}": tensor.clone() for name, tensor in visual.state_dict().items()}
-    end = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in start.items()}
-    fishers = tuple({name: torch.rand(t.shape, generator=generator) for name, t in start.items()} for _ in range(2))
-    return Mixes(None, start, end, False, (None, None), list(enumerate(alphas)), fishers if weighed else None)
-
-
-@pytest.mark.parametrize("precision", [None, torch.bfloat16])
-@pytest.mark.parametrize("weighed", [False, True])
-@pytest.mark.parametrize("patch_size", [8, 32])
-@torch.inference_mode()
-def test_sweep_gives_exactly_the_logits_of_each_alpha_alone(precision, weighed, patch_size):
-    """Also with patches of 32 pixels in bf16, where a first layer that is interpolated after it is computed differs."""
-    visual = small_visual(patch_size)
-    size, weight = 2 * patch_size, torch.randn(5, 32)
-    sweep, tower = mixes_of(visual, ALPHAS, weighed), Tower(copy.deepcopy(visual), torch.device("cpu"), precision)
-    batches = [tower.take(torch.randn(6, 3, size, size)), tower.take(torch.randn(3, 3, size, size))]
-    head = SimpleNamespace(at=lambda alpha: (weight, None))
-    logits = {(index, part): each for index, part, _, each in answers(sweep, tower, batches, [head])}
-    assert len(logits) == len(ALPHAS) * len(batches)
-    for index, alpha in enumerate(ALPHAS):
-        alone = Tower(copy.deepcopy(visual), torch.device("cpu"), precision)
-        set_weights(alone.visual, mixes_of(visual, (alpha,), weighed), alpha)
-        for part, images in enumerate(batches):
-            assert torch.equal(logits[index, part], F.linear(alone.features(images), weight))
-    assert not torch.allclose(logits[0, 0], logits[len(ALPHAS) - 1, 0], atol=0.1)
+    written = save_like(run_store, end, load_weights(run_store, mix), "written")
+    (predictions,) = predict_many([mix, written], tasks[:1], run_store, tmp_path, split="train")
+    assert np.array_equal(*predictions.confidence)

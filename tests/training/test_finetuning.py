@@ -198,9 +198,9 @@ def test_eval_every_reports_validation_accuracy(shapes, tmp_path):
     notes = Notes()
     config = TrainConfig.with_defaults(str(shapes), steps=4, batch_size=8, eval_every=1)
     finetune_watched(config, DEMO, Store(tmp_path / "store"), tmp_path, notes)
-    assert [text.split(":")[0] for text in notes.texts] == ["epoch 1.0 (val)", "epoch 2.0 (val)"]
-    assert "shapes" in notes.texts[0]
-    assert [(total, done) for _, total, done in notes.stages] == [(1, 1), (4, 4)]  # the bars were right
+    assert [text.split(":")[0] for text in notes.notes] == ["epoch 1.0 (val)", "epoch 2.0 (val)"]
+    assert "shapes" in notes.notes[0]
+    assert notes.bars == [[1, 1], [4, 4]]  # the bars were right
 
 
 def test_looking_at_validation_data_does_not_change_the_weights(shapes, tmp_path):

@@ -105,7 +105,7 @@ def test_batches_give_what_the_loop_over_single_images_gives(tower):
     buffers = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
     notes = Notes()
     found = diagonal(classifier, list(expected), samples, numbers, batch_size=4, progress=notes)
-    assert not notes.texts  # no operation of these towers is done one image at a time
+    assert not notes.notes  # no operation of these towers is done one image at a time
     assert all_close(found, expected)
     assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=1), expected)
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in classifier.named_buffers())
@@ -128,7 +128,7 @@ def test_what_cannot_be_batched_goes_one_by_one_and_says_so():
     expected, _ = by_hand(classifier, samples, numbers)
     notes = Notes()
     assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=3, progress=notes), expected)
-    assert [text.partition(",")[0] for text in notes.texts] == ["the images go through the model one at a time"]
+    assert [text.partition(",")[0] for text in notes.notes] == ["the images go through the model one at a time"]
 
 
 def test_batches_that_do_not_fit_are_halved(monkeypatch):
@@ -203,12 +203,12 @@ def test_same_seed_gives_the_same_file_and_another_seed_another(run_store, tmp_p
 def test_second_run_finds_what_the_first_measured(run_store, tmp_path, monkeypatch):
     notes = Notes()
     first = measure(run_store, tmp_path, progress=notes)
-    assert notes.texts == [f"Fisher information of {c.name}: 12 of 12 training images" for c in ends(run_store)]
-    assert [(total, done) for _, total, done in notes.stages] == [(12, 12), (12, 12)]
+    assert notes.notes == [f"Fisher information of {c.name}: 12 of 12 training images" for c in ends(run_store)]
+    assert notes.bars == [[12, 12], [12, 12]]
     monkeypatch.setattr(fisher_information, "diagonal", lambda *_, **__: pytest.fail("measured again"))
     again = Notes()
     assert measure(run_store, tmp_path, progress=again) == first
-    assert all(text.endswith("training images (from the store)") for text in again.texts)
+    assert all(text.endswith("training images (from the store)") for text in again.notes)
     monkeypatch.undo()
     (path, _) = run_store.cache.fisher_paths(first["files"])
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # a damaged file is measured anew

@@ -123,10 +123,10 @@ def test_watching_leaves_out_tasks_without_validation_data(tmp_path, shapes, unt
     )
     notes, store = Notes(), Store(tmp_path / "store")
     assert finetune_watched(config, DEMO, store, tmp_path, notes).finetuned == store.find("finetuned")
-    assert [text.partition(" (val): ")[0] for text in notes.texts] == ["epoch 1.0"]
-    assert "shapes" in notes.texts[0]
-    assert "Colors" in notes.texts[0]
-    assert "untold" not in notes.texts[0]
+    assert [text.partition(" (val): ")[0] for text in notes.notes] == ["epoch 1.0"]
+    assert "shapes" in notes.notes[0]
+    assert "Colors" in notes.notes[0]
+    assert "untold" not in notes.notes[0]
 
 
 @pytest.mark.usefixtures("no_work")

@@ -128,7 +128,7 @@ def test_a_task_without_validation_data_is_measured_and_does_not_choose(run_stor
     assert rows_by(swept, "task", "split") == {
         ("shapes", "val"), ("shapes", "test"), ("Colors", "val"), ("Colors", "test"), ("untold", "test"),
     }  # fmt: skip
-    assert "without a val split, and so not used to choose alpha: untold" in notes.texts
+    assert "without a val split, and so not used to choose alpha: untold" in notes.notes
     alone = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], rule=Rule("max-drop", 0.01))
     assert (swept.choice, swept.points["val"]) == (alone.choice, alone.points["val"])
     assert swept.points["test"] != alone.points["test"]

@@ -51,10 +51,10 @@ def listing(common: o.Common) -> None:
 
 
 def show_all(common: o.Common) -> None:
-    """Print every task, and name the plugins that were skipped."""
+    """Print every task."""
     from wisepatch.plugins import registry
 
-    known, folder, output = registry(), common.data_folder(), common.output
+    output, folder, known = common.output, common.data_folder(), registry()
     tasks = sorted(known.datasets.values(), key=lambda d: (d.family.lower(), _numbers_by_size(d.name.lower())))
     records = [describe(dataset, known.owners[dataset.name], folder) for dataset in tasks]
     output.records(records)
@@ -69,9 +69,6 @@ def show_all(common: o.Common) -> None:
     kept = (0, 2, 3, 6) if output.width and output.width < NARROW else range(len(columns))
     output.table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
     output.result("A folder of images or a CSV is a task too: --task path/to/folder")
-    for plugin in known.plugins:
-        if plugin.problem:
-            output.say(f"skipped: plugin {plugin.name} ({plugin.distribution}): {plugin.problem}")
 
 
 def _numbers_by_size(name: str) -> list[tuple[int, str]]:

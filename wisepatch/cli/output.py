@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -35,6 +36,8 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet or is_helper()
         self.helps = is_helper()  # says nothing: the main process says it
+        # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
+        logging.getLogger("wisepatch").setLevel(logging.ERROR if self.quiet else logging.WARNING)
 
     @cached_property
     def err(self) -> Console:

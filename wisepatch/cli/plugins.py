@@ -1,4 +1,4 @@
-"""``wisepatch plugins``: what is installed, and whether a plugin keeps to the contract."""
+"""``wisepatch plugins``: list the installed plugins, and hold one to the contract."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def listing(
     from wisepatch.plugins import registry
 
     output = common.output
-    found = registry().plugins
+    plugins = registry().plugins
     output.records(
         {
-            "name": p.name,
-            "distribution": p.distribution,
-            "datasets": list(p.names("register_datasets")),
-            "registered": {hook: p.names(hook) for hook in p.registered if p.names(hook)},
-            "problem": p.problem,
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "datasets": list(plugin.names("register_datasets")),
+            "registered": {hook: plugin.names(hook) for hook in plugin.registered if plugin.names(hook)},
+            "problem": plugin.problem,
         }
-        for p in found
+        for plugin in plugins
     )
-    if not found:
+    if not plugins:
         output.result("no plugins installed; the README shows how to write one")
         return
     output.table(
         ("plugin", "distribution", "registers", "state"),
         [
             (
-                p.name,
-                p.distribution,
-                " ".join(name for hook in p.registered for name in p.names(hook)) or "-",
-                f"skipped: {p.problem}" if p.problem else "loaded",
+                plugin.name,
+                plugin.distribution,
+                " ".join(name for hook in plugin.registered for name in plugin.names(hook)) or "-",
+                f"skipped: {plugin.problem}" if plugin.problem else "loaded",
             )
-            for p in found
+            for plugin in plugins
         ],
     )
 

@@ -215,7 +215,10 @@ class Dataset:
                 warn_renamed(f"Dataset({old}=...)", new)
                 object.__setattr__(self, new, value)
         for name in ("classes", "templates"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise UsageError(f"the {name} of dataset {self.name!r} are one string", f"give a tuple: ({given!r},)")
+            object.__setattr__(self, name, tuple(given))
         if not self.templates:
             raise UsageError(
                 f"dataset {self.name!r} has no prompt templates", "give a tuple such as ('a photo of a {}.',)"

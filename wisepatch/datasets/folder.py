@@ -11,7 +11,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from wisepatch.datasets.base import SPLITS, Annotations, Dataset, Transform
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
@@ -175,21 +175,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
         except csv.Error as error:
             hint = "a quotation mark that is not closed makes one field of many lines"
             raise DataError(f"{path}, line {rows.line_num}: {error}", hint) from error
-
-
-def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
-    """Return ``dataset`` with other class names (as many, in the same order) and prompt templates."""
-    names = dataset.head_names
-    if classnames is not None and len(classnames) != len(names):
-        raise UsageError(
-            f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
-            f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
-        )
-    if classnames is not None and dataset.label_map:
-        dataset = replace(dataset, head_classes=tuple(classnames))
-    elif classnames is not None:
-        dataset = replace(dataset, classes=tuple(classnames))
-    return replace(dataset, templates=tuple(templates)) if templates else dataset
 
 
 def _class_files(folder: Path) -> list[tuple[Path, str]]:

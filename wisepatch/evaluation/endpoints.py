@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import float32
+
 from wisepatch.config import ModelConfig
-from wisepatch.errors import UsageError
+from wisepatch.errors import StoreError, UsageError
 from wisepatch.files import hash_tensors
 from wisepatch.models.clip import load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import part_of
 from wisepatch.store.recipes import load_weights
-from wisepatch.weights.methods import check_same, merge_tensor, merge_weights, with_fishers
+from wisepatch.weights.methods import check_same, merge_tensor, with_fishers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +55,7 @@ class Endpoints:
         """Read the checkpoints that were not read before, two at a time: verifying a file keeps one core busy."""
         missing = {each.id: each for each in checkpoints if each.id not in self._weights}
         with ThreadPoolExecutor(2) as pool:
-            for checkpoint, weights in zip(
-                missing.values(), pool.map(partial(load_weights, self.store), missing.values()), strict=True
-            ):
+            for checkpoint, weights in zip(missing.values(), pool.map(self._load, missing.values()), strict=True):
                 model = ModelConfig.from_json(checkpoint.model)
                 for part in (TEXT, VISUAL):
                     self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(
@@ -72,6 +71,11 @@ class Endpoints:
                     if name.startswith((f"{VISUAL}.", f"{CLASSIFIER}."))
                 }
 
+    def _load(self, checkpoint: Checkpoint) -> Tensors:
+        weights = load_weights(self.store, checkpoint)
+        check_numbers(checkpoint, weights)
+        return weights
+
     def weights(self, checkpoint: Checkpoint) -> Tensors:
         """Return the image tower and the trained head of an endpoint, under their names in the checkpoint."""
         self.read([checkpoint])
@@ -79,11 +83,16 @@ class Endpoints:
 
     def classifier(self, checkpoint: Checkpoint) -> Tensors:
         """Return the trained head of an endpoint; nothing else of the checkpoint is read where that can be verified by itself."""
-        if checkpoint.id in self._weights or CLASSIFIER not in checkpoint.parts:
-            return self.weights(checkpoint)
         if checkpoint.id not in self._classifiers:
-            tensors = self.store.read_part(checkpoint, CLASSIFIER)
-            self._classifiers[checkpoint.id] = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+            alone = CLASSIFIER in checkpoint.parts
+            tensors = self.store.read_part(checkpoint, CLASSIFIER) if alone else self.weights(checkpoint)
+            check_numbers(checkpoint, tensors)
+            # Copied as read_part does: where a tensor begins in memory decides about the last bit of a product.
+            self._classifiers[checkpoint.id] = {
+                name: tensor.to(self.device).clone()
+                for name, tensor in tensors.items()
+                if name.startswith(f"{CLASSIFIER}.")
+            }
         return self._classifiers[checkpoint.id]
 
     def part_hash(self, checkpoint: Checkpoint, part: str) -> str:
@@ -139,6 +148,7 @@ class Mix:
     def classifier(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the trained head: weight ``(classes, dim)`` and bias ``(classes,)``."""
         heads = [self.endpoints.classifier(parent) for parent in self.parents]
+        check_same(*heads)
         weight, bias = (
             self._merged(name, [head[name] for head in heads])
             for name in (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
@@ -154,9 +164,8 @@ class Mix:
         """Return a CLIP with the text tower of the mix."""
         clip = self.endpoints.clip_with_text(self.parents[0], self.text)
         if clip is None:
-            weights = [load_weights(self.endpoints.store, parent) for parent in self.parents]
-            merged = merge_weights(self.method, weights, self.params) if self.method else weights[0]
-            clip = load_clip(ModelConfig.from_json(self.checkpoint.model), merged)
+            weights = load_weights(self.endpoints.store, self.checkpoint)
+            clip = load_clip(ModelConfig.from_json(self.checkpoint.model), weights)
         return clip
 
     def _merged(self, name: str, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
@@ -206,6 +215,18 @@ def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:
     """Raise :class:`StoreError` where the parents of a mix are of different architectures; reads them."""
     for parents in {tuple(parent.id for parent in mix.parents): mix.parents for mix in mixes if mix.method}.values():
         check_same(*(endpoints.weights(parent) for parent in parents))
+
+
+def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
+    """Raise :class:`StoreError` where tensors of a checkpoint hold NaN; infinities may be a mask's."""
+    # The sum tells in a fifth of the time.
+    suspects = [name for name, each in tensors.items() if each.is_floating_point() and each.sum(dtype=float32).isnan()]
+    broken = [name for name in suspects if tensors[name].isnan().any()]
+    if broken:
+        raise StoreError(
+            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN in {len(broken)} tensors, such as {broken[0]}",
+            "it cannot be measured; remove it with `wisepatch store rm` and make it again",
+        )
 
 
 class Heads:

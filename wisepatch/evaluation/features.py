@@ -1,4 +1,4 @@
-"""Image features of a whole split, computed once and kept in the store: for image towers that do not change."""
+"""Image features of a whole split, computed once and cached in the store: for image towers that do not change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from wisepatch.datasets.loading import batches_on, worker_count
 from wisepatch.models.clip import describe
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
+from wisepatch.store.cache import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-MADE_BY = ("wisepatch", "torch", "open_clip_torch", "torchvision", "pillow")
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class Features:
 
 
 def features_key(visual: str, model: ModelConfig, precision: torch.dtype | None, split: Split) -> str:
-    """Return the name of a split's features: by the image tower's hash, the model, the precision, the data, and versions."""
-    made_by = [f"{name} {version(name)}" for name in MADE_BY]
-    design = json.dumps(describe(model) if model.is_local else model.to_json(), sort_keys=True)
-    parts = (visual, design, str(precision), split.fingerprint(), *made_by)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    """Hash what the features of a split depend on: the image tower's hash, the model, the precision, the data, and versions."""
+    design = describe(model) if model.is_local else model.to_json()
+    made_by = versions("torch", "open_clip_torch", "torchvision", "pillow")
+    parts = [visual, design, str(precision), split.fingerprint(), made_by]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def split_features(
@@ -62,10 +61,10 @@ def split_features(
     settings: EvalConfig,
     progress: Progress | None = None,
 ) -> Features:
-    """Return the features of a split, from the store or computed and kept.
+    """Return the features of a split, from the cache or computed and cached.
 
-    ``open_split`` opens it with a transform, ``visual`` is the hash of the image tower, ``load`` gives the CLIP with that tower
-    where it is needed.
+    ``open_split`` opens it with a transform, ``visual`` is the hash of the image tower. ``load`` returns a CLIP with that tower,
+    not prepared for evaluation before, and is called where the features are not in the cache.
     """
     progress, plain = progress or Silent(), open_split(None)
     precision, name = PRECISIONS[settings.mixed_precision], f"{plain.task} ({plain.name})"
@@ -89,5 +88,6 @@ def split_features(
     def waiting() -> None:
         progress.note(f"another process computes the features of {name}: waiting for it")
 
-    tensors = store.cache.tensors("features", features_key(visual, model, precision, plain), compute, waiting)
+    key = features_key(visual, model, precision, plain)
+    tensors = store.cache.tensors("features", key, compute, waiting, note=progress.note)
     return Features(tensors["features"], tensors["labels"])

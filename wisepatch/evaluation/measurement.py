@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.evaluation.prediction import class_logits, predict_many
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from wisepatch.progress import Progress
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.tasks import Task
-    from wisepatch.training.finetuning import Watcher
 
 
 def evaluate(
@@ -95,7 +95,7 @@ def _rows(
     params = checkpoint.recipe.params if checkpoint.recipe else {}
     for metric in metrics:
         classes = len(task.dataset.classes)
-        for name, measured in metric.measure(predictions.labels, answers, classes, predictions.annotations):
+        for name, measured in measurements(metric, predictions.labels, answers, classes, predictions.annotations):
             yield {
                 "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "training": checkpoint.training,
                 "method": checkpoint.method, "alpha": alpha_of(checkpoint),
@@ -110,7 +110,9 @@ def alpha_of(checkpoint: Checkpoint) -> float | None:
     return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
 
 
-def watcher(tasks: Sequence[Task], store: Store, data: Path, settings: EvalConfig | None = None) -> Watcher:
+def watcher(
+    tasks: Sequence[Task], store: Store, data: Path, settings: EvalConfig | None = None
+) -> Callable[[Clip, Classifier, float], str]:
     """Return a function for :func:`~wisepatch.training.finetuning.finetune` to call: top-1 accuracy on validation, as a line.
 
     The first task is the one that is trained; where its head is trained too, that head is used. Tasks without a validation

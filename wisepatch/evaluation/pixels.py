@@ -6,12 +6,13 @@ They are what the model sees, ``uint8`` after resizing and cropping, bit for bit
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.errors import StoreError
@@ -25,99 +26,85 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Store
 
-BATCH = 64
-NAMES = ("pixels.npy", "labels.npy")
+IMAGES_PER_WRITE = 64
+PIXELS, LABELS = "pixels.npy", "labels.npy"
 
 
-@dataclass(frozen=True)
 class Pixels:
     """Pixels ``(n, 3, height, width)``, mapped from a file, and labels ``(n,)``: a map-style dataset.
 
     In ``uint8``, but for a model whose transform does not end in a plain normalisation.
     """
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        """Map the files of the cache entry ``folder``."""
+        self.folder = folder
+        self.pixels = np.load(folder / PIXELS, mmap_mode="r")
+        self.labels = np.load(folder / LABELS)
+
+    def __reduce__(self) -> tuple[type[Pixels], tuple[Path]]:
+        """Send the folder to a spawned worker, which maps the files itself."""
+        return Pixels, (self.folder,)
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._open()[1])
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the pixels of one image as a tensor, and its label."""
-        import torch
-
-        pixels, labels = self._open()
-        return torch.from_numpy(np.array(pixels[index])), int(labels[index])
-
-    def _open(self) -> list[np.ndarray[Any, Any]]:
-        # Mapped once in every process: a map is not sent to a worker, its file's name is.
-        if not hasattr(self, "_mapped"):
-            object.__setattr__(self, "_mapped", [np.load(self.folder / name, mmap_mode="r") for name in NAMES])
-        found: list[np.ndarray[Any, Any]] = self.__dict__["_mapped"]
-        return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the maps out."""
-        return {"folder": self.folder}
+        return torch.from_numpy(np.array(self.pixels[index])), int(self.labels[index])
 
 
 def cached_pixels(
-    clip: Clip,
-    split: Split,
-    store: Store,
-    *,
-    fast: bool = False,
-    workers: int = 0,
-    progress: Progress | None = None,
+    clip: Clip, split: Split, store: Store, *, workers: int = 0, progress: Progress | None = None
 ) -> Pixels:
     """Return the pixels of a split that was opened with ``clip.pixels``, from the cache or decoded and cached.
 
-    ``fast`` says that it was opened with ``clip.fast_pixels``. They are found again by the preprocessing and the split's
-    fingerprint (task, split, files), by every model with that preprocessing. Their size is announced before they are written.
-    Raises the errors of data and store.
+    Models with the same preprocessing share them. Their size is announced before they are written. Raises the errors of data and
+    store, and :class:`StoreError` where the disk has no room for them.
     """
-    progress = progress or Silent()
-    key = _key(f"{clip.transform}{' fast' if fast else ''}", split)
+    progress, name = progress or Silent(), f"{split.task} ({split.name})"
 
     def build(folder: Path) -> None:
-        pixels, labels, done = None, np.empty(len(split), np.int64), 0
-        for batch in loader(split, BATCH, workers=workers):
-            images, truth = checked(batch)
+        labels: list[torch.Tensor] = []
+        pixels, done = None, 0
+        for images, truth in map(checked, loader(split, IMAGES_PER_WRITE, workers=workers)):
             if pixels is None:
                 shape = (len(split), *images.shape[1:])
-                _announce(progress, split, folder.with_name(key), int(np.prod(shape)))
+                size = math.prod(shape) * images.element_size()
+                _check_room(size, folder, name)
+                progress.note(f"keeping the pixels of {name}: {size / 1e6:,.0f} MB below {store.root}")
+                progress.start(f"pixels of {name}", len(split))
                 with store.writing():
-                    pixels = np.lib.format.open_memmap(folder / NAMES[0], "w+", images.numpy().dtype, shape)
-                    _reserve(folder / NAMES[0])
+                    pixels = np.lib.format.open_memmap(folder / PIXELS, "w+", images.numpy().dtype, shape)
+                    _reserve(folder / PIXELS)
             pixels[done : done + len(truth)] = images.numpy()
-            labels[done : done + len(truth)] = truth.numpy()
+            labels.append(truth)
             done += len(truth)
             progress.advance(len(truth))
         with store.writing():
-            if pixels is not None:
-                pixels.flush()
-            np.save(folder / NAMES[1], labels)
+            np.save(folder / LABELS, torch.cat(labels).numpy())
         progress.finish()
 
-    waits = f"another process keeps the pixels of {split.task} ({split.name}): waiting for it"
-    return Pixels(store.cache.folder("pixels", key, build, lambda: progress.note(waits), note=progress.note))
+    def waiting() -> None:
+        progress.note(f"another process keeps the pixels of {name}: waiting for it")
+
+    return Pixels(store.cache.folder("pixels", pixels_key(clip, split), build, waiting, note=progress.note))
 
 
-def _key(transform: str, split: Split) -> str:
-    """Hash what pixels depend on, with the versions of the packages that decode and draw them."""
+def pixels_key(clip: Clip, split: Split) -> str:
+    """Hash what pixels depend on: the preprocessing, the data, and the versions of the packages that decode and draw them."""
     made_by = versions("pillow", "torchvision", "open_clip_torch")
-    return hashlib.sha256(f"{transform}\n{made_by}\n{split.fingerprint()}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{clip.transform}\n{made_by}\n{split.fingerprint()}".encode()).hexdigest()[:32]
 
 
-def _announce(progress: Progress, split: Split, folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
+def _check_room(size: int, folder: Path, name: str) -> None:
+    free = shutil.disk_usage(folder).free
     if size > free:
         raise StoreError(
-            f"the pixels of {split.task} ({split.name}) need {size / 1e9:,.1f} GB; {folder.parent} has {free / 1e9:,.1f}",
+            f"the pixels of {name} need {size / 1e9:,.1f} GB; {folder.parent} has {free / 1e9:,.1f}",
             "leave --cache-images out, or name a store on another disk",
         )
-    progress.note(f"keeping the pixels of {split.task} ({split.name}): {size / 1e6:,.0f} MB below {folder}")
-    progress.start(f"pixels of {split.task} ({split.name})", len(split))
 
 
 def _reserve(path: Path) -> None:

@@ -14,7 +14,8 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.base import images_of, labels_of
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
-from wisepatch.evaluation.endpoints import Endpoints, Heads, check_mixes, mixes_of
+from wisepatch.errors import ModelError
+from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
 from wisepatch.models.tower import Tower
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wisepatch.datasets.base import Annotations, Samples, Split, Transform
-    from wisepatch.evaluation.endpoints import Mix
     from wisepatch.models.clip import Clip
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.tasks import Task
@@ -145,7 +145,7 @@ class _Pass:
         predicted = torch.empty(shape, dtype=torch.int64, device=device)
         confidence = torch.empty(shape, dtype=torch.float32, device=device)
         labels: list[torch.Tensor] = []
-        source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data), heads)
+        source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data))
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
         self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes))
         least = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
@@ -166,7 +166,17 @@ class _Pass:
             labels += [truth for _, truth in held]
             done += sum(len(truth) for _, truth in held)
         self.progress.finish()
+        self._check_numbers(confidence, names)
         return torch.cat(labels).numpy(), predicted.cpu().numpy(), confidence.cpu().numpy()
+
+    def _check_numbers(self, confidence: torch.Tensor, names: str) -> None:
+        """Raise :class:`ModelError` where the logits of an image hold NaN: its class would be any."""
+        for mix, count in zip(self.mixes, confidence.isnan().any(0).sum(1).tolist(), strict=True):
+            if count:
+                raise ModelError(
+                    f"{mix.checkpoint.name} ({mix.checkpoint.id}) gives NaN for {count} of {confidence.shape[2]} images of {names}",
+                    "with --mixed-precision fp16 try bf16 or no; otherwise its weights are broken",
+                )
 
     def _features(self, images: Sequence[torch.Tensor]) -> Iterator[tuple[int, list[torch.Tensor]]]:
         """Yield the number of each mix and its features of every batch; mixes with the same image tower share them."""
@@ -184,15 +194,13 @@ class _Pass:
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
         return images if images.ndim == 2 else self.tower.take(self.clip.normalise(images))
 
-    def _source(
-        self, open_split: Callable[[Transform | None], Split], heads: Sequence[Heads]
-    ) -> tuple[Samples, int, int]:
-        """Return what is read (features of linear probes, cached pixels, or images), how many at once, by how many processes."""
+    def _source(self, open_split: Callable[[Transform | None], Split]) -> tuple[Samples, int, int]:
+        """Return the samples (features of linear probes, cached pixels, or images), batch size and number of workers."""
         first = self.mixes[0]
         if any(mix.is_probe for mix in self.mixes) and len({mix.visual for mix in self.mixes}) == 1:
             source: Samples = split_features(
                 open_split, self.endpoints.store, first.visual, ModelConfig.from_json(first.checkpoint.model),
-                self._clip_of_first, self.endpoints.device, self.settings, self.progress,
+                self._clip_of_probes, self.endpoints.device, self.settings, self.progress,
             )  # fmt: skip
             return source, IMAGES_PER_MIX, 0
         if not self._batch_size:
@@ -205,8 +213,10 @@ class _Pass:
             return pixels, self._batch_size, self.settings.workers or 0
         return images, self._batch_size, workers
 
-    def _clip_of_first(self) -> Clip:
-        self.mixes[0].set_weights(self.clip.model.visual)
+    def _clip_of_probes(self) -> Clip:
+        """Return the CLIP with the image tower that all mixes share: the first endpoint's, and no other is read."""
+        first = self.mixes[0].parents[0]
+        Mix(first, (first,), self.endpoints).set_weights(self.clip.model.visual)
         return self.clip
 
 

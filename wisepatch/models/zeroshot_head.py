@@ -33,7 +33,9 @@ def zeroshot_head(
     """Build the head ``(classes, dim)`` in fp32 from text, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
 
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
-    :func:`head_key`; ``note`` is told of a damaged one. Needs no images. Raises :class:`ModelError` for a prompt that is longer than the model's context.
+    :func:`head_key`; ``note`` is told of a damaged one. Needs no images.
+
+    Raises :class:`ModelError` for a prompt that is longer than the model's context.
     """
 
     @torch.no_grad()

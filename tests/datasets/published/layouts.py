@@ -9,7 +9,7 @@ from PIL import Image
 
 from wisepatch.datasets import base
 from wisepatch.datasets.names import names
-from wisepatch.plugins import find_task
+from wisepatch.tasks import find_task
 
 BENCHMARKS = json.loads((Path(__file__).parents[2] / "data" / "benchmarks.json").read_text())
 FOLDERS = names("ImageNet folders")

@@ -12,8 +12,9 @@ from tests.datasets.published.layouts import BENCHMARKS, FOLDERS, SHIFTS, VAL_CL
 from wisepatch.datasets.base import labels_of
 from wisepatch.datasets.published.imagenet import SHOTS
 from wisepatch.errors import DataError
-from wisepatch.evaluation.endpoints import merged
-from wisepatch.plugins import find_task, registry
+from wisepatch.evaluation.prediction import class_logits
+from wisepatch.plugins import registry
+from wisepatch.tasks import find_task
 
 
 @pytest.mark.parametrize("name", ["ImageNetR", "ImageNetA"])
@@ -91,7 +92,7 @@ def test_restricted_shifts_are_labelled_by_their_own_classes(name, below, data):
     logits[:, outside] = 9
     for row, place in enumerate((0, 100, 199)):
         logits[row, indices[place]] = 1
-    assert merged(task(name).label_map)(logits).argmax(1).tolist() == [0, 100, 199]
+    assert class_logits(task(name).label_map)(logits).argmax(1).tolist() == [0, 100, 199]
 
 
 @pytest.mark.parametrize(("name", "below"), [("ImageNetR", "imagenet-r"), ("ImageNetA", "imagenet-a")])
@@ -132,7 +133,7 @@ def test_class_of_objectnet_has_the_largest_of_its_logits():
     dataset = task("ObjectNet")
     logits = torch.arange(1000.0).flip(0).repeat(2, 1)
     logits[1, 530] = 5000
-    said = merged(dataset.label_map)(logits)
+    said = class_logits(dataset.label_map)(logits)
     clock, published = dataset.classes.index("alarm clock"), BENCHMARKS["objectnet"]
     assert said.shape == (2, 113)
     assert (said[0, clock], said[1, clock]) == (999 - 409, 5000)

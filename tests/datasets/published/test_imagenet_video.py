@@ -19,7 +19,7 @@ from wisepatch.datasets.base import Annotations, labels_of
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published import imagenet_video as video
 from wisepatch.errors import DataError
-from wisepatch.evaluation.endpoints import merged
+from wisepatch.evaluation.prediction import class_logits
 
 
 def test_ytbb_has_the_published_classes_and_five_without_imagenets():
@@ -207,7 +207,7 @@ def test_ytbb_robust_selects_what_its_reviewers_kept(frames, metadata, data):
 
 def test_unmapped_classes_of_ytbb_are_never_predicted():
     logits = torch.full((1, 1000), -50.0)
-    said = merged(task("YTBBRobust").label_map)(logits)
+    said = class_logits(task("YTBBRobust").label_map)(logits)
     unmapped = [task("YTBBRobust").classes.index(c) for c in ("cow", "giraffe", "skateboard", "toilet", "none")]
     assert said[0, unmapped].tolist() == [-torch.inf] * 5
     assert said.argmax(1).item() not in unmapped

@@ -1,0 +1,122 @@
+"""Rows of results with their intervals, predictions image by image, and the line that training shows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.samples import recipes
+from wisepatch import ModelConfig, evaluate, find_task, load_clip
+from wisepatch.config import EvalConfig
+from wisepatch.datasets.base import Annotations
+from wisepatch.errors import DataError, UnknownNameError, UsageError
+from wisepatch.evaluation.measurement import alpha_of, watcher
+from wisepatch.models.classifier import Classifier
+from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.store.predictions import list_predictions, load_predictions
+from wisepatch.store.results import COLUMNS
+from wisepatch.tasks import Task
+
+
+def test_rows_have_all_columns_and_are_appended(run_store, tasks, tmp_path):
+    checkpoints = [run_store.find("zeroshot"), run_store.find("finetuned"), *recipes(run_store, [0.5])]
+    before = len(run_store.results.read_text().splitlines()) if run_store.results.exists() else 0
+    rows = evaluate(checkpoints, tasks, run_store, tmp_path, run="r")
+    assert all(set(COLUMNS) <= set(row) for row in rows)
+    assert [(row["task"], row["split"], row["alpha"], row["training"], row["method"]) for row in rows] == [
+        (task, split, alpha, training, method)
+        for task, split in (("shapes", "test"), ("Colors", "val"))
+        for alpha, training, method in ((0.0, "zeroshot", ""), (1.0, "paint", ""), (0.5, "paint", "linear"))
+    ]
+    assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
+    assert [row["checkpoint"] for row in rows[:3]] == [checkpoint.id for checkpoint in checkpoints]
+    assert len(run_store.results.read_text().splitlines()) == before + len(rows)
+    assert evaluate(checkpoints, tasks, run_store, tmp_path, run="r", record=False)
+    assert len(run_store.results.read_text().splitlines()) == before + len(rows)
+
+
+def test_predictions_are_kept_image_by_image_for_every_checkpoint(run_store, tasks, tmp_path):
+    checkpoints, watched = [run_store.find("zeroshot"), *recipes(run_store, [0.5])], []
+    rows = evaluate(checkpoints, tasks, run_store, tmp_path, watch=watched.append)
+    assert [predictions.task for predictions in watched] == tasks
+    assert len(list(list_predictions(run_store))) == 4
+    for row in rows:
+        checkpoint = run_store.get(row["checkpoint"])
+        frame = load_predictions(run_store, checkpoint, row["task"], row["split"])
+        assert len(frame) == row["n"]
+        assert (frame["label"] == frame["answer"]).mean() == row["value"]
+        (predictions,) = (each for each in watched if each.task.name == row["task"])
+        assert frame["image"].tolist() == predictions.image_ids
+        assert frame["confidence"].between(0, 1).all()
+        assert frame.attrs["fingerprint"] == predictions.fingerprint
+        assert (frame.attrs["spec"], frame.attrs["precision"]) == (predictions.task.base_spec, "no")
+
+
+def test_further_fields_are_added_or_replace_a_rows_own(run_store, tasks, tmp_path):
+    (mix,) = recipes(run_store, [0.5])
+    rows = evaluate(
+        [mix], tasks[:1], run_store, tmp_path,
+        extra_fields=lambda checkpoint, task: {"role": f"{task.name} of {checkpoint.id}", "alpha": 0.25},
+    )  # fmt: skip
+    assert [(row["role"], row["alpha"]) for row in rows] == [(f"shapes of {mix.id}", 0.25)]
+
+
+def test_groups_and_further_metrics_have_rows_of_their_own(finished, run_store, tasks, tmp_path):
+    plain = tasks[0].dataset
+
+    def with_groups(split, root, transform=None):
+        samples = plain.open(split, root, transform)
+        annotations = Annotations(groups=[i % 2 for i in range(len(samples))], group_names=("even", "odd"))
+        return replace(samples, annotations=annotations)
+
+    grouped = Task(
+        "grouped", replace(plain, name="grouped", open=with_groups, extra_metrics=("worst_group", "macro_f1"))
+    )
+    rows = evaluate([finished[1].finetuned], [grouped], run_store, tmp_path, split="train")
+    by_metric = {row["metric"]: row for row in rows}
+    assert list(by_metric) == ["top1", "worst_group", "top1[even]", "top1[odd]", "macro_f1"]
+    assert by_metric["top1[even]"]["n"] + by_metric["top1[odd]"]["n"] == by_metric["top1"]["n"]
+    assert by_metric["worst_group"]["value"] == min(by_metric[f"top1[{name}]"]["value"] for name in ("even", "odd"))
+    with pytest.raises(UsageError, match="pm0 needs sequences"):
+        evaluate([finished[1].finetuned], [grouped], run_store, tmp_path, metrics=["pm0"])
+
+
+def test_no_checkpoint_unknown_metrics_and_missing_splits_are_errors_before_any_work(
+    run_store, tasks, tmp_path, decoded
+):
+    start = run_store.find("zeroshot")
+    untested = Task("untested", replace(tasks[0].dataset, name="untested", splits=("train",)))
+    with pytest.raises(UsageError, match="no checkpoint to evaluate"):
+        evaluate([], tasks, run_store, tmp_path)
+    with pytest.raises(UnknownNameError, match="unknown metric 'f1'"):
+        evaluate([start], tasks, run_store, tmp_path, metrics=["f1"])
+    with pytest.raises(DataError, match="task 'untested' has no 'test' split"):
+        evaluate([start], [*tasks, untested], run_store, tmp_path)
+    assert not decoded
+
+
+def test_alpha_is_the_recipes_and_of_endpoints_that_of_their_kind(run_store):
+    assert alpha_of(run_store.find("zeroshot")) == 0
+    assert alpha_of(run_store.find("finetuned")) == 1
+    assert [alpha_of(mix) for mix in recipes(run_store, [0.25, 0.5])] == [0.25, 0.5]
+
+
+def test_the_line_that_training_shows_is_the_accuracy_on_validation_data(run_store, tasks, tmp_path):
+    """Of the trained head on the first task, of text-derived ones on the others; tasks without validation are left out."""
+    start = run_store.find("zeroshot")
+    untested = Task("untested", replace(tasks[0].dataset, name="untested", splits=("test",)))
+    colors = find_task("Colors")
+    watch = watcher([tasks[0], untested, colors], run_store, tmp_path, EvalConfig(batch_size=3, workers=0))
+    clip = load_clip(ModelConfig("demo", ""))
+    classifier = Classifier(
+        clip.model.visual, zeroshot_head(clip, tasks[0].dataset.head_names, tasks[0].dataset.templates)
+    )
+    rows = evaluate([start], [tasks[0], colors], run_store, tmp_path, split="val", record=False)
+    expected = ", ".join(f"{row['task']} {100 * row['value']:.1f} %" for row in rows)
+    assert watch(clip, classifier, 1.5) == f"epoch 1.5 (val): {expected}"
+    with torch.no_grad():
+        classifier.bias[0] += 1e6
+    (first,) = (row for row in rows if row["task"] == "shapes")
+    split = tasks[0].dataset.split("val", tmp_path)
+    share = sum(split.samples[index][1] == 0 for index in range(first["n"])) / first["n"]
+    assert f"shapes {100 * share:.1f} %" in watch(clip, classifier, 2)
