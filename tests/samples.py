@@ -108,14 +108,17 @@ class Notes:
     """Progress that keeps all that it is told."""
 
     def __init__(self):
-        self.notes, self.stages, self.steps, self.total = [], [], [], 0
+        self.notes, self.stages, self.steps, self.total, self.bars = [], [], [], 0, []
 
     def start(self, what, total):
         self.stages.append(what)
         self.total += total
+        self.bars.append([total, 0])
 
     def advance(self, steps=1, detail=""):
         self.steps.append(steps)
+        if self.bars:
+            self.bars[-1][1] += steps
 
     def finish(self):
         pass
