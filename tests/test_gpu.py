@@ -1,11 +1,6 @@
 """What is computed on a GPU is what is computed on the CPU.
 
-<<<<<<< HEAD
-Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these
-tests on it.
-=======
 Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these on it.
->>>>>>> evaltests
 """
 
 import shutil
