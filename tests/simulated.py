@@ -4,7 +4,7 @@ Tensors that were moved to ``cuda`` (or made there) are of the class :class:`OnG
 cannot have them, and what is computed of them is on the GPU too. Autocast rounds as on a CPU. Not simulated: speed, memory,
 kernels that round otherwise, the order in which a GPU works, compiled models, ``torch.func``.
 
-PyTorch's own ``FakeTensorMode`` knows devices too, but no numbers: under it open_clip cannot build a model, no prediction comes back
+PyTorch's own ``FakeTensorMode`` knows devices too, but no numbers: under it open_clip builds no model, no prediction comes back
 to NumPy, and nothing can be written to a store or compared with the CPU.
 """
 

@@ -1,7 +1,6 @@
 """What is computed on a GPU is what is computed on the CPU.
 
-Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these
-tests on it.
+Without a GPU a simulated one checks that devices are not mixed; where there is a real one, ``pytest -m gpu`` runs these on it.
 """
 
 import shutil

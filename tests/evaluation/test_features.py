@@ -1,6 +1,7 @@
 """Features of a split in the cache: those of the tower, by a key of all that they depend on, made again where damaged."""
 
 from functools import partial
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -102,5 +103,5 @@ def test_what_features_depend_on_has_a_key_of_its_own(compute, monkeypatch):
 def test_another_version_of_what_makes_features_is_another_key(compute, monkeypatch, package):
     split = compute.open_split(None)
     before = features_key("aa", DEMO, None, split)
-    monkeypatch.setattr("wisepatch.store.cache.version", lambda name: "0" if name == package else version(name))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0" if name == package else version(name))
     assert features_key("aa", DEMO, None, split) != before

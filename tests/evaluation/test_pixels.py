@@ -81,7 +81,7 @@ def test_changed_files_and_another_preprocessing_have_pixels_of_their_own(shapes
 @pytest.mark.parametrize("package", ["wisepatch", "pillow", "torchvision", "open_clip_torch"])
 def test_another_version_of_what_decodes_is_another_key(split, clip, monkeypatch, package):
     before = pixels_key(clip, split)
-    monkeypatch.setattr("wisepatch.store.cache.version", lambda name: "0" if name == package else version(name))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0" if name == package else version(name))
     assert pixels_key(clip, split) != before
 
 
