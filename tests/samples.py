@@ -108,17 +108,30 @@ class Notes:
     """Progress that keeps all that it is told."""
 
     def __init__(self):
-        self.notes, self.stages, self.steps, self.total = [], [], [], 0
+        self.notes, self.stages, self.steps, self.total, self.bars = [], [], [], 0, []
 
     def start(self, what, total):
         self.stages.append(what)
         self.total += total
+        self.bars.append([total, 0])
 
     def advance(self, steps=1, detail=""):
         self.steps.append(steps)
+        if self.bars:
+            self.bars[-1][1] += steps
 
     def finish(self):
         pass
 
     def note(self, text):
         self.notes.append(text)
+
+
+def fails(result, code, message, hint=""):
+    """Check a user error: exit code, one line of error, the hint, no traceback, nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ") or "\nerror: " in result.stderr
+    assert message in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""

@@ -32,6 +32,31 @@ def test_unknown_name_is_an_attribute_error():
         _ = wp.patsch
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Encoder", "Clip"),
+        ("FinetuneConfig", "TrainConfig"),
+        ("load_encoder", "load_clip"),
+        ("predict", "predict_many"),
+    ],
+)
+def test_names_of_the_last_release_are_aliases_that_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f"wisepatch.{old} is now called wisepatch.{new}") as caught:
+        assert getattr(wp, old) is getattr(wp, new)
+    assert caught[0].filename == __file__
+    assert old not in wp.__all__
+
+
+def test_what_plugins_are_made_of_is_public():
+    from wisepatch import hookspecs
+
+    for name in ("Dataset", "Split", "Annotations", "Subset", "FileSamples", "open_folders", "DataError", "hookimpl"):
+        assert name in wp.__all__
+    for name in ("Metric", "Measured", "MergeMethod", "SelectionRule"):
+        assert getattr(wp, name) is getattr(hookspecs, name)
+
+
 def test_import_is_light():
     code = "import sys, wisepatch; print([m for m in ('torch', 'pandas', 'typer', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, ModelConfig, TrainConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, EvalConfig, ModelConfig, TrainConfig, parse_alphas
 from wisepatch.errors import UsageError
 
 HOW_TO_WRITE = "write 0:1:0.1, 0,0.25,0.5 or 0.5"
@@ -95,7 +95,7 @@ def test_too_many_alphas_are_a_usage_error_however_many_they_are(text):
 
 def test_paint_is_the_default_procedure():
     config = TrainConfig.with_defaults("MNIST")
-    assert (config.method, config.head, config.freeze_encoder) == ("paint", "frozen", False)
+    assert (config.training, config.head, config.freeze_encoder) == ("paint", "frozen", False)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (2000, None, 128, 1e-5)
     assert (config.warmup, config.paper_warmup, config.wd) == (None, 200, 0.1)
     assert config == TrainConfig("MNIST")
@@ -103,7 +103,7 @@ def test_paint_is_the_default_procedure():
 
 def test_a_trained_head_takes_the_defaults_of_wise_ft():
     config = TrainConfig.with_defaults("MNIST", head="trained")
-    assert (config.method, config.head, config.freeze_encoder) == ("wise-ft", "trained", False)
+    assert (config.training, config.head, config.freeze_encoder) == ("wise-ft", "trained", False)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 3e-5)
     assert config.paper_warmup == 500
 
@@ -111,7 +111,7 @@ def test_a_trained_head_takes_the_defaults_of_wise_ft():
 @pytest.mark.parametrize("head", ["frozen", "trained"])
 def test_a_frozen_encoder_is_the_linear_classifier_whatever_the_head(head):
     config = TrainConfig.with_defaults("MNIST", head=head, freeze_encoder=True)
-    assert (config.method, config.head, config.freeze_encoder) == ("linear-probe", "trained", True)
+    assert (config.training, config.head, config.freeze_encoder) == ("linear-probe", "trained", True)
     assert (config.steps, config.epochs, config.batch_size, config.lr) == (None, 10.0, 512, 1e-3)
     assert config.paper_warmup == 500
 
@@ -159,8 +159,8 @@ def test_neither_steps_nor_epochs_is_refused():
         ({"workers": -1}, "workers must not be negative"),
         ({"label_smoothing": 1.0}, "label-smoothing must lie in [0, 1), not 1.0"),
         ({"label_smoothing": -0.1}, "label-smoothing must lie in [0, 1), not -0.1"),
-        ({"head": "melted"}, "head is 'frozen' or 'trained', not 'melted'"),
-        ({"mixed_precision": "fp8"}, "mixed-precision is 'no', 'bf16' or 'fp16', not 'fp8'"),
+        ({"head": "melted"}, "head is frozen or trained, not 'melted'"),
+        ({"mixed_precision": "fp8"}, "mixed-precision is no, bf16 or fp16, not 'fp8'"),
     ],
 )
 def test_a_setting_that_is_off_is_named_with_its_value(given_settings, message):
@@ -176,10 +176,34 @@ def test_all_settings_that_are_off_are_named_in_one_error():
         "lr must be above 0, not -1.0",
         "batch-size must be above 0, not 0",
         "wd must not be negative",
-        "head is 'frozen' or 'trained', not 'none'",
-        "mixed-precision is 'no', 'bf16' or 'fp16', not 'fp64'",
+        "head is frozen or trained, not 'none'",
+        "mixed-precision is no, bf16 or fp16, not 'fp64'",
     ]
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"batch_size": 0}, "batch-size must be above 0, not 0"),
+        ({"workers": -1}, "workers must not be negative, as -1 is"),
+        ({"mixed_precision": "fp8"}, "mixed-precision is no, bf16 or fp16, not 'fp8'"),
+    ],
+)
+def test_settings_of_an_evaluation_that_are_off_are_named(given_settings, message):
+    with pytest.raises(UsageError) as caught:
+        EvalConfig(**given_settings)
+    assert (caught.value.message, caught.value.hint) == (message, SEE_HELP)
+
+
+def test_what_was_trained_is_evaluated_with_its_precision_and_processes():
+    config = TrainConfig("MNIST", mixed_precision="bf16", workers=3, batch_size=512)
+    assert config.evaluation == EvalConfig(mixed_precision="bf16", workers=3, batch_size=None)
+
+
+def test_freezing_the_encoder_trains_the_head_also_without_defaults_of_a_paper():
+    config = TrainConfig(task="MNIST", freeze_encoder=True)
+    assert (config.head, config.training, config.paper_warmup) == ("trained", "linear-probe", 500)
 
 
 def test_a_model_without_a_name_is_refused():
@@ -203,6 +227,8 @@ def test_a_model_without_a_name_is_refused():
             start="patched",
             eval_every=0.5,
         ),
+        EvalConfig(),
+        EvalConfig(batch_size=3, workers=0, mixed_precision="fp16", cache_images=True, compiled=True),
         ModelConfig(),
         ModelConfig("ViT-B-16", "/some/weights.pt"),
     ],

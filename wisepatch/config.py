@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from wisepatch.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_ALPHAS = 10_001
 DEFAULT_ALPHAS = "0:1:0.1"

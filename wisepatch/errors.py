@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import errno
 import warnings
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 # What torch and accelerate say where a GPU has no memory left.
 ON_A_GPU = ("out of memory", "cublas_status_alloc_failed", "no executable batch size found")

@@ -8,20 +8,16 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wisepatch.errors import UsageError
+from wisepatch.errors import UsageError, WisepatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
     import torch
-
-    from wisepatch.errors import WisepatchError
 
     Tensors = Mapping[str, torch.Tensor]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
+from wisepatch.datasets.base import Dataset
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     import torch
-
-    from wisepatch.datasets.base import Dataset
 
 GROUP = "wisepatch"
 hookspec = pluggy.HookspecMarker(GROUP)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
@@ -20,9 +21,6 @@ from wisepatch import hookspecs
 from wisepatch.datasets.base import Dataset
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.hookspecs import MergeMethod, Metric, SelectionRule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 BUILTIN = "wisepatch"  # the owner of everything built in
 REGISTERED: dict[str, type] = {  # hook: the type of what it returns

@@ -6,18 +6,15 @@ The built-in datasets and the finder of folders, CSVs and ``typo:`` come through
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import SPLITS, Dataset
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
 from wisepatch.plugins import registry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 FAMILIES = (
     "demo", "published.mnist", "published.cifar", "published.stl10", "published.svhn", "published.gtsrb", "published.kitti",

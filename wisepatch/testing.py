@@ -15,22 +15,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wisepatch import plugins
 from wisepatch.datasets.base import Dataset, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.hookspecs import GROUP
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from wisepatch.plugins import Plugin
+from wisepatch.plugins import Plugin
 
 __all__ = ["Finding", "Report", "check_plugin", "inspect_plugin", "refused_network", "write_images"]
 

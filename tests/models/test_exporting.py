@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import wisepatch
-from tests.cli.test_cli import fails
+from tests.samples import fails
 from tests.weights.test_interpolation import same_bits
 from wisepatch import ModelConfig, Store, load_clip, load_weights, sweep
 from wisepatch.errors import ModelError, StoreError, UsageError

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from wisepatch import ModelConfig, Store, TrainConfig, finetune, load_weights, sweep
+from tests.samples import Notes
+from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, finetune, load_weights, sweep
 from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
@@ -63,6 +64,14 @@ def test_frozen_encoder_trains_the_head_alone_on_features_computed_once(shapes, 
         path.touch()
     run(shapes, tmp_path / "store", freeze_encoder=True, steps=2)
     assert sum(calls) == 24  # but they are when the files have changed
+
+
+def test_frozen_encoder_alone_means_a_trained_head(shapes, tmp_path):
+    config = TrainConfig(task=str(shapes), freeze_encoder=True, steps=2, batch_size=8, lr=1e-2, warmup=0)
+    done = finetune(config, DEMO, Store(tmp_path / "store"), tmp_path)
+    assert differing(Store(tmp_path / "store"), done) == {"classifier.weight", "classifier.bias"}
+    assert done.finetuned.training == "linear-probe"
+    assert done.finetuned.head == {"task": "shapes", "classes": ["circle", "square", "triangle"]}
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(shapes, tmp_path):
@@ -186,25 +195,12 @@ def test_task_without_training_images_says_so(tmp_path, shapes):
 
 
 def test_eval_every_reports_validation_accuracy(shapes, tmp_path):
-    notes = []
-
-    class Notes:
-        def note(self, text):
-            notes.append(text)
-
-        def start(self, what, total):
-            self.left = total
-
-        def advance(self, steps=1, detail=""):
-            self.left -= steps
-
-        def finish(self):
-            assert self.left == 0  # the bar was right
-
+    notes = Notes()
     config = TrainConfig.with_defaults(str(shapes), steps=4, batch_size=8, eval_every=1)
-    finetune_watched(config, DEMO, Store(tmp_path / "store"), tmp_path, Notes())
-    assert [note.split(":")[0] for note in notes] == ["epoch 1.0 (val)", "epoch 2.0 (val)"]
-    assert "shapes" in notes[0]
+    finetune_watched(config, DEMO, Store(tmp_path / "store"), tmp_path, notes)
+    assert [text.split(":")[0] for text in notes.notes] == ["epoch 1.0 (val)", "epoch 2.0 (val)"]
+    assert "shapes" in notes.notes[0]
+    assert notes.bars == [[1, 1], [4, 4]]  # the bars were right
 
 
 def test_looking_at_validation_data_does_not_change_the_weights(shapes, tmp_path):
@@ -227,7 +223,7 @@ def test_fp16_without_a_gpu_is_refused(shapes, tmp_path, monkeypatch):
 def test_line_is_trained_and_swept_on_a_gpu(shapes, tmp_path, precision):
     store = Store(tmp_path / "store")
     done = run(shapes, tmp_path / "store", mixed_precision=precision, head="trained", steps=20, eval_every=1)
-    swept = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"], mixed_precision=precision)
+    swept = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"], settings=EvalConfig(mixed_precision=precision))
     assert all(map(math.isfinite, done.losses))
     assert len(swept.rows) == 6
 

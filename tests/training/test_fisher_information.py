@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.samples import Notes
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, find_tasks, finetune, load_weights, patch, predict_many
 from wisepatch.datasets import demo
 from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
-from wisepatch.evaluation.endpoints import gather_mixes
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import load_clip
 from wisepatch.models.exporting import MODEL_WEIGHTS, export
 from wisepatch.models.zeroshot_head import zeroshot_head
-from wisepatch.training import fisher_information as room
+from wisepatch.training import fisher_information
 from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers
 from wisepatch.weights.methods import interpolate
-from wisepatch.workflows.patching import line_tasks, sweep
+from wisepatch.workflows.sweep import run_tasks, sweep
 
 DEMO = ModelConfig("demo", "")
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
@@ -45,27 +45,7 @@ class Images:
         return self.images[index], 0
 
 
-class Notes:
-    """Progress that keeps what is said and counts the steps."""
-
-    def __init__(self):
-        self.said, self.stages = [], []
-
-    def start(self, what, total):
-        self.stages.append([what, total, 0])
-
-    def advance(self, steps=1, detail=""):
-        if self.stages:
-            self.stages[-1][2] += steps
-
-    def finish(self):
-        pass
-
-    def note(self, text):
-        self.said.append(text)
-
-
-def draws(count, seed=1):
+def uniforms(count, seed=1):
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
 
@@ -119,13 +99,13 @@ def all_close(one, other):
 
 @pytest.mark.parametrize("tower", ["group norm", "transformer", "batch norm"])
 def test_batches_give_what_the_loop_over_single_images_gives(tower):
-    classifier, samples, numbers = classifier_of(tower), Images(7), draws(7)
+    classifier, samples, numbers = classifier_of(tower), Images(7), uniforms(7)
     expected, labels = by_hand(classifier, samples, numbers)
     assert len(set(labels)) > 1
     buffers = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
-    said = Notes()
-    found = diagonal(classifier, list(expected), samples, numbers, batch_size=4, progress=said)
-    assert not said.said  # no operation of these towers is done one image at a time
+    notes = Notes()
+    found = diagonal(classifier, list(expected), samples, numbers, batch_size=4, progress=notes)
+    assert not notes.notes  # no operation of these towers is done one image at a time
     assert all_close(found, expected)
     assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=1), expected)
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in classifier.named_buffers())
@@ -144,25 +124,29 @@ def test_what_cannot_be_batched_goes_one_by_one_and_says_so():
             return self.inner(flat if flat.sum().item() > 0 else 2 * flat)
 
     torch.manual_seed(0)
-    classifier, samples, numbers = Classifier(Asks(), torch.randn(3, 4)), Images(5, 2), draws(5)
+    classifier, samples, numbers = Classifier(Asks(), torch.randn(3, 4)), Images(5, 2), uniforms(5)
     expected, _ = by_hand(classifier, samples, numbers)
-    said = Notes()
-    assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=3, progress=said), expected)
-    assert [text.partition(",")[0] for text in said.said] == ["the images go through the model one at a time"]
+    notes = Notes()
+    assert all_close(diagonal(classifier, list(expected), samples, numbers, batch_size=3, progress=notes), expected)
+    assert [text.partition(",")[0] for text in notes.notes] == ["the images go through the model one at a time"]
 
 
 def test_batches_that_do_not_fit_are_halved(monkeypatch):
-    classifier, samples, numbers = classifier_of("transformer"), Images(7), draws(7)
+    classifier, samples, numbers = classifier_of("transformer"), Images(7), uniforms(7)
     names = [name for name, _ in classifier.named_parameters()]
-    expected, sizes, original = diagonal(classifier, names, samples, numbers, batch_size=7), [], room.together
+    expected, sizes, original = (
+        diagonal(classifier, names, samples, numbers, batch_size=7),
+        [],
+        fisher_information.batched,
+    )
 
-    def small(surprise, parameters, images, some):
+    def small(nll, parameters, images, some):
         sizes.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError("too large")
-        return original(surprise, parameters, images, some)
+        return original(nll, parameters, images, some)
 
-    monkeypatch.setattr(room, "together", small)
+    monkeypatch.setattr(fisher_information, "batched", small)
     assert all_close(diagonal(classifier, names, samples, numbers, batch_size=7), expected)
     assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
 
@@ -182,7 +166,7 @@ def test_labels_are_drawn_from_what_the_model_predicts():
         def __getitem__(self, index):
             return torch.tensor([[[0.6]], [[0.8]]]), 0
 
-    found = diagonal(classifier, ["weight", "bias"], Same(4000), draws(4000), batch_size=500)
+    found = diagonal(classifier, ["weight", "bias"], Same(4000), uniforms(4000), batch_size=500)
     p = (classifier.weight.detach() @ torch.tensor([0.6, 0.8])).softmax(0)
     assert torch.allclose(found["bias"], p * (1 - p), rtol=0.05)
     assert torch.allclose(found["weight"], (p * (1 - p))[:, None] * torch.tensor([0.36, 0.64]), rtol=0.05)
@@ -196,7 +180,7 @@ def ends(store):
 
 def measure(store, data, **options):
     start, end = ends(store)
-    return line_fishers(start, end, line_tasks(end, ())[0], store, data, **options)
+    return line_fishers(start, end, run_tasks(end, ())[0], store, data, **options)
 
 
 def test_same_seed_gives_the_same_file_and_another_seed_another(run_store, tmp_path):
@@ -217,14 +201,14 @@ def test_same_seed_gives_the_same_file_and_another_seed_another(run_store, tmp_p
 
 
 def test_second_run_finds_what_the_first_measured(run_store, tmp_path, monkeypatch):
-    said = Notes()
-    first = measure(run_store, tmp_path, progress=said)
-    assert said.said == [f"Fisher information of {c.name}: 12 of 12 training images" for c in ends(run_store)]
-    assert [(total, done) for _, total, done in said.stages] == [(12, 12), (12, 12)]
-    monkeypatch.setattr(room, "diagonal", lambda *_, **__: pytest.fail("measured again"))
+    notes = Notes()
+    first = measure(run_store, tmp_path, progress=notes)
+    assert notes.notes == [f"Fisher information of {c.name}: 12 of 12 training images" for c in ends(run_store)]
+    assert notes.bars == [[12, 12], [12, 12]]
+    monkeypatch.setattr(fisher_information, "diagonal", lambda *_, **__: pytest.fail("measured again"))
     again = Notes()
     assert measure(run_store, tmp_path, progress=again) == first
-    assert all(text.endswith("training images (from the store)") for text in again.said)
+    assert all(text.endswith("training images (from the store)") for text in again.notes)
     monkeypatch.undo()
     (path, _) = run_store.cache.fisher_paths(first["files"])
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # a damaged file is measured anew
@@ -288,8 +272,6 @@ def test_one_pass_predicts_what_separate_runs_of_files_predict(run_store, finish
     exported = load_file(tmp_path / "out" / MODEL_WEIGHTS)
     assert len(exported) > 50
     assert all(torch.equal(tensor, recipe[name]) for name, tensor in exported.items())
-    lines = gather_mixes([*weighed, linear], run_store, torch.device("cpu"))
-    assert [len(line.members) for line in lines] == [3, 1]
     (together,) = predict_many([*weighed, linear], tasks, run_store, tmp_path, split="train")
     for index, checkpoint in enumerate([*weighed, linear]):
         (alone,) = predict_many([checkpoint], tasks, run_store, tmp_path, split="train")
@@ -338,7 +320,7 @@ def test_recipe_whose_information_is_gone_says_what_to_do(cli, run_store, tmp_pa
         load_weights(run_store, mixed)
     assert "interpolate --method fisher" in caught.value.hint
     with pytest.raises(StoreError, match="is gone"):
-        gather_mixes([mixed], run_store, torch.device("cpu"))
+        next(predict_many([mixed], find_tasks(["Colors"]), run_store, tmp_path))
     assert cli("store", "verify").exit_code == 1
     assert sweep(run_store, tmp_path, alphas=(0.5,), method="fisher", tasks=()).checkpoints[0.5].id == mixed.id
     load_weights(run_store, mixed)
@@ -367,10 +349,10 @@ def test_command_mixes_both_ways_and_the_picture_tells_them_apart(cli, run_store
 def test_misspelt_method_lists_the_known_ones(cli, run_store, shapes, tmp_path):
     result = cli("interpolate", "--method", "fischer")
     assert result.exit_code == 2
-    assert "unknown way of mixing 'fischer'; did you mean fisher?" in result.stderr
+    assert "unknown merge method 'fischer'; did you mean fisher?" in result.stderr
     assert "hint: known: fisher, linear" in result.stderr
     config = TrainConfig.with_defaults(str(shapes), steps=1)
-    with pytest.raises(UnknownNameError, match="way of mixing 'slerp'"):  # before anything is trained
+    with pytest.raises(UnknownNameError, match="merge method 'slerp'"):  # before anything is trained
         patch(config, DEMO, Store(tmp_path / "other"), tmp_path, method="slerp")
     assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match="0 images have no Fisher information"):
@@ -390,7 +372,7 @@ def test_patch_takes_the_method(cli, shapes):
 
 
 def test_information_that_is_not_finite_is_an_error(run_store, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "diagonal", lambda *_, **__: {"visual.w": torch.tensor([torch.inf])})
+    monkeypatch.setattr(fisher_information, "diagonal", lambda *_, **__: {"visual.w": torch.tensor([torch.inf])})
     with pytest.raises(ModelError, match="the Fisher information of demo/zeroshot is not finite"):
         measure(run_store, tmp_path)
     assert list((run_store.root / "cache" / "fisher").iterdir()) == []

@@ -6,54 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.samples import draw_folder
-from wisepatch import ModelConfig, Rule, Store, TrainConfig, choose, patch, sweep
-from wisepatch.errors import UnknownNameError, UsageError
-from wisepatch.workflows.patching import line_tasks
+from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, patch
+from wisepatch.errors import ResourceError, UnknownNameError, UsageError
 
 DEMO = ModelConfig("demo", "")
-
-
-def test_alpha_is_chosen_on_validation_and_reported_on_test(run_store, tmp_path):
-    swept = sweep(run_store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"], rule=Rule())
-    assert list(swept.points) == ["val", "test"]
-    assert swept.choice == choose(swept.points["val"], Rule())
-    chosen = [row for row in swept.rows if row.get("chosen")]
-    assert {row["split"] for row in chosen} == {"val", "test"}
-    assert {row["selected_on"] for row in chosen} == {"val"}
-    assert {row["alpha"] for row in chosen} == {swept.choice.alpha}
-    assert {row["role"] for row in swept.rows if row["task"] == "shapes"} == {"patching"}
-    kept = run_store.find("patched")
-    assert (kept.name, kept.alpha, kept.is_recipe) == ("demo/shapes/patched", swept.choice.alpha, True)
-    assert kept.config["select"] == "best-mean"
-    assert kept.config["select_on"] == "val"
-
-
-def test_choice_on_test_data_is_written_into_the_checkpoint(run_store, tmp_path):
-    swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], rule=Rule(), select_on="test")
-    assert list(swept.points) == ["test"]
-    assert swept.chosen.config["select_on"] == "test"
-
-
-def test_without_a_rule_nothing_is_chosen(run_store, tmp_path):
-    swept = sweep(run_store, tmp_path, alphas=(0, 1))
-    assert (swept.choice, swept.chosen, swept.supported) == (None, None, ("Colors",))
-    assert list(swept.points) == ["test"]
-
-
-def test_recipes_are_small_and_ends_are_the_parents(run_store, tmp_path):
-    swept = sweep(run_store, tmp_path, alphas=(0, 0.1, 1), tasks=())
-    assert [c.kind for c in swept.checkpoints.values()] == ["zeroshot", "interpolated", "finetuned"]
-    folder = run_store.checkpoints / swept.checkpoints[0.1].id
-    assert [p.name for p in folder.iterdir()] == ["manifest.json"]
-    assert (folder / "manifest.json").stat().st_size < 2500
-    assert json.loads((folder / "manifest.json").read_text())["recipe"]["params"] == {"alpha": 0.1}
-
-
-def test_select_on_is_val_or_test(run_store, tmp_path):
-    with pytest.raises(UsageError, match="selected on val or test, not 'train'"):
-        sweep(run_store, tmp_path, select_on="train")
 
 
 def test_misspelt_supported_task_is_said_before_training(tmp_path, shapes):
@@ -61,13 +20,6 @@ def test_misspelt_supported_task_is_said_before_training(tmp_path, shapes):
     with pytest.raises(UnknownNameError, match="did you mean Shapes"):
         patch(config, DEMO, Store(tmp_path / "store"), tmp_path)
     assert not (tmp_path / "store").exists()
-
-
-def test_task_named_with_a_split_is_still_trained_and_tested_on_its_own(run_store, shapes):
-    end = run_store.find("finetuned")
-    patching, others = line_tasks(end, ["Colors@val", end.config["task"]])
-    assert (patching.name, patching.split) == ("shapes", None)
-    assert [(t.name, t.split) for t in others] == [("Colors", "val")]
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv"])
@@ -88,20 +40,6 @@ def test_folder_and_csv_go_through_patch(cli, tmp_path, kind):
     assert cli("eval", "patched", "--task", task).exit_code == 0
 
 
-def test_choice_on_test_data_is_labelled_in_every_row_and_in_the_picture(cli, run_store):
-    result = cli(
-        "interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", "best-mean", "--select-on", "test"
-    )
-    assert result.exit_code == 0, result.output
-    rows = [json.loads(line) for line in run_store.results.read_text().splitlines()]
-    assert {row["selected_on"] for row in rows} == {"test"}
-    assert sum(row["chosen"] for row in rows) == 2
-    from wisepatch import draw_sweep, read_results, sweep_table
-
-    figure = draw_sweep(sweep_table(read_results(run_store.results)[0]))
-    assert any("chosen on TEST data" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -116,57 +54,11 @@ def test_choice_that_cannot_be_made_is_said_before_training(tmp_path, shapes, se
     assert not (tmp_path / "store").exists()
 
 
-def test_max_drop_needs_supported_tasks(run_store, tmp_path):
-    with pytest.raises(UsageError, match="max-drop needs supported tasks"):
-        sweep(run_store, tmp_path, tasks=(), rule=Rule("max-drop", 0.01))
-
-
-def test_task_that_names_a_split_cannot_take_part_in_a_choice(run_store, tmp_path):
-    with pytest.raises(UsageError, match="Colors@test names a split, and alpha is to be chosen on val"):
-        sweep(run_store, tmp_path, tasks=["Colors@test"], rule=Rule())
-    assert sweep(run_store, tmp_path, alphas=(0,), tasks=["Colors@val"]).rows[1]["split"] == "val"
-
-
 def test_two_tasks_of_one_name_are_refused_before_training(tmp_path, shapes):
     other = draw_folder(tmp_path / "other" / "shapes")
     config = TrainConfig.with_defaults(str(shapes), supported=(str(other),), steps=1)
     with pytest.raises(UsageError, match="two tasks of one sweep are called 'shapes'"):
         patch(config, DEMO, Store(tmp_path / "store"), tmp_path)
-
-
-def test_eval_keeps_class_names_and_prompts_of_the_run(cli, shapes, tmp_path):
-    (tmp_path / "names.txt").write_text("star\nheart\nring\n")  # not what the folders say
-    common = ("--task", shapes, "--json")
-    cli(
-        "finetune",
-        "--model",
-        "demo",
-        "--task",
-        shapes,
-        "--classnames",
-        "names.txt",
-        "--steps",
-        "1",
-        "--batch-size",
-        "4",
-    )
-    as_trained = json.loads(cli("eval", "zeroshot", "finetuned", *common).stdout.splitlines()[0])["value"]
-    by_folder = json.loads(cli("eval", "zeroshot", *common).stdout.splitlines()[0])["value"]
-    assert by_folder > as_trained
-
-
-def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
-    store = Store(tmp_path / "store")
-    from wisepatch import finetune
-
-    settings = {"steps": 1, "batch_size": 8, "warmup": 0}
-    first = finetune(TrainConfig.with_defaults(str(shapes), head="trained", **settings), DEMO, store, tmp_path)
-    again = finetune(TrainConfig.with_defaults(str(shapes), start="finetuned", **settings), DEMO, store, tmp_path)
-    assert (again.zeroshot.kind, again.zeroshot.name, again.zeroshot.head) == ("start", "demo/shapes/start", None)
-    assert again.zeroshot.parents == (first.finetuned.id,)
-    rows = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"]).rows
-    assert [row["alpha"] for row in rows if row["task"] == "Colors"] == [0, 0.5, 1]
-    assert store.find("zeroshot").id == first.zeroshot.id
 
 
 @pytest.mark.slow
@@ -207,50 +99,12 @@ def test_demo_patches_the_embedded_model_on_real_digits(cli, tmp_path):
     assert (tmp_path / "wisepatch-demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monkeypatch, tmp_path):
-    """The main process sweeps and prints; commands that do not train are left to it."""
-    from wisepatch.workflows import patching
-
-    trained = []
-    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_, **more: trained.append((config.task, more)))
-    monkeypatch.setattr(patching, "sweep", lambda *_, **__: pytest.fail("a helper sweeps"))
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    words = ("patch", "--model", "demo", "--task", shapes, "--steps", 2, "--output", tmp_path / "plot.png")
-    for each, count in (
-        (words, 1),
-        (("store", "list"), 1),
-        (("datasets", "--json"), 1),
-        (("eval", "--task", "Shapes"), 1),
-    ):
-        result = cli(*each)
-        assert (result.exit_code, result.output) == (0, "")
-        assert len(trained) == count
-    assert trained == [(str(shapes), {})]
-    monkeypatch.setenv("RANK", "0")
-    assert "MNIST" in cli("datasets").output
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setenv("RANK", "1")  # of something else
-    assert "MNIST" in cli("datasets").output
-
-
 @pytest.mark.slow
 def test_two_processes_train_and_one_sweeps(shapes, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "wisepatch"]
     words = [
-        "patch",
-        "--model",
-        "demo",
-        "--task",
-        shapes,
-        "--steps",
-        "2",
-        "--alpha",
-        "0,0.5,1",
-        "--store",
-        "store",
-        "--json",
-    ]
+        "patch", "--model", "demo", "--task", shapes, "--steps", "2", "--alpha", "0,0.5,1", "--store", "store", "--json",
+    ]  # fmt: skip
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*launch, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
@@ -261,3 +115,40 @@ def test_two_processes_train_and_one_sweeps(shapes, tmp_path):
     assert len(kept) == 6  # three alphas, val and test
     assert len(rows) == len(kept) + 1  # and the choice
     assert {row["run"] for row in rows if "run" in row} == {json.loads(line)["run"] for line in kept}
+
+
+def test_a_setting_that_there_is_not_is_refused_before_training(tmp_path, shapes):
+    config = TrainConfig.with_defaults(str(shapes), steps=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'workers'"):
+        patch(config, DEMO, Store(tmp_path / "store"), tmp_path, workers=0)
+    assert not (tmp_path / "store").exists()
+
+
+def test_settings_of_the_sweep_travel_whole(tmp_path, shapes, monkeypatch):
+    from wisepatch.workflows import sweep as module
+
+    seen, original = [], module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *a, **k: seen.append(k["settings"]) or original(*a, **k))
+    training = TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8, workers=0)
+    settings = EvalConfig(batch_size=5, workers=0)
+    patch(training, DEMO, Store(tmp_path / "store"), tmp_path, alphas=(0, 1), settings=settings)
+    assert seen == [settings, settings]
+    patch(training, DEMO, Store(tmp_path / "store"), tmp_path, alphas=(0, 1))
+    assert seen[2:] == [EvalConfig(workers=0)] * 2
+
+
+def test_memory_that_runs_out_in_the_sweep_names_the_option_of_the_sweep(cli, shapes, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0")
+
+    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", fail)
+    words = ("patch", "--model", "demo", "--task", shapes, "--steps", "1", "--batch-size", "8")
+    result = cli(*words)
+    assert result.exit_code == 1
+    assert "error: the GPU's memory ran out" in result.stderr
+    assert "hint: give a smaller --eval-batch-size" in result.stderr
+    assert Store(tmp_path / "wisepatch-store").find("finetuned").kind == "finetuned"  # the training is not lost
+    with pytest.raises(ResourceError, match="memory ran out"):
+        patch(TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8), DEMO, Store(tmp_path / "store"), tmp_path)
+    monkeypatch.setattr("wisepatch.workflows.patching.finetune", fail)
+    assert "hint: give a smaller --batch-size" in cli(*words).stderr

@@ -16,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli.test_cli import fails
-from tests.samples import broken_png, draw_folder
+from tests.samples import broken_png, draw_folder, fails
 from wisepatch import (
     Dataset,
     ModelConfig,
@@ -39,7 +38,8 @@ from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.tasks import Task
 from wisepatch.workflows import typographic_attacks as attacks_module
-from wisepatch.workflows.patching import sweep, zeroshot
+from wisepatch.workflows.patching import zeroshot
+from wisepatch.workflows.sweep import sweep
 from wisepatch.workflows.typographic_attacks import draw_worst, find_photos, make, measure
 
 DEMO = ModelConfig("demo", "")

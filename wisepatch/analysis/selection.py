@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from wisepatch.errors import ResultsError, UsageError
 from wisepatch.hookspecs import SelectionRule, hookimpl
 from wisepatch.plugins import find_rule
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 BEST_MEAN, MAX_DROP = "best-mean", "max-drop"
 FRACTION = "FRACTION"  # a rule that takes one takes numbers from 0 to below 1

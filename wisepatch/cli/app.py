@@ -40,6 +40,11 @@ COMMANDS = {  # name: its file, and its section of --help
 class Program(TyperGroup):
     """The commands, behind a boundary: errors that a user can mend become two lines and an exit code; bugs keep their traceback."""
 
+    def __init__(self, **settings: Any) -> None:
+        """Know the names, so that close ones are proposed for a misspelt one."""
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # imported by get_command
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names, without importing one."""
         return list(COMMANDS)

@@ -130,7 +130,7 @@ MetricOption = Annotated[
 ]
 CheckpointsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="CHECKPOINT...", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+    typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="test, val or train, for tasks that name none.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]

@@ -12,9 +12,7 @@ from wisepatch.errors import UsageError
 
 ResultsArgument = Annotated[
     list[Path] | None,
-    typer.Argument(
-        metavar="[RESULTS]...", help="Files of results, also the papers' wide records. (default: the store's)"
-    ),
+    typer.Argument(metavar="RESULTS", help="Files of results, also the papers' wide records. (default: the store's)"),
 ]
 PictureOption = Annotated[Path, typer.Option("--output", "-o", help="A .png, .svg or .pdf.")]
 RunsOption = Annotated[

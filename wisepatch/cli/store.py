@@ -90,7 +90,7 @@ def verify(
 @o.with_settings
 def remove(
     common: o.Common,
-    checkpoint: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Names or ids.")],
+    checkpoint: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="Names or ids.")],
     recipes: Annotated[bool, typer.Option("--recipes", help="Also remove the recipes that are mixed from it.")] = False,
 ) -> None:
     """Remove checkpoints.

@@ -86,7 +86,7 @@ def make(
 @app.command("eval")
 @o.with_settings
 def evaluate(
-    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="As for `wisepatch eval`.")],
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="As for `wisepatch eval`.")],
     names: o.ClassOptions,
     evaluation: EvalConfig,
     common: o.Common,

@@ -12,23 +12,18 @@ import csv
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import unquote
 
-from wisepatch.datasets.base import Annotations, Dataset
+from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
 from wisepatch.datasets.folder import SUFFIXES, FileSamples
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.typography import ATTACK_METRICS, plain
 from wisepatch.errors import DataError, UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Samples, Transform
-
-    Attacked = tuple[Path, str, str]  # image, label, text
+Attacked = tuple[Path, str, str]  # image, label, text
 
 INDEX = "index.csv"
 UNFINISHED = ".unfinished"  # in a folder that is being written

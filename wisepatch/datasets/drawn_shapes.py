@@ -7,12 +7,11 @@ model's pretraining and the tasks ``Shapes``, ``Colors`` and ``Textures`` draw f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image

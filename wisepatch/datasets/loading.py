@@ -7,20 +7,17 @@ import multiprocessing
 import os
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.base import set_epoch
+from wisepatch.datasets.base import Samples, set_epoch
 from wisepatch.errors import WisepatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import torch
-
-    from wisepatch.datasets.base import Samples
 
 MAX_WORKERS = 16
 IMAGES_PER_WORKER = 50  # fewer are not worth the start of a process

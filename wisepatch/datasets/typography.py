@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import base
-from wisepatch.datasets.base import Annotations, annotations_of, fingerprint, labels_of
+from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform, annotations_of, fingerprint, labels_of
 from wisepatch.datasets.fonts import FONTS, check_font
 from wisepatch.datasets.text_overlay import overlay
 from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from PIL import Image
-
-    from wisepatch.datasets.base import Dataset, Samples, Transform
 
 PREFIX = "typo:"
 ATTACK_METRICS = ("attack_success", "neither")  # need to know what is written on each image

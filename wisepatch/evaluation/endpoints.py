@@ -25,7 +25,7 @@ from wisepatch.store.recipes import load_weights
 from wisepatch.weights.methods import check_same, merge_tensor, with_fishers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -232,9 +232,9 @@ def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
 class Heads:
     """Make the heads of a task: a trained classifier is mixed, a text-derived head comes from the (mixed) text tower."""
 
-    def __init__(self, task: Task, endpoints: Endpoints) -> None:
-        """Prepare the heads of ``task``; none is made yet."""
-        self.task, self.endpoints = task, endpoints
+    def __init__(self, task: Task, endpoints: Endpoints, note: Callable[[str], object] | None = None) -> None:
+        """Prepare the heads of ``task``; none is made yet. ``note`` is told of a damaged head in the cache."""
+        self.task, self.endpoints, self.note = task, endpoints, note
         self.from_text: dict[str, torch.Tensor] = {}
 
     def is_trained(self, mix: Mix) -> bool:
@@ -248,6 +248,7 @@ class Heads:
             return mix.classifier()
         if mix.text not in self.from_text:
             dataset = self.task.dataset
-            head = zeroshot_head(mix.clip_for_text(), dataset.head_names, dataset.templates, self.endpoints.store)
+            clip, store = mix.clip_for_text(), self.endpoints.store
+            head = zeroshot_head(clip, dataset.head_names, dataset.templates, store, self.note)
             self.from_text[mix.text] = head.to(self.endpoints.device)
         return self.from_text[mix.text], None

@@ -139,7 +139,7 @@ class _Pass:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Return labels ``(n,)`` of the first task, and classes and their probabilities ``(tasks, checkpoints, n)``."""
         (first, opened), device = group[0], self.endpoints.device
-        heads = [Heads(task, self.endpoints) for task, _ in group]
+        heads = [Heads(task, self.endpoints, self.progress.note) for task, _ in group]
         to_classes = [class_logits(task.dataset.label_map, device) for task, _ in group]
         shape = (len(group), len(self.mixes), len(opened))
         predicted = torch.empty(shape, dtype=torch.int64, device=device)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import DEMO, SCHEMAS
+from wisepatch.config import DEMO, SCHEMAS, ModelConfig
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     import torch
-
-    from wisepatch.config import ModelConfig
 
 CONFIG_NAME = "open_clip_config.json"
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")

@@ -7,18 +7,15 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.files import PARTIAL, refused, sync_folder, write_durably
 from wisepatch.models.clip import CONFIG_NAME, describe, save_tokenizer
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import weights_writer
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.store.checkpoints import Checkpoint, Store
 
 MODEL_WEIGHTS = "open_clip_model.safetensors"  # the first name that open_clip looks for
 HEAD, HEAD_WEIGHTS = "classifier.json", "classifier.safetensors"

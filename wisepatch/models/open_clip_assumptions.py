@@ -6,14 +6,13 @@ apart (:mod:`clip`), to encode texts no longer than they are (:mod:`zeroshot_hea
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import torch
 
 MODEL = ("visual", "context_length", "logit_scale", "encode_text", "visual.preprocess_cfg")

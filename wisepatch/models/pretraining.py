@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,8 +25,6 @@ from wisepatch.datasets.fonts import write_letter, write_word
 from wisepatch.models.zeroshot_head import text_features
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     import torch
     from PIL import Image

@@ -14,9 +14,10 @@ Features differ from those of the tower as it was by rounding alone (tested, and
 from __future__ import annotations
 
 import platform
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
@@ -24,10 +25,6 @@ from torch.overrides import TorchFunctionMode
 
 from wisepatch.errors import ModelError
 from wisepatch.models.classifier import features
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
 BATCH_SIZE, MAX_IMAGES_ON_GPU = 64, 512  # images at once, at most: on a CPU, and where a GPU has room
 MAX_LAYER_BYTES = 32 << 20  # glibc asks the system for what is larger each time, and its pages are cleared anew

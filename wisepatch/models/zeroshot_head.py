@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
@@ -13,12 +14,8 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from wisepatch.datasets.prompts import prompts
 from wisepatch.errors import ModelError
 from wisepatch.files import hash_tensors
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from wisepatch.models.clip import Clip
-    from wisepatch.store.checkpoints import Store
+from wisepatch.models.clip import Clip
+from wisepatch.store.checkpoints import Store
 
 TEXTS_PER_BATCH = 256
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError
@@ -9,9 +11,6 @@ from wisepatch.files import drawing
 from wisepatch.plugins import find_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure

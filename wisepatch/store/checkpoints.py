@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
@@ -35,9 +37,6 @@ from wisepatch.store.cache import Cache, NewerStoreError, is_marked, versions, w
 from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint, Recipe, describe, identify, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
     import torch
 
     Tensors = Mapping[str, torch.Tensor]

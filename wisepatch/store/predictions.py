@@ -12,19 +12,17 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
 from wisepatch.files import write_durably
+from wisepatch.store.checkpoints import Checkpoint, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     import pandas as pd
     import pyarrow as pa
-
-    from wisepatch.store.checkpoints import Checkpoint, Store
 
 COLUMNS = {"image": "string", "label": "int64", "answer": "int64", "confidence": "float32"}
 METADATA = b"wisepatch"

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wisepatch.files import PARTIAL
 from wisepatch.plugins import find_merge_method
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.weights.methods import merge_weights
 from wisepatch.weights.streaming import merge_files, stream_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     import torch
-
-    from wisepatch.store.checkpoints import Checkpoint, Store
 
 
 def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

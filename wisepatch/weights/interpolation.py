@@ -7,11 +7,10 @@ The mix is ``base - (base - other) * weight`` from the nearer end, each operatio
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import torch
 
 FISHER_FLOOR = 1e-8  # of WiSE-FT's code: where neither end has information, the mix is the linear one

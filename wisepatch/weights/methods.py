@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,6 @@ from wisepatch.hookspecs import MergeMethod, hookimpl
 from wisepatch.weights.interpolation import fisher, linear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     import torch
 
     Tensors = Mapping[str, torch.Tensor]

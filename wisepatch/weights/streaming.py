@@ -10,21 +10,20 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import PARTIAL, refused, sync_folder
+from wisepatch.hookspecs import MergeMethod
 from wisepatch.weights.methods import FISHER, LINEAR, blocks, check_same, merge_block, merged_dtype, with_fishers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from io import BufferedWriter
-    from pathlib import Path
 
     import torch
-
-    from wisepatch.hookspecs import MergeMethod
 
     Tensors = dict[str, torch.Tensor]
 

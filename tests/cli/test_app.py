@@ -1,0 +1,247 @@
+"""The program: its help, what it loads, and the boundary where errors become words."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotlib", "sklearn", "timm", "numpy")
+
+
+COMMANDS = (
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "typo-attack", "datasets", "export", "store", "plugins",
+)  # fmt: skip
+
+
+def heavy_after(*words):
+    """Run the program in a process of its own; its exit code, and which heavy libraries it loaded."""
+    code = (
+        "import sys\nfrom wisepatch.cli.app import app\n"
+        f"try:\n    app({list(words)!r})\nexcept SystemExit as e:\n    code = e.code\n"
+        f"print('loaded', code, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return out.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--help",), 0),
+        (("finetune", "--help"), 0),
+        (("datasets",), 0),
+        (("store", "list", "--store", "nowhere"), 0),
+        (("plugins",), 0),
+        (("finetune", "--task", "Shpes"), 2),
+        (("interpolate", "--alpha", "0:1"), 2),
+        (("interpolate", "--select", "worst"), 2),
+        (("patch", "--task", "Shapes", "--steps", "0"), 2),
+        (("finetune", "--task", "Shapes", "--head", "warm"), 2),
+        (("eval",), 2),
+        (("dataset",), 2),
+    ],
+)
+def test_help_listings_and_usage_errors_load_nothing_heavy(words, code):
+    assert heavy_after(*words) == f"loaded {code} []"
+
+
+@pytest.mark.parametrize("words", [("datasets",), ("store", "list", "--json"), ("plugins",)])
+def test_a_listing_loads_no_other_command(words):
+    code = (
+        "import sys\nfrom wisepatch.__main__ import main\n"
+        f"sys.argv = ['wisepatch', *{words!r}]\ntry:\n    main()\nexcept SystemExit as e:\n    code = e.code\n"
+        "files = [m.rpartition('.')[2] for m in sorted(sys.modules) if m.startswith('wisepatch.cli.')]\n"
+        "print('loaded', code, [f for f in files if f not in ('app', 'options', 'output')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert out.stdout.splitlines()[-1] == f"loaded 0 {[words[0]]}"
+
+
+def test_help_lists_every_command_in_its_own_words(cli):
+    from typer.main import get_command
+
+    from wisepatch.cli.app import COMMANDS as KNOWN
+    from wisepatch.cli.app import app
+
+    group = get_command(app)
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", cli("--help").stdout).split())
+    sections = [section for _, section in KNOWN.values()]
+    assert [section for section in dict.fromkeys(sections) if f" {section} " in text] == list(dict.fromkeys(sections))
+    for name in KNOWN:
+        summary = group.get_command(None, name).help.split("\n\n")[0].replace("\n", " ").replace("`", "")
+        assert f" {name} {summary}" in text
+    assert set(group.list_commands(None)) == set(COMMANDS) == set(KNOWN)
+    folder = Path(sys.modules["wisepatch.cli"].__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output"}
+    assert {file for file, _ in KNOWN.values()} == files
+
+
+def test_misspelt_command_and_values_that_do_not_fit_are_usage_errors(cli):
+    for words, message in (
+        (("dataset",), "No such command 'dataset'. Did you mean 'datasets'?"),
+        (("eval",), "Missing argument 'CHECKPOINT"),
+        (("eval", "zeroshot", "--workers", "many"), "'--workers'"),
+        (("eval", "zeroshot", "--workers", "-1"), "'--workers'"),
+        (("datasets", "--nothing"), "--nothing"),
+    ):
+        result = cli(*words)
+        assert (result.exit_code, result.stdout) == (2, ""), words
+        assert message in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(cli, command):
+    result = cli(command, "--help")
+    assert result.exit_code == 0
+    if command != "store":
+        assert f"wisepatch {command}" in result.stdout
+    assert "Example" in result.stdout or command == "store"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("store", name) for name in ("list", "verify", "rm", "gc")]
+    + [("datasets", "check"), ("plugins", "check"), ("typo-attack", "make"), ("typo-attack", "eval")],
+)
+def test_every_subcommand_has_help_with_an_example(cli, words):
+    result = cli(*words, "--help")
+    assert result.exit_code == 0
+    assert f"wisepatch {' '.join(words)}" in result.stdout.split("Example")[1]
+
+
+def test_version(cli):
+    assert cli("--version").stdout.startswith("wisepatch ")
+
+
+def test_module_runs_as_program():
+    out = subprocess.run(
+        [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert out.stdout.startswith("wisepatch ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said", "hint"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"),
+            "GPU's memory ran out: CUDA",
+            "--batch-size",
+        ),
+        (RuntimeError("No executable batch size found, reached zero."), "the GPU's memory ran out", "--batch-size"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
+            "the GPU's memory ran out",
+            "--batch-size",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "the machine's memory ran out",
+            "--batch-size",
+        ),
+        (OSError(12, "Cannot allocate memory"), "the machine's memory ran out", "--workers"),
+        (MemoryError(), "the machine's memory ran out", "--workers"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "a process that loads images was killed",
+            "--workers",
+        ),
+    ],
+)
+def test_memory_that_runs_out_is_one_line_and_says_what_helps(cli, monkeypatch, raised, said, hint):
+    def fails(*_, **__):
+        raise raised
+
+    monkeypatch.setattr("wisepatch.workflows.patching.zeroshot", fails)
+    result = cli("zeroshot", "--model", "demo", "--task", "Shapes")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_bug_keeps_its_traceback(cli, monkeypatch):
+    import wisepatch.plugins
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli("datasets")
+
+
+def test_debug_keeps_the_traceback_of_user_errors_too(cli, monkeypatch):
+    from wisepatch.errors import UsageError
+
+    monkeypatch.setenv("WISEPATCH_DEBUG", "1")
+    with pytest.raises(UsageError):
+        cli("interpolate", "--alpha", "x")
+
+
+def test_interrupt_exits_130_and_says_what_is_safe(cli, monkeypatch):
+    import wisepatch.plugins
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", interrupt)
+    result = cli("datasets")
+    assert result.exit_code == 130
+    assert "what is in the store is whole" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "LONG", "--task", "Shapes"),
+        ("eval", "zeroshot", "--task", "LONG"),
+        ("eval", "zeroshot", "--task", "Shapes", "--data", "LONG"),
+        ("eval", "zeroshot", "--task", "Shapes", "--store", "LONG"),
+        ("interpolate", "--checkpoint", "LONG"),
+        ("interpolate", "--eval", "LONG"),
+        ("finetune", "--model", "demo", "--task", "LONG"),
+        ("finetune", "--model", "demo", "--task", "Shapes", "--supported", "LONG"),
+        ("finetune", "--task", "Shapes", "--from", "LONG"),
+        ("zeroshot", "--model", "LONG", "--task", "Shapes"),
+        ("zeroshot", "--model", "demo", "--task", "Shapes", "--classnames", "LONG"),
+        ("plot", "LONG"),
+        ("plot", "--output", "LONG.png"),
+        ("export", "finetuned", "LONG"),
+        ("store", "rm", "LONG"),
+        ("store", "list", "--store", "LONG"),
+    ],
+)
+def test_a_name_of_300_letters_is_a_user_error(cli, run_store, words):
+    result = cli(*(word.replace("LONG", "x" * 300) for word in words))
+    assert result.exit_code in (1, 2)
+    assert "error: " in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monkeypatch, tmp_path):
+    """The main process sweeps and prints; commands that do not train are left to it."""
+    from wisepatch.workflows import patching
+
+    trained = []
+    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_: trained.append(config.task))
+    monkeypatch.setattr(patching, "run_sweep", lambda *_, **__: pytest.fail("a helper sweeps"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ("patch", "--model", "demo", "--task", shapes, "--steps", 2, "--output", tmp_path / "plot.png")
+    for each, count in (
+        (words, 1),
+        (("store", "list"), 1),
+        (("datasets", "--json"), 1),
+        (("eval", "--task", "Shapes"), 1),
+    ):
+        result = cli(*each)
+        assert (result.exit_code, result.output) == (0, "")
+        assert len(trained) == count
+    assert trained == [str(shapes)]
+    monkeypatch.setenv("RANK", "0")
+    assert "MNIST" in cli("datasets").output
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("RANK", "1")  # of something else
+    assert "MNIST" in cli("datasets").output

@@ -1,0 +1,117 @@
+"""``wisepatch datasets``: the listing, what is known of one, and a look at its data."""
+
+import json
+
+from tests.samples import broken_png, draw_folder, write_mnist
+
+
+def test_datasets_lists_and_says_whether_the_data_is_there(cli, tmp_path):
+    write_mnist(tmp_path / "data")
+    records = {r["name"]: r for r in map(json.loads, cli("datasets", "--data", "data", "--json").stdout.splitlines())}
+    assert {"Shapes", "Digits", "MNIST", "CIFAR100", "STL10", "SVHN", "FashionMNIST", "GTSRB"} <= set(records)
+    assert (records["Shapes"]["data"], records["MNIST"]["data"], records["GTSRB"]["data"]) == ("built in", "yes", "no")
+    assert (len(records["GTSRB"]["classes"]), records["GTSRB"]["splits"]) == (43, ["train", "val", "test"])
+
+
+def test_datasets_show_tells_what_is_known(cli):
+    text = cli("datasets", "show", "gtsrb").stdout
+    for part in (
+        "GTSRB",
+        "traffic sign",
+        "32.6 % ViT-B-32 openai",
+        "gtsrb/{GTSRB/Training",
+        "https://",
+        "43 classes",
+        "23976 train",
+    ):
+        assert part in text
+    (record,) = map(json.loads, cli("datasets", "show", "GTSRB", "--json").stdout.splitlines())
+    assert record["zeroshot"]["ViT-L-14 openai"] == 0.5055
+    assert record["downloads"]
+
+
+def test_datasets_check_counts_images_and_classes(cli, shapes):
+    checked = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
+    assert [(c["split"], c["images"], c["expected"]) for c in checked] == [
+        ("train", 12, None), ("val", 3, None), ("test", 3, None),
+    ]  # fmt: skip
+    assert checked[0]["per_class"] == {
+        f"{i} {name}": 4 for i, name in enumerate(sorted(p.name for p in shapes.iterdir()))
+    }
+    assert checked[0]["sample"].startswith("64 x 64, ")
+
+
+def test_datasets_check_goes_on_after_a_task_that_is_not_there(cli, data):
+    result = cli("datasets", "check", "ImageNetA", "Digits@test", "MNIST", "--data", data, "--json")
+    assert result.exit_code == 1
+    (record,) = map(json.loads, result.stdout.splitlines())
+    assert (record["task"], record["images"]) == ("Digits", 500)
+    assert "error: ImageNetA is not below" in result.stderr
+    assert "error: MNIST is not below" in result.stderr
+    assert "`wisepatch datasets download MNIST` fetches it" in result.stderr  # a look fetches nothing
+    assert not list(data.iterdir())
+
+
+def test_datasets_check_names_classes_without_images(cli, data):
+    draw_folder(data / "imagenet-a", classes=("circle",))
+    (data / "imagenet-a" / "circle").rename(data / "imagenet-a" / "n01498041")
+    result = cli("datasets", "check", "imagenet-a", "--data", data)
+    assert result.exit_code == 0
+    assert "note: ImageNetA (test) has 6 images, its publisher 7500" in result.stderr
+    assert "note: ImageNetA (test) has no images of " in result.stderr
+    assert "stingray" not in result.stderr
+    assert "and 194 more" in result.stderr
+
+
+def test_datasets_check_names_sizes_that_differ_from_the_published_ones(cli, tmp_path):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    result = cli("datasets", "check", "MNIST", "--data", "data")
+    assert result.exit_code == 0
+    assert "note: MNIST (test) has 20 images, its publisher 10000" in result.stderr
+
+
+def test_datasets_check_deep_names_every_broken_file(cli, shapes):
+    victims = sorted(shapes.rglob("*.png"))
+    for path in (victims[1], victims[-2]):
+        broken_png(path)
+    result = cli("datasets", "check", shapes, "--deep")
+    assert result.exit_code == 1
+    assert "error: 2 images cannot be read" in result.stderr
+    for path in (victims[1], victims[-2]):
+        assert f"image {path} cannot be read: " in result.stderr
+    assert "images per class" in result.stdout
+    broken_png(victims[0])
+
+
+def test_datasets_check_deep_counts_what_plain_checking_cannot(cli, monkeypatch):
+    monkeypatch.setattr("wisepatch.datasets.inspection.labels_of", lambda samples: None)
+    assert "? (--deep counts)" in cli("datasets", "check", "Digits@val").stdout
+    (record,) = map(json.loads, cli("datasets", "check", "Digits@val", "--deep", "--json").stdout.splitlines())
+    assert sum(record["per_class"].values()) == record["images"] == record["expected"] == 129
+
+
+def test_datasets_download_asks_torchvision_or_says_where_to_get_it(cli, shapes, monkeypatch, tmp_path):
+    import torchvision.datasets.utils
+
+    asked = []
+
+    def refuse(url, *args, **kwargs):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "_get_redirect_url", refuse)
+    result = cli("datasets", "download", "GTSRB", "--data", "data")
+    assert result.exit_code == 1
+    assert "GTSRB is not below data and could not be downloaded: " in result.stderr
+    assert asked
+    assert "GTSRB" in asked[0]
+    refused = cli("datasets", "download", "Cars,Shapes", shapes)
+    assert refused.exit_code == 2
+    assert "error: Cars cannot be downloaded by wisepatch" in refused.stderr
+    assert "stanford_cars" in refused.stderr
+    assert refused.stdout == "Shapes is there without a download\nshapes is there without a download\n"
+    nowhere = cli("datasets", "download", "GTSRB", "--data", shapes / "circle" / "0.png")
+    assert nowhere.exit_code == 2
+    assert "cannot be made: " in nowhere.stderr
+    write_mnist(tmp_path / "data")
+    assert cli("datasets", "download", "MNIST", "--data", "data").stdout == "MNIST is below data\n"

@@ -1,0 +1,160 @@
+"""What people see and what programs read."""
+
+import json
+import re
+
+import pytest
+
+from wisepatch import Point, Rule
+from wisepatch.cli.output import Output, show_sweep
+from wisepatch.workflows.sweep import Sweep
+
+TABLES = [
+    (("task", "n"), [("MNIST", 10), ("Digits [x]", ""), ("", 7)], 1, 200),
+    (("a", "", "per cent"), [], None, 200),
+    (("a", "b"), [("one\ntwo", "x")], None, 200),
+    (("a", "b"), [("Zürich", "日本")], None, 200),
+    (("a", "b"), [("word " * 60, "x")], 0, 80),
+]
+
+
+@pytest.mark.parametrize(("columns", "rows", "strong", "width"), TABLES)
+def test_tables_hold_every_word_and_are_as_wide_as_the_terminal(capsys, monkeypatch, columns, rows, strong, width):
+    output = Output()
+    monkeypatch.setitem(vars(output), "width", width)
+    output.table(columns, rows, strong=strong)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= width
+    words = [word for row in (columns, *rows) for cell in row for word in str(cell).split()]
+    shown = [
+        word for word in text.replace("┃", " ").replace("│", " ").split() if not set(word) <= set("─━┏┓┗┛┡┩└┘┴┬┳┻╇")
+    ]
+    assert sorted(shown) == sorted(words)
+
+
+def test_numbers_stand_right_and_words_left(capsys):
+    Output().table(("word", "number"), [("a", "-1.5"), ("bcdefg", "22.25"), ("h", "-")])
+    body = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert body == ["│ a      │   -1.5 │", "│ bcdefg │  22.25 │", "│ h      │      - │"]
+
+
+def test_a_table_in_a_file_is_not_folded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    Output().table(("a", "b"), [("word " * 30, "x")])
+    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]) == 1
+
+
+def swept(patching, supported, rows, points, **more):
+    rows = [
+        {"task": task, "split": split, "metric": metric, "alpha": alpha, "value": value}
+        for task, split, metric, values in rows
+        for alpha, value in values.items()
+    ]
+    return Sweep("run", patching, supported, rows, points, {}, **more)
+
+
+def shown(capsys, sweep):
+    show_sweep(Output(), sweep)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in lines if line[0] in "┃│"]
+    return [line for line in lines if line[0] not in "┏┡└┃│"], cells
+
+
+def test_a_sweep_is_shown_with_the_means_that_rules_compare(capsys):
+    rows = [("A", "test", "top1", {0: 0.1, 1: 0.9}), ("B", "test", "top1", {0: 0.9, 1: 0.8})]
+    points = {"test": [Point(0, 0.1, 0.9), Point(1, 0.9, 0.8)]}
+    titles, cells = shown(capsys, swept("A", ("B",), rows, points))
+    assert titles == ["top1 in per cent, test split"]
+    assert cells == [
+        ["alpha", "A", "B", "supported", "mean"],
+        ["0", "10.0", "90.0", "90.0", "50.0"],
+        ["1", "90.0", "80.0", "80.0", "85.0"],
+    ]
+
+
+def test_a_metric_that_is_better_when_lower_says_so_and_keeps_its_mean(capsys):
+    rows = [("A", "test", "neither", {0: 0.1}), ("B", "test", "neither", {0: 0.3})]
+    titles, cells = shown(capsys, swept("A", ("B",), rows, {"test": [Point(0, 0.1, 0.3, (-0.1, -0.3))]}))
+    assert titles == ["neither (lower is better) in per cent, test split"]
+    assert cells[1] == ["0", "10.0", "30.0", "30.0", "20.0"]
+
+
+def test_metrics_of_two_directions_have_a_mean_score_and_no_mean(capsys):
+    rows = [("A", "test", "attack_success", {0: 0.9, 1: 0.2}), ("B", "test", "top1", {0: 0.8, 1: 0.7})]
+    points = {"test": [Point(0, 0.9, 0.8, (-0.9, 0.8)), Point(1, 0.2, 0.7, (-0.2, 0.7))]}
+    titles, cells = shown(capsys, swept("A", ("B",), rows, points))
+    assert titles == ["attack_success (lower is better) / top1 in per cent, test split"]
+    assert cells == [["alpha", "A", "B", "mean score"], ["0", "90.0", "80.0", "-5.0"], ["1", "20.0", "70.0", "25.0"]]
+
+
+def test_a_task_that_is_not_measured_on_a_split_has_a_dash(capsys):
+    rows = [
+        ("A", "val", "top1", {0: 0.2, 1: 0.9}), ("B", "val", "top1", {0: 0.5, 1: 0.5}),
+        ("A", "test", "top1", {0: 0.1, 1: 0.8}), ("B", "test", "top1", {0: 0.5, 1: 0.5}), ("C", "test", "top1", {0: 0.7, 1: 0.6}),
+    ]  # fmt: skip
+    chosen = Point(1, 0.9, 0.5)
+    points = {"val": [Point(0, 0.2, 0.5), chosen], "test": [Point(0, 0.1, 0.6), Point(1, 0.8, 0.55)]}
+    titles, cells = shown(capsys, swept("A", ("B", "C"), rows, points, rule=Rule(), selected_on="val", choice=chosen))
+    assert titles == [
+        "top1 in per cent, val split (chosen on this split)",
+        "top1 in per cent, test split (alpha was chosen on val)",
+    ]
+    assert cells[:3] == [
+        ["alpha", "A", "B", "C", "supported", "mean", ""], ["0", "20.0", "50.0", "-", "50.0", "35.0", ""],
+        ["1", "90.0", "50.0", "-", "50.0", "70.0", "chosen"],
+    ]  # fmt: skip
+    assert cells[5] == ["1", "80.0", "50.0", "60.0", "55.0", "67.5", "chosen"]
+
+
+def test_no_supported_task_on_a_split_leaves_dashes(capsys):
+    rows = [("A", "val", "top1", {0: 0.2}), ("A", "test", "top1", {0: 0.1}), ("C", "test", "top1", {0: 0.7})]
+    point = Point(0, 0.2)
+    points = {"val": [point], "test": [Point(0, 0.1, 0.7)]}
+    _, cells = shown(capsys, swept("A", ("C",), rows, points, rule=Rule(), selected_on="val", choice=point))
+    assert cells[1] == ["0", "20.0", "-", "-", "-", "chosen"]
+
+
+def test_a_task_that_names_its_split_is_headed_by_it(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,1", "--eval", "Colors@val")
+    assert result.exit_code == 0, result.output
+    assert "Colors@val" in result.stdout
+
+
+def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", "best-mean", "--json")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    rows, last = records[:-1], records[-1]
+    assert {row["task"] for row in rows} == {"shapes", "Colors"}
+    assert {(row["split"], row["alpha"]) for row in rows if row["task"] == "shapes"} == {
+        (split, alpha) for split in ("val", "test") for alpha in (0, 0.5, 1)
+    }
+    assert set(last) == {"chosen", "checkpoint", "alpha", "rule", "selected_on"}
+    assert last["selected_on"] == "val"
+
+
+def test_choosing_on_test_data_is_labelled(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,1", "--eval", "Colors", "--select", "best-mean", "--select-on", "test")
+    assert result.exit_code == 0, result.output
+    assert "TEST DATA" in result.stdout
+    assert "on TEST data" in result.stderr
+
+
+def test_wide_prints_the_records_of_the_papers(cli, run_store):
+    result = cli("interpolate", "--alpha", "0,1", "--eval", "Colors", "--wide")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["alpha"] for record in records] == [0, 1]
+    assert {"shapes:top1", "Colors:top1"} <= set(records[0])
+
+
+def test_quiet_says_nothing_on_stderr(cli, shapes):
+    result = cli("zeroshot", "--model", "demo", "--task", shapes, "--quiet")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "demo/zeroshot" in result.stdout
+
+
+def test_json_holds_no_nan(cli, run_store):
+    cli("interpolate", "--alpha", "0,1", "--eval", "")
+    for line in cli("plot", "--json").stdout.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))

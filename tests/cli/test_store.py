@@ -1,0 +1,73 @@
+"""``wisepatch store``: list, verify, rm, gc."""
+
+import json
+
+from tests.samples import fails
+
+
+def test_damaged_weights_are_an_error(cli, run_store):
+    weights = run_store.checkpoints / run_store.find("finetuned").id / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    result = cli("eval", "finetuned", "--task", "Colors")
+    assert result.exit_code == 1
+    assert "is damaged: model.safetensors" in result.stderr
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "1 of 2 checkpoints are damaged" in verified.stderr
+
+
+def test_store_commands(cli, run_store):
+    listed = [json.loads(line) for line in cli("store", "list", "--json").stdout.splitlines()]
+    assert [c["kind"] for c in listed] == ["zeroshot", "finetuned"]
+    assert cli("store", "verify").exit_code == 0
+    cli("interpolate", "--alpha", "0.5", "--eval", "Colors")
+    refused = cli("store", "rm", "finetuned")
+    fails(refused, 1, "1 recipes are mixed from", "--recipes")
+    gone = cli("store", "rm", "finetuned", "--recipes")
+    assert gone.stdout.count("removed") == 2
+    (run_store.checkpoints / ".partial-99999999-x").mkdir()
+    assert "removed 1 files and folders" in cli("store", "gc").stdout
+
+
+def test_damaged_manifest_is_reported_and_the_rest_goes_on(cli, run_store):
+    (run_store.checkpoints / run_store.find("finetuned").id / "manifest.json").write_text("{")
+    assert cli("store", "list").exit_code == 0
+    assert cli("eval", "zeroshot", "--task", "Colors").exit_code == 0
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "manifest.json is not a manifest of this version" in verified.stderr
+    (run_store.checkpoints / "stray").write_text("")
+    assert cli("store", "gc").exit_code == 0
+
+
+def test_several_checkpoints_are_removed_by_one_command_or_none(cli, run_store):
+    cli("interpolate", "--alpha", "0.5", "--eval", "Colors", "--select", "best-mean")
+    fails(cli("store", "rm", "zeroshot", "--recipes"), 1, "was trained from", "or name both")
+    fails(cli("store", "rm", "finetuned", "nonesuch", "--recipes"), 2, "unknown checkpoint 'nonesuch'")
+    assert len(run_store.everything()) == 4
+    gone = cli("store", "rm", "finetuned", "patched", "zeroshot", "--recipes")
+    assert (gone.exit_code, gone.stdout.count("removed")) == (0, 4)
+    assert run_store.everything() == []
+
+
+def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_store):
+    before = cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
+    for path in (run_store.root / "cache" / "heads").glob("*/tensors.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 64
+        path.write_bytes(content)
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "error: 2 cached entries or files of predictions are damaged" in verified.stderr
+    again = cli("eval", "zeroshot", "--task", "Colors")
+    assert [json.loads(line)["value"] for line in before] == [
+        json.loads(line)["value"] for line in cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
+    ]
+    assert again.exit_code == 0
+    assert "it is made again" in again.stderr
+
+
+def test_store_that_is_not_there_is_not_called_whole(cli):
+    fails(cli("store", "verify", "--store", "nowhere"), 1, "there is no store at nowhere", "--store")

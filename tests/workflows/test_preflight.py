@@ -1,0 +1,142 @@
+"""Preflight: all that is wrong with a command is said at once, before anything is trained or measured."""
+
+import json
+
+import pytest
+
+from tests.samples import Notes, draw_folder, fails
+from wisepatch import DataError, ModelConfig, Rule, Store, TrainConfig, find_task, patch, preflight
+from wisepatch.datasets.base import Dataset
+from wisepatch.errors import UsageError
+from wisepatch.workflows.patching import finetune_watched
+from wisepatch.workflows.preflight import PreflightError
+
+DEMO = ModelConfig("demo", "")
+FEW_STEPS = ("--steps", "2", "--batch-size", "8")
+
+
+@pytest.fixture
+def untold(tmp_path):
+    """A task with test images and no others, as the shifts of ImageNet are."""
+    return draw_folder(tmp_path / "untold" / "test", classes=("circle", "star")).parent
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Nothing is loaded, trained or measured."""
+    for name in ("load_clip", "finetune", "evaluate", "run_sweep"):
+        monkeypatch.setattr(f"wisepatch.workflows.patching.{name}", lambda *_, **__: pytest.fail("work was done"))
+    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("wisepatch.evaluation.measurement.evaluate", lambda *_, **__: pytest.fail("measured"))
+
+
+def test_one_problem_is_raised_as_it_is(data):
+    with pytest.raises(DataError, match="ImageNetA is not below") as caught:
+        preflight([(find_task("ImageNetA"), ["test"])], data)
+    assert not isinstance(caught.value, PreflightError)
+
+
+def test_several_problems_are_raised_together_with_their_next_steps(data):
+    tasks = [(find_task("ImageNetA"), ["test", "val"]), (find_task("Colors"), ["test"])]
+    with pytest.raises(PreflightError) as caught:
+        preflight(tasks, data, ["worst_group"], [UsageError("first", "mend it")])
+    assert [problem.message.partition(" below")[0] for problem in caught.value.problems] == [
+        "first",
+        "ImageNetA is not",
+        "task 'ImageNetA' has no 'val' split",
+        "Colors (test): worst_group needs groups of images, and this task has none",
+    ]
+    assert caught.value.message.startswith("4 things are wrong:\n  first (mend it)\n  ImageNetA is not below")
+    assert caught.value.exit_code == 2
+
+
+def test_a_split_is_opened_once_and_no_image_is_decoded(monkeypatch, tmp_path, shapes):
+    (shapes / "circle" / "0.png").write_bytes(b"no image")
+    opened, original = [], Dataset.split
+    monkeypatch.setattr(Dataset, "split", lambda self, name, *more: opened.append(name) or original(self, name, *more))
+    task = find_task(str(shapes))
+    preflight([(task, ["train", "val"]), (task, ["val", "test"])], tmp_path)
+    assert opened == ["train", "val", "test"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_all_that_is_wrong_with_a_patch_is_said_before_training(data, shapes, tmp_path):
+    config = TrainConfig.with_defaults(str(shapes), supported=("ImageNetA", "ImageNetR", "Colors@val"), steps=1)
+    store = Store(tmp_path / "store")
+    with pytest.raises(PreflightError) as caught:
+        patch(config, DEMO, store, data, metrics=["pm0"], rule=Rule("max-drop", 0.01), alphas=(0.5, 1))
+    text = caught.value.message
+    for part in (
+        "Colors@val names a split, and alpha is to be chosen on val",
+        "max-drop needs ",
+        "shapes (val): pm0 needs sequences of video frames",
+        "shapes (test): pm0 needs sequences of video frames",
+        "ImageNetA is not below",
+        "ImageNetR is not below",
+        "Colors (val): pm0 needs sequences of video frames",
+    ):
+        assert part in text
+    assert not store.root.exists()
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("zeroshot", "--task", "Shapes,ImageNetA,ImageNetR"), "2 things are wrong"),
+        (("zeroshot", "--task", "Shapes", "--metric", "attack_success"), "attack_success needs images"),
+        (("patch", "--task", "Shapes", "--supported", "ImageNetA"), "ImageNetA is not below"),
+        (("patch", "--task", "ImageNetV2", "--supported", "ImageNetA"), "4 things are wrong"),
+        (("patch", "--task", "Shapes", "--supported", "ImageNetA", "--select", "max-drop=0.01"), "2 things are wrong"),
+        (("finetune", "--task", "ImageNet"), "ImageNet is not below"),
+    ],
+)
+def test_commands_refuse_before_work(cli, data, words, message):
+    result = cli(*words, "--model", "demo", "--data", data)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert "hint: " in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("no_work")
+def test_sweeps_and_evaluations_refuse_before_work(cli, run_store, data):
+    fails(cli("interpolate", "--eval", "ImageNetA,ImageNetR", "--data", data), 1, "2 things are wrong")
+    fails(cli("interpolate", "--eval", "Colors", "--metric", "pm0"), 2, "2 things are wrong")
+    fails(cli("eval", "zeroshot", "--task", "ImageNetA,Colors", "--data", data), 1, "ImageNetA is not below")
+    fails(cli("eval", "zeroshot", "--task", "Colors", "--metric", "pm0,worst_group"), 2, "2 things are wrong")
+
+
+def test_supported_tasks_without_validation_data_go_the_whole_way(cli, shapes, untold):
+    words = ("patch", "--model", "demo", "--task", shapes, "--supported", f"Colors,{untold}", *FEW_STEPS)
+    result = cli(*words, "--alpha", "0,1", "--eval-every", "1", "--select", "max-drop=0.5", "--json")
+    assert result.exit_code == 0, result.output
+    assert "without a val split, and so not used to choose alpha: untold" in result.stderr
+    *rows, choice = map(json.loads, result.stdout.splitlines())
+    assert {row["split"] for row in rows if row["task"] == "untold"} == {"test"}
+    assert choice["selected_on"] == "val"
+
+
+def test_watching_leaves_out_tasks_without_validation_data(tmp_path, shapes, untold):
+    config = TrainConfig.with_defaults(
+        str(shapes), supported=(str(untold), "Colors"), steps=2, batch_size=8, eval_every=1
+    )
+    notes, store = Notes(), Store(tmp_path / "store")
+    assert finetune_watched(config, DEMO, store, tmp_path, notes).finetuned == store.find("finetuned")
+    assert [text.partition(" (val): ")[0] for text in notes.notes] == ["epoch 1.0"]
+    assert "shapes" in notes.notes[0]
+    assert "Colors" in notes.notes[0]
+    assert "untold" not in notes.notes[0]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_watching_needs_the_data_of_supported_tasks(tmp_path, shapes, data):
+    config = TrainConfig.with_defaults(str(shapes), supported=("MTSD",), steps=2, eval_every=1)
+    with pytest.raises(DataError, match="MTSD is not below"):
+        finetune_watched(config, DEMO, Store(tmp_path / "store"), data)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_max_drop_without_a_judge_is_refused_before_training(cli, shapes, untold):
+    words = ("patch", "--model", "demo", "--task", shapes, "--supported", untold, "--select", "max-drop=0.01")
+    fails(cli(*words), 2, "max-drop needs a supported task with a val split, and there is none: untold", "best-mean")

@@ -1,0 +1,198 @@
+"""Sweeps: mixes of a run measured in one pass, and alpha chosen by a rule."""
+
+import json
+import math
+
+import pytest
+
+from tests.samples import Notes, draw_folder, fails
+from wisepatch import ModelConfig, Rule, Store, TrainConfig, choose, sweep
+from wisepatch.errors import UsageError
+from wisepatch.workflows.sweep import run_tasks
+
+DEMO = ModelConfig("demo", "")
+
+
+def test_alpha_is_chosen_on_validation_and_reported_on_test(run_store, tmp_path):
+    swept = sweep(run_store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"], rule=Rule())
+    assert list(swept.points) == ["val", "test"]
+    assert swept.choice == choose(swept.points["val"], Rule())
+    chosen = [row for row in swept.rows if row.get("chosen")]
+    assert {row["split"] for row in chosen} == {"val", "test"}
+    assert {row["selected_on"] for row in chosen} == {"val"}
+    assert {row["alpha"] for row in chosen} == {swept.choice.alpha}
+    assert {row["role"] for row in swept.rows if row["task"] == "shapes"} == {"patching"}
+    kept = run_store.find("patched")
+    assert (kept.name, kept.alpha, kept.is_recipe) == ("demo/shapes/patched", swept.choice.alpha, True)
+    assert kept.config["select"] == "best-mean"
+    assert kept.config["select_on"] == "val"
+
+
+def test_choice_on_test_data_is_written_into_the_checkpoint(run_store, tmp_path):
+    swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], rule=Rule(), select_on="test")
+    assert list(swept.points) == ["test"]
+    assert swept.chosen.config["select_on"] == "test"
+
+
+def test_without_a_rule_nothing_is_chosen(run_store, tmp_path):
+    swept = sweep(run_store, tmp_path, alphas=(0, 1))
+    assert (swept.choice, swept.chosen, swept.supported) == (None, None, ("Colors",))
+    assert list(swept.points) == ["test"]
+
+
+def test_recipes_are_small_and_ends_are_the_parents(run_store, tmp_path):
+    swept = sweep(run_store, tmp_path, alphas=(0, 0.1, 1), tasks=())
+    assert [c.kind for c in swept.checkpoints.values()] == ["zeroshot", "interpolated", "finetuned"]
+    folder = run_store.checkpoints / swept.checkpoints[0.1].id
+    assert [p.name for p in folder.iterdir()] == ["manifest.json"]
+    assert (folder / "manifest.json").stat().st_size < 2500
+    assert json.loads((folder / "manifest.json").read_text())["recipe"]["params"] == {"alpha": 0.1}
+
+
+def test_select_on_is_val_or_test(run_store, tmp_path):
+    with pytest.raises(UsageError, match="selected on val or test, not 'train'"):
+        sweep(run_store, tmp_path, select_on="train")
+
+
+def test_task_named_with_a_split_is_still_trained_and_tested_on_its_own(run_store, shapes):
+    end = run_store.find("finetuned")
+    patching, others = run_tasks(end, ["Colors@val", end.config["task"]])
+    assert (patching.name, patching.split) == ("shapes", None)
+    assert [(t.name, t.split) for t in others] == [("Colors", "val")]
+
+
+def test_choice_on_test_data_is_labelled_in_every_row_and_in_the_picture(cli, run_store):
+    result = cli(
+        "interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", "best-mean", "--select-on", "test"
+    )
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in run_store.results.read_text().splitlines()]
+    assert {row["selected_on"] for row in rows} == {"test"}
+    assert sum(row["chosen"] for row in rows) == 2
+    from wisepatch import draw_sweep, read_results, sweep_table
+
+    figure = draw_sweep(sweep_table(read_results(run_store.results)[0]))
+    assert any("chosen on TEST data" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+
+
+def test_max_drop_needs_supported_tasks(run_store, tmp_path):
+    with pytest.raises(UsageError, match="max-drop needs supported tasks"):
+        sweep(run_store, tmp_path, tasks=(), rule=Rule("max-drop", 0.01))
+
+
+def test_task_that_names_a_split_cannot_take_part_in_a_choice(run_store, tmp_path):
+    with pytest.raises(UsageError, match="Colors@test names a split, and alpha is to be chosen on val"):
+        sweep(run_store, tmp_path, tasks=["Colors@test"], rule=Rule())
+    assert sweep(run_store, tmp_path, alphas=(0,), tasks=["Colors@val"]).rows[1]["split"] == "val"
+
+
+def test_eval_keeps_class_names_and_prompts_of_the_run(cli, shapes, tmp_path):
+    (tmp_path / "names.txt").write_text("star\nheart\nring\n")  # not what the folders say
+    common = ("--task", shapes, "--json")
+    cli(
+        "finetune", "--model", "demo", "--task", shapes, "--classnames", "names.txt", "--steps", "1", "--batch-size", "4"
+    )  # fmt: skip
+    as_trained = json.loads(cli("eval", "zeroshot", "finetuned", *common).stdout.splitlines()[0])["value"]
+    by_folder = json.loads(cli("eval", "zeroshot", *common).stdout.splitlines()[0])["value"]
+    assert by_folder > as_trained
+
+
+def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
+    store = Store(tmp_path / "store")
+    from wisepatch import finetune
+
+    settings = {"steps": 1, "batch_size": 8, "warmup": 0}
+    first = finetune(TrainConfig.with_defaults(str(shapes), head="trained", **settings), DEMO, store, tmp_path)
+    again = finetune(TrainConfig.with_defaults(str(shapes), start="finetuned", **settings), DEMO, store, tmp_path)
+    assert (again.zeroshot.kind, again.zeroshot.name, again.zeroshot.head) == ("start", "demo/shapes/start", None)
+    assert again.zeroshot.parents == (first.finetuned.id,)
+    rows = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"]).rows
+    assert [row["alpha"] for row in rows if row["task"] == "Colors"] == [0, 0.5, 1]
+    assert store.find("zeroshot").id == first.zeroshot.id
+
+
+@pytest.fixture
+def untold(tmp_path):
+    """A task with test images and no others, as the shifts of ImageNet are."""
+    return draw_folder(tmp_path / "untold" / "test", classes=("circle", "star")).parent
+
+
+def rows_by(swept, *names):
+    return {tuple(row[name] for name in names) for row in swept.rows}
+
+
+def test_a_task_without_validation_data_is_measured_and_does_not_choose(run_store, tmp_path, untold):
+    notes = Notes()
+    tasks = ["Colors", str(untold)]
+    swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=tasks, rule=Rule("max-drop", 0.01), progress=notes)
+    assert rows_by(swept, "task", "split") == {
+        ("shapes", "val"), ("shapes", "test"), ("Colors", "val"), ("Colors", "test"), ("untold", "test"),
+    }  # fmt: skip
+    assert "without a val split, and so not used to choose alpha: untold" in notes.notes
+    alone = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], rule=Rule("max-drop", 0.01))
+    assert (swept.choice, swept.points["val"]) == (alone.choice, alone.points["val"])
+    assert swept.points["test"] != alone.points["test"]
+    assert swept.supported == ("Colors", "untold")
+
+
+def test_without_any_validation_data_of_supported_tasks_the_patching_task_chooses(run_store, tmp_path, untold):
+    swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=[str(untold)], rule=Rule())
+    assert [point.supported for point in swept.points["val"]] == [None, None]
+    assert all(point.supported is not None for point in swept.points["test"])
+    on_test = sweep(
+        run_store, tmp_path, alphas=(0, 1), tasks=[str(untold)], rule=Rule("max-drop", 0.5), select_on="test"
+    )
+    assert on_test.choice is not None
+
+
+def test_max_drop_needs_a_supported_task_that_can_be_judged(cli, run_store, untold, monkeypatch):
+    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    result = cli("interpolate", "--eval", untold, "--select", "max-drop=0.01")
+    fails(result, 2, "max-drop needs a supported task with a val split, and there is none: untold", "best-mean")
+
+
+def chosen_by(cli, *words):
+    result = cli("interpolate", *words, "--json")
+    assert result.exit_code == 0, result.output
+    *rows, choice = map(json.loads, result.stdout.splitlines())
+    return {
+        row["alpha"]: row["value"] for row in rows if row["split"] == "val" and row["task"] == row["patching"]
+    }, choice
+
+
+def test_a_metric_that_is_better_when_lower_chooses_the_lowest(cli, shapes):
+    training = ("--steps", "40", "--batch-size", "8", "--lr", "3e-3", "--warmup", "0")
+    assert cli("finetune", "--model", "demo", "--task", f"typo:{shapes}", *training).exit_code == 0
+    words = ("--alpha", "0,1", "--eval", "", "--metric", "attack_success", "--select", "best-mean")
+    values, choice = chosen_by(cli, *words)
+    assert len(set(values.values())) == 2
+    assert values[choice["alpha"]] == min(values.values())
+    text = cli("interpolate", *words).stdout
+    assert "attack_success (lower is better) in per cent, val split (chosen on this split)" in text
+
+
+@pytest.mark.parametrize("rule", ["best-mean", "max-drop=0.5"])
+def test_an_alpha_without_a_value_is_never_chosen(cli, run_store, monkeypatch, rule):
+    without_values(monkeypatch, 1.0)
+    values, choice = chosen_by(cli, "--alpha", "0,0.5,1", "--eval", "Colors", "--select", rule)
+    assert values[1.0] is None
+    assert choice["alpha"] in (0, 0.5)
+
+
+@pytest.mark.parametrize("rule", ["best-mean", "max-drop=0.5"])
+def test_where_no_alpha_has_a_value_nothing_can_be_chosen(cli, run_store, monkeypatch, rule):
+    without_values(monkeypatch, 0.0, 0.5, 1.0)
+    result = cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", rule)
+    fails(result, 1, "the metric has no value at alpha 0, 0.5, 1", "--metric")
+
+
+def without_values(monkeypatch, *alphas):
+    """Let the metric have no value (NaN) at some alphas."""
+    import wisepatch.workflows.sweep as module
+
+    original = module.evaluate
+
+    def evaluate(*given, **settings):
+        return [row | ({"value": math.nan} if row["alpha"] in alphas else {}) for row in original(*given, **settings)]
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
