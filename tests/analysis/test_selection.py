@@ -1,6 +1,7 @@
 """The rules that choose alpha, judged by the published PAINT sweep."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from wisepatch.analysis.selection import (
     missing_for_rule,
     parse_rule,
     points,
-    register_rules,
 )
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError
 from wisepatch.hookspecs import SelectionRule
+from wisepatch.plugins import Plugin, registry
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "paint-vitb32-mnist.jsonl"
 
@@ -163,8 +164,9 @@ def closest(monkeypatch):
     rule = SelectionRule(
         "closest", lambda points, value: min(points, key=lambda p: abs(p.alpha - value)), takes="ALPHA"
     )
-    rows = (*register_rules(), rule)
-    monkeypatch.setattr("wisepatch.analysis.selection.register_rules", lambda: rows)
+    known = registry()
+    plugin = Plugin("more", "more 1.0", {"register_rules": (rule,)})
+    monkeypatch.setattr("wisepatch.plugins.registry", lambda: replace(known, plugins=(plugin,)))
 
 
 @pytest.mark.usefixtures("closest")

@@ -82,7 +82,7 @@ def test_folder_below_one_with_an_at_sign_in_its_name_names_no_split(tmp_path, m
 
 
 def test_scheme_of_a_plugin_is_asked_for_the_inner_name(monkeypatch):
-    from wisepatch import plugins
+    from wisepatch import plugins, tasks
 
     asked = []
 
@@ -90,8 +90,8 @@ def test_scheme_of_a_plugin_is_asked_for_the_inner_name(monkeypatch):
         asked.append(name)
         return replace(find_task("Shapes").dataset, name=name, metric="macro_f1") if name == "hf:owner/name" else None
 
-    known = plugins.registry()._replace(finders=(("a plugin", find_dataset),))
-    monkeypatch.setattr(plugins, "registry", lambda: known)
+    known = replace(plugins.registry(), plugins=(plugins.Plugin("hub", "hub 1.0", {}, find_dataset),))
+    monkeypatch.setattr(tasks, "registry", lambda: known)
     task = find_task("typo:hf:owner/name@val")
     assert asked == ["hf:owner/name"]
     assert (task.name, task.spec, task.split) == ("typo:hf:owner/name", "typo:hf:owner/name@val", "val")
@@ -103,7 +103,7 @@ def test_scheme_of_a_plugin_is_asked_for_the_inner_name(monkeypatch):
     ("spec", "kind", "message"),
     [
         ("typo:Shpes", UnknownNameError, "unknown task 'Shpes'; did you mean Shapes"),
-        ("typo:Shapes@vel", UsageError, "unknown split 'vel' in task 'Shapes@vel'"),
+        ("typo:Shapes@vel", UsageError, "unknown split 'vel' in task 'typo:Shapes@vel'"),
         ("typo:", UsageError, "the task 'typo:' names nothing to write on"),
         ("typo:typo:Shapes", UsageError, "the images of typo:Shapes are written on already"),
         ("typo:no/where", DataError, "there is no folder or CSV no/where"),

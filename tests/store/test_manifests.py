@@ -95,7 +95,7 @@ def test_checkpoints_of_schema_1_are_found(store, reference, identity):
 
 
 def test_recipes_of_schema_1_are_merged(store):
-    from wisepatch.weights.interpolation import load_weights
+    from wisepatch.store.recipes import load_weights
 
     assert torch.equal(load_weights(store, store.get(MIXED))["visual.w"], torch.full((2, 2), 0.5))
     assert torch.equal(load_weights(store, store.get(WEIGHED))["visual.w"], torch.full((2, 2), 0.75))

@@ -88,7 +88,11 @@ def test_the_bits_of_weighted_mixes_are_those_of_the_definition(values, dtype, a
     count = st.lists(informations, min_size=len(values), max_size=len(values))
     fishers = [torch.tensor(data.draw(count)) for _ in range(2)]
     start, end = ends(values, dtype)
-    assert same_numbers(weigh(start, end, alpha, fishers), transcribed(start, end, alpha, fishers))
+    mine, theirs = weigh(start, end, alpha, fishers), transcribed(start, end, alpha, fishers)
+    # Of 0.0 and -0.0 either may come where the share of an end rounds to all of it.
+    zeros = (start == 0) & (end == 0)
+    assert same_numbers(mine[~zeros], theirs[~zeros])
+    assert (mine[zeros] == 0).all()
 
 
 @settings(deadline=None, max_examples=100)
