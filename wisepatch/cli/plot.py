@@ -21,6 +21,9 @@ RunsOption = Annotated[
 PatchingOption = Annotated[
     str | None, typer.Option("--patching", help="The patching task, where the results do not say it.")
 ]
+SupportedOption = Annotated[
+    list[str], typer.Option("--supported", help="The tasks to average across. (default: all but the patching task)")
+]
 SplitOption = Annotated[str, typer.Option("--split", help="Which split to draw.")]
 
 
@@ -31,7 +34,7 @@ def command(
     output_path: PictureOption = Path("plot.png"),
     run: RunsOption = [],  # noqa: B006 -- Typer copies defaults
     patching: PatchingOption = None,
-    supported: o.SupportedOption = [],  # noqa: B006
+    supported: SupportedOption = [],  # noqa: B006
     split: SplitOption = "test",
     metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each run.")] = None,
     over_alpha: Annotated[

@@ -139,7 +139,7 @@ def evaluate(
 
 
 def style(text: str, size: str, fonts: Sequence[Path], seed: int) -> Style:
-    """The attack's style from the command line. Raises :class:`UsageError` for a size that is none."""
+    """Return the style of an attack as it is asked for. Raises :class:`UsageError` for a size that is none."""
     from wisepatch.datasets.fonts import FONTS
     from wisepatch.datasets.typography import Style
 
@@ -154,7 +154,7 @@ def style(text: str, size: str, fonts: Sequence[Path], seed: int) -> Style:
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:
-    """A checkpoint's row of the table; a folder of attacked images has no clean accuracy."""
+    """Return the row of a checkpoint in the table; a folder of attacked images has no clean accuracy."""
     attacked = {row["metric"]: row for row in rows if row["metric"] != "top1"}
     tops = [row for row in rows if row["metric"] == "top1"]
     cells = [_cell(tops[0]) if len(tops) > 1 else "-", _cell(tops[-1])]

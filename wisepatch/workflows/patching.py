@@ -86,7 +86,7 @@ def finetune_watched(
 ) -> Finetuned:
     """Fine-tune; with ``config.eval_every`` set, measure task and supported tasks on validation data as it goes.
 
-    All that is missing is said before the first step.
+    Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
     preflight(tasks.training_splits(config), data)
@@ -121,7 +121,7 @@ def patch(
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
     PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
-    training. All that is missing for training and sweep is said before the first step. Of several processes, each would sweep for
+    training. Raises all that is missing for training and sweep before the first step. Of several processes, each would sweep for
     itself: let the main one call this and the others :func:`finetune_watched`, as the command does.
     """
     tasks = tasks or RunTasks.of(config)

@@ -161,7 +161,7 @@ def sweep(
     with ``materialize``; the chosen one as ``<model>/<task>/patched``.
 
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
-    fine-tuning on up to ``fisher_examples`` images of its training split. All that is missing is said before any work.
+    fine-tuning on up to ``fisher_examples`` images of its training split. Raises all that is missing before any work.
     """
     end = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if end.kind != "finetuned" or not end.parents:
@@ -252,8 +252,8 @@ def other_tasks(patching: Task, tasks: Sequence[Task | str]) -> list[Task]:
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
-    found = find_tasks([task for task in tasks if isinstance(task, str)])
-    others = [*(task for task in tasks if isinstance(task, Task)), *found]
+    others = [task for task in tasks if isinstance(task, Task)]
+    others += find_tasks([task for task in tasks if isinstance(task, str)])
     others = [task for task in others if task.base_spec != patching.base_spec]
     seen = {patching.name: patching.spec}
     for task in others:
