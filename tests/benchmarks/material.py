@@ -71,7 +71,7 @@ def line(clock, folder, model, tasks, linear=False):
         first.base_spec, head="trained", freeze_encoder=linear, supported=tuple(str(task) for task in tasks[1:])
     )
     store.save(
-        end, kind="finetuned", name="line/finetuned", model=config, trained_from=[zeroshot.id], training=settings.method,
+        end, kind="finetuned", name="line/finetuned", model=config, trained_from=[zeroshot.id], training=settings.training,
         config=settings.to_json(), head=head,
     )  # fmt: skip
     for name, weights in (("zeroshot", start), ("finetuned", end)):

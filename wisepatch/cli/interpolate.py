@@ -28,6 +28,7 @@ def command(
     ] = "finetuned",
     select: o.SelectOption = None,
     select_on: o.SelectOnOption = "val",
+    name: o.NameOption = "",
     metric: o.MetricOption = [],  # noqa: B006
     materialize: Annotated[
         bool, typer.Option("--materialize", help="Store every mix as weights, not as a recipe.")
@@ -53,7 +54,7 @@ def command(
 
     done = sweep(
         store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, rule=rule,
-        select_on=select_on, metrics=metrics, materialize=materialize, settings=evaluation, progress=output.progress(),
+        select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(done.rows))

@@ -142,6 +142,7 @@ FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
 ]
 SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
+NameOption = Annotated[str, typer.Option("--name", help="A name for this run, in results and pictures.")]
 SelectOnOption = Annotated[
     Literal["val", "test"],
     typer.Option("--select-on", help="The data that the choice sees; test is labelled everywhere."),

@@ -30,6 +30,7 @@ def command(
     fisher_examples: o.FisherExamplesOption = 1000,
     select: o.SelectOption = "best-mean",
     select_on: o.SelectOnOption = "val",
+    name: o.NameOption = "",
     output_path: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw the sweep: a .png, .svg or .pdf.")
     ] = None,
@@ -43,7 +44,7 @@ def command(
     run_patch(
         common, training_config(task, supported, names, train), model.config(train["start"]), picture=output_path,
         alphas=parse_alphas(alpha), method=method, fisher_examples=fisher_examples, rule=parse_rule(select or "best-mean"),
-        select_on=select_on, settings=evaluation,
+        select_on=select_on, run_name=name, settings=evaluation,
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def evaluate(
     split: str = "test",
     metrics: Sequence[str] = (),
     run: str = "",
+    run_name: str = "",
     extra_fields: Callable[[Checkpoint, Task], Mapping[str, Any]] | None = None,
     record: bool = True,
     watch: Callable[[Predictions], object] | None = None,
@@ -61,7 +62,7 @@ def evaluate(
     for predictions in predict_many(checkpoints, tasks, store, data, split=split, settings=settings, progress=progress):
         task = predictions.task
         rows_of_task = [
-            row | dict(extra_fields(checkpoint, task) if extra_fields else {})
+            row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
             for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
             for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
         ]

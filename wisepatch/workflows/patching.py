@@ -115,6 +115,7 @@ def patch(
     select_on: str = VAL,
     metrics: Sequence[str] = (),
     run: str | None = None,
+    run_name: str = "",
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> Patched:
@@ -132,7 +133,7 @@ def patch(
     finished = _finetune(config, model, store, data, progress, tasks)
     try:
         swept = run_sweep(
-            plan, finished.finetuned, store, data, run=run or new_run("patch"), fisher_examples=fisher_examples,
+            plan, finished.finetuned, store, data, run=run or new_run("patch"), run_name=run_name, fisher_examples=fisher_examples,
             settings=settings or config.evaluation, progress=progress,
         )  # fmt: skip
     except Exception as error:

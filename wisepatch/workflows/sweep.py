@@ -150,6 +150,7 @@ def sweep(
     metrics: Sequence[str] = (),
     materialize: bool = False,
     run: str | None = None,
+    run_name: str = "",
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -174,7 +175,7 @@ def sweep(
     plan.check(data)
     return run_sweep(
         plan, end, store, data, fisher_examples=fisher_examples, materialize=materialize, run=run or new_run("interpolate"),
-        settings=settings, progress=progress,
+        run_name=run_name, settings=settings, progress=progress,
     )  # fmt: skip
 
 
@@ -185,6 +186,7 @@ def run_sweep(
     data: Path,
     *,
     run: str,
+    run_name: str = "",
     fisher_examples: int = EXAMPLES,
     materialize: bool = False,
     settings: EvalConfig | None = None,
@@ -213,7 +215,7 @@ def run_sweep(
     for split in plan.splits:
         tasks = plan.tasks_on(split)
         measured = evaluate(
-            list(mixes.values()), tasks, store, data, split=split, metrics=plan.metrics, run=run, record=False,
+            list(mixes.values()), tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name, record=False,
             progress=progress, settings=settings, extra_fields=fields,
         )  # fmt: skip
         directions = {task.name: metrics_for(task, plan.metrics)[0].higher_is_better for task in tasks}
