@@ -10,7 +10,7 @@ from typing import Any
 
 from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.names import names
-from wisepatch.datasets.published.readers import missing, open_listed, open_torchvision, published
+from wisepatch.datasets.published.readers import MissingDataError, open_listed, open_torchvision, published
 from wisepatch.errors import DataError
 
 SOURCE = "https://github.com/pytorch/vision/issues/7545"
@@ -21,21 +21,20 @@ NEEDED = {
 LAYOUT = "stanford_cars/{cars_train/*.jpg,cars_test/*.jpg,cars_test_annos_withlabels.mat,devkit/*.mat}"
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
+    from scipy.io.matlab import MatReadError
+
     folder = root / "stanford_cars"
     absent = [path for path in NEEDED[split] if not (folder / path).exists()]
     if absent:
-        raise missing("Cars", root, [LAYOUT], SOURCE, f"there is no stanford_cars/{absent[0]}")
-    from scipy.io.matlab import MatReadError
-
-    again = f"fetch them again, see {SOURCE}"
+        raise MissingDataError(f"there is no stanford_cars/{absent[0]}")
     try:
-        cars: Any = open_torchvision("StanfordCars", "Cars", SOURCE, split, root)
+        cars: Any = open_torchvision("StanfordCars", split, root)
     except MatReadError as error:
-        raise DataError(f"Cars: its .mat files below {root} cannot be read: {error}", again) from error
+        raise DataError(f"its .mat files below {root} cannot be read: {error}") from error
     if tuple(cars.classes) != names("Cars"):
-        raise DataError(f"Cars: {folder / 'devkit' / 'cars_meta.mat'} does not name the published classes", again)
-    return open_listed("Cars", [(path, int(label)) for path, label in cars._samples], transform, hint=again)
+        raise DataError(f"{folder / 'devkit' / 'cars_meta.mat'} does not name the published classes")
+    return open_listed([(path, int(label)) for path, label in cars._samples], transform)
 
 
 def datasets() -> list[Dataset]:

@@ -31,23 +31,22 @@ TASKS = {
 }
 
 
-def _open(name: str, counts: tuple[int, ...], split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(counts: tuple[int, ...], split: str, root: Path, transform: Transform | None) -> Samples:
     own_split = "val" if split == "test" else split
-    scenes: Any = open_torchvision("CLEVRClassification", name, SOURCE, own_split, root, gigabytes=GIGABYTES)
-    again = f"fetch it again from {SOURCE}"
+    scenes: Any = open_torchvision("CLEVRClassification", own_split, root, gigabytes=GIGABYTES)
     files = list(zip(scenes._image_files, scenes._labels, strict=True))
     for path, count in files:
         if count not in ALL:
-            raise DataError(f"{name}: {path} is said to show {count} objects, and scenes hold 3 to 10", again)
+            raise DataError(f"{path} is said to show {count} objects, and scenes hold 3 to 10")
     files = [(path, counts.index(count)) for path, count in files if count in counts]
-    return open_listed(name, files, transform, hint=again)
+    return open_listed(files, transform)
 
 
 def datasets() -> list[Dataset]:
     """List CLEVR, and the two halves of its counts between which PAINT looks for transfer."""
     return [
         published(
-            name, tuple(map(str, counts)), partial(_open, name, counts), templates=TEMPLATES["CLEVR"], family="CLEVR",
+            name, tuple(map(str, counts)), partial(_open, counts), templates=TEMPLATES["CLEVR"], family="CLEVR",
             source=SOURCE, aliases=aliases, counts=images, layouts=(LAYOUT,), licence="CC BY 4.0", gigabytes=GIGABYTES,
             downloads=True, zeroshot={},
         )

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
 from wisepatch.datasets.names import names
-from wisepatch.datasets.published.readers import open_folders, open_list_file, open_torchvision, published
+from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published, read_folders
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
-AGAIN = f"fetch it again from {SOURCE}"
 LAYOUTS = (
     "dtd/{train/*/*.jpg,val/*/*.jpg}",
     "dtd/dtd/{images/*/*.jpg,labels/*.txt}",
@@ -23,23 +22,18 @@ LAYOUTS = (
 )
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     folder = root / "dtd"
     if (folder / "train").is_dir() and (folder / "val").is_dir():
-        return _from_folders(split, folder, transform)
+        three = (folder / "test").is_dir()
+        below = split if three else "val" if split == "test" else "train"
+        samples = read_folders(folder / below, names("DTD"), transform)
+        return samples if three or split == "test" else cut_validation(samples, split)
     if not any((place / "labels").is_dir() for place in (folder / "dtd", folder)):
-        open_torchvision("DTD", "DTD", SOURCE, split, root)  # it downloads, or says what to do
+        open_torchvision("DTD", split, root)  # it downloads, or says what to do
     if (folder / "dtd" / "labels").is_dir():
         folder = folder / "dtd"
-    listed, images = folder / "labels" / f"{split}1.txt", folder / "images"
-    return open_list_file("DTD", listed, images, names("DTD"), transform, hint=AGAIN)
-
-
-def _from_folders(split: str, folder: Path, transform: Transform | None) -> Samples:
-    three = (folder / "test").is_dir()
-    below = split if three else "val" if split == "test" else "train"
-    samples = open_folders("DTD", folder / below, names("DTD"), transform, hint=AGAIN)
-    return samples if three or split == "test" else cut_validation(samples, split)
+    return open_list_file(folder / "labels" / f"{split}1.txt", folder / "images", names("DTD"), transform)
 
 
 def datasets() -> list[Dataset]:

@@ -11,17 +11,15 @@ from wisepatch.datasets.published.readers import open_listed, open_torchvision, 
 from wisepatch.errors import DataError
 
 SOURCE = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
-AGAIN = f"fetch it again from {SOURCE}"
 GIGABYTES = 5
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    food: Any = open_torchvision("Food101", "Food101", SOURCE, split, root, gigabytes=GIGABYTES)
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
+    food: Any = open_torchvision("Food101", split, root, gigabytes=GIGABYTES)
     if tuple(food.classes) != names("Food101"):
         listing = root / "food-101" / "meta" / f"{split}.json"
-        raise DataError(f"Food101: {listing} does not name the published classes", AGAIN)
-    files = list(zip(food._image_files, food._labels, strict=True))
-    return open_listed("Food101", files, transform, hint=AGAIN)
+        raise DataError(f"{listing} does not name the published classes")
+    return open_listed(list(zip(food._image_files, food._labels, strict=True)), transform)
 
 
 def datasets() -> list[Dataset]:

@@ -21,7 +21,7 @@ def datasets() -> list[Dataset]:
     """List MNIST and FashionMNIST."""
     return [
         published(
-            name, classes, partial(open_torchvision, name, name, SOURCES[name]), family="MNIST", source=SOURCES[name],
+            name, classes, partial(open_torchvision, name), family="MNIST", source=SOURCES[name],
             counts={"train": 60000, "test": 10000}, layouts=(f"{name}/raw/{FILES}",), licence=licence,
             gigabytes=gigabytes, downloads=True,
         )

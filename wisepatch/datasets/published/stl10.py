@@ -15,7 +15,7 @@ def datasets() -> list[Dataset]:
     """List STL10."""
     return [
         published(
-            "STL10", CLASSES, partial(open_torchvision, "STL10", "STL10", SOURCE), source=SOURCE,
+            "STL10", CLASSES, partial(open_torchvision, "STL10"), source=SOURCE,
             counts={"train": 5000, "test": 8000}, gigabytes=2.6, downloads=True,
             layouts=("stl10_binary/{train_X.bin,train_y.bin,test_X.bin,test_y.bin,class_names.txt}",),
         )

@@ -10,9 +10,9 @@ from wisepatch.datasets.published.readers import open_torchvision, published
 SOURCE = "http://ufldl.stanford.edu/housenumbers/"
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     folder = root / "svhn" if (root / "svhn").is_dir() else root  # the papers' code keeps it one folder down
-    return open_torchvision("SVHN", "SVHN", SOURCE, split, folder, transform)
+    return open_torchvision("SVHN", split, folder, transform)
 
 
 def datasets() -> list[Dataset]:
