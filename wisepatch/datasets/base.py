@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
@@ -31,7 +32,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Annotations:
-    """Describe the images of a split beyond one label each, for metrics that need it. Samples carry it as ``annotations``.
+    """Describe the images of a split beyond one label each, for metrics that need it.
 
     ``groups`` gives each image an index into ``group_names`` (the regions of FMoW). ``accepted`` gives each image all labels
     that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
@@ -104,8 +105,6 @@ def fingerprint(samples: Samples) -> str:
     data: Any = getattr(samples, "data", None)
     data = data.numpy() if hasattr(data, "numpy") else data
     if hasattr(data, "tobytes") and hasattr(data, "dtype"):
-        import hashlib
-
         text += f" {hashlib.sha256(data.tobytes()).hexdigest()}"
     return text
 
@@ -199,7 +198,7 @@ class Dataset:
             if isinstance(given, str):
                 raise UsageError(f"the {name} of dataset {self.name!r} are one string", f"give a tuple: ({given!r},)")
             object.__setattr__(self, name, tuple(given))
-            if not given:
+            if not getattr(self, name):
                 raise UsageError(f"dataset {self.name!r} has no {words}")
         for template in self.templates:
             if "{}" not in template and "{article}" not in template:
@@ -251,9 +250,7 @@ class Dataset:
         samples = self.open("train" if cut else split, root, transform)
         samples = cut_validation(samples, split) if cut else samples
         if len(samples) == 0:
-            raise DataError(
-                f"the {split!r} split of {self.name!r} holds no images", "add images, or name another split"
-            )
+            raise DataError(f"the {split!r} split of {self.name!r} holds no images", "add some, or name another split")
         return Split(self.name, split, self.classes, self.metric, samples)
 
 

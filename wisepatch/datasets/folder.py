@@ -7,6 +7,7 @@ images of every class is held out, and where no validation split is given, a ten
 
 from __future__ import annotations
 
+import csv
 import os
 import unicodedata
 from collections import Counter
@@ -14,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,9 @@ def folder_dataset(path: Path) -> Dataset:
         if other != entry and entry.name.lower() in SPLITS:
             raise DataError(f"{path} has two folders for one split: {other.name} and {entry.name}", "merge the two")
     files = {split: _class_files(folders[split]) for split in SPLITS if split in folders}
-    for wrong in sorted(folders.keys() & NEAR_SPLITS.keys()) if files else ():
-        raise DataError(f"{folders[wrong]} is neither a split nor a class", f"rename it to {NEAR_SPLITS[wrong]}")
+    misnamed = min(folders.keys() & NEAR_SPLITS.keys(), default=None)
+    if files and misnamed:
+        raise DataError(f"{folders[misnamed]} is neither a split nor a class", f"rename it to {NEAR_SPLITS[misnamed]}")
     return _dataset(path, files or {"train": _class_files(path)})
 
 
@@ -149,25 +150,22 @@ def csv_dataset(path: Path) -> Dataset:
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield each row of a CSV and the words that say where it stands, by the names of its columns in lower case."""
-    import csv
-
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
+        rows = csv.DictReader(file)
         try:
-            header = [name.strip().lower() for name in next(rows, ())]
+            header = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
             missing = sorted({"path", "label"} - set(header))
             if missing:
                 problem = f"{path} has no column {' and no column '.join(missing)}"
                 hint = "its first line must read path,label or path,label,split"
                 raise DataError(f"{problem}; its first line has: {', '.join(header) or 'nothing'}", hint)
             for row in rows:
-                if row:
-                    yield f"{path}, line {rows.line_num}", dict(zip_longest(header, row[: len(header)]))
+                yield f"{path}, line {rows.line_num}", row
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error
         except csv.Error as error:
             hint = "a quotation mark that is not closed makes one field of many lines"
-            raise DataError(f"{path}, line {rows.line_num}: {error}", hint) from error
+            raise DataError(f"{path}, line {rows.reader.line_num}: {error}", hint) from error
 
 
 def _class_files(folder: Path) -> list[tuple[Path, str]]:

@@ -1,9 +1,7 @@
 """CIFAR-10, CIFAR-100, and two reproductions of CIFAR-10, in the files of their publishers.
 
-CIFAR-10 and CIFAR-100 are ``<data>/cifar-10-batches-py`` and ``<data>/cifar-100-python``. CIFAR-10.1 (Recht et al. 2018, arXiv
-1806.00451), version 6, is ``<data>/CIFAR-10.1/cifar10.1_v6_{data,labels}.npy``. CIFAR-10.2 (Lu et al. 2020) is
-``<data>/CIFAR-10.2/cifar102_{train,test}.npy``: each a dict, which NumPy wrote as a pickle. It is read by an unpickler that can
-build arrays and nothing else.
+CIFAR-10.1 (Recht et al. 2018, arXiv 1806.00451) is its version 6. CIFAR-10.2 (Lu et al. 2020) is a dict a split, which NumPy
+wrote as a pickle: it is read by an unpickler that can build arrays and nothing else.
 """
 
 from __future__ import annotations
@@ -37,10 +35,6 @@ ARCHIVES = {
 SOURCES = {
     "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
     "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
-}
-URLS = {
-    "CIFAR10.1": f"{SOURCES['CIFAR10.1']}/raw/master/datasets",
-    "CIFAR10.2": f"{SOURCES['CIFAR10.2']}/raw/master",
 }
 FOLDERS = {"CIFAR10.1": "CIFAR-10.1", "CIFAR10.2": "CIFAR-10.2"}
 FILES = {
@@ -79,7 +73,7 @@ def _find(task: str, path: Path) -> Path:
 
         part = path.with_name(f"{path.name}.part")
         part.unlink(missing_ok=True)
-        url = f"{URLS[task]}/{path.name}"
+        url = f"{SOURCES[task]}/raw/master/{'datasets/' if task == 'CIFAR10.1' else ''}{path.name}"
         fetch(partial(download_url, url, str(part.parent), part.name), f"{path.name} is missing")
         part.replace(path)  # what is there is whole
     return path

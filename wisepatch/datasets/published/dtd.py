@@ -1,9 +1,8 @@
 """Describable Textures, first partition, as published (``<data>/dtd/dtd`` or ``<data>/dtd``) or in the papers' folders.
 
-The publisher names 1,880 images each to train, to validate and to test. The papers' code reads ``<data>/dtd/train`` and
-``<data>/dtd/val``, where ``train`` holds the publisher's first two parts and ``val`` the test images. Where these two folders
-lie, they are taken: ``test`` is the folder ``val``, and ``val`` is cut from the folder ``train`` as for every task without
-a validation split. A folder ``<data>/dtd/test`` beside them says that all three are what their names say.
+The publisher names 1,880 images each to train, to validate and to test. In the papers' folders, which are preferred, ``train``
+holds the first two parts, from which ``val`` is cut, and ``val`` the test images; where there is a third folder ``test``, all
+three are what their names say.
 """
 
 from __future__ import annotations

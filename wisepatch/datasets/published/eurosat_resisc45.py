@@ -1,9 +1,7 @@
 """EuroSAT and RESISC45: images from above.
 
-EuroSAT has no published splits. In the publisher's folder (``<data>/eurosat/2750``) the splits are ours: of every class a
-tenth to test and a tenth to validate, by a hash of the file names, 21,600 / 2,700 / 2,700 images as in the papers, who do not
-say which. The folders of the papers' code, ``<data>/EuroSAT_splits/{train,val,test}``, are read as they are.
-
+EuroSAT has no published splits: in the publisher's folder a tenth of every class is to test and a tenth to validate, by a hash
+of the file names, as many as in the papers, who do not say which. The splits of the papers' code are read as they are.
 RESISC45 has the splits of Neumann et al. 2019 (arXiv 1911.06721), in list files beside the images.
 """
 
@@ -67,9 +65,6 @@ def _tenths(files: list[str], labels: list[int], split: str) -> list[int]:
 
 def _open_resisc(split: str, root: Path, transform: Transform | None) -> Samples:
     listed, images = root / "resisc45" / f"resisc45-{split}.txt", root / "resisc45" / "NWPU-RESISC45"
-    for path in (listed, images):
-        if not path.exists():
-            raise MissingDataError(f"there is no {path.relative_to(root).as_posix()}")
     samples = open_list_file(
         listed, images, names("RESISC45"), transform, place=lambda name: f"{name.rpartition('_')[0]}/{name}"
     )

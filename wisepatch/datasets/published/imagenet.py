@@ -61,18 +61,15 @@ def open_shots(shots: int, split: str, root: Path, transform: Transform | None) 
     indices = cut_validation(samples, split).indices
     if split == "val":
         return FileSamples([samples.files[i] for i in indices], transform)
-    by_class: list[list[tuple[Path | str, int]]] = [[] for _ in names("ImageNet")]
-    for index in sorted(indices):
-        by_class[samples.files[index][1]].append(samples.files[index])
-    drawn = []
-    for label, files in enumerate(by_class):
-        if len(files) < shots:
-            raise DataError(
-                f"class {names('ImageNet folders')[label]} has {len(files)} images to draw {shots} from",
-                f"complete ImageNet's training images from {SOURCE}",
-            )
-        drawn += [files[i] for i in np.random.default_rng([0, label]).permutation(len(files))[:shots]]
-    return FileSamples(drawn, transform)
+    kept = np.sort(indices)
+    first_of_next = np.searchsorted(np.array(samples.labels)[kept], np.arange(1, len(names("ImageNet"))))
+    drawn: list[int] = []
+    for label, mine in enumerate(np.split(kept, first_of_next)):
+        if len(mine) < shots:
+            problem = f"class {names('ImageNet folders')[label]} has {len(mine)} images to draw {shots} from"
+            raise DataError(problem, f"complete ImageNet's training images from {SOURCE}")
+        drawn += mine[np.random.default_rng([0, label]).permutation(len(mine))[:shots]].tolist()
+    return FileSamples([samples.files[i] for i in drawn], transform)
 
 
 def open_val_classes(

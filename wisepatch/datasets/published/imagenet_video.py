@@ -33,8 +33,7 @@ ARCHIVE = (
     "imagenet_vid_ytbb_robust/",
 )  # moved to the data folder, as WiSE-FT advises, or left in the archive's own
 VID_FOLDERS = tuple(f"{top}imagenet-vid-robust" for top in ARCHIVE)
-VID_FILES = ("val", "metadata/labels.json", "metadata/pmsets.json")
-VID_LAYOUTS = tuple(f"{folder}/{{{','.join(VID_FILES)}}}" for folder in VID_FOLDERS)
+VID_LAYOUTS = tuple(f"{folder}/{{val,metadata/labels.json,metadata/pmsets.json}}" for folder in VID_FOLDERS)
 ANCHORS, PAIRS, BOXES = "anchor_labels.json", "pmk_labels.json", "ytbb_robustness_test_anchors_full.csv"
 YTBB_FRAMES = tuple(f"{top}ytbb-robust/ytbb_videos" for top in ARCHIVE)
 YTBB_METADATA = (*(f"{top}ytbb-robust/metadata" for top in ARCHIVE), *(f"{top}ytbb-robust" for top in ARCHIVE),
@@ -63,6 +62,8 @@ def _read(path: Path, parse: Callable[[Any], Any], hint: str = "") -> Any:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return parse(file)
+    except FileNotFoundError:
+        raise MissingDataError(f"{path} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
         raise DataError(f"{path} is not the published file: {type(error).__name__}: {error}", hint) from error
 
@@ -70,12 +71,9 @@ def _read(path: Path, parse: Callable[[Any], Any], hint: str = "") -> Any:
 def _open_vid(split: str, root: Path, transform: Transform | None) -> FileSamples:
     """Open the frames that an anchor's set names, each once; all of a frame's labels are right, the first is its label."""
     folder = first_folder(root, VID_FOLDERS)
-    absent = [name for name in VID_FILES if not (folder / name).exists()]
-    if absent:
-        raise MissingDataError(f"{folder} has no {absent[0]}")
     _check_classes(folder / "misc")
     labels = _read(folder / "metadata/labels.json", _vid_labels)
-    sets = _read(folder / "metadata/pmsets.json", _vid_sets)
+    sets = _read(folder / "metadata/pmsets.json", lambda file: [[key, *near] for key, near in json.load(file).items()])
     frames = sorted({frame for row in sets for frame in row})
     unlabelled = [frame for frame in frames if not labels.get(frame)]
     if unlabelled:
@@ -90,10 +88,6 @@ def _open_vid(split: str, root: Path, transform: Transform | None) -> FileSample
 
 def _vid_labels(file: Any) -> dict[str, list[int]]:
     return {frame: [int(label) for label in labels] for frame, labels in json.load(file).items()}
-
-
-def _vid_sets(file: Any) -> list[list[str]]:
-    return [[anchor, *neighbours] for anchor, neighbours in json.load(file).items()]
 
 
 def _check_classes(folder: Path) -> None:
@@ -136,10 +130,8 @@ def _read_ytbb(name: str, root: Path, parse: Callable[[Any], Any]) -> Any:
     for folder in YTBB_METADATA:
         if (root / folder / name).is_file():
             return _read(root / folder / name, parse, ANNOTATIONS_AGAIN)
-    raise DataError(
-        f"there is no {name} below {root}",
-        f"fetch it from {ANNOTATIONS} and put it below {root} as {YTBB_METADATA[0]}/{name}",
-    )
+    hint = f"fetch it from {ANNOTATIONS} and put it below {root} as {YTBB_METADATA[0]}/{name}"
+    raise DataError(f"there is no {name} below {root}", hint)
 
 
 def _ytbb_sets(root: Path) -> Iterator[tuple[list[str], int, frozenset[int]]]:

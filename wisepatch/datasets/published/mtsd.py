@@ -39,13 +39,10 @@ def _open(split: str, root: Path, transform: Transform | None) -> Samples:
         return read_folders(base / published_split, names("MTSD"), transform)
     folder = next((base / name for name in ANNOTATIONS if (base / name / "splits").is_dir()), None)
     if folder is None or not (base / "images").is_dir():
-        raise MissingDataError(
-            f"{'the annotations' if folder is None else 'the folder images'} cannot be found in {base}"
-        )
-    listing = folder / "splits" / f"{published_split}.txt"
-    if not listing.exists():
-        raise MissingDataError(f"{listing} is missing")
-    annotations = [folder / "annotations" / f"{photo}.json" for photo in read_words(listing)]
+        part = "the annotations" if folder is None else "the folder images"
+        raise MissingDataError(f"{part} cannot be found in {base}")
+    listed = read_words(folder / "splits" / f"{published_split}.txt")
+    annotations = [folder / "annotations" / f"{photo}.json" for photo in listed]
     absent = [path for path in annotations if not path.exists()]
     if absent:
         raise MissingDataError(f"{absent[0]} is missing")

@@ -17,7 +17,7 @@ from typing import Any
 
 from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
 from wisepatch.datasets.folder import SUFFIXES, FileSamples
-from wisepatch.datasets.names import zeroshot_accuracies
+from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError
 
@@ -31,7 +31,8 @@ class MissingDataError(DataError):
 
 def published(name: str, classes: Sequence[str], open: Callable[..., Samples], **fields: Any) -> Dataset:  # noqa: A002
     """Describe a published dataset; prompts, family and zero-shot accuracies go by its name where ``fields`` has no others."""
-    by_name = {"templates": TEMPLATES.get(name, ()), "family": name, "zeroshot": zeroshot_accuracies(name)}
+    accuracies = names("zero-shot, as open_clip publishes it").get(name, {})  # its docs/openclip_results.csv
+    by_name = {"templates": TEMPLATES.get(name, ()), "family": name, "zeroshot": accuracies}
     return explained(Dataset(name, tuple(classes), open, **by_name | fields))
 
 
@@ -88,8 +89,8 @@ def read_folders(folder: Path, folders: Sequence[str], transform: Transform | No
     """
     label = {name: index for index, name in enumerate(folders)}
     files: list[tuple[Path | str, int]] = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122 -- a million
+    for parent, _, entries in os.walk(folder, followlinks=True):
+        images = [name for name in entries if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122 -- a million
         below = Path(parent).relative_to(folder).as_posix() if images else ""
         if images and below not in label:
             hint = f"class folders are named {', '.join(folders[:3])}, ...; anything else goes elsewhere"
@@ -142,9 +143,10 @@ def read_words(path: Path) -> list[str]:
     """Read the words of a text file. Raises :class:`DataError` where it is missing or no text."""
     try:
         return path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        raise MissingDataError(f"{path} is missing") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise DataError(f"{path} {reason}") from error
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def open_torchvision(

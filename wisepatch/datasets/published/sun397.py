@@ -1,8 +1,7 @@
 """SUN397 with its first official partition, as published (``<data>/SUN397``) or in the papers' folders.
 
-The archive of the images has no splits: ``Training_01.txt`` and ``Testing_01.txt`` come in a second one, ``Partitions.zip``,
-and lie in ``SUN397/`` or ``SUN397/Partitions/``. The papers' code reads ``<data>/sun397/{train,val}/CLASS``, the same two lists
-as folders (``val`` holds the test images) with underscores for slashes (``a_apse_indoor``).
+The lists of the splits come in an archive of their own. The papers' folders are the same two lists (``val`` holds the test images)
+with underscores for slashes in their names (``a_apse_indoor``).
 """
 
 from __future__ import annotations
