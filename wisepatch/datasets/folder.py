@@ -27,9 +27,6 @@ TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
 NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 REPLACE_IT = "replace it or take it out, then run again"
 
-# Unlike Path.is_dir and Path.is_file, these return False, and raise no OSError, for a name that is too long.
-is_folder, is_file = os.path.isdir, os.path.isfile
-
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
 
@@ -141,7 +138,7 @@ def csv_dataset(path: Path) -> Dataset:
     twice = next((image for image, count in counts.items() if count > 1), None)
     if twice:
         raise DataError(f"{path} names {twice} twice", "keep one line for each image, so that no split holds another's")
-    absent = [image for image in images if not is_file(image)]
+    absent = [image for image in images if not os.path.isfile(image)]  # noqa: PTH113 -- no OSError for a name too long
     if absent:
         problem = f"{path} names {len(absent)} files that do not exist, the first {absent[0]}"
         raise DataError(problem, "paths are read relative to the folder of the CSV")

@@ -28,10 +28,10 @@ def _open(split: str, root: Path, transform: Transform | None) -> Samples:
         below = split if three else "val" if split == "test" else "train"
         samples = read_folders(folder / below, names("DTD"), transform)
         return samples if three or split == "test" else cut_validation(samples, split)
-    if not any((place / "labels").is_dir() for place in (folder / "dtd", folder)):
-        open_torchvision("DTD", split, root)  # it downloads, or says what to do
-    if (folder / "dtd" / "labels").is_dir():
+    if not (folder / "labels").is_dir() or (folder / "dtd" / "labels").is_dir():
         folder = folder / "dtd"
+    if not (folder / "labels").is_dir():
+        open_torchvision("DTD", split, root)  # it downloads, or says what to do
     return open_list_file(folder / "labels" / f"{split}1.txt", folder / "images", names("DTD"), transform)
 
 

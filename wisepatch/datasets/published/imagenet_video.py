@@ -28,10 +28,8 @@ SOURCE = (
 )
 ANNOTATIONS = "https://github.com/mlfoundations/wise-ft/tree/master/src/datasets/ytbb-robust_metadata"
 ANNOTATIONS_AGAIN = f"fetch it again from {ANNOTATIONS}"
-ARCHIVE = (
-    "",
-    "imagenet_vid_ytbb_robust/",
-)  # moved to the data folder, as WiSE-FT advises, or left in the archive's own
+# The data may have been moved to the data folder, as WiSE-FT advises, or left in the archive's own.
+ARCHIVE = ("", "imagenet_vid_ytbb_robust/")
 VID_FOLDERS = tuple(f"{top}imagenet-vid-robust" for top in ARCHIVE)
 VID_LAYOUTS = tuple(f"{folder}/{{val,metadata/labels.json,metadata/pmsets.json}}" for folder in VID_FOLDERS)
 ANCHORS, PAIRS, BOXES = "anchor_labels.json", "pmk_labels.json", "ytbb_robustness_test_anchors_full.csv"
