@@ -17,9 +17,9 @@ from wisepatch.hookspecs import hookimpl
 from wisepatch.plugins import registry
 
 FAMILIES = (
-    "demo", "published.mnist", "published.cifar", "published.stl10", "published.svhn", "published.gtsrb", "published.kitti",
-    "published.mtsd", "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars",
-    "published.dtd", "published.eurosat_resisc45", "published.sun397", "published.food101", "published.clevr",
+    "demo", "published.mnist_svhn_stl10", "published.cifar", "published.gtsrb", "published.kitti", "published.mtsd",
+    "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars_food101", "published.dtd",
+    "published.eurosat_resisc45", "published.sun397", "published.clevr",
 )  # fmt: skip
 TYPO = "typo:"
 SCHEME = r"[a-z][a-z0-9-]+:"

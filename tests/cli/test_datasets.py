@@ -102,7 +102,7 @@ def test_datasets_download_asks_torchvision_or_says_where_to_get_it(cli, shapes,
     monkeypatch.setattr(torchvision.datasets.utils, "_get_redirect_url", refuse)
     result = cli("datasets", "download", "GTSRB", "--data", "data")
     assert result.exit_code == 1
-    assert "GTSRB is not below data and could not be downloaded: " in result.stderr
+    assert "GTSRB is not below data: its files are missing and could not be downloaded: " in result.stderr
     assert asked
     assert "GTSRB" in asked[0]
     refused = cli("datasets", "download", "Cars,Shapes", shapes)

@@ -199,14 +199,6 @@ def test_csv_in_another_encoding_is_named(tmp_path):
         task(tmp_path / "latin.csv")
 
 
-def test_names_that_are_too_long_are_neither_file_nor_folder(tmp_path, shapes):
-    assert folder.is_folder(shapes)
-    assert folder.is_file(shapes / "circle" / "0.png")
-    for path in ("x" * 300, tmp_path / ("x" * 300), "/".join(["x" * 200] * 30)):
-        assert not folder.is_folder(path)
-        assert not folder.is_file(path)
-
-
 def test_image_ids_are_the_paths_as_given_also_of_a_part(shapes, tmp_path):
     names = sorted(p.name for p in shapes.iterdir())
     rows = [

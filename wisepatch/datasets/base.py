@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
@@ -31,7 +32,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Annotations:
-    """Describe the images of a split beyond one label each, for metrics that need it. Samples carry it as ``annotations``.
+    """Describe the images of a split beyond one label each, for metrics that need it.
 
     ``groups`` gives each image an index into ``group_names`` (the regions of FMoW). ``accepted`` gives each image all labels
     that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
@@ -46,19 +47,14 @@ class Annotations:
 
     def of(self, indices: Sequence[int]) -> Annotations:
         """Pick the annotations of some images; a sequence of which an image is missing is left out."""
-        position = {index: new for new, index in enumerate(indices)}
 
         def pick(values: Sequence[Any] | None) -> list[Any] | None:
             return None if values is None else [values[index] for index in indices]
 
-        whole = [row for row in self.sequences or () if all(index in position for index in row)]
-        return Annotations(
-            pick(self.groups),
-            self.group_names,
-            pick(self.accepted),
-            None if self.sequences is None else [[position[index] for index in row] for row in whole],
-            pick(self.written),
-        )
+        position = {index: new for new, index in enumerate(indices)}
+        whole = [[position[i] for i in row] for row in self.sequences or () if position.keys() >= set(row)]
+        sequences = None if self.sequences is None else whole
+        return Annotations(pick(self.groups), self.group_names, pick(self.accepted), sequences, pick(self.written))
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Split:
 
     @property
     def annotations(self) -> Annotations:
-        """Return the annotations of the images besides their labels."""
+        """Return the annotations of the samples."""
         return annotations_of(self.samples)
 
     def fingerprint(self) -> str:
@@ -94,10 +90,8 @@ class Split:
         except DataError:
             raise
         except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
-            raise DataError(
-                f"{self.task} ({self.name}): image {index} cannot be read: {error}",
-                "replace or remove the file, then run the command again",
-            ) from error
+            problem = f"{self.task} ({self.name}): image {index} cannot be read: {error}"
+            raise DataError(problem, "replace or remove the file, then run the command again") from error
 
 
 def fingerprint(samples: Samples) -> str:
@@ -109,11 +103,8 @@ def fingerprint(samples: Samples) -> str:
         return str(samples.fingerprint())
     text = f"{type(samples).__qualname__} {len(samples)} {getattr(samples, 'root', '')}"
     data: Any = getattr(samples, "data", None)
-    if hasattr(data, "numpy"):
-        data = data.numpy()
+    data = data.numpy() if hasattr(data, "numpy") else data
     if hasattr(data, "tobytes") and hasattr(data, "dtype"):
-        import hashlib
-
         text += f" {hashlib.sha256(data.tobytes()).hexdigest()}"
     return text
 
@@ -143,20 +134,10 @@ def annotations_of(samples: Samples) -> Annotations:
 
 def set_epoch(samples: Samples, epoch: int) -> None:
     """Tell samples that are drawn anew each epoch which epoch it is, also through subsets and splits; others ignore it."""
-    if (inner := _redrawn(samples)) is not None:
-        inner.set_epoch(epoch)
-
-
-def redraws(samples: Samples) -> bool:
-    """Return ``True`` for samples that are drawn anew each epoch."""
-    return _redrawn(samples) is not None
-
-
-def _redrawn(samples: Samples) -> Any:
-    inner: Any = samples
-    while inner is not None and not hasattr(inner, "set_epoch"):
-        inner = inner.samples if isinstance(inner, Split | Subset) else None
-    return inner
+    if hasattr(samples, "set_epoch"):
+        samples.set_epoch(epoch)
+    elif isinstance(samples, Split | Subset):
+        set_epoch(samples.samples, epoch)
 
 
 def labels_of(samples: Samples) -> Sequence[int] | None:
@@ -166,9 +147,7 @@ def labels_of(samples: Samples) -> Sequence[int] | None:
         if labels is not None and len(labels) == len(samples):
             return [int(label) for label in labels]
     pairs = getattr(samples, "_samples", None)  # torchvision's GTSRB: (path, label)
-    if isinstance(pairs, list) and len(pairs) == len(samples):
-        return [int(label) for _, label in pairs]
-    return None
+    return [int(label) for _, label in pairs] if isinstance(pairs, list) and len(pairs) == len(samples) else None
 
 
 @dataclass(frozen=True)
@@ -214,32 +193,23 @@ class Dataset:
             if value:
                 warn_renamed(f"Dataset({old}=...)", new)
                 object.__setattr__(self, new, value)
-        for name in ("classes", "templates"):
+        for name, words in (("classes", "classes"), ("templates", "prompt templates")):
             given = getattr(self, name)
             if isinstance(given, str):
                 raise UsageError(f"the {name} of dataset {self.name!r} are one string", f"give a tuple: ({given!r},)")
             object.__setattr__(self, name, tuple(given))
-        if not self.templates:
-            raise UsageError(
-                f"dataset {self.name!r} has no prompt templates", "give a tuple such as ('a photo of a {}.',)"
-            )
+            if not getattr(self, name):
+                raise UsageError(f"dataset {self.name!r} has no {words}")
         for template in self.templates:
             if "{}" not in template and "{article}" not in template:
                 raise UsageError(f"prompt template {template!r} of {self.name!r} has no {{}} for the class name")
         if not self.splits or not set(self.splits) <= set(SPLITS):
             raise UsageError(f"dataset {self.name!r} names the splits {self.splits}", f"splits are {', '.join(SPLITS)}")
-        if not self.classes:
-            raise UsageError(f"dataset {self.name!r} has no classes")
-        if (self.label_map or self.head_classes) and not self._label_map_fits():
-            raise UsageError(
-                f"the label_map of dataset {self.name!r} does not fit its classes and head_classes",
-                "give for each class the indices of the head's classes that it stands for",
-            )
-
-    def _label_map_fits(self) -> bool:
-        known = range(len(self.head_classes))
-        indices = [index for row in self.label_map for index in row]
-        return bool(known) and len(self.label_map) == len(self.classes) and all(index in known for index in indices)
+        indices = {index for row in self.label_map for index in row}
+        fits = len(self.label_map) == len(self.classes) and indices <= set(range(len(self.head_classes)))
+        if (self.label_map or self.head_classes) and not (self.head_classes and fits):
+            problem = f"the label_map of dataset {self.name!r} does not fit its classes and head_classes"
+            raise UsageError(problem, "give for each class the indices of the head's classes that it stands for")
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -270,22 +240,17 @@ class Dataset:
     def check_split(self, split: str) -> None:
         """Raise :class:`DataError` for a split that the task does not offer."""
         if split not in self.available_splits:
-            offers = f"it offers {', '.join(self.available_splits)}"
-            raise DataError(f"task {self.name!r} has no {split!r} split", offers)
+            hint = f"it offers {', '.join(self.available_splits)}"
+            raise DataError(f"task {self.name!r} has no {split!r} split", hint)
 
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
-        """Open ``split`` (``train``, ``val`` or ``test``) below ``root``.
-
-        Raises :class:`DataError` where the data is missing or the task has no such split.
-        """
+        """Open ``split`` below ``root``. Raises :class:`DataError` where the data is missing or the task has no such split."""
         self.check_split(split)
         cut = "val" not in self.splits and split in ("train", "val")
         samples = self.open("train" if cut else split, root, transform)
-        if cut:
-            samples = cut_validation(samples, split)
+        samples = cut_validation(samples, split) if cut else samples
         if len(samples) == 0:
-            problem = f"the {split!r} split of {self.name!r} holds no images"
-            raise DataError(problem, "add images, or name another split")
+            raise DataError(f"the {split!r} split of {self.name!r} holds no images", "add some, or name another split")
         return Split(self.name, split, self.classes, self.metric, samples)
 
 
@@ -336,9 +301,8 @@ def cut_validation(samples: Samples, split: str) -> Subset:
     """
     import torch
 
-    size = len(samples)
-    stays = size - held_out(size)
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()
+    stays = len(order) - held_out(len(order))
     return Subset(samples, order[:stays] if split == "train" else order[stays:])
 
 

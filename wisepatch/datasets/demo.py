@@ -12,6 +12,7 @@ from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw, generator
 from wisepatch.datasets.prompts import TEMPLATES
 
+DRAWN = {"Shapes": SHAPES, "Colors": tuple(COLORS), "Textures": TEXTURES}
 SIZES = {"train": 2000, "val": 300, "test": 500}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PAGE_PIXELS, DIGIT_PIXELS = 64, 44
@@ -34,29 +35,22 @@ class MadeSamples:
         return str(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        label = self.labels[index]
         image = self.make(index)
-        return (self.transform(image) if self.transform else image), label
+        return (self.transform(image) if self.transform else image), self.labels[index]
 
 
 def open_drawn(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
     """Open a drawn task, whose labels run through the classes; ``root`` is not read."""
-    return MadeSamples(
-        partial(_picture, task, split), [index % len(SHAPES) for index in range(SIZES[split])], transform
-    )
+    labels = [index % len(SHAPES) for index in range(SIZES[split])]
+    return MadeSamples(partial(_picture, task, split), labels, transform)
 
 
 def _picture(task: str, split: str, index: int) -> Any:
     """Draw picture ``index``: what is not the label is random by index."""
     rng = generator(task, tuple(SIZES).index(split), index)
-    shape, color, texture = (int(rng.integers(len(names))) for names in (SHAPES, COLORS, TEXTURES))
-    label = index % len(SHAPES)
-    shape, color, texture = {
-        "Shapes": (label, color, texture),
-        "Colors": (shape, label, texture),
-        "Textures": (shape, color, label),
-    }[task]
-    return draw(Scene(TEXTURES[texture], SHAPES[shape], tuple(COLORS)[color]), rng)
+    places = {name: int(rng.integers(len(classes))) for name, classes in DRAWN.items()} | {task: index % len(SHAPES)}
+    shape, color, texture = (classes[places[name]] for name, classes in DRAWN.items())
+    return draw(Scene(texture, shape, color), rng)
 
 
 def open_digits(split: str, root: Path, transform: Transform | None = None) -> Samples:
@@ -93,14 +87,13 @@ def _digits() -> Any:
 
 def datasets() -> list[Dataset]:
     """List the four offline tasks."""
-    drawn = {"Shapes": SHAPES, "Colors": tuple(COLORS), "Textures": TEXTURES}
     return [
         *(
             Dataset(
                 name, classes, partial(open_drawn, name), TEMPLATES[name], SPLITS, family="demo",
                 source="drawn by wisepatch", counts=SIZES, gigabytes=0,
             )
-            for name, classes in drawn.items()
+            for name, classes in DRAWN.items()
         ),
         Dataset(
             "Digits", NUMBERS, open_digits, TEMPLATES["Digits"], family="demo", source="scikit-learn, load_digits",

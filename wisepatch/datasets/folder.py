@@ -7,13 +7,14 @@ images of every class is held out, and where no validation split is given, a ten
 
 from __future__ import annotations
 
+import csv
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,7 @@ from wisepatch.errors import DataError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
 NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
-
-# Unlike Path.is_dir and Path.is_file, these return False, and raise no OSError, for a name that is too long.
-is_folder, is_file = os.path.isdir, os.path.isfile
+REPLACE_IT = "replace it or take it out, then run again"
 
 Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
@@ -63,9 +62,7 @@ class FileSamples:
         try:
             stats = [Path(path).stat() for path, _ in self.files]
         except OSError as error:
-            raise DataError(
-                f"image {error.filename} cannot be read: {error.strerror}", "replace it or take it out, then run again"
-            ) from error
+            raise DataError(f"image {error.filename} cannot be read: {error.strerror}", REPLACE_IT) from error
         rows = zip(self.image_ids(), self.labels, stats, strict=True)
         return str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
 
@@ -80,8 +77,7 @@ class FileSamples:
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             absent = isinstance(error, FileNotFoundError)
             reason = "it is missing" if absent else str(error).replace(str(path), Path(path).name)
-            hint = "replace it or take it out, then run again"
-            raise DataError(f"image {path} cannot be read: {reason}", hint) from error
+            raise DataError(f"image {path} cannot be read: {reason}", REPLACE_IT) from error
         if self.boxes is not None:
             image = image.crop(self.boxes[index])
         return (self.transform(image) if self.transform else image), label
@@ -114,11 +110,10 @@ def folder_dataset(path: Path) -> Dataset:
         other = folders.setdefault(entry.name.lower(), entry)
         if other != entry and entry.name.lower() in SPLITS:
             raise DataError(f"{path} has two folders for one split: {other.name} and {entry.name}", "merge the two")
-    misnamed = set(folders) & set(NEAR_SPLITS)
-    if misnamed and set(folders) & set(SPLITS):
-        wrong = folders[min(misnamed)]
-        raise DataError(f"{wrong} is neither a split nor a class", f"rename it to {NEAR_SPLITS[wrong.name.lower()]}")
     files = {split: _class_files(folders[split]) for split in SPLITS if split in folders}
+    misnamed = min(folders.keys() & NEAR_SPLITS.keys(), default=None)
+    if files and misnamed:
+        raise DataError(f"{folders[misnamed]} is neither a split nor a class", f"rename it to {NEAR_SPLITS[misnamed]}")
     return _dataset(path, files or {"train": _class_files(path)})
 
 
@@ -143,78 +138,65 @@ def csv_dataset(path: Path) -> Dataset:
     twice = next((image for image, count in counts.items() if count > 1), None)
     if twice:
         raise DataError(f"{path} names {twice} twice", "keep one line for each image, so that no split holds another's")
-    absent = [image for image in images if not is_file(image)]
+    absent = [image for image in images if not os.path.isfile(image)]  # noqa: PTH113 -- no OSError for a name too long
     if absent:
-        raise DataError(
-            f"{path} names {len(absent)} files that do not exist, the first {absent[0]}",
-            "paths are read relative to the folder of the CSV",
-        )
+        problem = f"{path} names {len(absent)} files that do not exist, the first {absent[0]}"
+        raise DataError(problem, "paths are read relative to the folder of the CSV")
     return _dataset(path, files)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield each row of a CSV and the words that say where it stands, by the names of its columns in lower case."""
-    import csv
-
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
+        rows = csv.DictReader(file)
         try:
-            header = [name.strip().lower() for name in next(rows, ())]
+            header = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
             missing = sorted({"path", "label"} - set(header))
             if missing:
-                raise DataError(
-                    f"{path} has no column {' and no column '.join(missing)}; "
-                    f"its first line has: {', '.join(header) or 'nothing'}",
-                    "its first line must read path,label or path,label,split",
-                )
+                problem = f"{path} has no column {' and no column '.join(missing)}"
+                hint = "its first line must read path,label or path,label,split"
+                raise DataError(f"{problem}; its first line has: {', '.join(header) or 'nothing'}", hint)
             for row in rows:
-                if row:
-                    yield f"{path}, line {rows.line_num}", dict(zip_longest(header, row[: len(header)]))
+                yield f"{path}, line {rows.line_num}", row
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error
         except csv.Error as error:
             hint = "a quotation mark that is not closed makes one field of many lines"
-            raise DataError(f"{path}, line {rows.line_num}: {error}", hint) from error
+            raise DataError(f"{path}, line {rows.reader.line_num}: {error}", hint) from error
 
 
 def _class_files(folder: Path) -> list[tuple[Path, str]]:
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
-        raise DataError(
-            f"{folder} holds no class folders",
-            "put the images of each class into a folder named after it, or list them in a CSV with path,label",
-        )
+        hint = "put the images of each class into a folder named after it, or list them in a CSV with path,label"
+        raise DataError(f"{folder} holds no class folders", hint)
     files = []
     for each in classes:
         images = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not images:
-            raise DataError(
-                f"class folder {each} holds no images", f"add some ({', '.join(sorted(SUFFIXES))}) or remove it"
-            )
+            hint = f"add some ({', '.join(sorted(SUFFIXES))}) or remove it"
+            raise DataError(f"class folder {each} holds no images", hint)
         files += [(image, each.name) for image in images]
     return files
 
 
 def _dataset(path: Path, files: Files) -> Dataset:
-    if not any(files.values()):
-        raise DataError(f"{path} lists no images", "add some")
-    every = _ordered({label for listed in files.values() for _, label in listed})
+    names = {split: {label for _, label in listed} for split, listed in files.items()}
+    every = _ordered(set().union(*names.values()))
     if len(every) < 2:
-        raise DataError(f"{path} has one class, {every[0]!r}", "a task needs at least two")
+        problem = f"{path} has one class, {every[0]!r}" if every else f"{path} lists no images"
+        raise DataError(problem, "a task needs at least two classes")
     _check_names_differ(path, every)
     for split, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
         if split not in files and "train" in files:
             root = path if path.is_dir() else path.parent
             files["train"], files[split] = _hold_out(root, files["train"], fraction, split)
     splits = tuple(split for split in SPLITS if split in files)
-    labels = _ordered({label for _, label in files[splits[0]]})
-    for split in splits:
-        unknown = {label for _, label in files[split]} - set(labels)
-        if unknown:
-            raise DataError(
-                f"{path}: class {min(unknown)!r} is in {split} and not in {splits[0]}",
-                "every class needs images in every split, or at least in train",
-            )
+    for split in names:
+        if unknown := names[split] - names[splits[0]]:
+            problem = f"{path}: class {min(unknown)!r} is in {split} and not in {splits[0]}"
+            raise DataError(problem, "every class needs images in every split, or at least in train")
+    labels = _ordered(names[splits[0]])
     index = {label: i for i, label in enumerate(labels)}
     numbered = {split: tuple((image, index[label]) for image, label in files[split]) for split in splits}
     return Dataset(
@@ -235,10 +217,9 @@ def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
         name = " ".join(unicodedata.normalize("NFC", label).replace("_", " ").split()).casefold()
         other = label_of.setdefault(name, label)
         if other != label:
-            raise DataError(
-                f"{path}: the classes {other!r} and {label!r} have one name: case, spaces and underscores tell none apart",
-                "rename one of them; if they are one class, give all its images the same label (or the same folder)",
-            )
+            problem = f"{path}: the classes {other!r} and {label!r} have one name"
+            hint = "rename one of them; if they are one class, give all its images the same label (or the same folder)"
+            raise DataError(f"{problem}: case, spaces and underscores tell none apart", hint)
 
 
 def _open(
@@ -251,8 +232,6 @@ def _hold_out(
     root: Path, listed: list[tuple[Path, str]], fraction: float, split: str
 ) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
     """Split off a fraction of every class, at least one image where that leaves two; return the rest and what is split off."""
-    from hashlib import sha256
-
     rest, held_out = [], []
     for label in _ordered({label for _, label in listed}):
         files = [file for file in listed if file[1] == label]
@@ -262,10 +241,8 @@ def _hold_out(
         held_out += files[:count]
         rest += files[count:]
     if not held_out:
-        raise DataError(
-            f"{root}: too few images to hold out a {split} split, which takes three or more of a class",
-            f"add images, or name {split} images yourself",
-        )
+        problem = f"{root}: too few images to hold out a {split} split, which takes three or more of a class"
+        raise DataError(problem, f"add images, or name {split} images yourself")
     return rest, held_out
 
 

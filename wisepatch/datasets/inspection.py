@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ class Report:
     classes: int
     per_class: dict[str, int] | None  # in the order of the classes; None where the labels would need every image
     sample: str
-    broken: tuple[str, ...] = ()
+    broken: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return asdict(self) | {"broken": list(self.broken)}
+        return asdict(self)
 
 
 def inspect(
@@ -50,26 +50,20 @@ def inspect(
     if deep:
         decoded, broken = _decode_all(opened, progress or Silent())
         if not decoded:
-            raise DataError(
-                f"{dataset.name} ({split}): no image can be decoded; the first: {broken[0]}", "fetch it again"
-            )
+            problem = f"{dataset.name} ({split}): no image can be decoded; the first: {broken[0]}"
+            raise DataError(problem, "fetch it again")
         first, labels = min(decoded), list(decoded.values())
     image, label = opened[first]
     size = len(dataset.classes)
     outside = next((each for each in labels or [label] if not 0 <= each < size), None)
     if outside is not None:
-        raise DataError(
-            f"{dataset.name} ({split}) has the label {outside}, and {size} classes",
-            "fetch the data again, or report it to the task's author",
-        )
-    per_class = None
-    if labels is not None:
-        counts = Counter(labels)
-        per_class = {f"{index} {name}": counts[index] for index, name in enumerate(dataset.classes)}
+        problem = f"{dataset.name} ({split}) has the label {outside}, and {size} classes"
+        raise DataError(problem, "fetch the data again, or report it to the task's author")
+    counts = Counter(labels)
+    names = enumerate(dataset.classes)
+    per_class = None if labels is None else {f"{index} {name}": counts[index] for index, name in names}
     sample = f"{image.width} x {image.height}, {dataset.classes[label]}"
-    return Report(
-        dataset.name, split, len(opened), dataset.expected(split), size, per_class, sample, tuple(broken)
-    )  # fmt: skip
+    return Report(dataset.name, split, len(opened), dataset.expected(split), size, per_class, sample, broken)
 
 
 def _decode_all(opened: Split, progress: Progress) -> tuple[dict[int, int], list[str]]:
@@ -105,12 +99,8 @@ def download(dataset: Dataset, root: Path) -> None:
     if dataset.gigabytes == 0 or not dataset.source.startswith("http"):
         return  # built in, or the user's own
     if not dataset.downloads:
-        where = f"fetch it from {dataset.source}" if dataset.source else "ask its author where to get it"
-        layouts = " or as ".join(dataset.layouts)
-        raise UsageError(
-            f"{dataset.name} cannot be downloaded by wisepatch",
-            f"{where}{f' and put it below {root} as {layouts}' if layouts else ''}",
-        )
+        place = f" and put it below {root} as {' or as '.join(dataset.layouts)}" if dataset.layouts else ""
+        raise UsageError(f"{dataset.name} cannot be downloaded by wisepatch", f"fetch it from {dataset.source}{place}")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

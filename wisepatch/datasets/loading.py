@@ -54,7 +54,7 @@ class Seeded:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image, cropped as in this epoch, and its label. The state of torch's generator is left as it was."""
+        """Return the image, cropped as in this epoch, and its label; torch's generator is left as it was."""
         import numpy as np
         import torch
 
@@ -81,13 +81,12 @@ def _collate(items: Sequence[Any]) -> Any:
 
 
 def worker_count(asked: int | None, images: int, batch_bytes: int) -> int:
-    """Return the number of processes that read images: ``asked``, or as many as suit the machine and the number of images.
+    """Return the number of processes that read images: ``asked``, or one a core, and one for 50 images at most.
 
-    Otherwise every core reads, one process for 50 images: where a model on the CPU needs the cores, the processes wait for it, a
-    few batches ahead (measured: no slower with ViT-B/32, a quarter faster with a small model). Processes that train together on
-    one machine (``LOCAL_WORLD_SIZE``) share its cores and its memory. Where processes are spawned and not forked, which takes
-    seconds and a script that can be imported again, none is started unasked; nor are more than the shared memory has room for,
-    through which they hand over images, ``batch_bytes`` at a time (containers often have 64 MB of it).
+    Where a model on the CPU needs the cores, the processes wait for it (measured: no slower with ViT-B/32, a quarter faster with a
+    small model). Processes that train together on one machine (``LOCAL_WORLD_SIZE``) share it. None is started unasked where they
+    are spawned and not forked (which takes seconds, and a script that can be imported again), nor more than can hand over
+    ``batch_bytes`` at a time through shared memory (containers often have 64 MB of it).
     """
     if asked is not None:
         return asked
@@ -117,7 +116,6 @@ def loader(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=False,
     )
 
 
@@ -126,9 +124,8 @@ def batches_on(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield batches of ``size`` images on ``device`` and their labels on the CPU, in order.
 
-    Workers hand over pieces of :data:`MAX_IMAGES_PER_PIECE` images at most, so that ``size`` is rounded down to whole pieces: a
-    GPU's batches may have hundreds, for which the first would be long in coming, fewer workers would have any, and the shared
-    memory would have room for fewer.
+    Workers hand over pieces of :data:`MAX_IMAGES_PER_PIECE` images at most (``size`` is rounded down to whole ones): with a GPU's
+    hundreds the first batch would be long in coming, and shared memory would have room for fewer workers.
     """
     import torch
 

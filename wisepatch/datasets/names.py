@@ -23,9 +23,3 @@ def names(task: str) -> Any:
 def spaced(folders: Sequence[str]) -> tuple[str, ...]:
     """Make class names of folder names: spaces for underscores and slashes."""
     return tuple(name.replace("_", " ").replace("/", " ") for name in folders)
-
-
-def zeroshot_accuracies(task: str) -> dict[str, float]:
-    """Return zero-shot top-1 accuracies by model, as open_clip publishes them (its docs/openclip_results.csv); empty if unknown."""
-    accuracies: dict[str, float] = names("zero-shot, as open_clip publishes it").get(task, {})
-    return accuracies

@@ -8,21 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from wisepatch.datasets.names import names
+from wisepatch.errors import UnknownNameError
 
 _ARTICLES = ("a", "the")
+_KINDS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")
 _CIFAR = tuple(
-    text.format(article=article)
+    text
     for article in _ARTICLES
     for text in (
-        "a photo of {article} {{}}.",
-        "a blurry photo of {article} {{}}.",
-        "a black and white photo of {article} {{}}.",
-        "a low contrast photo of {article} {{}}.",
-        "a high contrast photo of {article} {{}}.",
-        "a bad photo of {article} {{}}.",
-        "a good photo of {article} {{}}.",
-        "a photo of {article} small {{}}.",
-        "a photo of {article} big {{}}.",
+        *(f"a {kind}photo of {article} {{}}." for kind in _KINDS),
+        *(f"a photo of {article} {size} {{}}." for size in ("small", "big")),
     )
 )
 _FASHION = tuple(
@@ -54,7 +49,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "DTD": tuple(
         f"a photo of {article} {{}} {noun}."
-        for article in ("a", "the")
+        for article in _ARTICLES
         for noun in ("texture", "pattern", "thing", "object")
     ),
     "EuroSAT": tuple(f"a centered satellite photo of {article}{{}}." for article in ("", "a ", "the ")),
@@ -77,8 +72,6 @@ def templates(asked: Iterable[str]) -> tuple[str, ...]:
 
     Raises :class:`~wisepatch.errors.UnknownNameError` for a word that is neither.
     """
-    from wisepatch.errors import UnknownNameError
-
     by_name = {name.lower(): named for name, named in TEMPLATES.items()}
     texts: list[str] = []
     for name in asked:
@@ -87,9 +80,8 @@ def templates(asked: Iterable[str]) -> tuple[str, ...]:
         elif name.lower() in by_name:
             texts.extend(by_name[name.lower()])
         else:
-            raise UnknownNameError(
-                "prompt template", name, TEMPLATES, "a template's text needs {} where the class name goes"
-            )
+            hint = "a template's text needs {} where the class name goes"
+            raise UnknownNameError("prompt template", name, TEMPLATES, hint)
     return tuple(texts)
 
 

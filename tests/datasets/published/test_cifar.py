@@ -192,7 +192,7 @@ def test_cifar10_1_that_is_not_what_was_published_is_an_error(data, pixels, labe
 def test_reproductions_of_cifar_are_downloaded_whole_or_not_at_all(data, monkeypatch, offline, name, file):
     import torchvision.datasets.utils as utils
 
-    with pytest.raises(DataError, match=rf"there is no {file}, and it could not be downloaded: no route") as caught:
+    with pytest.raises(DataError, match=rf"{file} is missing and could not be downloaded: no route") as caught:
         task(name).split("test", data)
     assert f"{cifar.FOLDERS[name]}/{{" in caught.value.hint
     assert cifar.SOURCES[name] in caught.value.hint

@@ -94,7 +94,7 @@ def test_resisc45_has_the_published_lists(data):
 
 
 def test_resisc45_that_is_missing_or_not_whole_says_so(data):
-    with pytest.raises(DataError, match=r"RESISC45 is not below .*: there is no resisc45/resisc45-test\.txt") as caught:
+    with pytest.raises(DataError, match=r"RESISC45 is not below .*resisc45/resisc45-test\.txt is missing") as caught:
         task("RESISC45").split("test", data)
     assert satellite.RESISC_SOURCE in caught.value.hint
     root = write_resisc(data)

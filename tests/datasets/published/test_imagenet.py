@@ -86,7 +86,7 @@ def test_few_shot_sets_are_seeded_nested_and_disjoint_from_val(imagenet):
 
 
 def test_few_shot_draw_is_what_it_says(imagenet):
-    samples = open_imagenet("ImageNet", "train", imagenet)
+    samples = open_imagenet("train", imagenet, None)
     kept = set(cut_validation(samples, "train").indices)
     mine = [i for i in sorted(kept) if samples.files[i][1] == 500]
     order = np.random.default_rng([0, 500]).permutation(len(mine))

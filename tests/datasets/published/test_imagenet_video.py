@@ -107,7 +107,7 @@ def test_vid_robust_names_the_file_that_is_missing_or_broken(name, data):
         task("ImageNetVidRobust").split("test", data)
     assert "fetch it again from https://" in caught.value.hint
     (folder / name).unlink()
-    with pytest.raises(DataError, match=f"has no {name}"):
+    with pytest.raises(DataError, match=f"ImageNetVidRobust is not below .*{name} is missing"):
         task("ImageNetVidRobust").split("test", data)
 
 

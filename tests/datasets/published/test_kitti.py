@@ -178,7 +178,7 @@ def test_kitti_download_that_fails_is_told(data, monkeypatch, failure):
         raise failure
 
     monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
-    message = r"data_object_image_2\.zip of KITTI could not be downloaded into .*: timed out"
+    message = r"data_object_image_2\.zip is missing and could not be downloaded: timed out"
     with published.asked(), pytest.raises(DataError, match=message) as caught:
         task("KITTI").split("test", data)
     assert "cvlibs.net" in caught.value.hint

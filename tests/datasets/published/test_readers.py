@@ -110,6 +110,8 @@ def test_missing_data_says_where_to_get_it(data, name, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", refuse)
     with pytest.raises(DataError) as caught:
         task(name).split("test", data)
-    assert caught.value.message.startswith(f"{name} is not below {data} and could not be downloaded: ")
+    assert caught.value.message.startswith(
+        f"{name} is not below {data}: its files are missing and could not be downloaded: "
+    )
     assert "http" in caught.value.hint
     assert str(data) in caught.value.hint

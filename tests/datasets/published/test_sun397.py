@@ -64,7 +64,7 @@ def test_sun397_that_is_missing_is_downloaded_only_where_asked(data, offline):
         task("SUN397").split("test", data)
     assert offline
     write_sun(data, lists=None)
-    with pytest.raises(DataError, match=r"there is no Testing_01\.txt, and it could not be downloaded") as caught:
+    with pytest.raises(DataError, match=r"Testing_01\.txt is missing and could not be downloaded") as caught:
         task("SUN397").split("test", data)
     assert sun.PARTITIONS in caught.value.hint
     assert "SUN397/Partitions" not in caught.value.message

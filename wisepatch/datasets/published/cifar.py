@@ -1,22 +1,18 @@
 """CIFAR-10, CIFAR-100, and two reproductions of CIFAR-10, in the files of their publishers.
 
-CIFAR-10 and CIFAR-100 are ``<data>/cifar-10-batches-py`` and ``<data>/cifar-100-python``. CIFAR-10.1 (Recht et al. 2018, arXiv
-1806.00451), version 6, is ``<data>/CIFAR-10.1/cifar10.1_v6_{data,labels}.npy``. CIFAR-10.2 (Lu et al. 2020) is
-``<data>/CIFAR-10.2/cifar102_{train,test}.npy``: each a dict, which NumPy wrote as a pickle. It is read by an unpickler that can
-build arrays and nothing else.
+CIFAR-10.1 (Recht et al. 2018, arXiv 1806.00451) is its version 6. CIFAR-10.2 (Lu et al. 2020) is a dict a split, which NumPy
+wrote as a pickle: it is read by an unpickler that can build arrays and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import ASKED, downloading, missing, open_torchvision, published
+from wisepatch.datasets.published.readers import fetch, open_torchvision, published
 from wisepatch.errors import DataError
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -40,10 +36,6 @@ SOURCES = {
     "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
     "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
 }
-URLS = {
-    "CIFAR10.1": f"{SOURCES['CIFAR10.1']}/raw/master/datasets",
-    "CIFAR10.2": f"{SOURCES['CIFAR10.2']}/raw/master",
-}
 FOLDERS = {"CIFAR10.1": "CIFAR-10.1", "CIFAR10.2": "CIFAR-10.2"}
 FILES = {
     "CIFAR10.1": ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy"),
@@ -52,52 +44,37 @@ FILES = {
 LAYOUTS = {name: f"{FOLDERS[name]}/{{{','.join(files)}}}" for name, files in FILES.items()}
 
 
-def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open_reproduction(task: str, split: str, root: Path, transform: Transform | None) -> Samples:
     import numpy as np
 
     from wisepatch.datasets.arrays import Pictures, read_array, read_dict
 
     arrays: list[Any] = []
-    for name in FILES[task] if task == "CIFAR10.1" else [f"cifar102_{split}.npy"]:
-        path = _find(task, root, name)
-        with _readable(task, path):
+    files = FILES[task] if task == "CIFAR10.1" else (f"cifar102_{split}.npy",)
+    paths = [_find(task, root / FOLDERS[task] / name) for name in files]
+    try:
+        for path in paths:
             arrays += [read_array(path)] if task == "CIFAR10.1" else read_dict(path, "images", "labels")
-    pixels, labels = map(np.asarray, arrays)
-    with _readable(task, root / FOLDERS[task]):
+        pixels, labels = map(np.asarray, arrays)
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 32, 32, 3) or labels.shape != (len(pixels),):
             raise ValueError(f"images of {pixels.dtype} {pixels.shape}, labels {labels.shape}")
         numbers = [int(label) for label in labels]
-        if not all(0 <= number < len(TEN) for number in numbers):
+        if not set(numbers) <= set(range(len(TEN))):
             raise ValueError(f"labels from {min(numbers)} to {max(numbers)}")
+    except (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, MemoryError) as error:
+        raise DataError(f"{path} is not what was published: {' '.join(str(error).split())}") from error
     return Pictures(pixels, numbers, transform)
 
 
-@contextlib.contextmanager
-def _readable(task: str, path: Path) -> Iterator[None]:
-    """Turn the errors of a file that is not the published one into a :class:`DataError` that names it."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, MemoryError) as error:
-        raise DataError(
-            f"{task}: {path} is not what was published: {' '.join(str(error).split())}",
-            f"fetch it again from {SOURCES[task]}",
-        ) from error
+def _find(task: str, path: Path) -> Path:
+    """Return ``path``, downloaded where it is missing."""
+    if not path.is_file():
+        from torchvision.datasets.utils import download_url
 
-
-def _find(task: str, root: Path, name: str) -> Path:
-    """Return the path of the file ``name`` below ``root``, downloaded where it is missing."""
-    path = root / FOLDERS[task] / name
-    if path.is_file():
-        return path
-    lacking = partial(missing, task, root, [LAYOUTS[task]], SOURCES[task])
-    if ASKED.get() is False:
-        raise lacking(f"there is no {name}")
-    from torchvision.datasets.utils import download_url
-
-    part = path.with_name(f"{name}.part")
-    with downloading(lacking(f"there is no {name}, and it could not be downloaded")):
+        part = path.with_name(f"{path.name}.part")
         part.unlink(missing_ok=True)
-        download_url(f"{URLS[task]}/{name}", str(part.parent), part.name)
+        url = f"{SOURCES[task]}/raw/master/{'datasets/' if task == 'CIFAR10.1' else ''}{path.name}"
+        fetch(partial(download_url, url, str(part.parent), part.name), f"{path.name} is missing")
         part.replace(path)  # what is there is whole
     return path
 
@@ -107,7 +84,7 @@ def datasets() -> list[Dataset]:
     return [
         *(
             published(
-                name, classes, partial(open_torchvision, name, name, SOURCE), family="CIFAR", source=SOURCE,
+                name, classes, partial(open_torchvision, name), family="CIFAR", source=SOURCE,
                 counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True,
             )
             for name, (classes, layout) in ARCHIVES.items()

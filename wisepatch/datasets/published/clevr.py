@@ -1,10 +1,7 @@
 """CLEVR, counting objects, in the archive of its publisher (``<data>/clevr/CLEVR_v1.0``).
 
-Scenes hold 3 to 10 objects, and the count is the class. The publisher keeps the annotations of the test images, so ``test``
-is the published validation split, and ``val`` is cut from ``train``. ``CLEVR45689`` and ``CLEVR3710`` hold the images with
-these counts alone: PAINT patches a model on the first and looks on the second whether it has learnt to count.
-
-The accuracies that open_clip publishes are of other prompts ("a picture of three objects"), so none is given here.
+The annotations of the test images are not public: ``test`` is the published validation split. PAINT patches a model on the
+images of ``CLEVR45689`` and looks on those of ``CLEVR3710`` whether it has learnt to count.
 """
 
 from __future__ import annotations
@@ -31,25 +28,24 @@ TASKS = {
 }
 
 
-def _open(name: str, counts: tuple[int, ...], split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(counts: tuple[int, ...], split: str, root: Path, transform: Transform | None) -> Samples:
     own_split = "val" if split == "test" else split
-    scenes: Any = open_torchvision("CLEVRClassification", name, SOURCE, own_split, root, gigabytes=GIGABYTES)
-    again = f"fetch it again from {SOURCE}"
+    scenes: Any = open_torchvision("CLEVRClassification", own_split, root, gigabytes=GIGABYTES)
     files = list(zip(scenes._image_files, scenes._labels, strict=True))
     for path, count in files:
         if count not in ALL:
-            raise DataError(f"{name}: {path} is said to show {count} objects, and scenes hold 3 to 10", again)
+            raise DataError(f"{path} is said to show {count} objects, and scenes hold 3 to 10")
     files = [(path, counts.index(count)) for path, count in files if count in counts]
-    return open_listed(name, files, transform, hint=again)
+    return open_listed(files, transform)
 
 
 def datasets() -> list[Dataset]:
     """List CLEVR, and the two halves of its counts between which PAINT looks for transfer."""
     return [
         published(
-            name, tuple(map(str, counts)), partial(_open, name, counts), templates=TEMPLATES["CLEVR"], family="CLEVR",
+            name, tuple(map(str, counts)), partial(_open, counts), templates=TEMPLATES["CLEVR"], family="CLEVR",
             source=SOURCE, aliases=aliases, counts=images, layouts=(LAYOUT,), licence="CC BY 4.0", gigabytes=GIGABYTES,
-            downloads=True, zeroshot={},
+            downloads=True, zeroshot={},  # open_clip's are of other prompts ("a picture of three objects")
         )
         for name, (counts, aliases, images) in TASKS.items()
     ]  # fmt: skip

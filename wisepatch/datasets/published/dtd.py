@@ -1,9 +1,8 @@
 """Describable Textures, first partition, as published (``<data>/dtd/dtd`` or ``<data>/dtd``) or in the papers' folders.
 
-The publisher names 1,880 images each to train, to validate and to test. The papers' code reads ``<data>/dtd/train`` and
-``<data>/dtd/val``, where ``train`` holds the publisher's first two parts and ``val`` the test images. Where these two folders
-lie, they are taken: ``test`` is the folder ``val``, and ``val`` is cut from the folder ``train`` as for every task without
-a validation split. A folder ``<data>/dtd/test`` beside them says that all three are what their names say.
+The publisher names 1,880 images each to train, to validate and to test. In the papers' folders, which are preferred, ``train``
+holds the first two parts, from which ``val`` is cut, and ``val`` the test images; where there is a third folder ``test``, all
+three are what their names say.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from pathlib import Path
 
 from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
 from wisepatch.datasets.names import names
-from wisepatch.datasets.published.readers import open_folders, open_list_file, open_torchvision, published
+from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published, read_folders
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
-AGAIN = f"fetch it again from {SOURCE}"
 LAYOUTS = (
     "dtd/{train/*/*.jpg,val/*/*.jpg}",
     "dtd/dtd/{images/*/*.jpg,labels/*.txt}",
@@ -23,23 +21,18 @@ LAYOUTS = (
 )
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     folder = root / "dtd"
     if (folder / "train").is_dir() and (folder / "val").is_dir():
-        return _from_folders(split, folder, transform)
-    if not any((place / "labels").is_dir() for place in (folder / "dtd", folder)):
-        open_torchvision("DTD", "DTD", SOURCE, split, root)  # it downloads, or says what to do
-    if (folder / "dtd" / "labels").is_dir():
+        three = (folder / "test").is_dir()
+        below = split if three else "val" if split == "test" else "train"
+        samples = read_folders(folder / below, names("DTD"), transform)
+        return samples if three or split == "test" else cut_validation(samples, split)
+    if not (folder / "labels").is_dir() or (folder / "dtd" / "labels").is_dir():
         folder = folder / "dtd"
-    listed, images = folder / "labels" / f"{split}1.txt", folder / "images"
-    return open_list_file("DTD", listed, images, names("DTD"), transform, hint=AGAIN)
-
-
-def _from_folders(split: str, folder: Path, transform: Transform | None) -> Samples:
-    three = (folder / "test").is_dir()
-    below = split if three else "val" if split == "test" else "train"
-    samples = open_folders("DTD", folder / below, names("DTD"), transform, hint=AGAIN)
-    return samples if three or split == "test" else cut_validation(samples, split)
+    if not (folder / "labels").is_dir():
+        open_torchvision("DTD", split, root)  # it downloads, or says what to do
+    return open_list_file(folder / "labels" / f"{split}1.txt", folder / "images", names("DTD"), transform)
 
 
 def datasets() -> list[Dataset]:

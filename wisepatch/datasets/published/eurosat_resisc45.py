@@ -1,20 +1,25 @@
 """EuroSAT and RESISC45: images from above.
 
-EuroSAT has no published splits. In the publisher's folder (``<data>/eurosat/2750``) the splits are ours: of every class a
-tenth to test and a tenth to validate, by a hash of the file names, 21,600 / 2,700 / 2,700 images as in the papers, who do not
-say which. The folders of the papers' code, ``<data>/EuroSAT_splits/{train,val,test}``, are read as they are.
-
+EuroSAT has no published splits: in the publisher's folder a tenth of every class is to test and a tenth to validate, by a hash
+of the file names, as many as in the papers, who do not say which. The splits of the papers' code are read as they are.
 RESISC45 has the splits of Neumann et al. 2019 (arXiv 1911.06721), in list files beside the images.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from wisepatch.datasets.base import SPLITS, Dataset, Samples, Subset, Transform
 from wisepatch.datasets.names import names, spaced
-from wisepatch.datasets.published.readers import missing, open_folders, open_list_file, open_torchvision, published
+from wisepatch.datasets.published.readers import (
+    MissingDataError,
+    open_list_file,
+    open_torchvision,
+    published,
+    read_folders,
+)
 
 EUROSAT_SOURCE = "https://github.com/phelber/EuroSAT"
 EUROSAT_LAYOUTS = ("EuroSAT_splits/{train/*/*.jpg,val/*/*.jpg,test/*/*.jpg}", "eurosat/2750/*/*.jpg")
@@ -34,24 +39,21 @@ RESISC_SOURCE = "https://huggingface.co/datasets/torchgeo/resisc45"
 RESISC_LAYOUT = "resisc45/{NWPU-RESISC45/*/*.jpg,resisc45-train.txt,resisc45-val.txt,resisc45-test.txt}"
 
 
-def _open_eurosat(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open_eurosat(split: str, root: Path, transform: Transform | None) -> Samples:
     cut, whole = root / "EuroSAT_splits", root / "eurosat" / "2750"
-    folders, hint = tuple(EUROSAT), f"fetch it again from {EUROSAT_SOURCE}"
     absent = [part for part in SPLITS if not (cut / part).is_dir()]
     if not absent:
-        return open_folders("EuroSAT", cut / split, folders, transform, hint=hint)
+        return read_folders(cut / split, tuple(EUROSAT), transform)
     if cut.is_dir() and not whole.is_dir():
-        raise missing("EuroSAT", root, EUROSAT_LAYOUTS, EUROSAT_SOURCE, f"there is no EuroSAT_splits/{absent[0]}")
+        raise MissingDataError(f"there is no EuroSAT_splits/{absent[0]}")
     if not whole.is_dir():
-        open_torchvision("EuroSAT", "EuroSAT", EUROSAT_SOURCE, split, root)  # it downloads, or says what to do
-    samples = open_folders("EuroSAT", whole, folders, transform, hint=hint)
+        open_torchvision("EuroSAT", split, root)  # it downloads, or says what to do
+    samples = read_folders(whole, tuple(EUROSAT), transform)
     return Subset(samples, _tenths([Path(path).name for path, _ in samples.files], samples.labels, split))
 
 
 def _tenths(files: list[str], labels: list[int], split: str) -> list[int]:
     """Choose the images of ``split``, in order: of every class the first tenth by hash to test, the second to validate."""
-    from hashlib import sha256
-
     chosen = []
     for label in sorted(set(labels)):
         indices = [index for index, other in enumerate(labels) if other == label]
@@ -61,16 +63,11 @@ def _tenths(files: list[str], labels: list[int], split: str) -> list[int]:
     return sorted(chosen)
 
 
-def _open_resisc(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open_resisc(split: str, root: Path, transform: Transform | None) -> Samples:
     listed, images = root / "resisc45" / f"resisc45-{split}.txt", root / "resisc45" / "NWPU-RESISC45"
-    for path in (listed, images):
-        if not path.exists():
-            reason = f"there is no {path.relative_to(root).as_posix()}"
-            raise missing("RESISC45", root, [RESISC_LAYOUT], RESISC_SOURCE, reason)
     samples = open_list_file(
-        "RESISC45", listed, images, names("RESISC45"), transform, hint=f"fetch it again from {RESISC_SOURCE}",
-        place=lambda name: f"{name.rpartition('_')[0]}/{name}",
-    )  # fmt: skip
+        listed, images, names("RESISC45"), transform, place=lambda name: f"{name.rpartition('_')[0]}/{name}"
+    )
     return replace(samples, files=sorted(samples.files, key=lambda file: (file[1], file[0])))
 
 

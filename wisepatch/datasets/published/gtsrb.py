@@ -15,16 +15,14 @@ SOURCE = "https://benchmark.ini.rub.de/gtsrb_dataset.html"
 FILES = "{GTSRB/Training/*/*.ppm,GTSRB/Final_Test/Images/*.ppm,GT-final_test.csv}"
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    signs: Any = open_torchvision("GTSRB", "GTSRB", SOURCE, split, root)
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
+    signs: Any = open_torchvision("GTSRB", split, root)
     samples = FileSamples(signs._samples, transform)
-    folders = len(set(samples.labels))
-    if split == "train" and folders != len(names("GTSRB")):
+    folders, classes = len(set(samples.labels)), len(names("GTSRB"))
+    if split == "train" and folders != classes:
         # torchvision numbers the folders that there are: with one missing, all after it would have another's label
-        raise DataError(
-            f"GTSRB: {root / 'gtsrb' / 'GTSRB' / 'Training'} holds {folders} class folders, not {len(names('GTSRB'))}",
-            f"remove the folder and fetch GTSRB-Training_fixed.zip from {SOURCE} again",
-        )
+        problem = f"{root / 'gtsrb/GTSRB/Training'} holds {folders} class folders, not {classes}"
+        raise DataError(problem, f"remove the folder and fetch GTSRB-Training_fixed.zip from {SOURCE} again")
     return samples
 
 

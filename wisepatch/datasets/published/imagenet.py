@@ -13,7 +13,7 @@ from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_val
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.readers import first_folder, missing, open_folders, published
+from wisepatch.datasets.published.readers import MissingDataError, explained, first_folder, published, read_folders
 from wisepatch.errors import DataError
 
 SOURCE = "https://image-net.org/download-images.php"
@@ -32,22 +32,21 @@ SORTED = (
 )
 
 
-def open_imagenet(task: str, split: str, root: Path, transform: Transform | None = None) -> FileSamples:
+def open_imagenet(split: str, root: Path, transform: Transform | None) -> FileSamples:
     """Open the images of ImageNet's ``train``, or of its 50,000 validation images as ``test``, in the order of class and name.
 
     Raises :class:`DataError` for data that is missing, and for test images that are not sorted into class folders.
     """
     reason = f"there is no folder of {'training' if split == 'train' else 'test'} images"
-    folder = first_folder(task, root, FOLDERS[split], FILES[split], SOURCE, reason)
+    folder = first_folder(root, FOLDERS[split], reason)
     with os.scandir(folder) as entries:  # ends at the first image: the publisher's archive of test images is flat
         flat = any(entry.name.endswith(".JPEG") for entry in entries)
     if flat:
-        raise DataError(f"{task}: the images in {folder} are not in class folders", SORTED)
-    hint = f"its folders are named as ImageNet's classes: n01440764, ...; fetch it from {SOURCE}"
-    return open_folders(task, folder, names("ImageNet folders"), transform, hint=hint)
+        raise DataError(f"the images in {folder} are not in class folders", SORTED)
+    return read_folders(folder, names("ImageNet folders"), transform)
 
 
-def open_shots(shots: int, split: str, root: Path, transform: Transform | None = None) -> Samples:
+def open_shots(shots: int, split: str, root: Path, transform: Transform | None) -> Samples:
     """Open ``shots`` training images of each class as ``train``; ``val`` and ``test`` are ImageNet's own.
 
     The images are drawn from the rest of ``train`` when ``val`` is cut from it, so that the two stay disjoint. Each class
@@ -56,36 +55,32 @@ def open_shots(shots: int, split: str, root: Path, transform: Transform | None =
     """
     import numpy as np
 
-    task = f"ImageNet{shots}"
-    samples = open_imagenet(task, "test" if split == "test" else "train", root, transform)
+    samples = open_imagenet("test" if split == "test" else "train", root, transform)
     if split == "test":
         return samples
     indices = cut_validation(samples, split).indices
     if split == "val":
         return FileSamples([samples.files[i] for i in indices], transform)
-    by_class: list[list[tuple[Path | str, int]]] = [[] for _ in names("ImageNet")]
-    for index in sorted(indices):
-        by_class[samples.files[index][1]].append(samples.files[index])
-    drawn = []
-    for label, files in enumerate(by_class):
-        if len(files) < shots:
-            raise DataError(
-                f"{task}: class {names('ImageNet folders')[label]} has {len(files)} images to draw {shots} from",
-                f"complete ImageNet's training images from {SOURCE}",
-            )
-        drawn += [files[i] for i in np.random.default_rng([0, label]).permutation(len(files))[:shots]]
-    return FileSamples(drawn, transform)
+    kept = np.sort(indices)
+    first_of_next = np.searchsorted(np.array(samples.labels)[kept], np.arange(1, len(names("ImageNet"))))
+    drawn: list[int] = []
+    for label, mine in enumerate(np.split(kept, first_of_next)):
+        if len(mine) < shots:
+            problem = f"class {names('ImageNet folders')[label]} has {len(mine)} images to draw {shots} from"
+            raise DataError(problem, f"complete ImageNet's training images from {SOURCE}")
+        drawn += mine[np.random.default_rng([0, label]).permutation(len(mine))[:shots]].tolist()
+    return FileSamples([samples.files[i] for i in drawn], transform)
 
 
 def open_val_classes(
-    task: str, label_map: Sequence[Sequence[int]], split: str, root: Path, transform: Transform | None = None
+    label_map: Sequence[Sequence[int]], split: str, root: Path, transform: Transform | None
 ) -> FileSamples:
     """Open ImageNet's test images of the classes in ``label_map``; a label is the place of its row."""
     label = {index: place for place, row in enumerate(label_map) for index in row}
-    samples = open_imagenet(task, split, root, transform)
+    samples = open_imagenet(split, root, transform)
     files = [(path, label[index]) for path, index in samples.files if index in label]
     if not files:
-        raise missing(task, root, FILES["test"], SOURCE, "it has none of this task's classes")
+        raise MissingDataError("it has none of this task's classes")
     return FileSamples(files, transform)
 
 
@@ -109,7 +104,7 @@ def shift(
         return [shifted]
     val_name = f"{name}ValClasses"
     val_classes = published(
-        val_name, classes, partial(open_val_classes, val_name, label_map), **shared, source=SOURCE, layouts=FILES["test"],
+        val_name, classes, partial(open_val_classes, label_map), **shared, source=SOURCE, layouts=FILES["test"],
         counts={"test": 50 * sum(map(len, label_map))}, gigabytes=TEST_GIGABYTES,
     )  # fmt: skip
     return [shifted, val_classes]
@@ -118,14 +113,14 @@ def shift(
 def datasets() -> list[Dataset]:
     """List ImageNet with open_clip's class names, and ImageNet1 to ImageNet600 with so many training images a class."""
     whole = published(
-        "ImageNet", names("ImageNet"), partial(open_imagenet, "ImageNet"), source=SOURCE, counts=COUNTS, layouts=LAYOUTS,
+        "ImageNet", names("ImageNet"), open_imagenet, source=SOURCE, counts=COUNTS, layouts=LAYOUTS,
         gigabytes=TRAIN_GIGABYTES + TEST_GIGABYTES,
     )  # fmt: skip
     few_shot = [
-        replace(
+        explained(replace(
             whole, name=f"ImageNet{shots}", open=partial(open_shots, shots), splits=SPLITS,
             counts={"train": 1000 * shots, "val": 5000, "test": COUNTS["test"]},
-        )
+        ))
         for shots in SHOTS
     ]  # fmt: skip
     return [whole, *few_shot]

@@ -11,7 +11,7 @@ from wisepatch.datasets.base import Dataset, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.imagenet import shift
-from wisepatch.datasets.published.readers import first_folder, missing, open_folders
+from wisepatch.datasets.published.readers import MissingDataError, first_folder, read_folders
 
 FRAME_PIXELS = 2  # wide is the red frame of ObjectNet's images
 SOURCES = {
@@ -40,24 +40,21 @@ def _without_frame(transform: Transform | None, image: Any) -> Any:
 
 
 def _folder(task: str, root: Path) -> Path:
-    """Return the folder of class folders. Raises :class:`DataError` where it is not there."""
-    folders = [layout.split("/*")[0] for layout in LAYOUTS[task]]
-    return first_folder(task, root, folders, LAYOUTS[task], SOURCES[task])
+    return first_folder(root, [layout.split("/*")[0] for layout in LAYOUTS[task]])
 
 
-def _open(task: str, folders: Sequence[str], split: str, root: Path, transform: Transform | None = None) -> FileSamples:
-    hint = f"its folders are named {folders[0]}, {folders[1]}, ...; fetch it again from {SOURCES[task]}"
-    return open_folders(task, _folder(task, root), folders, transform, hint=hint)
+def _open(task: str, folders: Sequence[str], split: str, root: Path, transform: Transform | None) -> FileSamples:
+    return read_folders(_folder(task, root), folders, transform)
 
 
 def _open_objectnet(
-    task: str, folders: Sequence[str], split: str, root: Path, transform: Transform | None = None
+    task: str, folders: Sequence[str], split: str, root: Path, transform: Transform | None
 ) -> FileSamples:
     """Open the images of 113 of its 313 folders: those whose classes ImageNet has."""
     images = _folder(task, root)
     files = [(path, label) for label, folder in enumerate(folders) for path in sorted((images / folder).glob("*.png"))]
     if not files:
-        raise missing(task, root, LAYOUTS[task], SOURCES[task], "it has none of the classes that ImageNet has")
+        raise MissingDataError("it has none of the classes that ImageNet has")
     return FileSamples(files, partial(_without_frame, transform))
 
 
@@ -68,26 +65,22 @@ def datasets() -> list[Dataset]:
     for several of ImageNet's.
     """
     classes, wnids = names("ImageNet"), names("ImageNet folders")
-    tasks = [
-        *_shift("ImageNetV2", classes, [str(index) for index in range(1000)]),
-        *_shift("ImageNetSketch", classes, wnids),
+    tasks: list[tuple[str, Sequence[str], Sequence[str], Sequence[Sequence[int]]]] = [
+        ("ImageNetV2", classes, [str(index) for index in range(1000)], ()),
+        ("ImageNetSketch", classes, wnids, ()),
     ]
     for name in ("ImageNetR", "ImageNetA"):
         indices = names(f"{name} indices")
-        tasks += _shift(name, [classes[i] for i in indices], [wnids[i] for i in indices], [(i,) for i in indices])
-    objects = dict(sorted(names("ObjectNet").items()))
-    label_map = [entry["imagenet"] for entry in objects.values()]
+        tasks.append((name, [classes[i] for i in indices], [wnids[i] for i in indices], [(i,) for i in indices]))
+    folders, objects = zip(*sorted(names("ObjectNet").items()), strict=True)
+    object_names = [entry["name"].lower() for entry in objects]
+    tasks.append(("ObjectNet", object_names, folders, [entry["imagenet"] for entry in objects]))
     return [
-        *tasks,
-        *_shift("ObjectNet", [entry["name"].lower() for entry in objects.values()], list(objects), label_map),
-    ]
-
-
-def _shift(
-    name: str, classes: Sequence[str], folders: Sequence[str], label_map: Sequence[Sequence[int]] = ()
-) -> list[Dataset]:
-    opener = _open_objectnet if name == "ObjectNet" else _open
-    return shift(
-        name, classes, partial(opener, name, folders), label_map, source=SOURCES[name], layouts=LAYOUTS[name],
-        counts={"test": COUNTS[name]} if name in COUNTS else {}, gigabytes=GIGABYTES.get(name),
-    )  # fmt: skip
+        dataset
+        for name, classes, folders, label_map in tasks
+        for dataset in shift(
+            name, classes, partial(_open_objectnet if name == "ObjectNet" else _open, name, folders), label_map,
+            source=SOURCES[name], layouts=LAYOUTS[name], gigabytes=GIGABYTES.get(name),
+            counts={"test": COUNTS[name]} if name in COUNTS else {},
+        )
+    ]  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
-from wisepatch.datasets.published.readers import ASKED, check_present, downloading, published
+from wisepatch.datasets.published.readers import MissingDataError, check_present, fetch, published
 from wisepatch.errors import DataError
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
@@ -49,14 +51,14 @@ def split_by_video(videos: Sequence[str]) -> dict[str, list[int]]:
     return {split: [i for i, video in enumerate(videos) if split_of[video] == split] for split in SPLITS}
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     raw = _whole(root)
     ids = [f"{number:06d}" for number in split_by_video(_videos(raw))[split]]
     images, labels = (
         [raw / below / f"{i}{suffix}" for i in ids] for below, suffix in ((IMAGES, ".png"), (LABELS, ".txt"))
     )
     for paths, archive in ((images, "data_object_image_2.zip"), (labels, "data_object_label_2.zip")):
-        check_present(f"KITTI ({split})", paths, f"unpack {archive} ({SOURCE}) again in {raw}", "files")
+        check_present(paths, f"unpack {archive} ({SOURCE}) again in {raw}", "files")
     classes = [distance_class(_nearest(path)) for path in labels]
     return FileSamples(list(zip(images, classes, strict=True)), transform)
 
@@ -65,21 +67,15 @@ def _whole(root: Path) -> Path:
     """Return the folder ``raw`` with images, labels and devkit; missing ones are fetched where that was asked for."""
     raw = min((root / below for below in FOLDERS), key=lambda folder: len(_absent(folder)))
     absent = _absent(raw)
-    if not absent:
-        return raw
-    by_hand = f"fetch {', '.join(absent)} from {SOURCE} and unpack there"
-    if not ASKED.get():
-        raise DataError(
-            f"KITTI is not below {root}: {raw} has no {', '.join(PLACES[archive][0] for archive in absent)}",
-            f"`wisepatch datasets download KITTI` fetches it ({GIGABYTES} GB), or {by_hand}",
-        )
-    from torchvision.datasets import utils
-
+    hint = f"fetch {', '.join(absent)} from {SOURCE} and unpack there"
     for archive in absent:
-        with downloading(DataError(f"{archive} of KITTI could not be downloaded into {raw}", by_hand)):
-            utils.download_and_extract_archive(ARCHIVES + archive, str(raw), filename=archive)
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        download = partial(download_and_extract_archive, ARCHIVES + archive, str(raw), filename=archive)
+        reason = f"{raw} has no {PLACES[archive][0]}: {archive} is missing"
+        fetch(download, reason, hint=hint, gigabytes=GIGABYTES)
     if still := _absent(raw):
-        raise DataError(f"{', '.join(still)} of KITTI was fetched into {raw} and does not hold what it should", by_hand)
+        raise MissingDataError(f"{', '.join(still)} was fetched into {raw} and does not hold what it should", hint)
     return raw
 
 
@@ -89,8 +85,6 @@ def _absent(raw: Path) -> list[str]:
 
 def _videos(raw: Path) -> list[str]:
     """Return the video of each image, from the devkit: the i-th number of ``train_rand.txt`` is a line of ``train_mapping.txt``."""
-    import zipfile
-
     devkit = next(raw / place for place in DEVKITS if (raw / place).exists())
     devkit = devkit if devkit.suffix == ".zip" else devkit.parent
     hint = f"fetch devkit_object.zip from {SOURCE} again and put it into {raw}"
@@ -100,34 +94,31 @@ def _videos(raw: Path) -> list[str]:
         videos = dict(enumerate((line.split()[1] for line in lines.splitlines() if line.strip()), 1))
         video_of = [videos[int(number)] for number in order.split(",")]
     except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
-        raise DataError(f"KITTI: the mapping of images to videos in {devkit} cannot be read: {error}", hint) from error
+        raise DataError(f"the mapping of images to videos in {devkit} cannot be read: {error}", hint) from error
     if len(set(video_of)) < 3:
-        raise DataError(f"KITTI: {devkit} names fewer than three videos, too few for three splits", hint)
+        raise DataError(f"{devkit} names fewer than three videos, too few for three splits", hint)
     return video_of
 
 
 def _nearest(path: Path) -> float:
     """Return the distance (z, in metres) of the nearest vehicle in a label file, infinity where there is none."""
-    nearest = math.inf
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(f"label file {path} cannot be read: {error}", f"fetch it from {SOURCE} again") from error
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
+        raise DataError(f"label file {path} cannot be read: {error}") from error
+    nearest = math.inf
+    for number, fields in enumerate(map(str.split, lines), 1):
         if not fields:
             continue
         try:
-            kind, z = fields[0], float(fields[13])
-            if not math.isfinite(z):
-                raise ValueError(f"a distance of {z}")
-        except (IndexError, ValueError) as error:
-            raise DataError(
-                f"label file {path}, line {number}, is not one of KITTI's: {line[:60]!r}",
-                f"a line has 15 fields, the 14th is the distance; fetch data_object_label_2.zip from {SOURCE} again",
-            ) from error
-        if kind in VEHICLES:
-            nearest = min(nearest, z)
+            distance = float(fields[13])
+        except (IndexError, ValueError):
+            distance = math.nan
+        if not math.isfinite(distance):
+            hint = f"the 14th of a line's 15 fields is the distance; fetch data_object_label_2.zip from {SOURCE} again"
+            raise DataError(f"label file {path}, line {number}, is not one of KITTI's: {' '.join(fields)[:60]!r}", hint)
+        if fields[0] in VEHICLES:
+            nearest = min(nearest, distance)
     return nearest
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.folder import FileSamples
 from wisepatch.datasets.names import names
-from wisepatch.datasets.published.readers import missing, open_folders, published, read_words
+from wisepatch.datasets.published.readers import MissingDataError, published, read_folders, read_words
 from wisepatch.errors import DataError
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
@@ -25,8 +24,6 @@ LAYOUTS = (
         for folder in ANNOTATIONS
     ),
 )
-AGAIN = f"fetch the annotations from {SOURCE} again"
-HINTED = (LAYOUTS[2], LAYOUTS[0])  # as the archives unpack, and as PAINT's code cuts
 
 
 def sign_class(label: str) -> str | None:
@@ -36,28 +33,25 @@ def sign_class(label: str) -> str | None:
     return label.split("--")[1] if "--" in label else label
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     base, published_split = root / "mtsd", PUBLISHED[split]
     if (base / published_split).is_dir():  # the crops as PAINT's code writes them
-        hint = f"class folders are named {', '.join(names('MTSD')[:3])}, ...; anything else goes elsewhere"
-        return open_folders("MTSD", base / published_split, names("MTSD"), transform, hint=hint)
-    lacking = partial(missing, "MTSD", root, HINTED, SOURCE)
+        return read_folders(base / published_split, names("MTSD"), transform)
     folder = next((base / name for name in ANNOTATIONS if (base / name / "splits").is_dir()), None)
     if folder is None or not (base / "images").is_dir():
-        raise lacking(f"{'the annotations' if folder is None else 'the folder images'} cannot be found in {base}")
-    listing = folder / "splits" / f"{published_split}.txt"
-    if not listing.exists():
-        raise lacking(f"{listing} is missing")
-    annotations = [folder / "annotations" / f"{photo}.json" for photo in read_words("MTSD", listing, AGAIN)]
+        part = "the annotations" if folder is None else "the folder images"
+        raise MissingDataError(f"{part} cannot be found in {base}")
+    listed = read_words(folder / "splits" / f"{published_split}.txt")
+    annotations = [folder / "annotations" / f"{photo}.json" for photo in listed]
     absent = [path for path in annotations if not path.exists()]
     if absent:
-        raise lacking(f"{absent[0]} is missing")
+        raise MissingDataError(f"{absent[0]} is missing")
     signs = sorted(sign for path in annotations for sign in _signs(path))
     present = {path.name for path in (base / "images").iterdir()}
     photos = sorted({photo for _, _, photo, _ in signs})
     absent = [base / "images" / photo for photo in photos if photo not in present]
     if absent:
-        raise lacking(f"{len(absent)} of {len(photos)} photos are missing, the first {absent[0]}")
+        raise MissingDataError(f"{len(absent)} of {len(photos)} photos are missing, the first {absent[0]}")
     files = [(base / "images" / photo, label) for label, _, photo, _ in signs]
     return FileSamples(files, transform, boxes=[box for *_, box in signs])
 
@@ -79,7 +73,7 @@ def _signs(path: Path) -> Iterator[tuple[int, str, str, Box]]:
             yield index[name], f"{path.stem}__{sign['key']}.jpg", f"{path.stem}.jpg", (left, upper, right, lower)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"MTSD: annotation {path} cannot be used: {reason}", AGAIN) from error
+        raise DataError(f"annotation {path} cannot be used: {reason}") from error
 
 
 def datasets() -> list[Dataset]:

@@ -1,4 +1,7 @@
-"""Read and describe published datasets: folders of images, publishers' lists, torchvision's readers, downloads."""
+"""Read and describe published datasets: folders of images, publishers' lists, torchvision's readers, downloads.
+
+The errors of readers say what is wrong with the files; :func:`explained` adds the task's name and the next step.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
 from wisepatch.datasets.folder import SUFFIXES, FileSamples
-from wisepatch.datasets.names import zeroshot_accuracies
+from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.errors import DataError
 
@@ -21,10 +25,34 @@ UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets dow
 ASKED: ContextVar[bool | None] = ContextVar("ASKED", default=None)  # None: small sets by the way; False: nothing
 
 
+class MissingDataError(DataError):
+    """Data that is not there, or not whole. A hint says how to get it where that is not the task's source."""
+
+
 def published(name: str, classes: Sequence[str], open: Callable[..., Samples], **fields: Any) -> Dataset:  # noqa: A002
     """Describe a published dataset; prompts, family and zero-shot accuracies go by its name where ``fields`` has no others."""
-    by_name = {"templates": TEMPLATES.get(name, ()), "family": name, "zeroshot": zeroshot_accuracies(name)}
-    return Dataset(name, tuple(classes), open, **by_name | fields)
+    accuracies = names("zero-shot, as open_clip publishes it").get(name, {})  # its docs/openclip_results.csv
+    by_name = {"templates": TEMPLATES.get(name, ()), "family": name, "zeroshot": accuracies}
+    return explained(Dataset(name, tuple(classes), open, **by_name | fields))
+
+
+def explained(dataset: Dataset) -> Dataset:
+    """Add the name of the dataset, and where its files are to be had and to be put, to the errors of its reader."""
+    return replace(dataset, open=partial(_open, dataset))
+
+
+def _open(dataset: Dataset, split: str, root: Path, transform: Transform | None = None) -> Samples:
+    try:
+        return dataset.open(split, root, transform)
+    except MissingDataError as error:
+        complete = missing(dataset.name, root, dataset.layouts[:3], dataset.source, error.message)
+        hint = error.hint or complete.hint
+        if dataset.downloads and error.__cause__ is None:  # a download that failed is not advised again
+            hint = f"`wisepatch datasets download {dataset.name}` fetches it ({dataset.gigabytes:g} GB), or {hint}"
+        raise DataError(complete.message, hint) from error
+    except DataError as error:
+        hint = error.hint or f"fetch it again from {dataset.source}"
+        raise DataError(f"{dataset.name}: {error.message}", hint) from error
 
 
 def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> DataError:
@@ -35,19 +63,25 @@ def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: 
     )
 
 
-def first_folder(
-    task: str, root: Path, folders: Sequence[str], layouts: Sequence[str], source: str, reason: str = ""
-) -> Path:
-    """Return the first of ``folders`` that is below ``root``. Raises the :func:`missing` data's error where none is."""
+def first_folder(root: Path, folders: Sequence[str], reason: str = "") -> Path:
+    """Return the first of ``folders`` that is below ``root``. Raises :class:`MissingDataError` where none is."""
     for folder in folders:
         if (root / folder).is_dir():
             return root / folder
-    raise missing(task, root, layouts, source, reason)
+    raise MissingDataError(reason)
 
 
 def open_folders(
     task: str, folder: Path, folders: Sequence[str], transform: Transform | None, *, hint: str = ""
 ) -> FileSamples:
+    """Open class folders as :func:`read_folders` does, with errors that name ``task`` and end in ``hint``."""
+    try:
+        return read_folders(folder, folders, transform)
+    except DataError as error:
+        raise DataError(f"{task}: {error.message}", hint or error.hint) from error
+
+
+def read_folders(folder: Path, folders: Sequence[str], transform: Transform | None) -> FileSamples:
     """Open the images below class folders, in order of their names; a label is the place of the folder's name in ``folders``.
 
     A folder may be nested (``a/apse/indoor``). Raises :class:`DataError` for a folder that is none of the classes' and for no
@@ -55,139 +89,104 @@ def open_folders(
     """
     label = {name: index for index, name in enumerate(folders)}
     files: list[tuple[Path | str, int]] = []
-    for parent, inner, names in os.walk(folder, followlinks=True):
-        inner.sort()
-        images = sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)  # noqa: PTH122 -- a million
-        if not images:
-            continue
-        below = Path(parent).relative_to(folder).as_posix()
-        if below not in label:
-            shown = f"its class folders are named {folders[0]}, {folders[1]}, ..."
-            raise DataError(f"{task}: {folder / below} is not the folder of one of its classes; {shown}", hint)
+    for parent, _, entries in os.walk(folder, followlinks=True):
+        images = [name for name in entries if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122 -- a million
+        below = Path(parent).relative_to(folder).as_posix() if images else ""
+        if images and below not in label:
+            hint = f"class folders are named {', '.join(folders[:3])}, ...; anything else goes elsewhere"
+            raise DataError(f"{folder / below} is not the folder of one of its classes", hint)
         files += [(f"{parent}/{name}", label[below]) for name in images]
     if not files:
-        raise DataError(f"{task}: there are no images below {folder}", hint)
+        raise DataError(f"there are no images below {folder}")
     return FileSamples(sorted(files, key=lambda file: (file[1], str(file[0]))), transform)
 
 
 def open_listed(
-    task: str,
-    files: Sequence[tuple[Path | str, int]],
-    transform: Transform | None,
-    *,
-    hint: str = "",
-    annotations: Annotations | None = None,
+    files: Sequence[tuple[Path | str, int]], transform: Transform | None, annotations: Annotations | None = None
 ) -> FileSamples:
     """Open the images that a publisher's list names, in its order. Raises :class:`DataError` that names the first missing one."""
-    check_present(task, [path for path, _ in files], hint)
+    check_present([path for path, _ in files])
     return FileSamples(files, transform, annotations)
 
 
-def check_present(task: str, paths: Sequence[Path | str], hint: str, noun: str = "images") -> None:
+def check_present(paths: Sequence[Path | str], hint: str = "", noun: str = "images") -> None:
     """Raise :class:`DataError` with the number of files that are missing, and the first of them."""
     absent = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 -- a hundred thousand
     if absent:
-        raise DataError(f"{task}: {len(absent)} of {len(paths)} {noun} are missing, the first is {absent[0]}", hint)
+        raise DataError(f"{len(absent)} of {len(paths)} {noun} are missing, the first is {absent[0]}", hint)
 
 
 def open_list_file(
-    task: str,
     listed: Path,
     images: Path,
     folders: Sequence[str],
     transform: Transform | None,
-    *,
-    hint: str,
-    hint_images: str = "",
     place: Callable[[str], str] = lambda word: word.strip("/"),
 ) -> FileSamples:
     """Open the images that a publisher's list names, a word each; ``place`` gives the path of one below ``images``.
 
     The label is the place of the path's folder in ``folders``. Raises :class:`DataError` where the list is missing, no text, or
-    names something that is in none of ``folders``, with ``hint``, and with ``hint_images`` where images are missing.
+    names something that is in none of ``folders``, and where images are missing.
     """
     label = {name: index for index, name in enumerate(folders)}
     files: list[tuple[Path | str, int]] = []
-    for word in read_words(task, listed, hint):
+    for word in read_words(listed):
         path = place(word)
         folder = path.rpartition("/")[0]
         if folder not in label:
-            raise DataError(f"{task}: {listed} names {word}, which is in none of its classes", hint)
+            raise DataError(f"{listed} names {word}, which is in none of its classes")
         files.append((images / path, label[folder]))
-    return open_listed(task, files, transform, hint=hint_images or hint)
+    return open_listed(files, transform)
 
 
-def read_words(task: str, path: Path, hint: str) -> list[str]:
+def read_words(path: Path) -> list[str]:
     """Read the words of a text file. Raises :class:`DataError` where it is missing or no text."""
     try:
         return path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        raise MissingDataError(f"{path} is missing") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise DataError(f"{task}: {path} {reason}", hint) from error
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def open_torchvision(
-    class_name: str,
-    task: str,
-    source: str,
-    split: str,
-    root: Path,
-    transform: Transform | None = None,
-    *,
-    gigabytes: float = 0,
+    class_name: str, split: str, root: Path, transform: Transform | None = None, *, gigabytes: float = 0
 ) -> Samples:
-    """Open ``torchvision.datasets.<class_name>`` below ``root``, downloading it as torchvision does.
-
-    What is larger than 3 GB is downloaded where that is :func:`asked` for, and not by the way.
-    Raises :class:`DataError` that says what to fetch, from where and into which folder.
-    """
+    """Open ``torchvision.datasets.<class_name>`` below ``root``; what is missing is fetched as :func:`fetch` allows."""
     import inspect
 
     import torchvision.datasets
 
-    published_class = getattr(torchvision.datasets, class_name)
+    make = getattr(torchvision.datasets, class_name)
     arguments = {"split": split, "train": split == "train"}  # torchvision's sets take one of them, or none
-    known = inspect.signature(published_class).parameters
-    make: Callable[..., Samples] = partial(
-        published_class,
-        str(root),
-        transform=partial(_to_rgb, transform),
-        **{k: arguments[k] for k in arguments if k in known},
-    )
+    known = inspect.signature(make).parameters
+    make = partial(make, str(root), transform=partial(_to_rgb, transform))
+    make = partial(make, **{name: value for name, value in arguments.items() if name in known})
     try:
-        return make()
+        samples: Samples = make()
     except (OSError, RuntimeError):  # torchvision's words for "not there, or not whole"
-        pass
+        samples = fetch(partial(make, download=True), "its files are missing", gigabytes=gigabytes)
     except (ValueError, LookupError, TypeError) as error:  # a list or an annotation that is not what was published
-        raise DataError(
-            f"{task}: its files below {root} are not what was published: {error!r}", f"fetch them again from {source}"
-        ) from error
-    by_hand = f"fetch it from {source} and put it below {root} as `wisepatch datasets show {task}` says"
-    if ASKED.get() is False or (gigabytes > UNASKED_GIGABYTES and not ASKED.get()):
-        size = f" ({gigabytes:g} GB)" if gigabytes else ""
-        raise DataError(
-            f"{task} is not below {root}, or not whole",
-            f"`wisepatch datasets download {task}` fetches it{size}, or {by_hand}",
-        )
-    with downloading(DataError(f"{task} is not below {root} and could not be downloaded", by_hand)):
-        return make(download=True)
+        raise DataError(f"its files below {root} are not what was published: {error!r}") from error
+    return samples
 
 
-@contextlib.contextmanager
-def downloading(failure: DataError) -> Iterator[None]:
-    """Send what torchvision prints to stderr; where its download fails, raise ``failure`` with the reason added."""
+def fetch(download: Callable[[], Any], reason: str, *, hint: str = "", gigabytes: float = 0) -> Any:
+    """Call ``download`` and return its value; what torchvision prints goes to stderr.
+
+    More than 3 GB are fetched where that is :func:`asked` for, and not by the way. Raises :class:`MissingDataError` with ``reason``
+    ("... is missing") where nothing is fetched, and where that fails.
+    """
     from zipfile import BadZipFile
 
+    if ASKED.get() is False or (gigabytes > UNASKED_GIGABYTES and not ASKED.get()):
+        raise MissingDataError(reason, hint)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            yield
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        BadZipFile,
-    ) as error:  # URLError is an OSError, a corrupt archive any of them
-        raise DataError(f"{failure.message}: {' '.join(str(error).split())}", failure.hint) from error
+            return download()
+    except (OSError, RuntimeError, ValueError, BadZipFile) as error:  # no network; a corrupt archive is any of them
+        why = " ".join(str(error).split())
+        raise MissingDataError(f"{reason} and could not be downloaded: {why}", hint) from error
 
 
 @contextlib.contextmanager

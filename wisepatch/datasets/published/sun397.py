@@ -1,8 +1,7 @@
 """SUN397 with its first official partition, as published (``<data>/SUN397``) or in the papers' folders.
 
-The archive of the images has no splits: ``Training_01.txt`` and ``Testing_01.txt`` come in a second one, ``Partitions.zip``,
-and lie in ``SUN397/`` or ``SUN397/Partitions/``. The papers' code reads ``<data>/sun397/{train,val}/CLASS``, the same two lists
-as folders (``val`` holds the test images) with underscores for slashes (``a_apse_indoor``).
+The lists of the splits come in an archive of their own. The papers' folders are the same two lists (``val`` holds the test images)
+with underscores for slashes in their names (``a_apse_indoor``).
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from pathlib import Path
 from wisepatch.datasets.base import Dataset, Samples, Transform
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import (
-    ASKED,
-    downloading,
-    missing,
-    open_folders,
+    MissingDataError,
+    fetch,
     open_list_file,
     open_torchvision,
     published,
+    read_folders,
 )
 
 SOURCE = "https://vision.princeton.edu/projects/2010/SUN/"
@@ -34,36 +32,28 @@ LAYOUTS = (
 )
 
 
-def _open(split: str, root: Path, transform: Transform | None = None) -> Samples:
-    again = f"fetch them again from {SOURCE}"
+def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     cut, images = root / "sun397", root / "SUN397"
     if (cut / "train").is_dir() and (cut / "val").is_dir():
         folders = [name.replace("/", "_") for name in names("SUN397")]
-        return open_folders("SUN397", cut / ("val" if split == "test" else "train"), folders, transform, hint=again)
+        return read_folders(cut / ("val" if split == "test" else "train"), folders, transform)
     if not images.is_dir():
-        open_torchvision(
-            "SUN397", "SUN397", SOURCE, split, root, gigabytes=GIGABYTES
-        )  # it downloads, or says what to do
-    listed, hint = _list_file(LISTS[split], root), f"fetch it again from {PARTITIONS}"
-    return open_list_file("SUN397", listed, images, names("SUN397"), transform, hint=hint, hint_images=again)
+        open_torchvision("SUN397", split, root, gigabytes=GIGABYTES)  # it downloads, or says what to do
+    return open_list_file(_list_file(LISTS[split], images), images, names("SUN397"), transform)
 
 
-def _list_file(name: str, root: Path) -> Path:
+def _list_file(name: str, images: Path) -> Path:
     """Return the official list of a split, downloaded with the other partitions (18 MB) where it is missing."""
-    images = root / "SUN397"
-    for folder in (images, images / "Partitions"):
-        if (folder / name).is_file():
-            return folder / name
-    lacking = partial(missing, "SUN397", root, LAYOUTS, PARTITIONS)
-    if ASKED.get() is False:
-        raise lacking(f"there is no {name}")
-    from torchvision.datasets.utils import download_and_extract_archive
+    partitions = images / "Partitions"
+    paths = (images / name, partitions / name)
+    if not any(path.is_file() for path in paths):
+        from torchvision.datasets.utils import download_and_extract_archive
 
-    with downloading(lacking(f"there is no {name}, and it could not be downloaded")):
-        download_and_extract_archive(PARTITIONS, str(images / "Partitions"), md5=PARTITIONS_MD5)
-    if not (images / "Partitions" / name).is_file():
-        raise lacking(f"Partitions.zip holds no {name}")
-    return images / "Partitions" / name
+        download = partial(download_and_extract_archive, PARTITIONS, str(partitions), md5=PARTITIONS_MD5)
+        fetch(download, f"{name} is missing", hint=f"fetch it from {PARTITIONS} and unpack it in {images}")
+    if not any(path.is_file() for path in paths):
+        raise MissingDataError(f"Partitions.zip holds no {name}")
+    return next(path for path in paths if path.is_file())
 
 
 def datasets() -> list[Dataset]:
