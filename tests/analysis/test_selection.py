@@ -163,8 +163,8 @@ def closest(monkeypatch):
     rule = SelectionRule(
         "closest", lambda points, value: min(points, key=lambda p: abs(p.alpha - value)), takes="ALPHA"
     )
-    rows = (*register_rules(), rule)
-    monkeypatch.setattr("wisepatch.analysis.selection.register_rules", lambda: rows)
+    rows = {row.name: row for row in (*register_rules(), rule)}
+    monkeypatch.setattr("wisepatch.analysis.selection.find_rule", rows.__getitem__)
 
 
 @pytest.mark.usefixtures("closest")

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]  # (..., classes, classes): [true, predicted]
     Labels = NDArray[np.int64]
 
-ATTACKS = ("attack_success", "neither")  # metrics of typographic attacks
 NEEDS = {  # field of Annotations: its words, and the next step where a split has none
     "groups": ("groups of images", "use top1"),
     "sequences": ("sequences of video frames", "use top1"),
     "written": ("images that are written on", "name the task typo:NAME"),
 }
+ATTACK: dict[str, Any] = {"higher_is_better": False, "needs": ("written",)}
 
 
 @hookimpl
@@ -38,10 +38,8 @@ def register_metrics() -> Iterable[Metric]:
         Metric("worst_group", _worst_group, needs=("groups",), label="accuracy of the worst group"),
         _metric("pm0", partial(_sequences, 1), needs=("sequences",)),
         _metric("pm10", partial(_sequences, None), needs=("sequences",)),
-        _metric(
-            "attack_success", _attack_success, higher_is_better=False, needs=("written",), label="says what is written"
-        ),
-        _metric("neither", _neither, higher_is_better=False, needs=("written",)),
+        _metric("attack_success", partial(_mistakes, True), **ATTACK, label="says what is written"),
+        _metric("neither", partial(_mistakes, False), **ATTACK),
     )
 
 
@@ -52,21 +50,15 @@ def _metric(name: str, measure: Callable[..., Measured], **row: Any) -> Metric:
 
 def missing_needs(metric: Metric, annotations: Annotations) -> list[UsageError]:
     """List, as errors to raise or to collect, what a metric needs of a split and the split's annotations do not have."""
-    problems = []
-    for field in metric.needs:
-        if not _has(annotations, field):
-            words, hint = NEEDS.get(field, (field, "use top1"))
-            problems.append(UsageError(f"{metric.name} needs {words}, and this task has none", hint))
-    return problems
+    missing = [NEEDS.get(field, (field, "use top1")) for field in metric.needs if not _has(annotations, field)]
+    return [UsageError(f"{metric.name} needs {words}, and this task has none", hint) for words, hint in missing]
 
 
 def _has(annotations: Annotations, field: str) -> bool:
     values = getattr(annotations, field, None)
-    if values is None:
-        return False
-    if field == "groups":  # -1: the image belongs to none
-        return any(0 <= group < len(annotations.group_names) for group in values)
-    return len(values) > 0
+    if field == "groups" and values is not None:  # -1: the image belongs to none
+        values = [group for group in values if 0 <= group < len(annotations.group_names)]
+    return values is not None and len(values) > 0
 
 
 def measurements(
@@ -78,8 +70,8 @@ def measurements(
     """
     metric = find_metric(metric) if isinstance(metric, str) else metric
     annotations = annotations or Annotations()
-    for problem in missing_needs(metric, annotations):
-        raise problem
+    if problems := missing_needs(metric, annotations):
+        raise problems[0]
     yield from metric.measure(labels, predicted, classes, annotations)
 
 
@@ -175,25 +167,15 @@ def _sequences(
     """
     import numpy as np
 
-    right = (labels == predicted).tolist()
+    right = labels == predicted
     if annotations.accepted is not None:
-        right = [
-            answer in right_ones for answer, right_ones in zip(predicted.tolist(), annotations.accepted, strict=True)
-        ]
-    return _fraction(np.array([all(right[frame] for frame in row[:frames]) for row in annotations.sequences or ()]))
+        right = np.array([label in row for label, row in zip(predicted.tolist(), annotations.accepted, strict=True)])
+    return _fraction(np.array([right[list(row[:frames])].all() for row in annotations.sequences or ()]))
 
 
-def _attack_success(labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
-    """Measure the fraction of images that the model takes for what is written on them, and that show something else."""
-    return _fraction((predicted != labels) & (predicted == _written(annotations)))
-
-
-def _neither(labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
-    """Measure the fraction taken for neither what is written nor what is shown; 1 - top1 - attack_success."""
-    return _fraction((predicted != labels) & (predicted != _written(annotations)))
-
-
-def _written(annotations: Annotations) -> Labels:
+def _mistakes(as_written: bool, labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
+    """Measure the fraction of images that are taken for what is written on them and not shown, or else for neither."""
     import numpy as np
 
-    return np.asarray(list(annotations.written or ()))
+    written = np.asarray(annotations.written)
+    return _fraction((predicted != labels) & ((predicted == written) == as_written))
