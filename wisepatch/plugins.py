@@ -151,13 +151,11 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
 
 
 def _registered(manager: pluggy.PluginManager, hook: str, kind: Any) -> tuple[Any, ...]:
-    everything: list[Any] = []
-    for answer in getattr(manager.hook, hook)():
-        if isinstance(answer, kind | str):
-            raise PluginError(f"{hook} gave one {type(answer).__name__}; return a list")
-        everything += answer
-    seen: set[str] = set()
-    for each in everything:
+    (answer,) = getattr(manager.hook, hook)() or [()]  # it has one plugin
+    if isinstance(answer, kind | str):
+        raise PluginError(f"{hook} gave one {type(answer).__name__}; return a list")
+    rows, seen = tuple(answer), set[str]()
+    for each in rows:
         if not isinstance(each, kind):
             given, wanted = type(each).__name__, f"wisepatch.{kind.__name__} objects"
             raise PluginError(f"{hook} gave a value of type {given}; return {wanted}")
@@ -167,7 +165,7 @@ def _registered(manager: pluggy.PluginManager, hook: str, kind: Any) -> tuple[An
             if name.lower() in seen:
                 raise PluginError(f"{hook}: the name {name!r} is taken twice")
             seen.add(name.lower())
-    return tuple(everything)
+    return rows
 
 
 def _names(registered: Any) -> tuple[str, ...]:

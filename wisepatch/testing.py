@@ -60,14 +60,6 @@ class Report:
         """Return the findings that are problems."""
         return tuple(finding for finding in self.findings if finding.problem)
 
-    def raise_problems(self) -> None:
-        """Raise :class:`PluginError` that names plugin, task and reason of every problem, if there is one."""
-        if self.problems:
-            listed = "\n".join(f"  {each.subject}, {each.check}: {each.problem}" for each in self.problems)
-            count = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
-            hint = "`wisepatch plugins check` repeats the check; the README says what a plugin is"
-            raise PluginError(f"the plugin {self.plugin} has {count}:\n{listed}", hint)
-
 
 def check_plugin(
     plugin: ModuleType | str, data: str | Path | None = None, tasks: Iterable[str] = ()
@@ -81,7 +73,11 @@ def check_plugin(
     Raises :class:`PluginError` with all problems, and :class:`UnknownNameError` for a name that no plugin has.
     """
     report = inspect_plugin(plugin, data, tasks)
-    report.raise_problems()
+    if report.problems:
+        listed = "\n".join(f"  {each.subject}, {each.check}: {each.problem}" for each in report.problems)
+        count = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
+        hint = "`wisepatch plugins check` repeats the check; the README says what a plugin is"
+        raise PluginError(f"the plugin {report.plugin} has {count}:\n{listed}", hint)
     return report.datasets
 
 
@@ -330,9 +326,8 @@ def _check_indices(labels: Sequence[Any], classes: int) -> None:
         if not isinstance(label, int) or isinstance(label, bool):
             raise PluginError(f"the label of image {index} is a {type(label).__name__}, not an int")
         if not 0 <= label < classes:
-            raise PluginError(
-                f"label {label} of image {index} is outside the {classes} classes; they are counted from 0"
-            )
+            reason = f"label {label} of image {index} is outside the {classes} classes; they are counted from 0"
+            raise PluginError(reason)
 
 
 def _check_pickle(opened: Split) -> None:

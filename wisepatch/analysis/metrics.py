@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Counts = NDArray[np.int64]  # (..., classes, classes): [true, predicted]
     Labels = NDArray[np.int64]
+    Scores = NDArray[np.float64]
 
 NEEDS = {  # field of Annotations: its words, and the next step where a split has none
     "groups": ("groups of images", "use top1"),
@@ -31,7 +32,7 @@ ATTACK: dict[str, Any] = {"higher_is_better": False, "needs": ("written",)}
 def register_metrics() -> Iterable[Metric]:
     """Register the built-in metrics."""
     return (
-        _metric("top1", _top1, label="accuracy"),
+        _metric("top1", lambda labels, predicted, *_: _fraction(labels == predicted), label="accuracy"),
         _metric("mean_per_class", partial(_of_counts, mean_per_class), label="mean per-class accuracy"),
         _metric("macro_f1", partial(_of_counts, macro_f1), label="macro F1"),
         _metric("macro_f1_present", partial(_of_counts, macro_f1_present), label="macro F1 of the classes present"),
@@ -92,16 +93,8 @@ def _fraction(hits: Labels) -> Measured:
     return Measured(value, n, *wilson(value, n))
 
 
-def _top1(labels: Labels, predicted: Labels, _classes: int, _annotations: Annotations) -> Measured:
-    return _fraction(labels == predicted)
-
-
 def _of_counts(
-    statistic: Callable[[Counts], NDArray[np.float64]],
-    labels: Labels,
-    predicted: Labels,
-    classes: int,
-    _annotations: Annotations,
+    statistic: Callable[[Counts], Scores], labels: Labels, predicted: Labels, classes: int, _annotations: Annotations
 ) -> Measured:
     """Measure a function of the confusion matrix, with a bootstrap interval."""
     import numpy as np
@@ -110,29 +103,29 @@ def _of_counts(
     return Measured(float(statistic(counts)), len(labels), *bootstrap(statistic, counts))
 
 
-def mean_per_class(counts: Counts) -> NDArray[np.float64]:
+def mean_per_class(counts: Counts) -> Scores:
     """Average over classes the accuracy on that class; classes without images do not count."""
     return _class_mean(counts, counts.sum(-1), 1.0)
 
 
-def macro_f1(counts: Counts) -> NDArray[np.float64]:
+def macro_f1(counts: Counts) -> Scores:
     """Average F1 over classes; a class neither present nor predicted does not count (scikit-learn's default labels)."""
     return _class_mean(counts, counts.sum(-1) + counts.sum(-2), 2.0)
 
 
-def macro_f1_present(counts: Counts) -> NDArray[np.float64]:
+def macro_f1_present(counts: Counts) -> Scores:
     """Average F1 over the classes that have images, as WILDS measures iWildCam (Koh et al. 2021, appendix)."""
     totals = counts.sum(-1)
     return _class_mean(counts, (totals + counts.sum(-2)) * (totals > 0), 2.0)
 
 
-def _class_mean(counts: Counts, denominators: Counts, factor: float) -> NDArray[np.float64]:
+def _class_mean(counts: Counts, denominators: Counts, factor: float) -> Scores:
     """Average ``factor * hits / denominator`` over the classes whose denominator is not 0."""
     import numpy as np
 
     hits = factor * np.diagonal(counts, axis1=-2, axis2=-1)
     scores = np.divide(hits, denominators, out=np.full(hits.shape, np.nan), where=denominators > 0)
-    mean: NDArray[np.float64] = np.nanmean(scores, axis=-1)
+    mean: Scores = np.nanmean(scores, axis=-1)
     return mean
 
 

@@ -45,10 +45,8 @@ def unexpected(reason: str) -> ModelError:
     """Make the error that names the installed version of open_clip."""
     from importlib.metadata import version
 
-    return ModelError(
-        f"open_clip_torch {version('open_clip_torch')} is not as wisepatch expects it: {reason}",
-        "install another version of open_clip_torch (wisepatch was tried with 3.3), or a newer wisepatch",
-    )
+    hint = "install another version of open_clip_torch (wisepatch was tried with 3.3), or a newer wisepatch"
+    return ModelError(f"open_clip_torch {version('open_clip_torch')} is not as wisepatch expects it: {reason}", hint)
 
 
 def _has(module: Any, path: str) -> bool:

@@ -36,15 +36,12 @@ def zeroshot_head(
 
     Raises :class:`ModelError` for a prompt that is longer than the model's context.
     """
-
-    @torch.no_grad()
-    def compute() -> dict[str, torch.Tensor]:
-        with _text_tower_on_gpu(clip.model):
-            weight = class_embeddings(clip, classes, templates)
-        return {"weight": (weight * clip.model.logit_scale.float().exp()).contiguous()}
-
     if store is None:
-        return compute()["weight"]
+        return _compute_head(clip, classes, templates)
+
+    def compute() -> dict[str, torch.Tensor]:
+        return {"weight": _compute_head(clip, classes, templates)}
+
     return store.cache.tensors("heads", head_key(clip, classes, templates), compute, note=note)["weight"]
 
 
@@ -62,22 +59,20 @@ def head_key(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> st
 
 
 @contextmanager
-def _text_tower_on_gpu(model: Any) -> Iterator[None]:
-    """Move all of a model but its image tower to the GPU for a while, where there is one."""
+def _text_tower_on_gpu(model: Any) -> Iterator[torch.device]:
+    """Move all of a model but its image tower to the GPU for a while, where there is one; yield the device."""
     visual, device_before = model.visual, model.logit_scale.device
     model.visual = None
     try:
         model.to("cuda" if torch.cuda.is_available() else device_before)
-        yield
+        yield model.logit_scale.device
     finally:
         model.to(device_before).visual = visual
 
 
-def class_embeddings(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
-    """Average text embeddings to ``(classes, dim)`` of unit length in fp32: over all prompts of a class, each of unit length.
-
-    Every different prompt is encoded once, sorted by length, many to a batch, and only as long as the batch needs.
-    """
+@torch.no_grad()
+def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Encode every different prompt once, sorted by length, many to a batch, and only as long as the batch needs."""
     texts_of_class = [prompts(name, templates) for name in classes]
     unique_texts = list(dict.fromkeys(chain.from_iterable(texts_of_class)))
     row_of_text = {text: row for row, text in enumerate(unique_texts)}
@@ -85,12 +80,14 @@ def class_embeddings(clip: Clip, classes: Sequence[str], templates: Sequence[str
     order = lengths.argsort(stable=True)
     shortened = reads_end_token_causally(clip.model)
     embedded = []
-    for rows in order.split(TEXTS_PER_BATCH):
-        batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
-        embedded.append(text_features(clip.model, batch.to(clip.model.logit_scale.device)).float().cpu())
+    with _text_tower_on_gpu(clip.model) as device:
+        for rows in order.split(TEXTS_PER_BATCH):
+            batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
+            embedded.append(text_features(clip.model, batch.to(device)).float().cpu())
     embeddings = torch.cat(embedded)[order.argsort()]
-    means = [embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class]
-    return F.normalize(torch.stack(means), dim=-1)
+    means = torch.stack([embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class])
+    scale: torch.Tensor = clip.model.logit_scale.float().exp()
+    return F.normalize(means, dim=-1) * scale
 
 
 def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -56,11 +56,10 @@ def sweep_table(
             without_patching.append(run)
             continue
         measured = sorted(rows["task"].unique())
-        for name in filter(None, (patching, *(supported or ()))):
-            if name not in measured:
-                raise ResultsError(
-                    f"{name!r} was not measured in run {run!r}", f"tasks there are: {', '.join(measured)}"
-                )
+        missing = [name for name in (patching, *(supported or ())) if name and name not in measured]
+        if missing:
+            reason = f"{missing[0]!r} was not measured in run {run!r}"
+            raise ResultsError(reason, f"tasks there are: {', '.join(measured)}")
         if len(curve := _curve(rows, task, supported, metric)):
             curves.append(curve)
     if not curves and without_patching:
