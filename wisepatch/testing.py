@@ -351,5 +351,6 @@ def _check_annotations(opened: Split) -> None:
         ("accepted", chain.from_iterable(annotations.accepted or ()), 0, classes, "classes"),
         ("sequences", chain.from_iterable(annotations.sequences or ()), 0, images, "images"),
     ):
-        wrong = next((number for number in numbers or () if not least <= number < bound), None)
+        given = () if numbers is None else numbers
+        wrong = next((number for number in given if not least <= number < bound), None)
         _require(wrong is None, f"{name} has {wrong}, which is outside the {bound} {things}; they are counted from 0")

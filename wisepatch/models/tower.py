@@ -64,8 +64,9 @@ class Tower:
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Compute features ``(n, dim)`` of unit length, in fp32."""
-        # Loading the compiler takes a second; only with it are there its errors.
-        failures = (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) if self.compiled else ()
+        failures = (
+            torch._dynamo.exc.TorchDynamoException if self.compiled else ()
+        )  # loads the compiler, which takes seconds
         try:
             with self._context():
                 return features(self._call, images).float()
@@ -140,10 +141,8 @@ def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
 
 
 def _is_plain(attention: torch.nn.MultiheadAttention) -> bool:
-    return (
-        attention.batch_first and attention._qkv_same_embed_dim
-        and attention.bias_k is None and not attention.add_zero_attn
-    )  # fmt: skip
+    added_keys = attention.bias_k is not None or attention.add_zero_attn
+    return attention.batch_first and attention._qkv_same_embed_dim and not added_keys
 
 
 def _block(block: Any, first: int | None, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:

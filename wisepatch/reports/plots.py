@@ -132,14 +132,13 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     for label, style in marks.items():  # explained once
         axes.plot([], [], color=COLORS[0] if one_run else GREY, label=label, **MARK, **style)
     axes.set_ylabel(f"{_axis_label(table['metric'])} on the patching task ({tasks})")
+    axes.margins(0.09)
+    axes.legend(**LEGEND)
     if not over_alpha:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         axes.set_xlabel(f"mean {metrics} on the supported tasks ({_supported_words(table)})")
-    axes.margins(0.09)
-    axes.legend(**LEGEND)
-    if not over_alpha:
         _label_alphas(figure, axes, table)
     return figure
 
