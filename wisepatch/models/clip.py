@@ -89,7 +89,7 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     name = resolve_name(config.model)
     tag = None if name.startswith(SCHEMAS) else config.pretrained
     details = _tag_details(name, tag, needed=weights is None)
-    if name.startswith("local-dir:") and not (_local_folder(name) / CONFIG_NAME).is_file():
+    if config.is_local and not Path(name.removeprefix("local-dir:"), CONFIG_NAME).is_file():
         raise ModelError(f"{config.model} holds no {CONFIG_NAME}", "a local-dir needs it and the weights beside it")
     options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
     if weights is None:
@@ -138,10 +138,6 @@ def resolve_name(model: str) -> str:
     raise UnknownNameError("model", model, [DEMO, *known.values()], hint)
 
 
-def _local_folder(name: str) -> Path:
-    return Path(name.removeprefix("local-dir:"))
-
-
 def describe(config: ModelConfig) -> dict[str, Any]:
     """Describe a model as ``open_clip_config.json`` does, for :func:`load_clip` to build the same one from a ``local-dir:``.
 
@@ -150,7 +146,7 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     """
     name = resolve_name(config.model)
     if config.is_local:
-        return _read_config(_local_folder(name) / CONFIG_NAME, config)
+        return _read_config(Path(name.removeprefix("local-dir:"), CONFIG_NAME), config)
     import open_clip
 
     if name.startswith(SCHEMAS):

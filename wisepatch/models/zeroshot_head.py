@@ -38,11 +38,9 @@ def zeroshot_head(
     """
     if store is None:
         return _compute_head(clip, classes, templates)
-
-    def compute() -> dict[str, torch.Tensor]:
-        return {"weight": _compute_head(clip, classes, templates)}
-
-    return store.cache.tensors("heads", head_key(clip, classes, templates), compute, note=note)["weight"]
+    key = head_key(clip, classes, templates)
+    cached = store.cache.tensors("heads", key, lambda: {"weight": _compute_head(clip, classes, templates)}, note=note)
+    return cached["weight"]
 
 
 def check_prompts(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> None:
