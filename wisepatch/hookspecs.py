@@ -79,7 +79,7 @@ def register_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
     """Return the datasets that the plugin offers. Called on look-up, never at start: no torch, no disk, no network."""
 
 
-@hookspec
+@hookspec(firstresult=True)
 def find_dataset(name: str) -> Dataset | None:
     """Return the dataset that a name with a scheme stands for, such as ``hf:owner/name``, or ``None`` where it is not yours."""
 

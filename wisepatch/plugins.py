@@ -1,8 +1,7 @@
 """Load plugins and collect what they register: datasets, metrics, merge methods, rules. The only file that touches pluggy.
 
-Built-ins come through the same hooks, as entry points of wisepatch itself. A plugin that fails to load, misspells a hook, returns
-something else than it should or takes a name that is taken is skipped whole and named with its reason; of a name taken by two
-plugins both are skipped, so that nothing depends on the order of loading. ``WISEPATCH_PLUGINS=0`` leaves all plugins out.
+A plugin that breaks the contract or takes a name that is taken is skipped whole and named with its reason; of a name taken by
+two plugins both are skipped, so that nothing depends on the order of loading. ``WISEPATCH_PLUGINS=0`` leaves all plugins out.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -30,6 +29,7 @@ REGISTERED: dict[str, type] = {  # hook: the type of what it returns
     "register_rules": SelectionRule,
 }
 RESERVED = ",@=\n"  # in names: the command line reads A,B and NAME@SPLIT and NAME=VALUE
+Registered = TypeVar("Registered")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plugin:
     name: str
     distribution: str
     registered: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    find_dataset: Callable[[str], Dataset | None] | None = None
+    find_dataset: Callable[[str], Any] | None = None
     problem: str = ""
 
     @property
@@ -70,7 +70,8 @@ class Registry:
 
     def all(self, hook: str) -> dict[str, Any]:
         """Return what was registered through ``hook``, by name."""
-        return {each.name: each for plugin in self._loaded() for each in plugin.registered.get(hook, ())}
+        plugins = (*self.builtins, *self.plugins)
+        return {each.name: each for plugin in plugins for each in plugin.registered.get(hook, ())}
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -80,7 +81,8 @@ class Registry:
     @property
     def owners(self) -> dict[str, str]:
         """Return who registered each dataset."""
-        return {name: plugin.owner for plugin in self._loaded() for name in plugin.names("register_datasets")}
+        plugins = (*self.builtins, *self.plugins)
+        return {name: plugin.owner for plugin in plugins for name in plugin.names("register_datasets")}
 
     @property
     def names(self) -> dict[str, str]:
@@ -99,9 +101,6 @@ class Registry:
             if answers:
                 return next(iter(answers.values()))
         return None
-
-    def _loaded(self) -> list[Plugin]:
-        return [plugin for plugin in (*self.builtins, *self.plugins) if not plugin.problem]
 
 
 @cache
@@ -123,8 +122,9 @@ def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
     builtins = tuple(load(each, BUILTIN) for each in sorted(own, key=lambda each: each.name))
     if not builtins:
         raise PluginError("the installation of wisepatch names no built-in tasks", "install it again: pip install -e .")
-    for broken in (plugin for plugin in builtins if plugin.problem):
-        raise RuntimeError(f"the built-in {broken.name} does not load: {broken.problem}")
+    for plugin in builtins:
+        if plugin.problem:
+            raise RuntimeError(f"the built-in {plugin.name} does not load: {plugin.problem}")
     plugins = [load(each) for each in sorted(entry_points, key=lambda each: (each.name, each.value))]
     unlike_builtins = skip_taken(plugins, builtins)
     return Registry(skip_taken(unlike_builtins, unlike_builtins), builtins)
@@ -147,56 +147,41 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
         expected = isinstance(error, WisepatchError | pluggy.PluginValidationError)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         return Plugin(entry_point.name, distribution, problem=" ".join(reason.split()))
-
-    def find_dataset(name: str) -> Dataset | None:
-        return next(iter(manager.hook.find_dataset(name=name)), None)
-
-    return Plugin(entry_point.name, distribution, registered, find_dataset)
+    return Plugin(entry_point.name, distribution, registered, lambda name: manager.hook.find_dataset(name=name))
 
 
 def _registered(manager: pluggy.PluginManager, hook: str, kind: Any) -> tuple[Any, ...]:
-    everything: list[Any] = []
-    for answer in getattr(manager.hook, hook)():
-        if isinstance(answer, kind | str):
-            raise PluginError(f"{hook} gave one {type(answer).__name__}; return a list")
-        everything += answer
-    seen: set[str] = set()
-    for each in everything:
+    (answer,) = getattr(manager.hook, hook)() or [()]  # it has one plugin
+    if isinstance(answer, kind | str):
+        raise PluginError(f"{hook} gave one {type(answer).__name__}; return a list")
+    rows, seen = tuple(answer), set[str]()
+    for each in rows:
         if not isinstance(each, kind):
-            raise PluginError(
-                f"{hook} gave a value of type {type(each).__name__}; return wisepatch.{kind.__name__} objects"
-            )
+            given, wanted = type(each).__name__, f"wisepatch.{kind.__name__} objects"
+            raise PluginError(f"{hook} gave a value of type {given}; return {wanted}")
         for name in _names(each):
-            _check_name(name, hook)
+            if not isinstance(name, str) or not name or name != name.strip() or any(sign in name for sign in RESERVED):
+                raise PluginError(f"{hook}: {name!r} cannot be a name: a word without , @ = or spaces around it can")
             if name.lower() in seen:
                 raise PluginError(f"{hook}: the name {name!r} is taken twice")
             seen.add(name.lower())
-    return tuple(everything)
+    return rows
 
 
 def _names(registered: Any) -> tuple[str, ...]:
     return (registered.name, *getattr(registered, "aliases", ()))
 
 
-def _check_name(name: Any, hook: str) -> None:
-    if not isinstance(name, str) or not name or name != name.strip() or any(sign in name for sign in RESERVED):
-        raise PluginError(
-            f"{hook}: {name!r} cannot be a name: names are words, without spaces around, without , @ and ="
-        )
-
-
 def skip_taken(plugins: Sequence[Plugin], others: Sequence[Plugin]) -> tuple[Plugin, ...]:
     """Return the plugins, those skipped that take a name of another plugin among ``others``."""
-
-    def checked(plugin: Plugin) -> Plugin:
+    checked = []
+    for plugin in plugins:
         owners = {key: other.owner for other in others if other is not plugin for key in other.taken()}
-        taken = sorted(plugin.taken() & set(owners))
-        if not taken:
-            return plugin
-        reason = f"the name {taken[0][1]!r} is taken by {owners[taken[0]]}"
-        return Plugin(plugin.name, plugin.distribution, problem=reason)
-
-    return tuple(checked(plugin) for plugin in plugins)
+        if taken := sorted(plugin.taken() & set(owners)):
+            reason = f"the name {taken[0][1]!r} is taken by {owners[taken[0]]}"
+            plugin = Plugin(plugin.name, plugin.distribution, problem=reason)
+        checked.append(plugin)
+    return tuple(checked)
 
 
 def ask(plugin: Plugin, name: str) -> Dataset | None:
@@ -210,37 +195,31 @@ def ask(plugin: Plugin, name: str) -> Dataset | None:
     except Exception as error:
         if plugin.distribution == BUILTIN:
             raise
-        raise PluginError(
-            f"{plugin.owner}: find_dataset of {name!r} raised {type(error).__name__}: {error}",
-            "tell its author, or leave plugins out with WISEPATCH_PLUGINS=0",
-        ) from error
-    if dataset is not None and not isinstance(dataset, Dataset):
-        raise PluginError(
-            f"{plugin.owner}: find_dataset gave a {type(dataset).__name__}", "return a wisepatch.Dataset, or None"
-        )
+        reason = f"{plugin.owner}: find_dataset of {name!r} raised {type(error).__name__}: {error}"
+        raise PluginError(reason, "tell its author, or leave plugins out with WISEPATCH_PLUGINS=0") from error
+    if not isinstance(dataset, Dataset | None):
+        reason = f"{plugin.owner}: find_dataset gave a {type(dataset).__name__}"
+        raise PluginError(reason, "return a wisepatch.Dataset, or None")
     return dataset
 
 
 def find_metric(name: str) -> Metric:
     """Return the metric of that name. Raises :class:`UnknownNameError`."""
-    found: Metric = _find("metric", "register_metrics", name)
-    return found
+    return _find(Metric, "metric", "register_metrics", name)
 
 
 def find_merge_method(name: str) -> MergeMethod:
     """Return the merge method of that name. Raises :class:`UnknownNameError`."""
-    found: MergeMethod = _find("merge method", "register_merge_methods", name)
-    return found
+    return _find(MergeMethod, "merge method", "register_merge_methods", name)
 
 
 def find_rule(name: str) -> SelectionRule:
     """Return the rule of that name. Raises :class:`UnknownNameError`."""
-    found: SelectionRule = _find("rule", "register_rules", name)
-    return found
+    return _find(SelectionRule, "rule", "register_rules", name)
 
 
-def _find(kind: str, hook: str, name: str) -> Any:
-    known = registry().all(hook)
+def _find(_kind: type[Registered], word: str, hook: str, name: str) -> Registered:
+    known: dict[str, Registered] = registry().all(hook)
     if name not in known:
-        raise UnknownNameError(kind, name, known)
+        raise UnknownNameError(word, name, known)
     return known[name]

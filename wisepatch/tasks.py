@@ -22,8 +22,7 @@ FAMILIES = (
     "published.eurosat_resisc45", "published.sun397", "published.clevr",
 )  # fmt: skip
 TYPO = "typo:"
-SCHEME = r"[a-z][a-z0-9-]+:"
-DISTRIBUTION_OF_SCHEME = {"hf": "wisepatch-huggingface"}
+DISTRIBUTION_OF_SCHEME = {"hf:": "wisepatch-huggingface"}
 DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
     **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
     "usps": "wisepatch-usps",
@@ -40,7 +39,7 @@ class Task:
 
     @property
     def base_spec(self) -> str:
-        """Return the word that finds the task again, without the split."""
+        """The word that finds the task again, without the split."""
         return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
 
     @property
@@ -87,10 +86,8 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
     dataset. Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
     """
     name, split = _without_split(spec)
-    dataset = _look_up(name)
-    return Task(
-        f"{_canonical(name)}@{split}" if split else _canonical(name), renamed(dataset, classnames, templates), split
-    )
+    dataset = renamed(_look_up(name), classnames, templates)
+    return Task(_canonical(name) + (f"@{split}" if split else ""), dataset, split)
 
 
 def find_tasks(
@@ -105,9 +102,8 @@ def find_tasks(
         task = find_task(spec, classnames, templates)
         other = tasks.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
-            raise UsageError(
-                f"two tasks are called {task.name!r}: {other.spec} and {task.spec}", "rename one of the folders"
-            )
+            reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
+            raise UsageError(reason, "rename one of the folders")
     return list(tasks.values())
 
 
@@ -124,12 +120,11 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
     names = dataset.head_names
     if classnames is not None and dataset.family == "attacked":
         dataset = attacked_folder(Path(dataset.source), classnames)
-    elif classnames is not None and len(classnames) != len(names):
-        raise UsageError(
-            f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}",
-            f"one name a line, in this order: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
-        )
     elif classnames is not None:
+        if len(classnames) != len(names):
+            order = f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            reason = f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}"
+            raise UsageError(reason, f"one name a line, in this order: {order}")
         names = tuple(classnames)
         dataset = replace(dataset, head_classes=names) if dataset.label_map else replace(dataset, classes=names)
     return replace(dataset, templates=tuple(templates)) if templates else dataset
@@ -147,15 +142,13 @@ def existing(word: str) -> Path | None:
 def _without_split(spec: str) -> tuple[str, str | None]:
     """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
     name, at, split = spec.strip().rpartition("@")
-    split = split.lower() if split.lower() in SPLITS else split
-    if at and split not in SPLITS and "/" not in split and existing(spec) is None:
-        raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
-    if not at or split not in SPLITS:
+    if not at or split.lower() not in SPLITS:
+        if at and "/" not in split and existing(spec) is None:
+            raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
         name, split = spec.strip(), ""
+    split = split.lower()
     if not name.strip():
-        raise UsageError(
-            f"the task name {spec!r} is empty", "name a task; `wisepatch datasets` lists those known by name"
-        )
+        raise UsageError(f"the task name {spec!r} is empty", "`wisepatch datasets` lists those known by name")
     known, word = registry().names, name.lower().removeprefix(TYPO)
     if word not in known and word.endswith("val") and word[:-3] in known and existing(name) is None:
         return name[:-3], split or "val"
@@ -163,44 +156,44 @@ def _without_split(spec: str) -> tuple[str, str | None]:
 
 
 def _look_up(name: str) -> Dataset:
-    known = registry()
-    key = _registered_key(name)
-    if key:
-        return known.datasets[known.names[key]]
-    dataset = known.find_dataset(name)
+    if registered := _registered_name(name):
+        return registry().datasets[registered]
+    dataset = registry().find_dataset(name)
     if dataset is None:
         raise _unknown(name)
     return dataset
 
 
-def _registered_key(name: str) -> str:
-    """Return the key of a registered name: in any case, and imagenet-a or CIFAR-10 where no such file lies about."""
-    names, near = registry().names, re.sub(r"[-_ ]", "", name.lower())
-    return name.lower() if name.lower() in names else near if near in names and existing(name) is None else ""
+def _registered_name(name: str) -> str | None:
+    """Find a registered name in any case, and imagenet-a or CIFAR-10 where no such file lies about."""
+    names = registry().names
+    near = None if existing(name) else names.get(_letters(name))
+    return names.get(name.lower(), near)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
 
 
 def _canonical(name: str) -> str:
     """Return the word that finds a task again from any folder."""
-    if key := _registered_key(name):
-        return registry().names[key]
-    path = existing(name)
-    if path is not None:
+    if registered := _registered_name(name):
+        return registered
+    if path := existing(name):
         return str(path.resolve())
     return f"{TYPO}{_canonical(name[len(TYPO) :])}" if name.lower().startswith(TYPO) else name
 
 
 def _unknown(name: str) -> DataError | UnknownNameError:
-    scheme = re.match(SCHEME, name)
-    if scheme:
-        known = DISTRIBUTION_OF_SCHEME.get(scheme[0][:-1])
+    if scheme := re.match(r"[a-z][a-z0-9-]+:", name):
+        known = DISTRIBUTION_OF_SCHEME.get(scheme[0])
         hint = f"install {known}" if known else "`wisepatch plugins` lists those installed"
         return DataError(f"no plugin knows what {scheme[0]} means in the task {name!r}", hint)
     if "/" in name or name.lower().endswith(".csv"):
-        return DataError(
-            f"there is no folder or CSV {name}", "check the path; `wisepatch datasets` lists the tasks known by name"
-        )
+        hint = "check the path; `wisepatch datasets` lists the tasks known by name"
+        return DataError(f"there is no folder or CSV {name}", hint)
     skipped = registry().skipped
-    owner = DISTRIBUTION_OF_TASK.get(re.sub(r"[-_ ]", "", name.lower()))
+    owner = DISTRIBUTION_OF_TASK.get(_letters(name))
     if owner and owner not in {plugin.distribution.partition(" ")[0] for plugin in skipped}:
         return DataError(f"the task {name!r} is of the plugin {owner}, which is not installed", f"install {owner}")
     reasons = ", ".join(f"{plugin.name} ({plugin.problem})" for plugin in skipped)

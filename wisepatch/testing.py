@@ -1,8 +1,4 @@
-"""For plugin authors: :func:`check_plugin` holds a plugin to the contract, :func:`write_images` draws toy data for its tests.
-
-The checks are those that a user would run into: a listing that is slow, an error without a next step, images that are no
-RGB, samples that cannot be sent to a worker. All problems are collected before one is raised.
-"""
+"""For plugin authors: :func:`check_plugin` holds a plugin to the contract, :func:`write_images` draws toy data for its tests."""
 
 from __future__ import annotations
 
@@ -15,21 +11,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 from wisepatch import plugins
 from wisepatch.datasets.base import Dataset, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.hookspecs import GROUP
 from wisepatch.plugins import Plugin
-
-__all__ = ["Finding", "Report", "check_plugin", "inspect_plugin", "refused_network", "write_images"]
 
 HEAVY = (
     "accelerate", "cv2", "datasets", "jax", "matplotlib", "numpy", "open_clip", "pandas", "pyarrow", "scipy", "skimage",
@@ -63,16 +60,6 @@ class Report:
         """Return the findings that are problems."""
         return tuple(finding for finding in self.findings if finding.problem)
 
-    def raise_problems(self) -> None:
-        """Raise :class:`PluginError` that names plugin, task and reason of every problem, if there is one."""
-        if self.problems:
-            listed = "\n".join(f"  {each.subject}, {each.check}: {each.problem}" for each in self.problems)
-            count = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
-            raise PluginError(
-                f"the plugin {self.plugin} has {count}:\n{listed}",
-                "`wisepatch plugins check` repeats the check; the README says what a plugin is",
-            )
-
 
 def check_plugin(
     plugin: ModuleType | str, data: str | Path | None = None, tasks: Iterable[str] = ()
@@ -86,7 +73,11 @@ def check_plugin(
     Raises :class:`PluginError` with all problems, and :class:`UnknownNameError` for a name that no plugin has.
     """
     report = inspect_plugin(plugin, data, tasks)
-    report.raise_problems()
+    if report.problems:
+        listed = "\n".join(f"  {each.subject}, {each.check}: {each.problem}" for each in report.problems)
+        count = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
+        hint = "`wisepatch plugins check` repeats the check; the README says what a plugin is"
+        raise PluginError(f"the plugin {report.plugin} has {count}:\n{listed}", hint)
     return report.datasets
 
 
@@ -131,21 +122,16 @@ def write_images(folder: str | Path, classes: Sequence[str], per_class: int = 4,
 def refused_network() -> Iterator[None]:
     """Refuse connections to other machines within this context, as if there were no network."""
 
-    def refuse(*arguments: Any, **named: Any) -> Any:
+    def refuse(*_arguments: Any, **_named: Any) -> Any:
         raise OSError("the network is refused during this check")
 
-    originals = socket.getaddrinfo, socket.socket.connect, socket.socket.connect_ex
-
     def connect(self: socket.socket, address: Any) -> Any:
-        return originals[1](self, address) if self.family == getattr(socket, "AF_UNIX", None) else refuse()
+        return connect_locally(self, address) if self.family == getattr(socket, "AF_UNIX", None) else refuse()
 
-    patched: Any = socket.socket
-    socket.getaddrinfo = refuse
-    patched.connect = patched.connect_ex = connect
-    try:
+    connect_locally = socket.socket.connect
+    without_names = mock.patch.object(socket, "getaddrinfo", refuse)
+    with without_names, mock.patch.multiple(socket.socket, connect=connect, connect_ex=connect):
         yield
-    finally:
-        socket.getaddrinfo, patched.connect, patched.connect_ex = originals
 
 
 class _Findings(list[Finding]):
@@ -158,6 +144,11 @@ class _Findings(list[Finding]):
             problem = str(error) if isinstance(error, WisepatchError) else f"{type(error).__name__}: {error}"
         self.append(Finding(subject, check, " ".join(problem.split())))
         return result
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise PluginError(problem)
 
 
 def _sources(plugin: ModuleType | str) -> list[EntryPoint]:
@@ -192,11 +183,9 @@ def _inspect_hooks(findings: _Findings, source: EntryPoint, folder: Path | None)
 def _check_hooks(source: EntryPoint, module: object) -> Plugin:
     hooks = [name for name in (*plugins.REGISTERED, "find_dataset") if hasattr(module, name)]
     unmarked = [name for name in hooks if not hasattr(getattr(module, name), f"{GROUP}_impl")]
-    if unmarked:
-        raise PluginError(f"{' and '.join(unmarked)} must be marked with @wisepatch.hookimpl")
+    _require(not unmarked, f"{' and '.join(unmarked)} must be marked with @wisepatch.hookimpl")
     (plugin,) = plugins.skip_taken([plugins.load(source)], plugins.registry().builtins)
-    if plugin.problem:
-        raise PluginError(plugin.problem)
+    _require(not plugin.problem, plugin.problem)
     return plugin
 
 
@@ -220,8 +209,7 @@ def _check_listing(source: EntryPoint, folder: Path | None) -> None:
         raise PluginError(f"it fails in a fresh process: {done.stderr.strip().splitlines()[-1]}")
     seen: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
     wrong = [f"listing {verb} {', '.join(names)}" for verb, names in seen.items() if names]
-    if wrong:
-        raise PluginError(f"{'; '.join(wrong)}; do it when a split is opened")
+    _require(not wrong, f"{'; '.join(wrong)}; do it when a split is opened")
 
 
 def _report_listing() -> None:
@@ -249,14 +237,14 @@ def _report_listing() -> None:
 
 def _check_same(first: Iterable[Dataset], second: Iterable[Dataset]) -> None:
     # `open` is left out: two partial objects are never equal.
-    if [vars(each) | {"open": None} for each in first] != [vars(each) | {"open": None} for each in second]:
-        raise PluginError("called twice, it gives different datasets")
+    one, other = ([vars(each) | {"open": None} for each in datasets] for datasets in (first, second))
+    _require(one == other, "called twice, it gives different datasets")
 
 
 def _check_unknown_scheme(plugin: Plugin) -> None:
     with refused_network():
-        if plugins.ask(plugin, UNKNOWN_SCHEME):
-            raise PluginError(f"it answers to {UNKNOWN_SCHEME!r}; return None for a name with another scheme")
+        answer = plugins.ask(plugin, UNKNOWN_SCHEME)
+    _require(not answer, f"it answers to {UNKNOWN_SCHEME!r}; return None for a name with another scheme")
 
 
 def _find(loaded: Iterable[Plugin], task: str) -> Dataset:
@@ -268,11 +256,10 @@ def _find(loaded: Iterable[Plugin], task: str) -> Dataset:
 
 
 def _check_classes(dataset: Dataset) -> None:
-    if not all(name.strip() for name in dataset.classes):
-        raise PluginError(f"class {[name.strip() for name in dataset.classes].index('')} has an empty name")
-    twice = sorted({name for name in dataset.classes if dataset.classes.count(name) > 1})
-    if twice:
-        raise PluginError(f"{', '.join(twice[:5])} is the name of two classes; the head cannot tell them apart")
+    for index, name in enumerate(dataset.classes):
+        _require(name.strip() != "", f"class {index} has an empty name")
+    twice = sorted(name for name, count in Counter(dataset.classes).items() if count > 1)
+    _require(not twice, f"{', '.join(twice[:5])} is the name of two classes; the head cannot tell them apart")
 
 
 def _check_metrics(dataset: Dataset, known: Iterable[str]) -> None:
@@ -288,8 +275,7 @@ def _check_missing_data(dataset: Dataset) -> None:
             try:
                 dataset.split(split, Path(empty))
             except WisepatchError as error:
-                if not error.hint:
-                    raise PluginError(f"the error for {split} has no hint: {error.message}") from error
+                _require(error.hint != "", f"the error for {split} has no hint: {error.message}")
             except Exception as error:
                 reason = f"{split} raises {type(error).__name__} ({error})"
                 raise PluginError(f"{reason}; raise a wisepatch.errors.DataError with a hint") from error
@@ -308,44 +294,40 @@ def _inspect_split(findings: _Findings, dataset: Dataset, split: str, folder: Pa
 def _check_rgb(image: Any) -> bool:
     from PIL import Image
 
-    if not isinstance(image, Image.Image):
-        raise PluginError(f"the image is a {type(image).__name__}, not a PIL image")
-    if image.mode != "RGB":
-        raise PluginError(f"the image is of mode {image.mode!r}; convert it to RGB")
+    _require(isinstance(image, Image.Image), f"the image is a {type(image).__name__}, not a PIL image")
+    _require(image.mode == "RGB", f"the image is of mode {image.mode!r}; convert it to RGB")
     return True
 
 
 def _check_transform(dataset: Dataset, split: str, folder: Path) -> None:
     image, _ = dataset.split(split, folder, lambda image: [image])[0]
-    if not isinstance(image, list):
-        raise PluginError("the transform is not applied to the image")
+    _require(isinstance(image, list), "the transform is not applied to the image")
     _check_rgb(image[0])
 
 
 def _check_labels(opened: Split) -> None:
     """Check that labels are indices of classes, always the same, and agree with the samples' own list."""
     first = range(min(len(opened), IMAGES_READ))
-    labels = [opened[index][1] for index in first]
-    _check_labels_fit(labels, opened)
-    if labels != [opened[index][1] for index in first]:
-        raise PluginError("the same index gives different labels when it is read again")
+    labels, again = ([opened[index][1] for index in first] for _ in range(2))
+    _check_indices(labels, len(opened.classes))
+    _require(labels == again, "the same index gives different labels when it is read again")
     try:
         listed = labels_of(opened.samples)
     except (TypeError, ValueError) as error:
         raise PluginError(f"the attribute with the labels holds something else than integers: {error}") from error
     if listed is not None:
-        _check_labels_fit(listed, opened)
-        if list(listed[: len(first)]) != labels:
-            raise PluginError("the attribute with the labels does not agree with reading the images one by one")
+        _check_indices(listed, len(opened.classes))
+        agree = list(listed[: len(first)]) == labels
+        _require(agree, "the attribute with the labels does not agree with reading the images one by one")
 
 
-def _check_labels_fit(labels: Sequence[Any], opened: Split) -> None:
-    count = len(opened.classes)
+def _check_indices(labels: Sequence[Any], classes: int) -> None:
     for index, label in enumerate(labels):
         if not isinstance(label, int) or isinstance(label, bool):
             raise PluginError(f"the label of image {index} is a {type(label).__name__}, not an int")
-        if not 0 <= label < count:
-            raise PluginError(f"label {label} of image {index} is outside the {count} classes; they are counted from 0")
+        if not 0 <= label < classes:
+            reason = f"label {label} of image {index} is outside the {classes} classes; they are counted from 0"
+            raise PluginError(reason)
 
 
 def _check_pickle(opened: Split) -> None:
@@ -353,26 +335,22 @@ def _check_pickle(opened: Split) -> None:
         copy = pickle.loads(pickle.dumps(opened))
     except Exception as error:
         raise PluginError(f"the samples cannot be sent to a worker: {error}") from error
-    if len(copy) != len(opened) or copy[0][1] != opened[0][1]:
-        raise PluginError("the samples that arrive in a worker are not those that were sent")
+    same = len(copy) == len(opened) and copy[0][1] == opened[0][1]
+    _require(same, "the samples that arrive in a worker are not those that were sent")
 
 
 def _check_annotations(opened: Split) -> None:
     """Check the lengths of the annotations, and that their numbers name images, classes and groups that are there."""
     annotations, images, classes = opened.annotations, len(opened), len(opened.classes)
-    groups, written = annotations.groups or (), annotations.written or ()  # -1: none
-    accepted = [label for labels in annotations.accepted or () for label in labels]
-    sequences = [index for row in annotations.sequences or () for index in row]
     for name in ("groups", "accepted", "written"):
-        values = getattr(annotations, name)
-        if values is not None and len(values) != images:
-            raise PluginError(f"{name} has {len(values)} entries for {images} images")
-    for name, numbers, least, bound, things in (
-        ("groups", groups, -1, len(annotations.group_names), "group names"),
-        ("written", written, -1, classes, "classes"),
-        ("accepted", accepted, 0, classes, "classes"),
-        ("sequences", sequences, 0, images, "images"),
+        count = images if (values := getattr(annotations, name)) is None else len(values)
+        _require(count == images, f"{name} has {count} entries for {images} images")
+    for name, numbers, least, bound, things in (  # -1: none
+        ("groups", annotations.groups, -1, len(annotations.group_names), "group names"),
+        ("written", annotations.written, -1, classes, "classes"),
+        ("accepted", chain.from_iterable(annotations.accepted or ()), 0, classes, "classes"),
+        ("sequences", chain.from_iterable(annotations.sequences or ()), 0, images, "images"),
     ):
-        wrong = [number for number in numbers if not least <= number < bound]
-        if wrong:
-            raise PluginError(f"{name} has {wrong[0]}, which is outside the {bound} {things}; they are counted from 0")
+        given = () if numbers is None else numbers
+        wrong = next((number for number in given if not least <= number < bound), None)
+        _require(wrong is None, f"{name} has {wrong}, which is outside the {bound} {things}; they are counted from 0")

@@ -18,30 +18,29 @@ if TYPE_CHECKING:
 
     Counts = NDArray[np.int64]  # (..., classes, classes): [true, predicted]
     Labels = NDArray[np.int64]
+    Scores = NDArray[np.float64]
 
-ATTACKS = ("attack_success", "neither")  # metrics of typographic attacks
 NEEDS = {  # field of Annotations: its words, and the next step where a split has none
     "groups": ("groups of images", "use top1"),
     "sequences": ("sequences of video frames", "use top1"),
     "written": ("images that are written on", "name the task typo:NAME"),
 }
+ATTACK: dict[str, Any] = {"higher_is_better": False, "needs": ("written",)}
 
 
 @hookimpl
 def register_metrics() -> Iterable[Metric]:
     """Register the built-in metrics."""
     return (
-        _metric("top1", _top1, label="accuracy"),
+        _metric("top1", lambda labels, predicted, *_: _fraction(labels == predicted), label="accuracy"),
         _metric("mean_per_class", partial(_of_counts, mean_per_class), label="mean per-class accuracy"),
         _metric("macro_f1", partial(_of_counts, macro_f1), label="macro F1"),
         _metric("macro_f1_present", partial(_of_counts, macro_f1_present), label="macro F1 of the classes present"),
         Metric("worst_group", _worst_group, needs=("groups",), label="accuracy of the worst group"),
         _metric("pm0", partial(_sequences, 1), needs=("sequences",)),
         _metric("pm10", partial(_sequences, None), needs=("sequences",)),
-        _metric(
-            "attack_success", _attack_success, higher_is_better=False, needs=("written",), label="says what is written"
-        ),
-        _metric("neither", _neither, higher_is_better=False, needs=("written",)),
+        _metric("attack_success", partial(_mistakes, True), **ATTACK, label="says what is written"),
+        _metric("neither", partial(_mistakes, False), **ATTACK),
     )
 
 
@@ -52,21 +51,15 @@ def _metric(name: str, measure: Callable[..., Measured], **row: Any) -> Metric:
 
 def missing_needs(metric: Metric, annotations: Annotations) -> list[UsageError]:
     """List, as errors to raise or to collect, what a metric needs of a split and the split's annotations do not have."""
-    problems = []
-    for field in metric.needs:
-        if not _has(annotations, field):
-            words, hint = NEEDS.get(field, (field, "use top1"))
-            problems.append(UsageError(f"{metric.name} needs {words}, and this task has none", hint))
-    return problems
+    missing = [NEEDS.get(field, (field, "use top1")) for field in metric.needs if not _has(annotations, field)]
+    return [UsageError(f"{metric.name} needs {words}, and this task has none", hint) for words, hint in missing]
 
 
 def _has(annotations: Annotations, field: str) -> bool:
     values = getattr(annotations, field, None)
-    if values is None:
-        return False
-    if field == "groups":  # -1: the image belongs to none
-        return any(0 <= group < len(annotations.group_names) for group in values)
-    return len(values) > 0
+    if field == "groups" and values is not None:  # -1: the image belongs to none
+        values = [group for group in values if 0 <= group < len(annotations.group_names)]
+    return values is not None and len(values) > 0
 
 
 def measurements(
@@ -78,8 +71,8 @@ def measurements(
     """
     metric = find_metric(metric) if isinstance(metric, str) else metric
     annotations = annotations or Annotations()
-    for problem in missing_needs(metric, annotations):
-        raise problem
+    if problems := missing_needs(metric, annotations):
+        raise problems[0]
     yield from metric.measure(labels, predicted, classes, annotations)
 
 
@@ -100,16 +93,8 @@ def _fraction(hits: Labels) -> Measured:
     return Measured(value, n, *wilson(value, n))
 
 
-def _top1(labels: Labels, predicted: Labels, _classes: int, _annotations: Annotations) -> Measured:
-    return _fraction(labels == predicted)
-
-
 def _of_counts(
-    statistic: Callable[[Counts], NDArray[np.float64]],
-    labels: Labels,
-    predicted: Labels,
-    classes: int,
-    _annotations: Annotations,
+    statistic: Callable[[Counts], Scores], labels: Labels, predicted: Labels, classes: int, _annotations: Annotations
 ) -> Measured:
     """Measure a function of the confusion matrix, with a bootstrap interval."""
     import numpy as np
@@ -118,29 +103,29 @@ def _of_counts(
     return Measured(float(statistic(counts)), len(labels), *bootstrap(statistic, counts))
 
 
-def mean_per_class(counts: Counts) -> NDArray[np.float64]:
+def mean_per_class(counts: Counts) -> Scores:
     """Average over classes the accuracy on that class; classes without images do not count."""
     return _class_mean(counts, counts.sum(-1), 1.0)
 
 
-def macro_f1(counts: Counts) -> NDArray[np.float64]:
+def macro_f1(counts: Counts) -> Scores:
     """Average F1 over classes; a class neither present nor predicted does not count (scikit-learn's default labels)."""
     return _class_mean(counts, counts.sum(-1) + counts.sum(-2), 2.0)
 
 
-def macro_f1_present(counts: Counts) -> NDArray[np.float64]:
+def macro_f1_present(counts: Counts) -> Scores:
     """Average F1 over the classes that have images, as WILDS measures iWildCam (Koh et al. 2021, appendix)."""
     totals = counts.sum(-1)
     return _class_mean(counts, (totals + counts.sum(-2)) * (totals > 0), 2.0)
 
 
-def _class_mean(counts: Counts, denominators: Counts, factor: float) -> NDArray[np.float64]:
+def _class_mean(counts: Counts, denominators: Counts, factor: float) -> Scores:
     """Average ``factor * hits / denominator`` over the classes whose denominator is not 0."""
     import numpy as np
 
     hits = factor * np.diagonal(counts, axis1=-2, axis2=-1)
     scores = np.divide(hits, denominators, out=np.full(hits.shape, np.nan), where=denominators > 0)
-    mean: NDArray[np.float64] = np.nanmean(scores, axis=-1)
+    mean: Scores = np.nanmean(scores, axis=-1)
     return mean
 
 
@@ -175,25 +160,15 @@ def _sequences(
     """
     import numpy as np
 
-    right = (labels == predicted).tolist()
+    right = labels == predicted
     if annotations.accepted is not None:
-        right = [
-            answer in right_ones for answer, right_ones in zip(predicted.tolist(), annotations.accepted, strict=True)
-        ]
-    return _fraction(np.array([all(right[frame] for frame in row[:frames]) for row in annotations.sequences or ()]))
+        right = np.array([label in row for label, row in zip(predicted.tolist(), annotations.accepted, strict=True)])
+    return _fraction(np.array([right[list(row[:frames])].all() for row in annotations.sequences or ()]))
 
 
-def _attack_success(labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
-    """Measure the fraction of images that the model takes for what is written on them, and that show something else."""
-    return _fraction((predicted != labels) & (predicted == _written(annotations)))
-
-
-def _neither(labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
-    """Measure the fraction taken for neither what is written nor what is shown; 1 - top1 - attack_success."""
-    return _fraction((predicted != labels) & (predicted != _written(annotations)))
-
-
-def _written(annotations: Annotations) -> Labels:
+def _mistakes(as_written: bool, labels: Labels, predicted: Labels, _classes: int, annotations: Annotations) -> Measured:
+    """Measure the fraction of images that are taken for what is written on them and not shown, or else for neither."""
     import numpy as np
 
-    return np.asarray(list(annotations.written or ()))
+    written = np.asarray(annotations.written)
+    return _fraction((predicted != labels) & ((predicted == written) == as_written))

@@ -106,10 +106,8 @@ def choose(points: Sequence[Point], rule: Rule) -> Point:
     valued = [point for point in ordered if math.isfinite(point.mean_score)]
     if not valued or missing_for_rule(rule, [point.alpha for point in valued], supported=supported):
         without = ", ".join(f"{point.alpha:g}" for point in ordered if point not in valued)
-        raise ResultsError(
-            f"{rule.name} cannot choose: the metric has no value at alpha {without}",
-            "choose by another metric with --metric, or measure more images",
-        )
+        reason = f"{rule.name} cannot choose: the metric has no value at alpha {without}"
+        raise ResultsError(reason, "choose by another metric with --metric, or measure more images")
     chosen: Point = row.choose(valued, rule.drop if row.takes else None)
     return chosen
 
@@ -141,9 +139,8 @@ def points(
     for alpha, by_task in sorted(values.items()):
         missing = [task for task in (patching, *supported) if task not in by_task]
         if missing:
-            raise ResultsError(
-                f"{missing[0]!r} was not measured at alpha {alpha:g}", "evaluate every task at every alpha"
-            )
+            reason = f"{missing[0]!r} was not measured at alpha {alpha:g}"
+            raise ResultsError(reason, "evaluate every task at every alpha")
         scores = {task: signs.get(task, 1) * value for task, value in by_task.items()}
         oriented = (scores[patching], _mean(scores, supported))
         gathered.append(Point(alpha, by_task[patching], _mean(by_task, supported), oriented))

@@ -7,16 +7,19 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pickle import UnpicklingError
+from textwrap import shorten
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.overrides import TorchFunctionMode
 
 from wisepatch.config import DEMO, SCHEMAS, ModelConfig
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
-
-if TYPE_CHECKING:
-    import torch
 
 CONFIG_NAME = "open_clip_config.json"
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
@@ -28,7 +31,7 @@ class Clip:
     """A CLIP in fp32 on the CPU with its transforms and tokenizer.
 
     ``transform`` maps a PIL image to a ``(3, height, width)`` tensor as the model expects it in evaluation;
-    ``train_transform`` crops at random (scale 0.9 to 1, bicubic, no flip) before it. :meth:`pixels` and :meth:`normalise` are
+    ``train_transform`` crops at random (scale 0.9 to 1, bicubic, no flip) before it. :attr:`pixels` and :meth:`normalise` are
     ``transform`` in two halves, bit for bit: bytes, a quarter of the size, and what is done to a whole batch on the device.
     """
 
@@ -46,24 +49,11 @@ class Clip:
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Do the rest of ``transform`` to a batch ``(n, 3, height, width)`` of bytes; other types pass unchanged."""
-        import torch
-
-        if images.dtype != torch.uint8:
+        parts = split_transform(self.transform)
+        if images.dtype != torch.uint8 or parts is None:
             return images
-        if images.device not in self._scales:  # kept there: a copy to a GPU waits for it
-            parts = split_transform(self.transform)
-            assert parts is not None
-            with torch.inference_mode(False):
-                self._scales[images.device] = [
-                    torch.tensor(values, device=images.device).view(-1, 1, 1) for values in parts[1:]
-                ]
-        mean, std = self._scales[images.device]
+        mean, std = (_per_channel(tuple(values), images.device) for values in parts[1:])
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
-
-    @cached_property
-    def _scales(self) -> dict[torch.device, list[torch.Tensor]]:
-        """Mean and standard deviation by device."""
-        return {}
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -77,15 +67,15 @@ class Clip:
         return images * 3 * height * width * pixel
 
     @property
-    def text_design(self) -> str:
-        """The text tower beside its weights: layers, activations, tokenizer."""
-        layers = [str(module) for name, module in self.model.named_children() if name != "visual"]
-        return "\n".join([*layers, type(self.tokenizer).__name__, str(self.model.context_length)])
-
-    @property
     def text_weights(self) -> dict[str, torch.Tensor]:
         """All tensors but the image tower's; a zero-shot head depends on them."""
         return {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual.")}
+
+
+@cache  # a copy to a GPU waits for what it is doing
+@torch.inference_mode(mode=False)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Clip:
@@ -99,20 +89,25 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     name = resolve_name(config.model)
     tag = None if name.startswith(SCHEMAS) else config.pretrained
     details = _tag_details(name, tag, needed=weights is None)
-    if name.startswith("local-dir:") and not (Path(name.removeprefix("local-dir:")) / CONFIG_NAME).is_file():
-        raise ModelError(
-            f"{config.model} holds no {CONFIG_NAME}", "a local-dir needs that file and the weights beside it"
-        )
+    if config.is_local and not Path(name.removeprefix("local-dir:"), CONFIG_NAME).is_file():
+        raise ModelError(f"{config.model} holds no {CONFIG_NAME}", "a local-dir needs it and the weights beside it")
     options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
     if weights is None:
         options |= {"pretrained": tag, "require_pretrained": True}
     else:
         preprocess = {key: details[key] for key in PREPROCESSING if key in details}
         options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
-    model, tokenizer = _create(config, name, details, options)
+    source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
+    initialisation = nullcontext() if weights is None else _ZeroInitialisation()
+    with _loading(source, _weights_by_hand(config, details)), initialisation:
+        model, tokenizer = open_clip.create_model(name, **options), open_clip.get_tokenizer(name)
     check_assumptions(model, tokenizer)
     if weights is not None:
-        _fill(model, config, weights)
+        try:
+            model.load_state_dict({k: tensor for k, tensor in weights.items() if not k.startswith("classifier.")})
+        except RuntimeError as error:
+            reason = f"the weights do not fit the model {config.model!r}: {_one_line(error)}"
+            raise ModelError(reason, "name the model they were made with") from error
     preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False)
     if split_transform(transform) is None:
@@ -122,56 +117,25 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     return Clip(config, model.eval(), transform, train_transform, tokenizer)
 
 
-def _create(config: ModelConfig, name: str, details: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Create open_clip's model and tokenizer; initial weights are not drawn where ``options`` load none."""
-    from pickle import UnpicklingError
-
-    import open_clip
-    from safetensors import SafetensorError
-
-    with _quiet_logging(), nullcontext() if options.get("load_weights", True) else _skip_initialisation():
-        try:
-            return open_clip.create_model(name, **options), open_clip.get_tokenizer(name)
-        except ImportError as error:
-            raise ModelError(
-                f"{config.model} needs a package that is not installed: {error}", "install it with pip"
-            ) from error
-        except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
-            raise _not_loaded(config, error, details) from error
-
-
-def _fill(model: Any, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> None:
-    try:
-        model.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("classifier.")})
-    except RuntimeError as error:
-        raise ModelError(
-            f"the weights do not fit the model {config.model!r}: {_first_line(error)}",
-            "name the model they were made with",
-        ) from error
-
-
 def resolve_name(model: str) -> str:
     """Return open_clip's spelling: ``demo`` is the embedded model, ``ViT-B/32`` is ``ViT-B-32``; schemas stay.
 
     Raises :class:`UnknownNameError` for any other name that open_clip does not list.
     """
-    import open_clip
-
     if model.lower() == DEMO:
         return f"local-dir:{EMBEDDED}"
     if model.startswith(SCHEMAS):
         return model
-    known = {name.lower(): name for name in open_clip.list_models()}
-    name: str | None = known.get(model.replace("/", "-").lower())
-    if name is None and Path(model).is_file():
-        raise ModelError(
-            f"{model} is a file of weights", f"name its architecture too: --model ViT-B-32 --pretrained {model}"
-        )
-    if name is None:
-        raise UnknownNameError(
-            "model", model, [DEMO, *known.values()], "take demo, a name that open_clip lists, hf-hub:, or local-dir:"
-        )
-    return name
+    import open_clip
+
+    known: dict[str, str] = {name.lower(): name for name in open_clip.list_models()}
+    if name := known.get(model.replace("/", "-").lower()):
+        return name
+    if Path(model).is_file():
+        hint = f"name its architecture too: --model ViT-B-32 --pretrained {model}"
+        raise ModelError(f"{model} is a file of weights", hint)
+    hint = "take demo, a name that open_clip lists, hf-hub:, or local-dir:"
+    raise UnknownNameError("model", model, [DEMO, *known.values()], hint)
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:
@@ -180,31 +144,21 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     Holds ``model_cfg`` with the activation of the published weights, and ``preprocess_cfg`` with their mean and std. open_clip is
     imported only for models that it knows by name or from the Hub. Raises as :func:`load_clip` does.
     """
-    if config.model.lower() == DEMO or config.model.startswith("local-dir:"):
-        folder = EMBEDDED if config.model.lower() == DEMO else Path(config.model.removeprefix("local-dir:"))
-        return _read_config(folder / CONFIG_NAME, config)
+    name = resolve_name(config.model)
+    if config.is_local:
+        return _read_config(Path(name.removeprefix("local-dir:"), CONFIG_NAME), config)
     import open_clip
 
-    name = resolve_name(config.model)
     if name.startswith(SCHEMAS):
-        from open_clip.pretrained import download_pretrained_from_hf
-
-        try:
-            path = download_pretrained_from_hf(name.removeprefix("hf-hub:"), filename=CONFIG_NAME)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise _not_loaded(config, error, {}) from error
+        with _loading(config.model, _weights_by_hand(config, {})):
+            path = open_clip.pretrained.download_pretrained_from_hf(name.removeprefix("hf-hub:"), filename=CONFIG_NAME)
         return _read_config(Path(path), config)
     details = _tag_details(name, config.pretrained, needed=False)
     model = open_clip.get_model_config(name)
     if details.get("quick_gelu"):
         model["quick_gelu"] = True
-    return {
-        "model_cfg": model,
-        "preprocess_cfg": {
-            key: details.get(key, default) for key, default in asdict(open_clip.transform.PreprocessCfg()).items()
-            if key in PREPROCESSING
-        },
-    }  # fmt: skip
+    preprocessing = asdict(open_clip.transform.PreprocessCfg()) | details
+    return {"model_cfg": model, "preprocess_cfg": {key: preprocessing[key] for key in PREPROCESSING}}
 
 
 def _read_config(path: Path, config: ModelConfig) -> dict[str, Any]:
@@ -212,23 +166,17 @@ def _read_config(path: Path, config: ModelConfig) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
         return {"model_cfg": description["model_cfg"], "preprocess_cfg": description.get("preprocess_cfg", {})}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{config.model}: {path} cannot be read: {error!r}", "it is the open_clip_config.json with the model_cfg"
-        ) from error
+        reason = f"{config.model}: {path} cannot be read: {error!r}"
+        raise ModelError(reason, "it is the open_clip_config.json with the model_cfg") from error
 
 
 def save_tokenizer(config: ModelConfig, folder: Path) -> None:
     """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
     import open_clip
 
-    with _quiet_logging():
-        try:
-            open_clip.get_tokenizer(resolve_name(config.model)).save_pretrained(folder)
-        except (ImportError, OSError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"the tokenizer of {config.model} cannot be read: {_first_line(error)}",
-                "it needs the package transformers, and the network where it was never fetched",
-            ) from error
+    hint = "it needs the package transformers, and the network where it was never fetched"
+    with _loading(f"the tokenizer of {config.model}", hint):
+        open_clip.get_tokenizer(resolve_name(config.model)).save_pretrained(folder)
 
 
 def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
@@ -240,59 +188,47 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
     details: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     if needed and not details and not Path(tag).is_file():
         tags = open_clip.list_pretrained_tags_by_model(name)
-        raise UnknownNameError(
-            f"pretrained weights of {name}:",
-            tag,
-            tags,
-            f"give a file, or one of the tags {', '.join(tags) or '(it has none)'}",
-        )
+        hint = f"give a file, or one of the tags {', '.join(tags) or '(it has none)'}"
+        raise UnknownNameError(f"pretrained weights of {name}:", tag, tags, hint)
     return details or {}
 
 
-def _not_loaded(config: ModelConfig, error: BaseException, details: Mapping[str, Any]) -> ModelError:
-    source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
+def _weights_by_hand(config: ModelConfig, details: Mapping[str, Any]) -> str:
     # Nothing in a file says which activation its weights were trained with; the name of the model has to.
     name = f"--model {config.model.replace('/', '-')}-quickgelu " if details.get("quick_gelu") else ""
-    return ModelError(
-        f"{source}: could not be fetched or read: {_first_line(error)}",
-        f"give weights by hand with {name}--pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo",
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 400 else text[:397] + "..."
+    return f"give weights by hand with {name}--pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo"
 
 
 @contextmanager
-def _skip_initialisation() -> Iterator[None]:
+def _loading(thing: str, hint: str) -> Iterator[None]:
+    """Keep open_clip's log lines off the terminal, and turn its errors into a :class:`ModelError`."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(f"{thing} needs a package that is not installed", f"install it with pip: {error}") from error
+    except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
+        raise ModelError(f"{thing}: could not be fetched or read: {_one_line(error)}", hint) from error
+    finally:
+        logging.disable(previous)
+
+
+def _one_line(error: BaseException) -> str:
+    return shorten(str(error), 400, placeholder="...")
+
+
+class _ZeroInitialisation(TorchFunctionMode):
     """Fill new parameters with zeros instead of random numbers, where weights replace them all: saves seconds for a large model.
 
     ``accelerate.init_empty_weights`` is as fast, but open_clip cannot move its parameters without data to a device, and it
     makes two parameters of one that is shared.
     """
-    import torch
-    from torch.overrides import TorchFunctionMode
 
-    class ZeroFill(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            tensor = args[0] if args else kwargs.get("tensor")
-            if getattr(func, "__name__", "").endswith(("normal_", "uniform_")) and isinstance(tensor, torch.Tensor):
-                tensor.data.zero_()
-                return tensor
-            return func(*args, **kwargs)
-
-    with ZeroFill():
-        yield
-
-
-@contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Keep open_clip's log lines off the terminal; its errors are raised as well."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")) and isinstance(tensor, torch.Tensor):
+            tensor.data.zero_()
+            return tensor
+        return func(*args, **kwargs)

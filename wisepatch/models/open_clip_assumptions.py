@@ -7,7 +7,6 @@ apart (:mod:`clip`), to encode texts no longer than they are (:mod:`zeroshot_hea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError
@@ -28,8 +27,6 @@ def check_assumptions(model: Any, tokenizer: Any) -> None:
     """Raise :class:`ModelError`, naming the installed version of open_clip, where a model is made of other parts."""
     import open_clip
 
-    from wisepatch.models.zeroshot_head import reads_end_token_causally
-
     missing = [f"open_clip.transformer has no {name}" for name in CLASSES if not hasattr(open_clip.transformer, name)]
     missing += [f"the model has no {name}" for name in MODEL if not _has(model, name)]
     for module in model.modules():
@@ -48,18 +45,20 @@ def unexpected(reason: str) -> ModelError:
     """Make the error that names the installed version of open_clip."""
     from importlib.metadata import version
 
-    return ModelError(
-        f"open_clip_torch {version('open_clip_torch')} is not as wisepatch expects it: {reason}",
-        "install another version of open_clip_torch (wisepatch was tried with 3.3), or a newer wisepatch",
-    )
+    hint = "install another version of open_clip_torch (wisepatch was tried with 3.3), or a newer wisepatch"
+    return ModelError(f"open_clip_torch {version('open_clip_torch')} is not as wisepatch expects it: {reason}", hint)
 
 
 def _has(module: Any, path: str) -> bool:
-    try:
-        attrgetter(path)(module)
-    except AttributeError:
-        return False
-    return True
+    name, _, rest = path.partition(".")
+    return hasattr(module, name) and (not rest or _has(getattr(module, name), rest))
+
+
+def reads_end_token_causally(model: Any) -> bool:
+    """Tell whether padding has no influence on a text's features: open_clip's CLIP, causal, read out at the end token."""
+    import open_clip
+
+    return type(model) is open_clip.CLIP and model.attn_mask is not None and model.text_pool_type == "argmax"
 
 
 def split_transform(transform: Any) -> tuple[Callable[[Any], torch.Tensor], Sequence[float], Sequence[float]] | None:

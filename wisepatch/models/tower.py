@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -33,13 +33,15 @@ MIN_CONVOLVED_ROWS = 128  # below, a linear layer is as fast by itself
 
 def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics)."""
-    _swap_quickgelu(visual)
+    from open_clip.transformer import QuickGELU
+
     _swap_blocks(visual, _block)
-    norms = [module for module in visual.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-    statistics = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module in norms]
-    visual.to(dtype=dtype).to(memory_format=torch.channels_last)
-    for module, exact in zip(norms, statistics, strict=True):
-        module.float().load_state_dict(exact)
+    for module in visual.modules():
+        if type(module) is QuickGELU:
+            module.forward = _quick_gelu
+        if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, recurse=False)
+    visual.to(memory_format=torch.channels_last)
 
 
 class Tower:
@@ -62,16 +64,15 @@ class Tower:
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Compute features ``(n, dim)`` of unit length, in fp32."""
-        with self._context():
-            if not self.compiled:
+        failures = (
+            torch._dynamo.exc.TorchDynamoException if self.compiled else ()
+        )  # loads the compiler, which takes seconds
+        try:
+            with self._context():
                 return features(self._call, images).float()
-            try:
-                return features(self._call, images).float()
-            except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
-                raise ModelError(
-                    f"the image tower cannot be compiled here: {str(error).strip().partition(chr(10))[0]}",
-                    "leave --compile out",
-                ) from error
+        except failures as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"the image tower cannot be compiled here: {reason}", "leave --compile out") from error
 
     def largest_batch(self, height: int, width: int, held: int = 1) -> int:
         """Choose how many images are computed at once, with ``held`` batches in memory.
@@ -97,23 +98,20 @@ class Tower:
         """Measure the bytes of the largest output of a layer for one image."""
         sizes = [1]
 
-        def note(_: torch.nn.Module, __: Any, output: Any) -> None:
+        def note(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
                 sizes.append(output.nbytes)
 
-        hooks = [module.register_forward_hook(note) for module in self.visual.modules()]
-        try:
+        with ExitStack() as stack:
+            for module in self.visual.modules():
+                stack.callback(module.register_forward_hook(note).remove)
             self.visual(self.take(torch.zeros(1, 3, height, width, device=self.device)))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return max(sizes)
 
     def _context(self) -> AbstractContextManager[Any]:
         if self.half:
             return torch.autocast(self.device.type, self.half)
-        plain = self.device.type == "cpu" and not self.compiled
-        return _Convolutions() if plain and _has_onednn(self.dtype) else nullcontext()
+        return nullcontext() if self.compiled else _convolutions(self.device, self.dtype)
 
 
 def prepare_training(visual: torch.nn.Module) -> None:
@@ -137,27 +135,14 @@ def _swap_blocks(visual: Any, stand_in: Callable[..., torch.Tensor]) -> None:
         blocks[-1].forward = partial(stand_in, blocks[-1], 1)
 
 
-def _swap_quickgelu(visual: torch.nn.Module) -> None:
-    from open_clip.transformer import QuickGELU
-
-    for module in list(visual.modules()):
-        for name, child in module.named_children():
-            if type(child) is QuickGELU:
-                setattr(module, name, _QuickGELU())
-
-
-class _QuickGELU(torch.nn.Module):
-    """``x * sigmoid(1.702 * x)``, in place."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
+def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """Compute ``x * sigmoid(1.702 * x)`` in place."""
+    return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
 
 
 def _is_plain(attention: torch.nn.MultiheadAttention) -> bool:
-    return (
-        attention.batch_first and attention._qkv_same_embed_dim
-        and attention.bias_k is None and not attention.add_zero_attn
-    )  # fmt: skip
+    added_keys = attention.bias_k is not None or attention.add_zero_attn
+    return attention.batch_first and attention._qkv_same_embed_dim and not added_keys
 
 
 def _block(block: Any, first: int | None, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -171,8 +156,8 @@ def _trained_block(
     block: Any, first: int | None, x: torch.Tensor, attn_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Compute :func:`_block` in training, in fp32 with convolutions: in bf16 their gradients take longer (measured)."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    with _Convolutions() if plain and _has_onednn(x.dtype) else nullcontext():
+    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    with _convolutions(x.device, x.dtype) if exact else nullcontext():
         return _block(block, first, x, attn_mask)
 
 
@@ -194,11 +179,12 @@ def _attention(
     return projected
 
 
-def _has_onednn(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN computes in ``dtype`` on this x86 processor."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _convolutions(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Compute linear layers as convolutions where oneDNN computes in ``dtype`` on an x86 processor."""
+    x86 = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    onednn = x86 and torch.backends.mkldnn.is_available()
+    supported = onednn and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return _Convolutions() if supported else nullcontext()
 
 
 class _Convolutions(TorchFunctionMode):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from wisepatch.datasets.prompts import prompts
 from wisepatch.errors import ModelError
 from wisepatch.files import hash_tensors
 from wisepatch.models.clip import Clip
+from wisepatch.models.open_clip_assumptions import reads_end_token_causally
 from wisepatch.store.checkpoints import Store
 
 TEXTS_PER_BATCH = 256
@@ -34,16 +36,11 @@ def zeroshot_head(
 
     Raises :class:`ModelError` for a prompt that is longer than the model's context.
     """
-
-    @torch.no_grad()
-    def compute() -> dict[str, torch.Tensor]:
-        with _text_tower_on_gpu(clip.model):
-            weight = class_embeddings(clip, classes, templates)
-        return {"weight": (weight * clip.model.logit_scale.float().exp()).contiguous()}
-
     if store is None:
-        return compute()["weight"]
-    return store.cache.tensors("heads", head_key(clip, classes, templates), compute, note=note)["weight"]
+        return _compute_head(clip, classes, templates)
+    key = head_key(clip, classes, templates)
+    cached = store.cache.tensors("heads", key, lambda: {"weight": _compute_head(clip, classes, templates)}, note=note)
+    return cached["weight"]
 
 
 def check_prompts(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> None:
@@ -52,52 +49,43 @@ def check_prompts(clip: Clip, classes: Sequence[str], templates: Sequence[str]) 
 
 
 def head_key(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> str:
-    """Hash everything a zero-shot head depends on: the text tower's weights and design, and all prompts."""
-    texts = json.dumps([prompts(name, templates) for name in classes])
-    parts = (hash_tensors(clip.text_weights), clip.text_design, texts)
+    """Hash everything a zero-shot head depends on: the text tower's weights, layers and tokenizer, and all prompts."""
+    layers = [str(module) for name, module in clip.model.named_children() if name != "visual"]
+    design = [*layers, type(clip.tokenizer).__name__, str(clip.model.context_length)]
+    parts = (hash_tensors(clip.text_weights), *design, json.dumps([prompts(name, templates) for name in classes]))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 @contextmanager
-def _text_tower_on_gpu(model: Any) -> Iterator[None]:
-    """Move all of a model but its image tower to the GPU for a while, where there is one."""
-
-    def move(device: torch.device | str) -> None:
-        for name, child in model.named_children():
-            if name != "visual":
-                child.to(device)
-        model._apply(lambda tensor: tensor.to(device), recurse=False)
-
-    if not torch.cuda.is_available():
-        yield
-        return
-    device_before = model.logit_scale.device
-    move("cuda")
+def _text_tower_on_gpu(model: Any) -> Iterator[torch.device]:
+    """Move all of a model but its image tower to the GPU for a while, where there is one; yield the device."""
+    visual, device_before = model.visual, model.logit_scale.device
+    model.visual = None
     try:
-        yield
+        model.to("cuda" if torch.cuda.is_available() else device_before)
+        yield model.logit_scale.device
     finally:
-        move(device_before)
+        model.to(device_before).visual = visual
 
 
-def class_embeddings(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
-    """Average text embeddings to ``(classes, dim)`` of unit length in fp32: over all prompts of a class, each of unit length.
-
-    Every different prompt is encoded once, sorted by length, many to a batch, and only as long as the batch needs.
-    """
+@torch.no_grad()
+def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Encode every different prompt once, sorted by length, many to a batch, and only as long as the batch needs."""
     texts_of_class = [prompts(name, templates) for name in classes]
-    row_of_text = {
-        text: row for row, text in enumerate(dict.fromkeys(text for texts in texts_of_class for text in texts))
-    }
-    tokens, lengths = tokenize(clip, list(row_of_text))
+    unique_texts = list(dict.fromkeys(chain.from_iterable(texts_of_class)))
+    row_of_text = {text: row for row, text in enumerate(unique_texts)}
+    tokens, lengths = tokenize(clip, unique_texts)
     order = lengths.argsort(stable=True)
     shortened = reads_end_token_causally(clip.model)
     embedded = []
-    for rows in order.split(TEXTS_PER_BATCH):
-        batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
-        embedded.append(text_features(clip.model, batch.to(clip.model.logit_scale.device)).float().cpu())
+    with _text_tower_on_gpu(clip.model) as device:
+        for rows in order.split(TEXTS_PER_BATCH):
+            batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
+            embedded.append(text_features(clip.model, batch.to(device)).float().cpu())
     embeddings = torch.cat(embedded)[order.argsort()]
-    means = [embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class]
-    return F.normalize(torch.stack(means), dim=-1)
+    means = torch.stack([embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class])
+    scale: torch.Tensor = clip.model.logit_scale.float().exp()
+    return F.normalize(means, dim=-1) * scale
 
 
 def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,18 +98,9 @@ def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tens
     tokens, padding = tokens[:-1], tokens[-1, -1]  # an empty text is padded in any tokenizer
     too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
     if too_long:
-        raise ModelError(
-            f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads",
-            "shorten the class name or template",
-        )
+        reason = f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads"
+        raise ModelError(reason, "shorten the class name or template")
     return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
-
-
-def reads_end_token_causally(model: Any) -> bool:
-    """Tell whether padding has no influence on a text's features: open_clip's CLIP, causal, read out at the end token."""
-    import open_clip
-
-    return type(model) is open_clip.CLIP and model.attn_mask is not None and model.text_pool_type == "argmax"
 
 
 def text_features(model: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -55,21 +55,19 @@ def sweep_table(
         if task is None:  # a run of zeroshot or eval: no sweep
             without_patching.append(run)
             continue
-        for name in filter(None, (patching, *(supported or ()))):
-            if not (rows["task"] == name).any():
-                tasks = ", ".join(sorted(rows["task"].unique()))
-                raise ResultsError(f"{name!r} was not measured in run {run!r}", f"tasks there are: {tasks}")
-        curve = _curve(rows, task, supported, metric)
-        if len(curve):
+        measured = sorted(rows["task"].unique())
+        missing = [name for name in (patching, *(supported or ())) if name and name not in measured]
+        if missing:
+            reason = f"{missing[0]!r} was not measured in run {run!r}"
+            raise ResultsError(reason, f"tasks there are: {', '.join(measured)}")
+        if len(curve := _curve(rows, task, supported, metric)):
             curves.append(curve)
-    if without_patching and not curves:
-        run = without_patching[0]
-        raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
+    if not curves and without_patching:
+        reason = f"run {without_patching[0]!r} does not say which task was patched"
+        raise ResultsError(reason, "name it with --patching TASK")
     if not curves:
-        raise ResultsError(
-            f"the results hold no sweep over alpha on the {split!r} split",
-            "run `wisepatch interpolate` or `wisepatch patch`",
-        )
+        reason = f"the results hold no sweep over alpha on the {split!r} split"
+        raise ResultsError(reason, "run `wisepatch interpolate` or `wisepatch patch`")
     table = pd.concat(curves, ignore_index=True)
     bare = table["supported"].isna()
     if bare.any() and not bare.all():  # their x axis would be another one
@@ -134,14 +132,13 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     for label, style in marks.items():  # explained once
         axes.plot([], [], color=COLORS[0] if one_run else GREY, label=label, **MARK, **style)
     axes.set_ylabel(f"{_axis_label(table['metric'])} on the patching task ({tasks})")
+    axes.margins(0.09)
+    axes.legend(**LEGEND)
     if not over_alpha:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         axes.set_xlabel(f"mean {metrics} on the supported tasks ({_supported_words(table)})")
-    axes.margins(0.09)
-    axes.legend(**LEGEND)
-    if not over_alpha:
         _label_alphas(figure, axes, table)
     return figure
 
@@ -158,10 +155,9 @@ def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | Non
     rows = rows[rows["metric"] == metric] if metric else rows
     runs = [str(run) for run, of_run in rows.groupby("run", sort=False) if of_run["alpha"].nunique() > 1]
     if len(runs) != 1:
-        raise ResultsError(
-            f"one sweep is drawn over alpha, and here are {f'{len(runs)} sweeps' if runs else 'none'} on the {split!r} split",
-            f"name one with --run: {', '.join(runs)}" if runs else "run `wisepatch interpolate`",
-        )
+        count = f"{len(runs)} sweeps" if runs else "none"
+        hint = f"name one with --run: {', '.join(runs)}" if runs else "run `wisepatch interpolate`"
+        raise ResultsError(f"one sweep is drawn over alpha, and here are {count} on the {split!r} split", hint)
     rows = rows[rows["run"] == runs[0]]
     first = rows.groupby("task", sort=False)["metric"].transform("first")
     rows = rows[(rows["metric"] == first) | rows["metric"].isin(EXTRA_METRICS)]
@@ -180,11 +176,10 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     first_metrics: dict[Any, str] = table.groupby("task")["metric"].first().to_dict()
     for (task, metric), curve in table.groupby(["task", "metric"], sort=False):
         style = "-" if metric == first_metrics[task] else "--"
-        axes.plot(curve["alpha"], curve["value"], style, color=colors[task], linewidth=2.4 if task in patching else 1.5,
-                  marker=".", label=f"{task}, {_describe(str(metric))[0]}")  # fmt: skip
-        axes.fill_between(
-            curve["alpha"], curve["ci_low"], curve["ci_high"], color=colors[task], alpha=0.12, linewidth=0
-        )
+        color, width = colors[task], 2.4 if task in patching else 1.5
+        label = f"{task}, {_describe(str(metric))[0]}"
+        axes.plot(curve["alpha"], curve["value"], style, color=color, linewidth=width, marker=".", label=label)
+        axes.fill_between(curve["alpha"], curve["ci_low"], curve["ci_high"], color=color, alpha=0.12, linewidth=0)
     for _, point in table[table["chosen"]][:1].iterrows():
         label = f"{_chosen_words(point)} (alpha {point['alpha']:g})"
         axes.axvline(point["alpha"], color=GREY, linewidth=1, linestyle=":", label=label)
@@ -225,11 +220,11 @@ def _axis_label(metrics: Iterable[str]) -> str:
 
 def _supported_words(table: pd.DataFrame) -> str:
     """Name the supported tasks, or count them where the names are long."""
-    names = " / ".join(filter(None, dict.fromkeys(table["names"])))
-    counts = [task.count(", ") + 1 for task in names.split(" / ")]
-    if len(names) <= MAX_AXIS_LETTERS:
-        return names
-    return " / ".join(f"{count} task{'s' if count > 1 else ''}" for count in counts)
+    runs = list(filter(None, dict.fromkeys(table["names"])))
+    if len(" / ".join(runs)) > MAX_AXIS_LETTERS:
+        counts = [names.count(", ") + 1 for names in runs]
+        runs = [f"{count} task{'s' if count > 1 else ''}" for count in counts]
+    return " / ".join(runs)
 
 
 def _chosen_words(point: Any) -> str:
@@ -242,12 +237,9 @@ def _mark(axes: Axes, curve: pd.DataFrame, color: str, *, one_run: bool) -> dict
     marks: dict[str, dict[str, Any]] = {}
     for _, point in curve[curve["chosen"] | curve["alpha"].isin([0, 1])].iterrows():
         x, y, half = point["x"], point["patching"], point["supported_half"]
-        low, high = point["patching_low"], point["patching_high"]
-        down, across = (
-            [[max(y - low, 0)], [max(high - y, 0)]],
-            [[min(half, x)], [min(half, 1 - x)]],
-        )  # NaN draws nothing
-        axes.errorbar(x, y, down, across, "none", ecolor=color, alpha=0.45, elinewidth=1, capsize=2.5, zorder=1)
+        up_and_down = [[max(y - point["patching_low"], 0)], [max(point["patching_high"] - y, 0)]]
+        across = [[min(half, x)], [min(half, 1 - x)]]  # NaN draws nothing
+        axes.errorbar(x, y, up_and_down, across, "none", ecolor=color, alpha=0.45, elinewidth=1, capsize=2.5, zorder=1)
         here = dict([ENDS[point["alpha"]]]) if point["alpha"] in ENDS else {}
         if point["chosen"]:
             alpha = f" (alpha {point['alpha']:g})" if one_run else ""
@@ -284,8 +276,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def check_picture_path(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
     """Make the picture's folder; raise :class:`UsageError` if it cannot be made or the suffix cannot be drawn."""
     if path.suffix.lower() not in suffixes:
-        raise UsageError(
-            f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})", f"pictures end in {', '.join(suffixes)}"
-        )
+        reason = f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})"
+        raise UsageError(reason, f"pictures end in {', '.join(suffixes)}")
     with drawing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
