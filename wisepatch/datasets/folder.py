@@ -130,7 +130,7 @@ def csv_dataset(path: Path) -> Dataset:
     """
     path = path.resolve()
     files: Files = {}
-    for where, row in _csv_rows(path):
+    for where, row in csv_rows(path):
         image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
         split = (row.get("split") or "train").strip().lower()
         if not image or not label:
@@ -152,20 +152,20 @@ def csv_dataset(path: Path) -> Dataset:
     return _dataset(path, files)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield each row of a CSV and the words that say where it stands, by the names of its columns in lower case."""
+def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield the place of each row of a CSV, in words, and its values by the names of the columns in lower case."""
     import csv
 
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
         try:
             header = [name.strip().lower() for name in next(rows, ())]
-            missing = sorted({"path", "label"} - set(header))
+            missing = sorted(set(needed) - set(header))
             if missing:
                 raise DataError(
                     f"{path} has no column {' and no column '.join(missing)}; "
                     f"its first line has: {', '.join(header) or 'nothing'}",
-                    "its first line must read path,label or path,label,split",
+                    f"its first line must begin {','.join(needed)}",
                 )
             for row in rows:
                 if row:
