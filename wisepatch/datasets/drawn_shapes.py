@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 SIZE = 64
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "crescent", "arrow", "diamond")
-TEXTURES = (
-    "plain", "striped", "checkered", "dotted", "gridded", "zigzag", "wavy", "speckled", "gradient", "concentric",
-)  # fmt: skip
+TEXTURES = tuple("plain striped checkered dotted gridded zigzag wavy speckled gradient concentric".split())  # noqa: SIM905
 COLORS = {
     "red": (215, 35, 40),
     "orange": (250, 140, 20),

@@ -52,10 +52,13 @@ def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Styl
 
 def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Masks:
     """Draw ``text`` no larger than ``room``, in lines where it must be."""
+    from PIL import Image, ImageDraw
+
     names = [name for name in style.fonts if has_all(name, text)]
     if not names:
         hint = "name one that has with --font FILE, or other class names"
         raise DataError(f"no font here has all characters of {text!r}", hint)
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
     name = names[int(rng.integers(len(names)))]
     size = max(round(rng.uniform(style.low, style.high) * min(room)), MIN_PIXELS)
     size -= size % max(size // SIZE_STEPS, 1)
@@ -66,16 +69,15 @@ def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: S
             # Skip the sizes that are surely too large: hinting changes lengths by less than a tenth.
             size = min(size - 1, int(1.1 * size * max(room[0] - 2, 0) / length))
             continue
-        box = _text_box(lines, face)
+        left, top, right, bottom = pen.textbbox((0, 0), lines, face, **LAYOUT)
+        box = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
         width, height = box[2] - box[0], box[3] - box[1]
         if width <= room[0] and height <= room[1]:
             draw = _masks if width * height <= MAX_CACHED_PIXELS else _masks.__wrapped__
             return draw(name, size, lines, box)
         size -= 1
-    raise DataError(
-        f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {MIN_PIXELS} pixels up",
-        "take larger images, or a shorter text",
-    )
+    problem = f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {MIN_PIXELS} pixels up"
+    raise DataError(problem, "take larger images, or a shorter text")
 
 
 def _wrapped(text: str, face: Font, width: int) -> tuple[str, float]:
@@ -92,13 +94,6 @@ def _wrapped(text: str, face: Font, width: int) -> tuple[str, float]:
             else:
                 lines[-1] = longer
     return "\n".join(lines), max(map(face.getlength, lines))
-
-
-def _text_box(lines: str, face: Font) -> Box:
-    from PIL import Image, ImageDraw
-
-    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), lines, face, **LAYOUT)
-    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
 @lru_cache(CACHED_TEXTS)

@@ -235,7 +235,8 @@ def train_stage(
     import torch
 
     stage, steps, warmup = drawings.stage, drawings.stage.steps, min(200, drawings.stage.steps // 2)
-    decayed, others = ([p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False))
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
         lr=stage.lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
@@ -244,12 +245,8 @@ def train_stage(
         optimizer,
         lambda s: (s + 1) / warmup if s < warmup else 0.5 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup))),
     )
-    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        drawings,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        num_workers=workers,
-        prefetch_factor=8 if workers else None,
-    )
+    ahead = 8 if workers else None
+    loader: Any = torch.utils.data.DataLoader(drawings, batch_size, num_workers=workers, prefetch_factor=ahead)  # type: ignore[arg-type]
     noisy = [p for p in model.visual.parameters() if p.ndim > 1] if stage.noise else []
     start = time.monotonic()
     model.train()
@@ -262,23 +259,21 @@ def train_stage(
         image_features = model.encode_image(images, normalize=True)
         text_features = encode_captions(model, tokens, chooser)
         losses = attribute_losses(image_features, text_features, labels, model.logit_scale.exp())
+        totals = torch.stack(list(losses.values()))
         optimizer.zero_grad()
-        (torch.stack(list(losses.values())).sum() / len(labels)).backward()
+        (totals.sum() / len(labels)).backward()
         with torch.no_grad():
             for parameter, shift in zip(noisy, shifts, strict=True):
                 parameter.sub_(shift)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
             model.logit_scale.clamp_(0, math.log(100))
         if step % REPORT_STEPS == 0 or step == steps:
             rate = step * batch_size / (time.monotonic() - start)
-            shown = (labels != ABSENT).sum(0).clamp(min=1).tolist()
-            means = [
-                f"{name} {loss.item() / count:.3f}" for (name, loss), count in zip(losses.items(), shown, strict=True)
-            ]
-            typer.echo(f"step {step}/{steps}  {rate:.0f} images/s  {'  '.join(means)}")
+            means = (totals / (labels != ABSENT).sum(0).clamp(min=1)).tolist()
+            words = (f"{name} {mean:.3f}" for name, mean in zip(losses, means, strict=True))
+            typer.echo(f"step {step}/{steps}  {rate:.0f} images/s  {'  '.join(words)}")
 
 
 def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator) -> dict[str, torch.Tensor]:
