@@ -161,7 +161,7 @@ def test_index_carries_the_truth_whatever_the_files_are_called(tmp_path):
         (b"path,label,text\n1.png,,cat\n", "index.csv, line 2: an empty path, label or text"),
         (b"path,label,text\n3.png,dog,cat\n4.png,dog,cat\n", "names 2 images that do not exist: 3.png, 4.png"),
         (b"path,label,text\n1.png,d\xff,cat\n", "index.csv is not a text file in UTF-8"),
-        (b'path,label,text\n1.png,"' + b"d" * 200_000 + b'",cat\n', "index.csv, line 2, cannot be read: field larger"),
+        (b'path,label,text\n1.png,"' + b"d" * 200_000 + b'",cat\n', "index.csv, line 2: field larger"),
         (b"path,label,text\n1.png,dog,cat\n1.png,d\0g,cat\n", "index.csv, line 3: a NUL character"),
         (b"path,label,text\n" + b"x" * 300 + b".png,dog,cat\n", "names 1 images that do not exist: xxx"),
         (b"path,label,text\n~nouser/1.png,dog,cat\n", "names 1 images that do not exist: 1.png"),

@@ -375,10 +375,10 @@ def test_worst_cases_are_the_surest_of_those_that_are_misled(measured, tmp_path,
     found = next(predict_many([checkpoint], [find_task("typo:Shapes")], store, tmp_path))
     shown = []
     monkeypatch.setattr(attacks_module, "contact_sheet", lambda groups: shown.extend(groups))
-    draw_worst(found, tmp_path, {checkpoint.id: "name"})
+    draw_worst(found, tmp_path)
     ((title, images),) = shown
     misled = [i for i in range(40) if found.predicted[0, i] == found.annotations.written[i] != found.labels[i]]
-    assert title == f"name: says what is written on {len(misled)} of 40 images"
+    assert title == f"{checkpoint.name}: says what is written on {len(misled)} of 40 images"
     misled.sort(key=lambda i: -found.confidence[0, i])
     opened = found.task.dataset.split("test", tmp_path)
     assert [image.tobytes() for image, _ in images] == [opened[i][0].tobytes() for i in misled[:10]]

@@ -1,15 +1,12 @@
-"""Draw pictures of a coloured shape on a textured background, 64 x 64 pixels.
+"""Draw pictures of a coloured shape on a textured background, 64 x 64 pixels: the same from the same seed, to the byte.
 
-A picture follows from its :class:`Scene` and the random generator alone, so a seed always gives the same one. The embedded
-model's pretraining and the tasks ``Shapes``, ``Colors`` and ``Textures`` draw from here, with seeds that never meet
-(:data:`STREAMS`).
+The embedded model's pretraining and the tasks ``Shapes``, ``Colors`` and ``Textures`` draw from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 
 SIZE = 64
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "crescent", "arrow", "diamond")
+TEXTURES = tuple("plain striped checkered dotted gridded zigzag wavy speckled gradient concentric".split())  # noqa: SIM905
 COLORS = {
     "red": (215, 35, 40),
     "orange": (250, 140, 20),
@@ -53,21 +51,22 @@ def generator(stream: str, *numbers: int) -> np.random.Generator:
 
 def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Draw ``scene`` as an RGB image of :data:`SIZE` x :data:`SIZE` pixels."""
+    import numpy as np
     from PIL import Image
 
     canvas = background(scene.texture, rng, avoid=COLORS.get(scene.color or ""))
     if scene.shape is not None and scene.color is not None:
-        paint = _jitter(COLORS[scene.color], 14, rng)
+        paint = np.clip(COLORS[scene.color] + rng.uniform(-14, 14, 3), 0, 255).astype(np.float32)
         mask = shape_mask(scene.shape, rng)[..., None]
         canvas = canvas * (1 - mask) + paint * mask
-    noisy = canvas + rng.normal(0, rng.uniform(0, 6), canvas.shape).astype("float32")
-    return Image.fromarray(noisy.clip(0, 255).astype("uint8"))
+    noisy = canvas + rng.normal(0, rng.uniform(0, 6), canvas.shape).astype(np.float32)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
 def background(texture: str, rng: np.random.Generator, avoid: tuple[int, int, int] | None = None) -> Floats:
     """Draw a texture in two muted colours, both far from ``avoid``: float32 ``(64, 64, 3)`` in 0 to 255."""
     first, second = _muted_pair(rng, avoid)
-    weight = _PATTERNS[texture](rng)[..., None]
+    weight: Floats = _pattern(texture, rng)[..., None]
     return first * (1 - weight) + second * weight
 
 
@@ -85,7 +84,7 @@ def shape_mask(shape: str, rng: np.random.Generator) -> Floats:
     pen = ImageDraw.Draw(image)
     for outline, value in _outlines()[shape]:
         points = (outline @ turn.T * radius + center) * over
-        pen.polygon([(float(x), float(y)) for x, y in points], fill=value)
+        pen.polygon(points.ravel().tolist(), fill=value)
     coverage: Floats = np.asarray(image.reduce(over)).astype(np.float32) / np.float32(255)
     return coverage
 
@@ -106,7 +105,7 @@ def _outlines() -> dict[str, list[tuple[NDArray[np.float64], int]]]:
     a = 0.32
     cross = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
     arrow = [(-1, -0.3), (0.05, -0.3), (0.05, -0.8), (1, 0), (0.05, 0.8), (0.05, 0.3), (-1, 0.3)]
-    polygons: dict[str, list[tuple[NDArray[np.float64], int]]] = {
+    return {
         "circle": [(disc * 0.95, 255)],
         "square": [(np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.82, 255)],
         "triangle": [(np.array([(0.0, -1), (0.98, 0.75), (-0.98, 0.75)]), 255)],
@@ -118,13 +117,6 @@ def _outlines() -> dict[str, list[tuple[NDArray[np.float64], int]]]:
         "arrow": [(np.array(arrow), 255)],
         "diamond": [(np.array([(0, -1), (0.62, 0), (0, 1), (-0.62, 0)]), 255)],
     }
-    return polygons
-
-
-def _jitter(color: tuple[int, int, int] | Floats, by: float, rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    return np.clip(np.asarray(color) + rng.uniform(-by, by, 3), 0, 255).astype(np.float32)
 
 
 def _muted_pair(rng: np.random.Generator, avoid: tuple[int, int, int] | None) -> tuple[Floats, Floats]:
@@ -135,29 +127,64 @@ def _muted_pair(rng: np.random.Generator, avoid: tuple[int, int, int] | None) ->
         grey = rng.uniform(25, 230, 2)
         if abs(grey[0] - grey[1]) < 50:
             continue
-        tints = rng.uniform(-22, 22, (2, 3))
-        pair = [np.clip(grey[i] + tints[i], 0, 255).astype(np.float32) for i in range(2)]
-        if avoid is None or min(float(np.abs(c - np.asarray(avoid)).max()) for c in pair) > 55:
+        pair = np.clip(grey[:, None] + rng.uniform(-22, 22, (2, 3)), 0, 255).astype(np.float32)
+        if avoid is None or abs(pair - np.asarray(avoid)).max(1).min() > 55:
             return pair[0], pair[1]
 
 
-@cache
-def _grid() -> tuple[Floats, Floats]:
+def _pattern(texture: str, rng: np.random.Generator) -> Any:
+    """Draw the share of the second colour in a texture: float32 ``(64, 64)`` in 0 to 1."""
     import numpy as np
 
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) - (SIZE - 1) / 2
-    return x, y
 
+    def axes(turn: float = 180) -> tuple[Floats, Floats]:
+        """Return pixel coordinates, rotated by up to ``turn`` degrees and shifted."""
+        angle = np.deg2rad(rng.uniform(0, turn))
+        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        du, dv = rng.uniform(0, SIZE, 2).astype(np.float32)
+        return c * x + s * y + du, c * y - s * x + dv
 
-def _axes(rng: np.random.Generator, turn: float = 180) -> tuple[Floats, Floats]:
-    """Return pixel coordinates, rotated by up to ``turn`` degrees and shifted."""
-    import numpy as np
-
-    x, y = _grid()
-    angle = np.deg2rad(rng.uniform(0, turn))
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    du, dv = rng.uniform(0, SIZE, 2).astype(np.float32)
-    return c * x + s * y + du, c * y - s * x + dv
+    match texture:
+        case "plain":
+            return x * 0
+        case "striped":
+            return _wave(axes()[0], rng.uniform(7, 16))
+        case "checkered":
+            u, v = axes(45)
+            period = rng.uniform(12, 24)
+            a, b = _wave(u, period), _wave(v, period)
+            return a * b + (1 - a) * (1 - b)
+        case "dotted":
+            u, v = axes(90)
+            period = rng.uniform(9, 16)
+            distance = np.hypot((u / period) % 1 - 0.5, (v / period) % 1 - 0.5) * period
+            return (period * rng.uniform(0.22, 0.3) - distance + 0.5).clip(0, 1)
+        case "gridded":
+            u, v = axes(45)
+            period, width = rng.uniform(9, 17), rng.uniform(1.5, 2.5)
+            return np.maximum(_lines(u, period, width), _lines(v, period, width))
+        case "zigzag":
+            u, v = axes()
+            length = rng.uniform(14, 22)
+            bend = abs((v / length) % 1 - 0.5) * length * rng.uniform(0.8, 1.2)
+            return _wave(u + bend, rng.uniform(9, 15))
+        case "wavy":
+            u, v = axes()
+            length = rng.uniform(22, 36)
+            bend = np.sin(v * (2 * np.pi / length)) * length * rng.uniform(0.14, 0.2)
+            return _wave(u + bend.astype(np.float32), rng.uniform(9, 15))
+        case "speckled":
+            size = int(rng.integers(2, 4))
+            cells = rng.random((SIZE // size + 1, SIZE // size + 1)) < rng.uniform(0.2, 0.45)
+            return np.kron(cells, np.ones((size, size)))[:SIZE, :SIZE].astype(np.float32)
+        case "gradient":
+            angle = rng.uniform(0, 2 * np.pi)
+            return ((x * np.cos(angle) + y * np.sin(angle)) / SIZE + 0.5).clip(0, 1).astype(np.float32)
+        case "concentric":
+            dx, dy = rng.uniform(-14, 14, 2)
+            return _wave(np.hypot(x - dx, y - dy).astype(np.float32), rng.uniform(8, 15))
+    raise KeyError(texture)
 
 
 def _wave(u: Floats, period: float) -> Floats:
@@ -173,93 +200,3 @@ def _lines(u: Floats, period: float, width: float) -> Floats:
     """Return thin lines ``width`` pixels wide, one each ``period`` pixels of ``u``, in 0 to 1."""
     distance = abs((u / period) % 1 - 0.5) * period
     return (width / 2 - distance + 0.5).clip(0, 1)
-
-
-def _plain(rng: np.random.Generator) -> Floats:
-    return _grid()[0] * 0
-
-
-def _striped(rng: np.random.Generator) -> Floats:
-    return _wave(_axes(rng)[0], rng.uniform(7, 16))
-
-
-def _checkered(rng: np.random.Generator) -> Floats:
-    u, v = _axes(rng, 45)
-    period = rng.uniform(12, 24)
-    a, b = _wave(u, period), _wave(v, period)
-    return a * b + (1 - a) * (1 - b)
-
-
-def _dotted(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    u, v = _axes(rng, 90)
-    period = rng.uniform(9, 16)
-    distance = np.hypot((u / period) % 1 - 0.5, (v / period) % 1 - 0.5) * period
-    dots: Floats = (period * rng.uniform(0.22, 0.3) - distance + 0.5).clip(0, 1)
-    return dots
-
-
-def _gridded(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    u, v = _axes(rng, 45)
-    period, width = rng.uniform(9, 17), rng.uniform(1.5, 2.5)
-    grid: Floats = np.maximum(_lines(u, period, width), _lines(v, period, width))
-    return grid
-
-
-def _zigzag(rng: np.random.Generator) -> Floats:
-    u, v = _axes(rng)
-    length = rng.uniform(14, 22)
-    bend = abs((v / length) % 1 - 0.5) * length * rng.uniform(0.8, 1.2)
-    return _wave(u + bend, rng.uniform(9, 15))
-
-
-def _wavy(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    u, v = _axes(rng)
-    length = rng.uniform(22, 36)
-    bend = np.sin(v * (2 * np.pi / length)) * length * rng.uniform(0.14, 0.2)
-    return _wave(u + bend.astype(np.float32), rng.uniform(9, 15))
-
-
-def _speckled(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    size = int(rng.integers(2, 4))
-    cells = rng.random((SIZE // size + 1, SIZE // size + 1)) < rng.uniform(0.2, 0.45)
-    return np.kron(cells, np.ones((size, size)))[:SIZE, :SIZE].astype(np.float32)
-
-
-def _gradient(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    x, y = _grid()
-    angle = rng.uniform(0, 2 * np.pi)
-    ramp: Floats = ((x * np.cos(angle) + y * np.sin(angle)) / SIZE + 0.5).clip(0, 1).astype(np.float32)
-    return ramp
-
-
-def _concentric(rng: np.random.Generator) -> Floats:
-    import numpy as np
-
-    x, y = _grid()
-    dx, dy = rng.uniform(-14, 14, 2)
-    return _wave(np.hypot(x - dx, y - dy).astype(np.float32), rng.uniform(8, 15))
-
-
-_PATTERNS: dict[str, Callable[[np.random.Generator], Floats]] = {
-    "plain": _plain,
-    "striped": _striped,
-    "checkered": _checkered,
-    "dotted": _dotted,
-    "gridded": _gridded,
-    "zigzag": _zigzag,
-    "wavy": _wavy,
-    "speckled": _speckled,
-    "gradient": _gradient,
-    "concentric": _concentric,
-}
-TEXTURES = tuple(_PATTERNS)

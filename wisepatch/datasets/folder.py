@@ -125,7 +125,7 @@ def csv_dataset(path: Path) -> Dataset:
     """
     path = path.resolve()
     files: Files = {}
-    for where, row in _csv_rows(path):
+    for where, row in csv_rows(path):
         image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
         split = (row.get("split") or "train").strip().lower()
         if not image or not label:
@@ -145,16 +145,16 @@ def csv_dataset(path: Path) -> Dataset:
     return _dataset(path, files)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield each row of a CSV and the words that say where it stands, by the names of its columns in lower case."""
+def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield the place of each row of a CSV, in words, and its values by the names of the columns in lower case."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         try:
             header = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
-            missing = sorted({"path", "label"} - set(header))
+            missing = sorted(set(needed) - set(header))
             if missing:
                 problem = f"{path} has no column {' and no column '.join(missing)}"
-                hint = "its first line must read path,label or path,label,split"
+                hint = f"its first line must begin {','.join(needed)}"
                 raise DataError(f"{problem}; its first line has: {', '.join(header) or 'nothing'}", hint)
             for row in rows:
                 yield f"{path}, line {rows.line_num}", row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wisepatch.errors import UsageError
 
@@ -23,23 +23,15 @@ PROBE_PIXELS = (5, 12, 33)  # sizes at which a font file is tried: some have a f
 @cache
 def font(name: str, size: int) -> Font:
     """Open the face ``name`` of :data:`FONTS`, or the font file of that path, at ``size`` pixels."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
     from PIL import ImageFont
 
-    if name not in FONTS:
-        return ImageFont.truetype(name, size)
-    if name:
-        spec = find_spec("matplotlib")
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError("matplotlib, which carries the fonts, is not installed")
-        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{name}.ttf"
-        return ImageFont.truetype(str(path), size)
-    face = ImageFont.load_default(size)
-    if not isinstance(face, ImageFont.FreeTypeFont):
-        raise ModuleNotFoundError("this Pillow was built without FreeType: its default font has one size")
-    return face
+    if name == "":
+        return cast("Font", ImageFont.load_default(size))
+    if name in FONTS:
+        import matplotlib
+
+        name = f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf"
+    return ImageFont.truetype(name, size)
 
 
 def check_font(path: str) -> None:
@@ -78,12 +70,10 @@ def text_mask(text: str, face: Font, canvas: int, x: float, y: float) -> Image.I
 
 def write_word(word: str, image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Write ``word`` at a random place, size, face and case, in a colour that stands out, sometimes outlined."""
-    size = image.width
     name = WORD_FONTS[int(rng.integers(len(WORD_FONTS)))]
     text = word.upper() if rng.random() < 0.25 else word
-    face = fitting_font(text, name, int(rng.integers(13, 27)), size - 2)
-    mask = text_mask(text, face, size, rng.random(), rng.random())
-    return ink(image, mask, rng)
+    face = fitting_font(text, name, int(rng.integers(13, 27)), image.width - 2)
+    return _ink(image, text_mask(text, face, image.width, rng.random(), rng.random()), rng)
 
 
 def write_letter(letter: str, image: Image.Image, rng: np.random.Generator, *, hand: bool = False) -> Image.Image:
@@ -109,10 +99,10 @@ def write_letter(letter: str, image: Image.Image, rng: np.random.Generator, *, h
     if rng.random() < (0.6 if hand else 0.4):
         coarse = int(rng.integers(8, 17))
         mask = mask.resize((coarse, coarse), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC)
-    return ink(image, mask, rng)
+    return _ink(image, mask, rng)
 
 
-def ink(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _ink(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Paint ``mask`` (``L``) on an image in a colour that stands out, two times in five with an outline."""
     import numpy as np
     from PIL import Image, ImageFilter
@@ -120,12 +110,11 @@ def ink(image: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Imag
     pixels: np.ndarray[Any, Any] = np.asarray(image, dtype=np.float32)
     weight = np.asarray(mask, dtype=np.float32)[..., None] / 255
     under = (pixels * weight).sum((0, 1)) / max(float(weight.sum()), 1.0)
-    while True:
+    color = rng.uniform(0, 255, 3)
+    while abs((color - under).mean()) <= 70:
         color = rng.uniform(0, 255, 3)
-        if abs(float((color - under).mean())) > 70:
-            break
     if rng.random() < 0.4:  # an outline of the opposite brightness, one pixel wide
         edge = np.asarray(mask.filter(ImageFilter.MaxFilter(3)), dtype=np.float32)[..., None] / 255
         pixels = pixels * (1 - edge) + np.float32(255 if color.mean() < 128 else 0) * edge
     mixed = pixels * (1 - weight) + color.astype(np.float32) * weight
-    return Image.fromarray(mixed.clip(0, 255).astype("uint8"))
+    return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MIN_PIXELS = 5  # height of letters; nothing can be read below
 MIN_CONTRAST = 70  # of 255, between the mean brightness of the letters and of what lies under them
-BRIGHTNESS_PROBES = 64  # rows and columns of what lies under the text that are looked at
+BRIGHTNESS_PROBES = (64, 64)  # columns and rows of what lies under the text that are looked at
 SIZE_STEPS = 24  # large letters come in sizes about this part of themselves apart, as a font is opened for each
 CACHED_TEXTS, MAX_CACHED_PIXELS = 1024, 2**15  # two masks each: 64 MiB
 LAYOUT: dict[str, Any] = {"align": "center", "spacing": 1, "stroke_width": 1}
@@ -34,39 +34,31 @@ def overlay(image: Image.Image, text: str, rng: np.random.Generator, style: Styl
     The letters have a one-pixel outline in black or white, whichever is further from their colour. Text that is too wide is
     wrapped at spaces and hyphens, then shrunk. Raises :class:`DataError` where it fits at no size from 5 pixels up.
     """
-    letters, outlined = _fitted(text, image.size, rng, style)
-    left, top = int(rng.integers(image.width - letters.width + 1)), int(rng.integers(image.height - letters.height + 1))
-    box = (left, top, left + letters.width, top + letters.height)
-    color = _contrasting_color(rng, _brightness(image, box))
-    result = image.copy()
-    result.paste("white" if sum(color) < 3 * 128 else "black", box, outlined)
-    result.paste(color, box, letters)
-    return result
-
-
-def _brightness(image: Image.Image, box: Box) -> float:
-    """Return the mean brightness in ``box``, 0 to 255, at 64 x 64 places."""
     import numpy as np
-    from PIL import Image
+    from PIL.Image import Resampling
 
-    size = (BRIGHTNESS_PROBES, BRIGHTNESS_PROBES)
-    return float(np.asarray(image.resize(size, Image.Resampling.NEAREST, box=box)).mean())
-
-
-def _contrasting_color(rng: np.random.Generator, brightness: float) -> tuple[int, ...]:
-    while True:
-        color = tuple(rng.integers(0, 256, 3).tolist())
-        if abs(sum(color) / 3 - brightness) > MIN_CONTRAST:
-            return color
+    letters, outlined = _fitted(text, image.size, rng, style)
+    left, top = (int(rng.integers(free + 1)) for free in np.subtract(image.size, letters.size))
+    box = (left, top, left + letters.width, top + letters.height)
+    under = float(np.asarray(image.resize(BRIGHTNESS_PROBES, Resampling.NEAREST, box)).mean())
+    color = rng.integers(0, 256, 3)
+    while abs(color.sum() / 3 - under) <= MIN_CONTRAST:
+        color = rng.integers(0, 256, 3)
+    result = image.copy()
+    result.paste("white" if color.mean() < 128 else "black", box, outlined)
+    result.paste(tuple(color.tolist()), box, letters)
+    return result
 
 
 def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: Style) -> Masks:
     """Draw ``text`` no larger than ``room``, in lines where it must be."""
+    from PIL import Image, ImageDraw
+
     names = [name for name in style.fonts if has_all(name, text)]
     if not names:
-        raise DataError(
-            f"no font here has all characters of {text!r}", "name one that has with --font FILE, or other class names"
-        )
+        hint = "name one that has with --font FILE, or other class names"
+        raise DataError(f"no font here has all characters of {text!r}", hint)
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
     name = names[int(rng.integers(len(names)))]
     size = max(round(rng.uniform(style.low, style.high) * min(room)), MIN_PIXELS)
     size -= size % max(size // SIZE_STEPS, 1)
@@ -77,16 +69,15 @@ def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: S
             # Skip the sizes that are surely too large: hinting changes lengths by less than a tenth.
             size = min(size - 1, int(1.1 * size * max(room[0] - 2, 0) / length))
             continue
-        box = _text_box(lines, face)
+        left, top, right, bottom = pen.textbbox((0, 0), lines, face, **LAYOUT)
+        box = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
         width, height = box[2] - box[0], box[3] - box[1]
         if width <= room[0] and height <= room[1]:
             draw = _masks if width * height <= MAX_CACHED_PIXELS else _masks.__wrapped__
             return draw(name, size, lines, box)
         size -= 1
-    raise DataError(
-        f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {MIN_PIXELS} pixels up",
-        "take larger images, or a shorter text",
-    )
+    problem = f"{text!r} fits into {room[0]} x {room[1]} pixels at no size from {MIN_PIXELS} pixels up"
+    raise DataError(problem, "take larger images, or a shorter text")
 
 
 def _wrapped(text: str, face: Font, width: int) -> tuple[str, float]:
@@ -94,25 +85,15 @@ def _wrapped(text: str, face: Font, width: int) -> tuple[str, float]:
 
     Returns the lines and the length of the longest.
     """
-    lines, longest = [""], 0.0
+    lines = [""]
     for word in text.split():
         for number, piece in enumerate(re.split(r"(?<=[-/])(?=[^-/])", word)):
-            space = " " if number == 0 and lines[-1] else ""
-            length = face.getlength(lines[-1] + space + piece)
-            if lines[-1] and length > width:
+            longer = f"{lines[-1]} {piece}" if number == 0 and lines[-1] else lines[-1] + piece
+            if lines[-1] and face.getlength(longer) > width:
                 lines.append(piece)
-                length = face.getlength(piece)
             else:
-                lines[-1] += space + piece
-            longest = max(longest, length)
-    return "\n".join(lines), longest
-
-
-def _text_box(lines: str, face: Font) -> Box:
-    from PIL import Image, ImageDraw
-
-    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), lines, face, **LAYOUT)
-    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+                lines[-1] = longer
+    return "\n".join(lines), max(map(face.getlength, lines))
 
 
 @lru_cache(CACHED_TEXTS)
@@ -121,9 +102,8 @@ def _masks(name: str, size: int, lines: str, box: Box) -> Masks:
 
     left, top, right, bottom = box
     canvas = Image.new("RGB", (right - left, bottom - top))
-    ImageDraw.Draw(canvas).text(
-        (-left, -top), lines, (255, 255, 0), font(name, size), stroke_fill=(255, 0, 0), **LAYOUT
-    )
+    pen = ImageDraw.Draw(canvas)
+    pen.text((-left, -top), lines, (255, 255, 0), font(name, size), stroke_fill=(255, 0, 0), **LAYOUT)
     outlined, letters, _ = canvas.split()
     if letters.getbbox() is None:
         raise DataError(f"{lines!r} has nothing that could be drawn", "write other words, or give other class names")
@@ -134,8 +114,7 @@ def has_all(name: str, text: str) -> bool:
     """Tell whether a face has a glyph for every character of ``text`` (Pillow's own face is taken to have printable ASCII)."""
     if name == "":
         return text.isascii() and text.isprintable()
-    glyphs = _glyphs(name)
-    return all(ord(character) in glyphs or character.isspace() for character in text)
+    return all(ord(character) in _glyphs(name) or character.isspace() for character in text)
 
 
 @cache

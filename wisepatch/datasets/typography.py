@@ -54,10 +54,8 @@ class Style:
     def __post_init__(self) -> None:
         """Check sizes, text and fonts. Raises :class:`UsageError`."""
         if not 0 < self.low <= self.high <= 1:
-            raise UsageError(
-                f"letters of {self.low:g} to {self.high:g} of the image are not possible",
-                "give two fractions in order, such as 0.1:0.3",
-            )
+            problem = f"letters of {self.low:g} to {self.high:g} of the image are not possible"
+            raise UsageError(problem, "give two fractions in order, such as 0.1:0.3")
         if not self.text.strip():
             raise UsageError("there is no text to write", f"give --text {WRONG}, {RANDOM_WORD}, or words of your own")
         if not self.fonts:
@@ -78,10 +76,8 @@ def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
         raise UsageError(f"the images of {dataset.name} are written on already", f"leave {PREFIX} out")
     names = {plain(name) for name in dataset.classes}
     if len(names) < 2 and (style.text == WRONG or plain(style.text) in names):
-        raise UsageError(
-            f"{dataset.name} has one class, and an attack needs the name of another",
-            "add classes, or write other words with --text",
-        )
+        problem = f"{dataset.name} has one class, and an attack needs the name of another"
+        raise UsageError(problem, "add classes, or write other words with --text")
     return replace(
         dataset,
         name=f"{PREFIX}{dataset.name}",
@@ -113,13 +109,10 @@ class AttackedSamples:
     ) -> None:
         """Wrap ``samples``, which give RGB images without a transform; ``transform`` follows the overlay."""
         self.samples, self.classes, self.split, self.style, self.transform = samples, classes, split, style, transform
+        self.names = [plain(name) for name in classes]  # one may stand twice in a list
         self.epoch: int | None = None
-        self.classes_by_name: dict[str, list[int]] = {}  # names may stand twice in a list
-        for index, name in enumerate(classes):
-            self.classes_by_name.setdefault(plain(name), []).append(index)
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
@@ -145,7 +138,8 @@ class AttackedSamples:
 
         Of two classes of one name the first: a model cannot tell them apart, and answers the first of two equal ones.
         """
-        return self.classes_by_name.get(plain(self._text(label, self._generator(index))), [-1])[0]
+        name = plain(self._text(label, self._generator(index)))
+        return self.names.index(name) if name in self.names else -1
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other texts, as training does each epoch; the same epoch gives the same texts, also after a resume."""
@@ -155,22 +149,18 @@ class AttackedSamples:
     def _generator(self, index: int) -> np.random.Generator:
         import numpy as np
 
-        split = base.SPLITS.index(self.split)
         epoch = 0 if self.epoch is None else self.epoch + 1
-        return np.random.default_rng([SEED_STREAM, self.style.seed, split, index, epoch])
+        return np.random.default_rng([SEED_STREAM, self.style.seed, base.SPLITS.index(self.split), index, epoch])
 
     def _text(self, label: int, rng: np.random.Generator) -> str:
-        own = plain(self.classes[label])
-        if self.style.text == WRONG or plain(self.style.text) == own:
-            same = self.classes_by_name[own]
-            chosen = int(rng.integers(len(self.classes) - len(same)))
-            for index in same:  # step over the classes of the image's own name
-                chosen += chosen >= index
-            return self.classes[chosen]
-        if self.style.text == RANDOM_WORD:
-            words = [word for word in RANDOM_WORDS if word != own]
-            return words[int(rng.integers(len(words)))]
-        return self.style.text
+        own, text = self.names[label], self.style.text
+        if text == WRONG or plain(text) == own:
+            others = [name for name, key in zip(self.classes, self.names, strict=True) if key != own]
+        elif text == RANDOM_WORD:
+            others = [word for word in RANDOM_WORDS if word != own]
+        else:
+            return text
+        return others[int(rng.integers(len(others)))]
 
     @property
     def labels(self) -> Sequence[int] | None:
@@ -188,27 +178,25 @@ class AttackedSamples:
 
 
 class WrittenClasses(Sequence[int]):
-    """The class that is written on each image, by index: a sequence that needs labels, and decodes where it must."""
+    """The class that is written on each image, -1 where it is none; decodes images whose labels are unknown, when looked at."""
 
     def __init__(self, samples: AttackedSamples) -> None:
-        """Read from ``samples``; nothing is decoded before the first look."""
+        """Read from ``samples``."""
         self.samples, self.labels = samples, samples.labels
         self.known: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the written class of image ``index``, or -1; of a slice a list of them."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if index >= len(self):
-            raise IndexError(index)
-        if index not in self.known:
-            label = self.samples.samples[index][1] if self.labels is None else self.labels[index]
-            self.known[index] = self.samples.written_class(index, label)
-        return self.known[index]
+        """Return the class on image ``index``; of a slice a list of them."""
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        if places not in self.known:
+            label = self.samples.samples[places][1] if self.labels is None else self.labels[places]
+            self.known[places] = self.samples.written_class(places, label)
+        return self.known[places]
 
 
 def plain(name: str) -> str:

@@ -1,11 +1,9 @@
 """Make the embedded model again: ``python -m wisepatch.models.pretraining``.
 
-A small CLIP is trained from scratch on pictures that :mod:`wisepatch.datasets.drawn_shapes` draws: shapes in colours on
-textured backgrounds, words, letters, and shapes with a word written over them. Every picture is contrasted with
-the captions of *all* classes of each attribute that it shows (all shapes, all colours, all textures, all words, all
-letters), each class captioned anew in every step by a random prompt template. A written word is a positive of its
-own, so that "a photo of a square" fits a drawn square and the written word alike: the model learns to read, and with
-it the weakness of CLIP to text in the picture. It never sees a digit, only the words "zero" to "nine".
+A small CLIP is trained from scratch on drawn pictures: shapes in colours on textured backgrounds, words, letters, and shapes with
+a word written over them. A picture is contrasted with the captions of *all* classes of each attribute that it shows. A written
+word is a positive of its own, so that "a photo of a square" fits a drawn square and the written word alike: the model learns to
+read, and with it the weakness of CLIP to text in the picture. It never sees a digit, only the words "zero" to "nine".
 """
 
 from __future__ import annotations
@@ -16,12 +14,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wisepatch.datasets.demo import NUMBERS
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, SIZE, TEXTURES, Scene, background, draw, generator
 from wisepatch.datasets.fonts import write_letter, write_word
+from wisepatch.files import write_tensors
 from wisepatch.models.zeroshot_head import text_features
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ CONFIG: dict[str, Any] = {
     },
 }  # fmt: skip
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OTHER_WORDS = tuple(
     """
     apple bag bear bed bird boat book box bread bus cake car cat chair clock coat corn cup desk dog door duck egg fish flag
@@ -52,7 +52,7 @@ OTHER_WORDS = tuple(
 )
 # Shapes come first, then the other class names: word i < 10 is also shape i, word i < 20 also a shape or a colour.
 WORDS = (*SHAPES, *COLORS, *NUMBERS, *OTHER_WORDS)
-LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+LETTERS = tuple(ascii_lowercase)
 
 ATTRIBUTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shape": (SHAPES, ("a photo of a {}.", "a photo of the {}.", "a picture of a {} shape.", "a {}.", "{}")),
@@ -67,15 +67,16 @@ ATTRIBUTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "last": (LETTERS, ("a word that ends with {}.", "text ending in {}.")),
 }
 ABSENT = -1
+CAPTION_STEPS, REPORT_STEPS = 150, 250
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training: how long, how fast, and what the pictures show.
+    """A part of the training. ``shapes`` and ``letters`` are shares of the pictures, words are the rest.
 
-    ``shapes`` and ``letters`` are shares of the pictures, words are the rest; in the first ``ease`` of the stage words and
-    letters move in. With ``hand`` letters are bent as by a hand. ``noise`` is added to the weights of the image tower for each
-    step, relative to their spread, and taken off again: the model learns to stand small moves of its weights.
+    In the first ``ease`` of the stage words and letters move in. With ``hand`` letters are bent as by a hand. ``noise`` is added
+    to the weights of the image tower for each step, relative to their spread, and taken off again: the model learns to stand
+    small moves of its weights.
     """
 
     steps: int
@@ -98,8 +99,7 @@ STAGES = (
 class Drawings:
     """Map-style dataset of a stage's pictures: ``(uint8 (3, 64, 64), labels (7,))`` by index.
 
-    Labels stand in the order of :data:`ATTRIBUTES`, :data:`ABSENT` where a picture has none. ``seeds`` begin the seed of
-    every picture.
+    Labels stand in the order of :data:`ATTRIBUTES`, :data:`ABSENT` where a picture has none. ``seeds`` begin each seed.
     """
 
     length: int
@@ -115,8 +115,7 @@ class Drawings:
 
         ease = max(1 - index / (self.stage.ease * self.length), 0.0) if self.stage.ease else 0.0
         image, labels = picture(generator("pretraining", *self.seeds, index), self.stage, ease)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return pixels, torch.tensor(labels)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.tensor(labels)
 
 
 def picture(rng: np.random.Generator, stage: Stage, ease: float = 0.0) -> tuple[Image.Image, list[int]]:
@@ -132,9 +131,8 @@ def picture(rng: np.random.Generator, stage: Stage, ease: float = 0.0) -> tuple[
         texture = TEXTURES.index("plain")
     labels = dict.fromkeys(ATTRIBUTES, ABSENT) | {"texture": texture}
     if kind < stage.shapes:
-        shape, color = int(rng.integers(len(SHAPES))), int(rng.integers(len(COLORS)))
-        labels |= {"shape": shape, "color": color}
-        image = draw(Scene(TEXTURES[texture], SHAPES[shape], list(COLORS)[color]), rng)
+        labels["shape"], labels["color"] = int(rng.integers(len(SHAPES))), int(rng.integers(len(COLORS)))
+        image = draw(Scene(TEXTURES[texture], SHAPES[labels["shape"]], list(COLORS)[labels["color"]]), rng)
         if rng.random() < 0.35 * (1 - ease):
             labels["word"] = _choose_word(rng)
             image = write_word(WORDS[labels["word"]], image, rng)
@@ -192,9 +190,7 @@ def attribute_losses(
     return losses
 
 
-def pretrain(
-    stages: Sequence[Stage] = STAGES, batch_size: int = 128, seed: int = 0, workers: int = 0, report_every: int = 250
-) -> Any:
+def pretrain(stages: Sequence[Stage] = STAGES, batch_size: int = 128, seed: int = 0, workers: int = 0) -> Any:
     """Train the model, stage after stage, and return it (an open_clip ``CLIP`` on the CPU, fp32)."""
     import open_clip
     import torch
@@ -205,11 +201,11 @@ def pretrain(
     chooser = torch.Generator().manual_seed(seed)
     spread_captions(model, tokens, chooser)
     for number, stage in enumerate(stages):
-        seeds = (seed, number) if number else (seed,)
         if number:  # a stage of its own: it can be run again from what the one before left
             torch.manual_seed(seed + number)
             chooser.manual_seed(seed + number)
-        train_stage(model, tokens, stage, seeds, chooser, batch_size, workers, report_every)
+        drawings = Drawings(stage.steps * batch_size, stage, (seed, number) if number else (seed,))
+        train_stage(model, tokens, drawings, batch_size, chooser, workers)
     return model.eval()
 
 
@@ -230,33 +226,27 @@ def caption_tokens() -> dict[str, torch.Tensor]:
 def train_stage(
     model: Any,
     tokens: dict[str, torch.Tensor],
-    stage: Stage,
-    seeds: tuple[int, ...],
-    chooser: torch.Generator,
+    drawings: Drawings,
     batch_size: int,
+    chooser: torch.Generator,
     workers: int,
-    report_every: int,
 ) -> None:
     """Train ``model`` in place through one stage: AdamW, linear warm-up, half a cosine to zero."""
     import torch
 
+    stage, steps, warmup = drawings.stage, drawings.stage.steps, min(200, drawings.stage.steps // 2)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
         lr=stage.lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
     )  # fmt: skip
-    steps, warmup = stage.steps, min(200, stage.steps // 2)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: (s + 1) / warmup if s < warmup else 0.5 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup))),
     )
-    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        Drawings(steps * batch_size, stage, seeds),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        num_workers=workers,
-        prefetch_factor=8 if workers else None,
-    )
+    ahead = 8 if workers else None
+    loader: Any = torch.utils.data.DataLoader(drawings, batch_size, num_workers=workers, prefetch_factor=ahead)  # type: ignore[arg-type]
     noisy = [p for p in model.visual.parameters() if p.ndim > 1] if stage.noise else []
     start = time.monotonic()
     model.train()
@@ -269,24 +259,21 @@ def train_stage(
         image_features = model.encode_image(images, normalize=True)
         text_features = encode_captions(model, tokens, chooser)
         losses = attribute_losses(image_features, text_features, labels, model.logit_scale.exp())
-        loss = torch.stack(list(losses.values())).sum() / len(labels)
+        totals = torch.stack(list(losses.values()))
         optimizer.zero_grad()
-        loss.backward()
+        (totals.sum() / len(labels)).backward()
         with torch.no_grad():
             for parameter, shift in zip(noisy, shifts, strict=True):
                 parameter.sub_(shift)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
             model.logit_scale.clamp_(0, math.log(100))
-        if step % report_every == 0 or step == steps:
+        if step % REPORT_STEPS == 0 or step == steps:
             rate = step * batch_size / (time.monotonic() - start)
-            shown = (labels != ABSENT).sum(0).clamp(min=1).tolist()
-            means = [
-                f"{name} {total.item() / count:.3f}" for (name, total), count in zip(losses.items(), shown, strict=True)
-            ]
-            typer.echo(f"step {step}/{steps}  {rate:.0f} images/s  {'  '.join(means)}")
+            means = (totals / (labels != ABSENT).sum(0).clamp(min=1)).tolist()
+            words = (f"{name} {mean:.3f}" for name, mean in zip(losses, means, strict=True))
+            typer.echo(f"step {step}/{steps}  {rate:.0f} images/s  {'  '.join(words)}")
 
 
 def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator) -> dict[str, torch.Tensor]:
@@ -301,18 +288,17 @@ def encode_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.
     return dict(zip(tokens, encoded.split([len(t) for t in texts]), strict=True))
 
 
-def spread_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator, steps: int = 150) -> None:
+def spread_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.Generator) -> None:
     """Train the text tower alone until a class is itself under every template and differs from the others.
 
-    An untrained text tower embeds all captions nearly alike, which starves the image tower of gradient; a few seconds
-    of contrasting captions with captions (two templates a class) cost less than the thousands of steps they save.
+    An untrained text tower embeds all captions nearly alike, which starves the image tower of gradient for thousands of steps.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
     parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.0, fused=True)
-    for step in range(1, steps + 1):
+    for step in range(1, CAPTION_STEPS + 1):
         one, other = (encode_captions(model, tokens, chooser) for _ in range(2))
         losses = [F.cross_entropy(10 * one[a] @ other[a].T, torch.arange(len(one[a]))) for a in tokens]
         loss = torch.stack(losses).mean()
@@ -320,18 +306,14 @@ def spread_captions(model: Any, tokens: dict[str, torch.Tensor], chooser: torch.
         loss.backward()
         optimizer.step()
         if step % 50 == 0:
-            typer.echo(f"captions {step}/{steps}  loss {loss.item():.3f}")
+            typer.echo(f"captions {step}/{CAPTION_STEPS}  loss {loss.item():.3f}")
 
 
 def save(model: Any, folder: Path) -> None:
     """Write the model in open_clip's ``local-dir:`` format, weights as fp16 (half the size; read back as fp32)."""
-    import torch
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    half = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(half, folder / "open_clip_model.safetensors", {"format": "pt"})
+    write_tensors(folder / "open_clip_model.safetensors", {name: t.half() for name, t in model.state_dict().items()})
 
 
 def main(

@@ -6,37 +6,36 @@ import csv
 import fcntl
 import io
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.config import EvalConfig
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
-from wisepatch.datasets.base import Subset
+from wisepatch.datasets.base import Samples, Split, Subset
 from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.folder import is_folder
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.files import drawing, is_running, refused, write_durably
-from wisepatch.progress import Silent
+from wisepatch.progress import Progress, Silent
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task, renamed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from PIL import Image
 
-    from wisepatch.config import EvalConfig
-    from wisepatch.datasets.base import Samples, Split
     from wisepatch.evaluation.prediction import Predictions
-    from wisepatch.progress import Progress
-    from wisepatch.store.checkpoints import Checkpoint, Store
 
 PREVIEW_IMAGES = 25
 WORST_IMAGES = 10  # of each checkpoint in the picture of the worst cases
 MAX_PNG_BYTES = 1 << 21  # of an image on its way from a worker process
 CHUNK_IMAGES = 8  # that a worker process takes at a time
+ANOTHER_FOLDER = "name a new folder with --output, or remove this one"
 
 
 def make(
@@ -68,9 +67,8 @@ def make(
         _claim(output)
     try:
         progress.start(f"writing on {task.name} ({split})", total)
-        rows: list[tuple[object, ...]] = []
-        first: list[tuple[Image.Image, Sequence[str]]] = []
-        taken: set[str] = {INDEX.casefold()}
+        rows: list[tuple[Any, ...]] = []
+        taken = {INDEX.casefold()}
         rendered = _render(opened, total, worker_count(workers, total, MAX_PNG_BYTES))
         for index, (label, text, png) in enumerate(rendered):
             name = file_name(label, text, index, taken)
@@ -79,8 +77,6 @@ def make(
                     print(name, file=marker)
                 (output / name).write_bytes(png)
             rows.append((name, label, text, index, task.name, split, style.seed))
-            if preview and len(first) < PREVIEW_IMAGES:
-                first.append((_decoded(png), (f"shows {label}", f"says {text}")))
             progress.advance()
         progress.finish()
         with writing():
@@ -89,6 +85,12 @@ def make(
     finally:
         _CLAIMED.discard(output.resolve())
     if preview:
+        from PIL import Image
+
+        first = [
+            (Image.open(output / name), (f"shows {label}", f"says {text}"))
+            for name, label, text, *_ in rows[:PREVIEW_IMAGES]
+        ]
         with drawing(preview):
             contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
     return len(rows)
@@ -112,7 +114,7 @@ def _claim(output: Path) -> None:
     """
     marker = output / UNFINISHED
     if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, not a folder", "name a new folder with --output, or remove this one")
+        raise UsageError(f"{output} is a file, not a folder", ANOTHER_FOLDER)
     if not marker.exists():
         _check_empty(output)
         output.mkdir(parents=True, exist_ok=True)
@@ -120,8 +122,9 @@ def _claim(output: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         owner, *names = file.read().split("\n")
-        finished = not marker.exists() or not os.path.samestat(os.fstat(file.fileno()), marker.stat())
-        if finished or (owner.isdecimal() and _writes(int(owner), output)):
+        elsewhere = owner.isdecimal() and int(owner) != os.getpid() and is_running(int(owner))
+        finished = os.fstat(file.fileno()).st_nlink == 0
+        if elsewhere or finished or output.resolve() in _CLAIMED:
             raise UsageError(f"another run is writing into {output}", "wait for it, or name a new folder with --output")
         for name in names:
             if name and (output / name).parent == output:
@@ -138,11 +141,7 @@ def _claim(output: Path) -> None:
 
 def _check_empty(output: Path) -> None:
     if output.exists() and any(path.name != UNFINISHED for path in output.iterdir()):
-        raise UsageError(f"the folder {output} is not empty", "name a new folder with --output, or remove this one")
-
-
-def _writes(process: int, output: Path) -> bool:
-    return output.resolve() in _CLAIMED if process == os.getpid() else is_running(process)
+        raise UsageError(f"the folder {output} is not empty", ANOTHER_FOLDER)
 
 
 def _render(opened: Split, total: int, workers: int) -> Iterator[tuple[str, str, bytes]]:
@@ -152,18 +151,6 @@ def _render(opened: Split, total: int, workers: int) -> Iterator[tuple[str, str,
         return
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(opened,)) as pool:
         yield from pool.map(_render_in_worker, range(total), chunksize=CHUNK_IMAGES)
-
-
-def _render_one(opened: Split, index: int) -> tuple[str, str, bytes]:
-    try:
-        image, label, text = written(opened.samples, index)
-    except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
-        raise DataError(
-            f"{opened.task} ({opened.name}): image {index} cannot be read: {error}", "replace or remove the file"
-        ) from error
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return opened.classes[label], text, buffer.getvalue()
 
 
 _WORKER_SPLIT: list[Split] = []  # sent to each worker process once
@@ -177,19 +164,23 @@ def _render_in_worker(index: int) -> tuple[str, str, bytes]:
     return _render_one(_WORKER_SPLIT[0], index)
 
 
+def _render_one(opened: Split, index: int) -> tuple[str, str, bytes]:
+    try:
+        image, label, text = written(opened.samples, index)
+    except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
+        problem = f"{opened.task} ({opened.name}): image {index} cannot be read: {error}"
+        raise DataError(problem, "replace or remove the file") from error
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return opened.classes[label], text, buffer.getvalue()
+
+
 def written(samples: Samples, index: int) -> tuple[Image.Image, int, str]:
     """Return image ``index`` of attacked samples, also through subsets, its label, and the text on it."""
     if isinstance(samples, Subset):
         return written(samples.samples, samples.indices[index])
     assert isinstance(samples, AttackedSamples)
     return samples.written(index)
-
-
-def _decoded(png: bytes) -> Image.Image:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as image:
-        return image.convert("RGB")
 
 
 def measure(
@@ -215,58 +206,51 @@ def measure(
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.workflows.preflight import evaluation_splits, preflight
 
+    style = style or Style()
     tasks = [images] if images else _clean_and_attacked(task, style)
     preflight(evaluation_splits(tasks, split), data)
-    attack = repr(style or Style())  # tells rows of two attacks on one task apart
+    attack = {"attack": repr(style)}  # tells rows of two attacks on one task apart
     predictions: list[Predictions] = []
     rows = evaluate(
         checkpoints, tasks, store, data, split=split, run=run, progress=progress, watch=predictions.append,
-        extra_fields=lambda _, of: {"attack": attack} if of.name.startswith(PREFIX) else {}, settings=settings,
+        extra_fields=lambda _, of: attack if of.name.startswith(PREFIX) else {}, settings=settings,
     )  # fmt: skip
     if picture:
-        sheet = draw_worst(predictions[-1], data, {c.id: c.name for c in checkpoints})
         with drawing(picture):
-            sheet.save(picture)
+            draw_worst(predictions[-1], data).save(picture)
     return rows
 
 
 def find_photos(folder: Path, classnames: Sequence[str] | None = None, prompts: Sequence[str] | None = None) -> Task:
     """Make a folder of attacked images a task. Raises the errors of :func:`~wisepatch.datasets.attacked_folder.attacked_folder`."""
-    if not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises an error for a name of 300 characters
+    if not is_folder(folder):
         raise DataError(f"there is no folder {folder}", "name a folder of images called label=dog_text=cat.png")
     return Task(str(folder.resolve()), renamed(attacked_folder(folder, classnames), None, prompts))
 
 
-def _clean_and_attacked(task: Task | None, style: Style | None) -> list[Task]:
+def _clean_and_attacked(task: Task | None, style: Style) -> list[Task]:
     if task is None:
         raise UsageError("nothing to attack", "name a task with --task, or a folder of attacked images with --images")
     written_on = replace(attacked(task.dataset, style), metric="top1", extra_metrics=ATTACK_METRICS)
-    return [
-        replace(task, dataset=replace(task.dataset, metric="top1", extra_metrics=())),
-        Task(f"{PREFIX}{task.spec}", written_on, task.split),
-    ]
+    clean = replace(task.dataset, metric="top1", extra_metrics=())
+    return [replace(task, dataset=clean), Task(f"{PREFIX}{task.spec}", written_on, task.split)]
 
 
-def draw_worst(predictions: Predictions, data: Path, names: dict[str, str]) -> Image.Image:
-    """Draw the images that mislead each checkpoint most surely: its answer is the written class, with the highest probability.
-
-    ``names`` gives the title of each checkpoint's id.
-    """
+def draw_worst(predictions: Predictions, data: Path) -> Image.Image:
+    """Draw the images that mislead each checkpoint most surely: its answer is the written class, with the highest probability."""
     import numpy as np
 
     opened = predictions.task.dataset.split(predictions.split, data)
-    classes = predictions.task.dataset.classes
     written_classes = np.asarray(list(predictions.annotations.written or ()))
     groups = []
     answers_of = zip(predictions.checkpoints, predictions.predicted, predictions.confidence, strict=True)
     for checkpoint, answers, confidence in answers_of:
         misled = np.flatnonzero((answers == written_classes) & (answers != predictions.labels))
-        worst = misled[np.argsort(-confidence[misled], kind="stable")][:WORST_IMAGES]
         images = []
-        for index in worst.tolist():
+        for index in misled[np.argsort(-confidence[misled], kind="stable")][:WORST_IMAGES].tolist():
             image, label = opened[index]
-            answer = f"taken for {classes[int(answers[index])]}, {100 * confidence[index]:.0f} % sure"
-            images.append((image, (f"shows {classes[label]}", answer)))
-        title = f"{names[checkpoint.id]}: says what is written on {len(misled)} of {len(written_classes)} images"
+            answer = f"taken for {opened.classes[answers[index]]}, {100 * confidence[index]:.0f} % sure"
+            images.append((image, (f"shows {opened.classes[label]}", answer)))
+        title = f"{checkpoint.name}: says what is written on {len(misled)} of {len(written_classes)} images"
         groups.append((title, images))
     return contact_sheet(groups)
