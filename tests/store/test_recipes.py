@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wisepatch.errors import StoreError
-from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Store
+from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.store.recipes import load_weights, weights_file, weights_writer
 from wisepatch.weights.methods import interpolate
 
@@ -31,7 +31,7 @@ def save(store, tensors, name, **more):
 
 
 def save_recipe(store, start, end, alpha):
-    return save(store, None, f"recipe {alpha}", parents=[start.id, end.id], alpha=alpha)
+    return save(store, None, f"recipe {alpha}", recipe=Recipe("linear", (start.id, end.id), {"alpha": alpha}))
 
 
 def test_weights_of_a_checkpoint_are_read(store):
