@@ -20,10 +20,10 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     """Interpolate two tensors at ``params["alpha"]``; 0 and 1 return the parent itself."""
     import torch
 
-    start, end = parents
     alpha = params["alpha"]
     if alpha in (0, 1):
         return parents[int(alpha)]
+    start, end = parents
     rounded = float(torch.tensor(alpha, dtype=start.dtype))
     base, other, weight = (start, end, rounded) if rounded < 0.5 else (end, start, 1 - rounded)
     step = torch.sub(base, other, out=out).mul_(weight)
