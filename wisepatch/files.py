@@ -107,10 +107,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``; ``waiting`` is called where another process holds it.
-
-    The lock of a process that ends is free, however it ends.
-    """
+    """Hold the lock file ``path``, calling ``waiting`` where another process has it; one that ends lets go, however it ends."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)

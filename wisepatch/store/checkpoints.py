@@ -139,10 +139,8 @@ class Store:
     def check_own(self, checkpoint: Checkpoint) -> None:
         """Raise :class:`StoreError` for a checkpoint of another store: recipes need their parents beside them."""
         if checkpoint.home.parent.resolve() != self.checkpoints.resolve():
-            raise StoreError(
-                f"{checkpoint.name} ({checkpoint.id}) lies in another store",
-                f"name that with --store {checkpoint.home.parent.parent}",
-            )
+            hint = f"name that with --store {checkpoint.home.parent.parent}"
+            raise StoreError(f"{checkpoint.name} ({checkpoint.id}) lies in another store", hint)
 
     def find(self, reference: str) -> Checkpoint:
         """Return the checkpoint that ``reference`` names.
@@ -186,10 +184,7 @@ class Store:
         return read_manifest(folder)
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-        """Return the tensors of a checkpoint that has weights, verified against its manifest.
-
-        Raises :class:`StoreError` where a file is missing or differs by one bit.
-        """
+        """Return the tensors of a checkpoint that has weights; raises :class:`StoreError` where they differ by one bit."""
         from safetensors.torch import load_file
 
         return load_file(self.weights_path(checkpoint))
@@ -262,10 +257,7 @@ class Store:
             raise StoreError(f"it is merged from itself: {' from '.join(error.args[1])}", "") from error
 
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """Return the checkpoints that one was merged or trained from, in the store in which it lies itself.
-
-        Raises :class:`StoreError` where one is gone, and for a recipe that is merged from itself.
-        """
+        """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
         if checkpoint.is_recipe:
             store._check_ancestors(checkpoint)
@@ -311,18 +303,14 @@ class Store:
         children = self.children(*named.values())
         if children and not with_recipes:
             parent = next(named[each] for each in children[0].parents if each in named)
-            raise StoreError(
-                f"{len(children)} recipes are mixed from {parent.id} ({parent.name}), such as {children[0].name}",
-                "give --recipes to remove them with it",
-            )
+            reason = f"{len(children)} recipes are mixed from {parent.id} ({parent.name}), such as {children[0].name}"
+            raise StoreError(reason, "give --recipes to remove them with it")
         plan = {child.id: child for child in children} | named
         for other in self.everything():
-            start = next((plan[each] for each in other.trained_from if each in plan), None)
-            if start and other.id not in plan:
-                raise StoreError(
-                    f"{other.id} ({other.name}) was trained from {start.id} ({start.name})",
-                    f"remove {other.name} first, or name both",
-                )
+            starts = [plan[each] for each in other.trained_from if each in plan]
+            if starts and other.id not in plan:
+                reason = f"{other.id} ({other.name}) was trained from {starts[0].id} ({starts[0].name})"
+                raise StoreError(reason, f"remove {other.name} first, or name both")
         ordered = _dependents_first(plan.values())
         for checkpoint in ordered:
             with self.writing(), self._lock(checkpoint.id):
@@ -364,9 +352,8 @@ class Store:
     def _check_removable(self) -> None:
         """Raise :class:`StoreError` for a folder that is not a store, and for one in which a newer wisepatch has written."""
         checkpoints, unreadable = self._scan()
-        for error in unreadable:
-            if isinstance(error, NewerStoreError):
-                raise error
+        if newer := [error for error in unreadable if isinstance(error, NewerStoreError)]:
+            raise newer[0]
         if not is_marked(self.root) and not checkpoints:
             raise StoreError(f"the folder {self.root} is not a store of wisepatch", "name one with --store")
 
@@ -391,11 +378,10 @@ def _hash_parts(path: Path) -> dict[str, str]:
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    parts = {part: part_of(tensors, part) for part in ("visual", "text", "classifier")}
     return {
         part: hash_tensors({short: tensors[name] for short, name in names.items()})
-        for part, names in parts.items()
-        if names
+        for part in ("visual", "text", "classifier")
+        if (names := part_of(tensors, part))
     }
 
 

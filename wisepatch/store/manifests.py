@@ -44,10 +44,9 @@ class Checkpoint:
     """A manifest.
 
     ``model`` holds the fields of :class:`~wisepatch.config.ModelConfig`; ``training`` is ``zeroshot``, ``paint``, ``wise-ft`` or
-    ``linear-probe``; ``recipe`` says how the weights were or are merged; ``trained_from`` holds the ids of what a training began
-    with. ``head`` describes a trained classifier (task, classes) that lies in the weights as ``classifier.weight`` and
-    ``classifier.bias``. ``files`` maps each file to its sha256; ``parts`` maps ``visual``, ``text`` and ``classifier`` to the
-    :func:`~wisepatch.files.hash_tensors` of these tensors (those of ``visual`` without their prefix), where there are any.
+    ``linear-probe``; ``trained_from`` holds the ids of what a training began with. ``head`` describes a trained classifier (task,
+    classes), which is ``classifier.weight`` and ``.bias`` of the weights. ``files`` maps each file to its sha256; ``parts`` maps
+    ``visual``, ``text`` and ``classifier``, where there are any, to the :func:`~wisepatch.files.hash_tensors` of these tensors.
     """
 
     id: str

@@ -48,7 +48,7 @@ def save_predictions(
     details["sha256"] = _hash(table, details)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(details).encode()}), buffer)
-    path = store.predictions / checkpoint.id / f"{_stem(task, split)}-{_digest(about)}.parquet"
+    path = store.predictions / checkpoint.id / _file_name(task, split, about)
     with store.writing():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, buffer.getvalue())
@@ -63,8 +63,7 @@ def load_predictions(
     With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. Raises
     :class:`StoreError` for a damaged file.
     """
-    name = f"{_stem(task, split)}-{_digest(about) if about is not None else '*'}.parquet"
-    files = (store.predictions / checkpoint.id).glob(name)
+    files = (store.predictions / checkpoint.id).glob(_file_name(task, split, about))
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         table, details = _read(path)
         if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
@@ -110,10 +109,8 @@ def _hash(table: pa.Table, details: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _stem(task: str, split: str) -> str:
+def _file_name(task: str, split: str, about: Mapping[str, Any] | None) -> str:
+    """Name the file of a split; without ``about``, a pattern for all of its files."""
     task, split = (re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:MAX_SLUG_CHARACTERS] for name in (task, split))
-    return f"{task}-{split}"
-
-
-def _digest(about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
+    digest = "*" if about is None else hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{task}-{split}-{digest}.parquet"

@@ -31,9 +31,9 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
 
 
 def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
-    """Interpolate two tensors by the Fisher information of both, ``params["fishers"]``; linearly where that is missing.
+    """Interpolate each number by its :func:`fisher_share`, of ``params["fishers"]``; linearly where that is missing.
 
-    Each number has an alpha of its own, its :func:`fisher_share` (Matena and Raffel 2021, arXiv 2111.09832; WiSE-FT's code).
+    See Matena and Raffel 2021 (arXiv 2111.09832) and WiSE-FT's code.
     """
     import torch
 

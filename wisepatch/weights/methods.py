@@ -31,7 +31,7 @@ def register_merge_methods() -> list[MergeMethod]:
 def interpolate(
     theta_0: Tensors, theta_1: Tensors, alpha: float, fishers: tuple[Tensors, Tensors] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Mix two state dicts of one architecture, ``(1 - alpha) * theta_0 + alpha * theta_1``; see :func:`merge_weights`.
+    """Mix two state dicts, ``(1 - alpha) * theta_0 + alpha * theta_1``; see :func:`merge_weights`.
 
     ``fishers`` are the diagonal Fisher information of both ends by name; what is not in them is mixed linearly.
     """
@@ -134,10 +134,7 @@ def _same_bits(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 def with_fishers(
     params: Mapping[str, Any], fishers: Sequence[Tensors] | None, name: str, shape: torch.Size
 ) -> Mapping[str, Any]:
-    """Add the Fisher information of one tensor to the parameters, where every parent has some.
-
-    Raises :class:`StoreError` where it is of another shape.
-    """
+    """Add to ``params`` the Fisher information of a tensor, where all have some; StoreError where it is of another shape."""
     if not fishers or not all(name in each for each in fishers):
         return params
     if any(each[name].shape != shape for each in fishers):

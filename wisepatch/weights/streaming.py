@@ -59,7 +59,7 @@ def stream_weights(
     params: Mapping[str, Any],
     output: Path,
     *,
-    fishers: Sequence[Path] | None = (),
+    fishers: Sequence[Path] | None = None,
     keep: Callable[[str], bool] | None = None,
     digest: bool = True,
 ) -> str:
@@ -102,12 +102,13 @@ def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "it needs a weight_map: name of a tensor to file"
         raise ModelError(f"{path} is no index of safetensors files: {error!r}", hint) from error
+    tensors = {}
     for name, shard in shards.items():
         if name not in mapped[shard][0]:
             reason = f"{path} says that {name} is in {shard}, which has no such tensor"
             raise ModelError(reason, "fetch the files again")
-    metadata = next(iter(mapped.values()))[1] if mapped else {}
-    return {name: mapped[shard][0][name] for name, shard in shards.items()}, metadata
+        tensors[name] = mapped[shard][0][name]
+    return tensors, next((metadata for _, metadata in mapped.values()), {})
 
 
 def _map_file(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -117,9 +118,9 @@ def _map_file(path: Path) -> tuple[Tensors, dict[str, str]]:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- it is no mapping
             metadata = file.metadata() or {}
-        unknown = [name for name, tensor in tensors.items() if _type(tensor.dtype) not in TYPE_NAMES]
-        if unknown:
-            raise ValueError(f"{unknown[0]} is of the type {_type(tensors[unknown[0]].dtype)}, which is not known here")
+        for name, tensor in tensors.items():
+            if _type(tensor.dtype) not in TYPE_NAMES:
+                raise ValueError(f"{name} is of the type {_type(tensor.dtype)}, which is not known here")
     except (OSError, ValueError, SafetensorError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error
         hint = "give a whole .safetensors file, or the .index.json of one in shards"
