@@ -38,13 +38,10 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         """Name ``kind`` and ``name``; propose up to three of ``known`` that look alike (in any case)."""
         known = list(known)
-        folded = {k.lower(): k for k in known}
-        close = [folded[k] for k in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
-        message = f"unknown {kind} {name!r}"
-        if close:
-            message += f"; did you mean {' or '.join(close)}?"
-        super().__init__(message, hint or f"known: {', '.join(sorted(known))}")
-        self.close = close
+        folded = {each.lower(): each for each in known}
+        close = [folded[each] for each in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+        question = f"; did you mean {' or '.join(close)}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}{question}", hint or f"known: {', '.join(sorted(known))}")
 
 
 class DataError(WisepatchError):
@@ -81,18 +78,15 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def out_of_memory(error: Exception, option: str = "--batch-size") -> ResourceError | None:
-    """Return what to tell a user where memory ran out, on a GPU or beside it; ``None`` for every other error.
-
-    ``option`` is what makes batches smaller.
-    """
+    """Return what to tell a user where memory ran out; ``None`` for every other error. ``option`` makes batches smaller."""
     text = str(error).lower()
-    kept = "what is in the store is whole"
-    if isinstance(error, RuntimeError):
-        if any(sign in text for sign in ON_A_GPU):
-            said = str(error).partition("\n")[0].split(". ")[0]
-            return ResourceError(f"the GPU's memory ran out: {said}", f"give a smaller {option}, or bf16; {kept}")
-        if "dataloader worker" in text and "killed by signal" in text:
-            return ResourceError("a process that loads images was killed", f"give fewer --workers, or 0; {kept}")
-    if isinstance(error, MemoryError) or "allocate memory" in text or getattr(error, "errno", None) == errno.ENOMEM:
-        return ResourceError("the machine's memory ran out", f"give a smaller {option} or fewer --workers; {kept}")
-    return None
+    if isinstance(error, RuntimeError) and any(sign in text for sign in ON_A_GPU):
+        reason = str(error).partition("\n")[0].split(". ")[0]
+        message, hint = f"the GPU's memory ran out: {reason}", f"give a smaller {option}, or bf16"
+    elif isinstance(error, RuntimeError) and "dataloader worker" in text and "killed by signal" in text:
+        message, hint = "a process that loads images was killed", "give fewer --workers, or 0"
+    elif isinstance(error, MemoryError) or "allocate memory" in text or getattr(error, "errno", None) == errno.ENOMEM:
+        message, hint = "the machine's memory ran out", f"give a smaller {option} or fewer --workers"
+    else:
+        return None
+    return ResourceError(message, f"{hint}; what is in the store is whole")

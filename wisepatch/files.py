@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from wisepatch.errors import UsageError, WisepatchError
 
@@ -29,25 +29,42 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
     """Write a safetensors file and wait until the disk has it."""
     from safetensors.torch import save_file
 
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path, {"format": "pt"}
-    )
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(copies, path, {"format": "pt"})
     path.chmod(0o644)  # safetensors writes files that only their owner can read
     sync_file(path)
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step: a reader sees the old bytes or the new ones, also after a crash."""
+    """Replace ``path`` by ``data`` in one step; see :func:`replacing`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that replaces ``path`` in one step at the end: a reader sees the old bytes or the new, also after a crash."""
     partial = partial_path(path.parent)
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder for something unfinished, which is removed at the end unless it was renamed."""
+    folder = partial_path(parent)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def partial_path(folder: Path) -> Path:
@@ -66,22 +83,19 @@ def publish(partial: Path, folder: Path, is_whole: Callable[[], bool]) -> bool:
 
     One that is not whole is moved aside by a rename, and removed at the end. Hold a lock meanwhile.
     """
-    replaced: list[Path] = []
-    published = False
-    while not published:
-        try:
-            partial.rename(folder)
-            published = True
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-            if is_whole():
-                break
-            replaced.append(partial_path(folder.parent))
-            folder.rename(replaced[-1])
+    published = True
+    try:
+        partial.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        published = not is_whole()
+        if published:
+            aside = partial_path(folder.parent)
+            folder.rename(aside)
+            published = publish(partial, folder, is_whole)
+            remove(aside)
     sync_folder(folder.parent)
-    for path in replaced:
-        remove(path)
     return published
 
 
@@ -93,10 +107,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``; ``waiting`` is called where another process holds it.
-
-    The lock of a process that ends is free, however it ends.
-    """
+    """Hold the lock file ``path``, calling ``waiting`` where another process has it; one that ends lets go, however it ends."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -117,21 +128,21 @@ def remove_stale_lock(path: Path) -> bool:
     """Remove a lock file that no process holds; return whether it is gone now."""
     from filelock import FileLock, Timeout
 
-    try:
-        with FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
-    except Timeout:
-        return False
-    return True
+    with suppress(Timeout), FileLock(path, timeout=0):
+        path.unlink(missing_ok=True)
+        return True
+    return False
 
 
 @contextmanager
 def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
     """Turn an operating system's refusal to write into an error of class ``kind`` that names what cannot be written and why."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as error:
-        raise kind(f"{what} cannot be written: {error.strerror or error}", hint) from error
+    except (OSError, SafetensorError) as error:
+        raise kind(f"{what} cannot be written: {getattr(error, 'strerror', None) or error}", hint) from error
 
 
 def drawing(path: Path) -> AbstractContextManager[None]:
@@ -143,10 +154,8 @@ def is_running(process: int) -> bool:
     """Tell whether a process of this machine lives."""
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
+    except (ProcessLookupError, OverflowError, PermissionError) as error:
+        return isinstance(error, PermissionError)  # another user's
     return True
 
 
@@ -172,7 +181,7 @@ def sha256(path: Path) -> str:
 
 
 def hash_tensors(tensors: Tensors) -> str:
-    """Hash names, types, shapes and bytes of tensors, on every core; one sha256 over those of the tensors, in hexadecimal."""
+    """Hash names, types, shapes and bytes of tensors, on every core; hexadecimal."""
     import torch
 
     def hash_one(name: str) -> bytes:

@@ -13,7 +13,7 @@ from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.evaluation.measurement import alpha_of, watcher
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.zeroshot_head import zeroshot_head
-from wisepatch.store.predictions import list_predictions, load_predictions
+from wisepatch.store.predictions import load_predictions
 from wisepatch.store.results import COLUMNS
 from wisepatch.tasks import Task
 
@@ -39,7 +39,7 @@ def test_predictions_are_kept_image_by_image_for_every_checkpoint(run_store, tas
     checkpoints, watched = [run_store.find("zeroshot"), *recipes(run_store, [0.5])], []
     rows = evaluate(checkpoints, tasks, run_store, tmp_path, watch=watched.append)
     assert [predictions.task for predictions in watched] == tasks
-    assert len(list(list_predictions(run_store))) == 4
+    assert len(list(run_store.predictions.glob("*/*"))) == 4
     for row in rows:
         checkpoint = run_store.get(row["checkpoint"])
         frame = load_predictions(run_store, checkpoint, row["task"], row["split"])

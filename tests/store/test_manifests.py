@@ -12,6 +12,7 @@ from wisepatch.errors import StoreError
 from wisepatch.files import sha256
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store, describe
 from wisepatch.store.manifests import identify, read_manifest
+from wisepatch.store.recipes import load_weights
 from wisepatch.store.results import read
 
 FIXTURE = Path(__file__).parents[1] / "data" / "store-schema-1"  # written by version 0.1.0, without its weights
@@ -95,8 +96,6 @@ def test_checkpoints_of_schema_1_are_found(store, reference, identity):
 
 
 def test_recipes_of_schema_1_are_merged(store):
-    from wisepatch.store.recipes import load_weights
-
     assert torch.equal(load_weights(store, store.get(MIXED))["visual.w"], torch.full((2, 2), 0.5))
     assert torch.equal(load_weights(store, store.get(WEIGHED))["visual.w"], torch.full((2, 2), 0.75))
     assert store.fisher_paths(store.get(WEIGHED)) == tuple(store.root / "fisher" / f"{d}.safetensors" for d in FISHER)

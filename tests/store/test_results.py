@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from wisepatch.errors import ResultsError, StoreError
-from wisepatch.store.results import COLUMNS, EXTRA, append, pick_runs, read, read_all, wide
+from wisepatch.store.results import COLUMNS, EXTRA, append, pick_runs, read, wide
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -255,7 +255,7 @@ def test_several_files_are_one_table_with_all_problems(path, tmp_path):
     append(path, [row(value=0.1)])
     other = tmp_path / "other.jsonl"
     other.write_text('oops\n{"alpha": 0.5, "Shapes:top1": 0.2}\n')
-    frame, problems = read_all([path, other, DATA / "paint-vitb32-mnist.jsonl"])
+    frame, problems = read(path, other, DATA / "paint-vitb32-mnist.jsonl")
     assert list(frame["value"][:2]) == [0.1, 0.2]
     assert len(frame) == 2 + 202
     assert list(frame.index) == list(range(204))

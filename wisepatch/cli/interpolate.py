@@ -54,7 +54,8 @@ def command(
 
     done = sweep(
         store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, rule=rule,
-        select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation, progress=output.progress(),
+        select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation,
+        progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(done.rows))

@@ -54,11 +54,11 @@ def command(
         save_figure,
         sweep_table,
     )
-    from wisepatch.store.results import pick_runs, read_all
+    from wisepatch.store.results import pick_runs, read
 
     output = common.output
     check_picture_path(output_path)
-    frame, problems = read_all(results or [common.open_store().results])
+    frame, problems = read(*(results or [common.open_store().results]))
     for problem in problems:
         output.say(f"warning: {problem}")
     runs = o.split_list(run) or ([] if results else ["newest"])

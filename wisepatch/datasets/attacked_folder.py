@@ -7,6 +7,7 @@ of each image. In these names ``_`` stands for a space: ``hot_dog`` and ``hot do
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
-from wisepatch.datasets.folder import SUFFIXES, FileSamples, csv_rows, is_file
+from wisepatch.datasets.folder import SUFFIXES, FileSamples, csv_rows
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.typography import ATTACK_METRICS, plain
 from wisepatch.errors import DataError, UsageError
@@ -143,7 +144,7 @@ def _read_index(index: Path) -> list[Attacked]:
         images.append((index.parent / path, label, text))
     if not images:
         raise DataError(f"{index} names no images", "make the folder again")
-    if missing := [path.name for path, _, _ in images if not is_file(path)]:
+    if missing := [path.name for path, _, _ in images if not os.path.isfile(path)]:  # noqa: PTH113 -- no OSError for a name too long
         problem = f"{index} names {len(missing)} images that do not exist: {_listed(missing)}"
         raise DataError(problem, "make the folder again")
     return images

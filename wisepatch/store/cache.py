@@ -1,14 +1,13 @@
 """The cache: what can be made again, hashed whenever it is read.
 
 An entry is a folder ``cache/<kind>/<digest>``, the digest one over all that the entry depends on. Its ``entry.json`` holds the
-sha256 of every file and is written last; one rename publishes the folder. A damaged entry is made again. Kinds are ``heads``,
-``features``, ``pixels`` and ``fisher``; recipes name entries of the last kind by digest and sha256.
+sha256 of every file and is written last; one rename publishes the folder. Kinds are ``heads``, ``features``, ``pixels`` and
+``fisher``; recipes name entries of the last kind by digest and sha256.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -16,21 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.files import (
-    locked,
-    partial_path,
-    publish,
-    sha256,
-    sync_file,
-    sync_folder,
-    write_durably,
-    write_tensors,
-)
+from wisepatch.files import locked, partial_folder, publish, refused, sha256, sync_file, write_durably, write_tensors
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = Mapping[str, torch.Tensor]
+    Callback = Callable[..., object] | None
+    About = Mapping[str, Any] | None
 
 SCHEMA = 2
 MARK = "wisepatch-store.json"  # in the root of a store
@@ -42,9 +34,11 @@ REMOVABLE = ("pixels", "features")  # kinds that no recipe needs and that are la
 class NewerStoreError(StoreError):
     """A store or manifest that a newer wisepatch wrote."""
 
-    def __init__(self, path: Path, schema: object) -> None:
-        """Name the file and its schema."""
-        super().__init__(f"{path} was written by a newer wisepatch (schema {schema})", "upgrade wisepatch")
+
+def check_schema(path: Path, schema: object) -> None:
+    """Raise :class:`NewerStoreError` where a file names a newer schema."""
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerStoreError(f"{path} was written by a newer wisepatch (schema {schema})", "upgrade wisepatch")
 
 
 @cache
@@ -61,21 +55,12 @@ def writing(root: Path) -> Iterator[None]:
 
     Raises :class:`NewerStoreError` for a store of a newer schema.
     """
-    from safetensors import SafetensorError
-
-    try:
+    hint = "name another folder with --store or WISEPATCH_STORE, or free space there"
+    with refused(f"the store {root}", StoreError, hint):
         if not is_marked(root):
             root.mkdir(parents=True, exist_ok=True)
             write_durably(root / MARK, json.dumps({"schema": SCHEMA}).encode())
         yield
-    except (OSError, SafetensorError, StoreError) as error:
-        reason = error.__cause__ if isinstance(error, StoreError) else error
-        if not isinstance(reason, (OSError, SafetensorError)):
-            raise
-        raise StoreError(
-            f"the store {root} cannot be written: {getattr(reason, 'strerror', None) or reason}",
-            "name another folder with --store or WISEPATCH_STORE, or free space there",
-        ) from error
 
 
 def is_marked(root: Path) -> bool:
@@ -84,9 +69,7 @@ def is_marked(root: Path) -> bool:
         mark = json.loads((root / MARK).read_bytes())
     except (FileNotFoundError, ValueError):  # a damaged mark is written again
         return False
-    schema = mark.get("schema") if isinstance(mark, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise NewerStoreError(root / MARK, schema)
+    check_schema(root / MARK, mark.get("schema") if isinstance(mark, dict) else None)
     return True
 
 
@@ -95,37 +78,37 @@ class Cache:
 
     def __init__(self, store: Path) -> None:
         """Name the store's folder; nothing is read or made yet."""
-        self.store = store
-        self.root = store / "cache"
+        self.store, self.root = store, store / "cache"
 
     def tensors(
         self,
         kind: str,
         digest: str,
         make: Callable[[], Tensors],
-        waiting: Callable[[], object] | None = None,
+        waiting: Callback = None,
         *,
-        note: Callable[[str], object] | None = None,
-        about: Mapping[str, Any] | None = None,
+        note: Callback = None,
+        about: About = None,
     ) -> dict[str, torch.Tensor]:
         """Return the tensors of an entry, which ``make`` makes where they are not there; see :meth:`folder`."""
+        from safetensors.torch import load_file
 
         def build(folder: Path) -> None:
             tensors = make()
             with writing(self.store):
                 write_tensors(folder / TENSORS, tensors)
 
-        return read_tensors(self.folder(kind, digest, build, waiting, note=note, about=about))
+        return load_file(self.folder(kind, digest, build, waiting, note=note, about=about) / TENSORS)
 
     def folder(
         self,
         kind: str,
         digest: str,
         build: Callable[[Path], None],
-        waiting: Callable[[], object] | None = None,
+        waiting: Callback = None,
         *,
-        note: Callable[[str], object] | None = None,
-        about: Mapping[str, Any] | None = None,
+        note: Callback = None,
+        about: About = None,
     ) -> Path:
         """Return the folder of an entry, verified; ``build`` fills it where it is not there or damaged.
 
@@ -133,37 +116,32 @@ class Cache:
         is written beside the hashes, for people. Raises what ``build`` raises, and :class:`StoreError` where it cannot be written.
         """
         folder = self.root / kind / digest
-        if not entry_problem(folder):
+        if not _problem(folder):
             return folder
-        with self.lock(kind, digest, waiting):
-            problem = entry_problem(folder)
-            if not problem:
-                return folder
-            if note and folder.exists():
-                note(f"{problem}: it is made again")
-            partial = partial_path(folder.parent)
-            try:
+        with self.lock(kind, digest, waiting), ExitStack() as stack:
+            problem = _problem(folder)
+            if problem:
+                if note and folder.exists():
+                    note(f"{problem}: it is made again")
                 with writing(self.store):
-                    partial.mkdir()
+                    partial = stack.enter_context(partial_folder(folder.parent))
                 build(partial)
                 with writing(self.store):
                     _seal(partial, about or {})
-                    publish(partial, folder, lambda: not entry_problem(folder))
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                    publish(partial, folder, lambda: not _problem(folder))
         return folder
 
     def find(self, kind: str, digest: str) -> Path | None:
         """Return the folder of a whole entry, ``None`` where there is none."""
         folder = self.root / kind / digest
-        return None if entry_problem(folder) else folder
+        return None if _problem(folder) else folder
 
     def sha256(self, kind: str, digest: str) -> str:
         """Return the sha256 of an entry's file of tensors."""
         return sha256(self.root / kind / digest / TENSORS)
 
     @contextmanager
-    def lock(self, kind: str, digest: str, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    def lock(self, kind: str, digest: str, waiting: Callback = None) -> Iterator[None]:
         """Let no other process make an entry meanwhile; ``waiting`` is called where another one does."""
         path = self.root / kind / f".{digest}.lock"
         with ExitStack() as stack:
@@ -174,8 +152,8 @@ class Cache:
 
     def problems(self) -> list[str]:
         """Hash all entries; return one sentence for each that is damaged."""
-        entries = (path for path in self.root.glob("*/[!.]*") if path.is_dir())
-        return [problem for folder in sorted(entries) if (problem := entry_problem(folder))]
+        entries = sorted(path for path in self.root.glob("*/[!.]*") if path.is_dir())
+        return list(filter(None, map(_problem, entries)))
 
     def removable(self) -> list[Path]:
         """Return the entries that no checkpoint needs: pixels and features."""
@@ -188,44 +166,31 @@ class Cache:
         """
         paths = []
         for digest, expected in files:
-            candidates = self._fisher_candidates(digest)
-            intact = [path for path in candidates if sha256(path) == expected]
-            if not intact:
-                named = candidates[0] if candidates else self.root / FISHER_ENTRIES / digest
-                state = "is not what the mix was made with" if candidates else "is gone"
+            candidates = self.fisher_candidates(digest)
+            intact = next((path for path in candidates if sha256(path) == expected), None)
+            if intact is None:
+                path = next(iter(candidates), self.root / FISHER_ENTRIES / digest)
                 raise StoreError(
-                    f"the Fisher information {named} {state}",
+                    f"the Fisher information {path} is {'not what the mix was made with' if candidates else 'gone'}",
                     "run `wisepatch interpolate --method fisher` again, which makes it anew",
                 )
-            paths.append(intact[0])
+            paths.append(intact)
         return tuple(paths)
 
-    def has_fisher(self, digest: str) -> bool:
-        """Tell whether there is a file of this Fisher information, whole or not."""
-        return bool(self._fisher_candidates(digest))
-
-    def _fisher_candidates(self, digest: str) -> list[Path]:
-        schema_1 = self.store / "fisher" / f"{digest}.safetensors"
-        return [path for path in (self.root / FISHER_ENTRIES / digest / TENSORS, schema_1) if path.is_file()]
+    def fisher_candidates(self, digest: str) -> list[Path]:
+        """Return the files that may hold this Fisher information, whole or not; stores of schema 1 have a folder of their own."""
+        paths = (self.root / FISHER_ENTRIES / digest / TENSORS, self.store / "fisher" / f"{digest}.safetensors")
+        return [path for path in paths if path.is_file()]
 
 
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a verified entry."""
-    from safetensors.torch import load_file
-
-    return load_file(folder / TENSORS)
-
-
-def entry_problem(folder: Path) -> str:
+def _problem(folder: Path) -> str:
     """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
     try:
         files = json.loads((folder / ENTRY).read_bytes())["files"]
         damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"the cache entry {folder} cannot be read ({error})"
-    if damaged or not files:
-        return f"the cache entry {folder} is damaged ({', '.join(damaged) or ENTRY})"
-    return ""
+    return f"the cache entry {folder} is damaged ({', '.join(damaged) or ENTRY})" if damaged or not files else ""
 
 
 def _seal(folder: Path, about: Mapping[str, Any]) -> None:
@@ -234,4 +199,3 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
         sync_file(path)
     entry = {"files": {path.name: sha256(path) for path in files}, "about": dict(about)}
     write_durably(folder / ENTRY, json.dumps(entry, indent=2).encode())
-    sync_folder(folder)

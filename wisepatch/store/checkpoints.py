@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
@@ -24,6 +22,7 @@ from wisepatch.files import (
     hash_tensors,
     is_leftover,
     locked,
+    partial_folder,
     partial_path,
     publish,
     remove,
@@ -37,18 +36,23 @@ from wisepatch.store.cache import Cache, NewerStoreError, is_marked, versions, w
 from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint, Recipe, describe, identify, read_manifest
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
 
     Tensors = Mapping[str, torch.Tensor]
 
-__all__ = ["KINDS", "MANIFEST", "WEIGHTS", "Checkpoint", "Recipe", "Store", "describe"]
+__all__ = ["MANIFEST", "WEIGHTS", "Checkpoint", "Recipe", "Store", "describe"]
 
-KINDS = ("zeroshot", "finetuned", "interpolated", "patched")
-COMMANDS = {
-    "zeroshot": "run `wisepatch zeroshot --task TASK`",
-    "interpolated": "run `wisepatch interpolate`",
-    "patched": "run `wisepatch patch --task TASK --supported TASKS`",
+# What find() knows beside names and ids: the kinds of checkpoints, how they are called, and the command that makes one.
+REFERENCES = {
+    "zeroshot": (("zeroshot",), "zero-shot", "zeroshot --task TASK"),
+    "finetuned": (("finetuned",), "fine-tuned", "finetune --task TASK"),
+    "interpolated": (("interpolated",), "interpolated", "interpolate"),
+    "patched": (("patched",), "patched", "patch --task TASK --supported TASKS"),
+    "latest": (("finetuned", "patched"), "fine-tuned", "finetune --task TASK"),
 }
+DAMAGED_HINT = "remove it with `wisepatch store rm` and make it again"
 
 
 class Store:
@@ -89,41 +93,27 @@ class Store:
         )  # fmt: skip
         with self.writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            partial = partial_path(self.checkpoints)
-            partial.mkdir()
-            try:
+            with partial_folder(self.checkpoints) as partial:
+                path = partial / WEIGHTS
                 if callable(weights):
-                    content = replace(content, files={WEIGHTS: weights(partial / WEIGHTS)})
+                    content = replace(content, files={WEIGHTS: weights(path)}, parts=_hash_parts(path))
                 elif weights is not None:
-                    write_tensors(partial / WEIGHTS, weights)
-                    content = replace(content, files={WEIGHTS: sha256(partial / WEIGHTS)})
-                if content.files:
-                    content = replace(content, parts=_hash_parts(partial / WEIGHTS))
+                    write_tensors(path, weights)
+                    content = replace(content, files={WEIGHTS: sha256(path)}, parts=_hash_parts(path))
                 return self._publish(partial, content)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
 
     def _publish(self, partial: Path, content: Checkpoint) -> Checkpoint:
         """Give a partial folder its id and its manifest, and rename it into place."""
         identity = identify(content)
-        folder, made_by = self.checkpoints / identity, versions("torch", "open_clip_torch")
+        folder, created = self.checkpoints / identity, datetime.now(UTC).isoformat()
+        made_by = versions("torch", "open_clip_torch")
+        checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
+        manifest = json.dumps(describe(checkpoint), indent=2).encode()
         with self._lock(identity):
-            created = datetime.now(UTC).isoformat()
-            checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
-            manifest = json.dumps(describe(checkpoint), indent=2).encode()
             write_durably(partial / MANIFEST, manifest)
-            if not publish(partial, folder, lambda: self._is_whole(checkpoint)):
+            if not publish(partial, folder, lambda: _is_whole(checkpoint)):
                 write_durably(folder / MANIFEST, manifest)
         return read_manifest(folder)
-
-    def _is_whole(self, checkpoint: Checkpoint) -> bool:
-        """Tell whether this very content is in the store already, undamaged."""
-        try:
-            return identify(read_manifest(checkpoint.home)) == checkpoint.id and not _file_problem(checkpoint)
-        except NewerStoreError:
-            raise
-        except StoreError:
-            return False
 
     def _lock(self, identity: str) -> AbstractContextManager[None]:
         return locked(self.checkpoints / f".{identity}.lock")
@@ -149,70 +139,52 @@ class Store:
     def check_own(self, checkpoint: Checkpoint) -> None:
         """Raise :class:`StoreError` for a checkpoint of another store: recipes need their parents beside them."""
         if checkpoint.home.parent.resolve() != self.checkpoints.resolve():
-            raise StoreError(
-                f"{checkpoint.name} ({checkpoint.id}) lies in another store",
-                f"name that with --store {checkpoint.home.parent.parent}",
-            )
+            hint = f"name that with --store {checkpoint.home.parent.parent}"
+            raise StoreError(f"{checkpoint.name} ({checkpoint.id}) lies in another store", hint)
 
     def find(self, reference: str) -> Checkpoint:
         """Return the checkpoint that ``reference`` names.
 
-        That is ``zeroshot``, ``finetuned``, ``patched`` (the newest of the kind), ``latest`` (the newest fine-tuned or
-        patched one), a name (the newest of that name), the beginning of an id, or the path of a checkpoint's folder.
+        That is ``zeroshot``, ``finetuned``, ``interpolated``, ``patched`` (the newest of the kind), ``latest`` (the newest
+        fine-tuned or patched one), a name (the newest of that name), the beginning of an id, or the path of a checkpoint's folder.
 
         Raises :class:`StoreError` where the store holds none of the kind, :class:`UnknownNameError` for any other word.
         """
         checkpoints, unreadable = self._scan()
-        if reference in KINDS or reference == "latest":
-            return self._newest(reference, checkpoints, unreadable)
-        named = [checkpoint for checkpoint in checkpoints if checkpoint.name == reference]
-        if named:
-            return named[-1]
-        begun = [
-            checkpoint for checkpoint in checkpoints if len(reference) >= 3 and checkpoint.id.startswith(reference)
-        ]
-        if len(begun) == 1:
-            return begun[0]
+        if reference in REFERENCES:
+            kinds, described, command = REFERENCES[reference]
+            of_kind = [checkpoint for checkpoint in checkpoints if checkpoint.kind in kinds]
+            none = f"no {described} checkpoint in the store {self.root}"
+            if not of_kind and unreadable:
+                raise StoreError(f"{none} can be read: {unreadable[0].message}", unreadable[0].hint)
+            if not of_kind:
+                raise StoreError(f"{none} yet", f"run `wisepatch {command}` first, or name a store with --store")
+            return of_kind[-1]
+        named = {checkpoint.name: checkpoint for checkpoint in checkpoints}
+        if reference in named:
+            return named[reference]
+        begun = [c for c in checkpoints if len(reference) >= 3 and c.id.startswith(reference)]
+        if len(begun) > 1:
+            ids = ", ".join(checkpoint.id for checkpoint in begun)
+            raise StoreError(f"{reference!r} begins {len(begun)} ids: {ids}", "give more of the id")
         if begun:
-            raise StoreError(
-                f"{reference!r} begins {len(begun)} ids: {', '.join(c.id for c in begun)}", "give more of the id"
-            )
+            return begun[0]
         folder = Path(reference)
         folder = folder.parent if folder.name == MANIFEST else folder
         if _is_file(folder / MANIFEST):
             return read_manifest(folder.resolve())
-        known = {checkpoint.name for checkpoint in checkpoints}
-        raise UnknownNameError(
-            "checkpoint", reference, known, "`wisepatch store list` lists the names and ids there are"
-        )
-
-    def _newest(self, kind: str, checkpoints: Sequence[Checkpoint], unreadable: Sequence[StoreError]) -> Checkpoint:
-        wanted = ("finetuned", "patched") if kind == "latest" else (kind,)
-        of_kind = [checkpoint for checkpoint in checkpoints if checkpoint.kind in wanted]
-        if of_kind:
-            return of_kind[-1]
-        described = "fine-tuned" if kind in ("finetuned", "latest") else kind.replace("zeros", "zero-s")
-        if unreadable:
-            raise StoreError(
-                f"no {described} checkpoint in the store {self.root} can be read: {unreadable[0].message}", unreadable[0].hint
-            )  # fmt: skip
-        step = COMMANDS.get(kind, "run `wisepatch finetune --task TASK`")
-        raise StoreError(
-            f"no {described} checkpoint in the store {self.root} yet", f"{step} first, or name a store with --store"
-        )
+        hint = "`wisepatch store list` lists the names and ids there are"
+        raise UnknownNameError("checkpoint", reference, named, hint)
 
     def get(self, identity: str) -> Checkpoint:
         """Return the checkpoint with exactly this id. Raises :class:`StoreError` if it is gone."""
         folder = self.checkpoints / identity
-        if not ID.fullmatch(identity) or not _is_file(folder / MANIFEST):
+        if not ID.fullmatch(identity) or not (folder / MANIFEST).is_file():
             raise StoreError(f"checkpoint {identity} is not in the store {self.root}", "it was removed; make it again")
         return read_manifest(folder)
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-        """Return the tensors of a checkpoint that has weights, verified against its manifest.
-
-        Raises :class:`StoreError` where a file is missing or differs by one bit.
-        """
+        """Return the tensors of a checkpoint that has weights; raises :class:`StoreError` where they differ by one bit."""
         from safetensors.torch import load_file
 
         return load_file(self.weights_path(checkpoint))
@@ -224,37 +196,31 @@ class Store:
         """
         from safetensors import SafetensorError, safe_open
 
-        label, hint = (
-            f"checkpoint {checkpoint.id} ({checkpoint.name})",
-            "remove it with `wisepatch store rm` and make it again",
-        )
+        label = f"checkpoint {checkpoint.id} ({checkpoint.name})"
         try:
             with safe_open(checkpoint.home / WEIGHTS, "pt") as file:
                 names = part_of(file.keys(), part)
                 # Copied out of the memory map: where a tensor begins in memory decides about the last bit of a product.
                 tensors = {short: file.get_tensor(name).clone() for short, name in names.items()}
         except (OSError, SafetensorError) as error:
-            raise StoreError(f"{label} has lost {WEIGHTS}, or it is damaged: {error}", hint) from error
+            raise StoreError(f"{label} has lost {WEIGHTS}, or it is damaged: {error}", DAMAGED_HINT) from error
         if hash_tensors(tensors) != checkpoint.parts[part]:
-            raise StoreError(
-                f"{label} is damaged: its {part} tensors do not have the hash that its manifest names", hint
-            )
+            reason = f"its {part} tensors do not have the hash that its manifest names"
+            raise StoreError(f"{label} is damaged: {reason}", DAMAGED_HINT)
         return tensors
 
     def weights_path(self, checkpoint: Checkpoint) -> Path:
         """Return the file of a checkpoint that has weights, verified. Raises :class:`StoreError` as :meth:`read` does."""
         problem = self.problem(checkpoint)
         if problem:
-            raise StoreError(problem, "remove it with `wisepatch store rm` and make it again")
+            raise StoreError(problem, DAMAGED_HINT)
         return checkpoint.home / WEIGHTS
 
     def problem(self, checkpoint: Checkpoint) -> str:
         """Return what is wrong with the manifest, the files or the parents of a checkpoint; empty if nothing is."""
         problem = _file_problem(checkpoint) or _home(checkpoint)._recipe_problem(checkpoint)
         if not problem and checkpoint.schema > 1 and identify(checkpoint) != checkpoint.id:
-            problem = (
-                f"is damaged: its manifest {checkpoint.home / MANIFEST} does not have the content that its id names"
-            )
+            problem = f"is damaged: {checkpoint.home / MANIFEST} does not have the content that its id names"
         return f"checkpoint {checkpoint.id} ({checkpoint.name}) {problem}" if problem else ""
 
     def _recipe_problem(self, checkpoint: Checkpoint) -> str:
@@ -283,53 +249,45 @@ class Store:
         while waiting:
             recipe = waiting.pop()
             graph[recipe.id] = recipe.parents
-            for parent in (self.get(identity) for identity in recipe.parents if identity not in graph):
-                if parent.is_recipe:
-                    waiting.append(parent)
+            parents = [self.get(identity) for identity in recipe.parents if identity not in graph]
+            waiting += [parent for parent in parents if parent.is_recipe]
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
             raise StoreError(f"it is merged from itself: {' from '.join(error.args[1])}", "") from error
 
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """Return the checkpoints that one was merged or trained from, in the store in which it lies itself.
-
-        Raises :class:`StoreError` where one is gone, and for a recipe that is merged from itself.
-        """
+        """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
         if checkpoint.is_recipe:
             store._check_ancestors(checkpoint)
         return [store.get(parent) for parent in checkpoint.parents]
 
-    def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], ...] | None:
-        """Return the Fisher information of each parent that a recipe is merged with, ``None`` where it needs none.
-
-        Raises as :meth:`fisher_paths` does.
-        """
+    def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], ...]:
+        """Return the Fisher information of each parent that a recipe is merged with; raises as :meth:`fisher_paths` does."""
         from safetensors.torch import load_file
 
-        paths = self.fisher_paths(checkpoint)
-        return tuple(load_file(path) for path in paths) if paths else None
+        return tuple(load_file(path) for path in self.fisher_paths(checkpoint))
 
-    def fisher_paths(self, checkpoint: Checkpoint) -> tuple[Path, ...] | None:
-        """Return the files of the Fisher information that a recipe is merged with, verified; ``None`` where it needs none.
+    def fisher_paths(self, checkpoint: Checkpoint) -> tuple[Path, ...]:
+        """Return the files of the Fisher information that a recipe is merged with, verified; none where it needs none.
 
         Raises :class:`StoreError` where one was removed or differs by one bit.
         """
-        files = checkpoint.recipe.fisher_files if checkpoint.is_recipe and checkpoint.recipe else ()
-        return _home(checkpoint).cache.fisher_paths(files) if files else None
+        files = checkpoint.recipe.fisher_files if checkpoint.recipe else ()
+        return _home(checkpoint).cache.fisher_paths(files)
 
     def size(self, checkpoint: Checkpoint) -> int:
         """Count the bytes of a checkpoint's own files."""
         return sum(path.stat().st_size for file in checkpoint.files if (path := checkpoint.home / file).is_file())
 
     def children(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
-        """Return the recipes that are merged from any of these, also through other recipes; those that need others come first."""
+        """Return the recipes that are merged from any of these, also through other recipes."""
         needed = {checkpoint.id for checkpoint in checkpoints}
         children: list[Checkpoint] = []
         recipes = [other for other in self.everything() if other.is_recipe]
         while more := [r for r in recipes if r.id not in needed and needed & set(r.parents)]:
-            children = more + children
+            children += more
             needed |= {r.id for r in more}
         return children
 
@@ -342,23 +300,17 @@ class Store:
         for checkpoint in named.values():
             self.check_own(checkpoint)
         self._check_removable()
-        children = [child for child in self.children(*named.values()) if child.id not in named]
+        children = self.children(*named.values())
         if children and not with_recipes:
-            parent = next(
-                (named[p] for child in reversed(children) for p in child.parents if p in named), checkpoints[0]
-            )
-            raise StoreError(
-                f"{len(children)} recipes are mixed from {parent.id} ({parent.name}), such as {children[0].name}",
-                "give --recipes to remove them with it",
-            )
+            parent = next(named[each] for each in children[0].parents if each in named)
+            reason = f"{len(children)} recipes are mixed from {parent.id} ({parent.name}), such as {children[0].name}"
+            raise StoreError(reason, "give --recipes to remove them with it")
         plan = {child.id: child for child in children} | named
         for other in self.everything():
-            start = next((plan[each] for each in other.trained_from if each in plan), None)
-            if start and other.id not in plan:
-                raise StoreError(
-                    f"{other.id} ({other.name}) was trained from {start.id} ({start.name})",
-                    f"remove {other.name} first, or name both",
-                )
+            starts = [plan[each] for each in other.trained_from if each in plan]
+            if starts and other.id not in plan:
+                reason = f"{other.id} ({other.name}) was trained from {starts[0].id} ({starts[0].name})"
+                raise StoreError(reason, f"remove {other.name} first, or name both")
         ordered = _dependents_first(plan.values())
         for checkpoint in ordered:
             with self.writing(), self._lock(checkpoint.id):
@@ -380,42 +332,28 @@ class Store:
         orphans = [checkpoint for checkpoint in self.everything() if self._is_orphan(checkpoint)]
         gone = [checkpoint.home for checkpoint in _dependents_first([*orphans, *self.children(*orphans)])]
         gone += self.cache.removable() if caches else []
-        gone += sorted(
-            path for pattern in self._leftover_patterns() for path in self.root.glob(pattern) if is_leftover(path)
-        )
+        ours = (path.parent for path in self.checkpoints.glob(f"*/{MANIFEST}") if ID.fullmatch(path.parent.name))
+        folders = [
+            self.root, self.checkpoints, *ours, self.predictions, *self.predictions.glob("*"), *self.cache.root.glob("*"),
+        ]  # fmt: skip
+        gone += sorted(path for folder in folders for path in folder.glob(f"{PARTIAL}*") if is_leftover(path))
         locks = [*self.checkpoints.glob(".????????????.lock"), *self.cache.root.glob("*/.?*.lock")]
         with self.writing():
             for path in gone:
                 remove(path)
-            gone += [path for path in locks if remove_stale_lock(path)]
-        return gone
-
-    def _leftover_patterns(self) -> list[str]:
-        checkpoints = (
-            path.parent.name for path in self.checkpoints.glob(f"*/{MANIFEST}") if ID.fullmatch(path.parent.name)
-        )
-        folders = (
-            "",
-            "checkpoints/",
-            "predictions/",
-            "predictions/*/",
-            "cache/*/",
-            *(f"checkpoints/{c}/" for c in checkpoints),
-        )
-        return [f"{folder}{PARTIAL}*" for folder in folders]
+            return gone + [path for path in locks if remove_stale_lock(path)]
 
     def _is_orphan(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.recipe is None or checkpoint.files:
             return False
-        lost = [p for p in checkpoint.parents if not _is_file(self.checkpoints / p / MANIFEST)]
-        return bool(lost) or not all(self.cache.has_fisher(digest) for digest, _ in checkpoint.recipe.fisher_files)
+        lost = any(not (self.checkpoints / parent / MANIFEST).is_file() for parent in checkpoint.parents)
+        return lost or not all(self.cache.fisher_candidates(digest) for digest, _ in checkpoint.recipe.fisher_files)
 
     def _check_removable(self) -> None:
         """Raise :class:`StoreError` for a folder that is not a store, and for one in which a newer wisepatch has written."""
         checkpoints, unreadable = self._scan()
-        for error in unreadable:
-            if isinstance(error, NewerStoreError):
-                raise error
+        if newer := [error for error in unreadable if isinstance(error, NewerStoreError)]:
+            raise newer[0]
         if not is_marked(self.root) and not checkpoints:
             raise StoreError(f"the folder {self.root} is not a store of wisepatch", "name one with --store")
 
@@ -440,11 +378,10 @@ def _hash_parts(path: Path) -> dict[str, str]:
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    parts = {part: part_of(tensors, part) for part in ("visual", "text", "classifier")}
     return {
         part: hash_tensors({short: tensors[name] for short, name in names.items()})
-        for part, names in parts.items()
-        if names
+        for part in ("visual", "text", "classifier")
+        if (names := part_of(tensors, part))
     }
 
 
@@ -458,15 +395,24 @@ def _file_problem(checkpoint: Checkpoint) -> str:
     return ""
 
 
+def _is_whole(checkpoint: Checkpoint) -> bool:
+    """Tell whether this very content is in the store already, undamaged."""
+    try:
+        return identify(read_manifest(checkpoint.home)) == checkpoint.id and not _file_problem(checkpoint)
+    except NewerStoreError:
+        raise
+    except StoreError:
+        return False
+
+
 def _dependents_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     """Sort checkpoints, each once, so that a removal that is interrupted leaves none without its parents."""
     left = {checkpoint.id: checkpoint for checkpoint in checkpoints}
     ordered: list[Checkpoint] = []
     while left:
         needed = {parent for checkpoint in left.values() for parent in checkpoint.parents}
-        free = [checkpoint for checkpoint in left.values() if checkpoint.id not in needed] or list(left.values())
-        ordered += free
-        left = {identity: checkpoint for identity, checkpoint in left.items() if checkpoint not in free}
+        free = [identity for identity in left if identity not in needed] or list(left)
+        ordered += [left.pop(identity) for identity in free]
     return ordered
 
 

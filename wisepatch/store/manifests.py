@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.errors import StoreError
-from wisepatch.store.cache import SCHEMA, NewerStoreError
+from wisepatch.store.cache import SCHEMA, check_schema
 
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 ID = re.compile(r"[0-9a-f]{12}")
-FISHER_DIGEST = re.compile(r"[0-9a-f]+")
 NOT_IN_ID = ("id", "versions", "created")
 TYPES: dict[str, type | tuple[type, ...]] = {
     "id": str, "name": str, "kind": str, "model": dict, "training": str, "recipe": (dict, type(None)), "trained_from": list,
     "config": dict, "head": (dict, type(None)), "files": dict, "parts": dict, "versions": dict, "created": str, "schema": int,
 }  # fmt: skip
 RECIPE_TYPES: dict[str, type | tuple[type, ...]] = {"method": str, "parents": list, "params": dict}
-TRAININGS_OF_SCHEMA_1 = {"wiseft": "wise-ft", "linear": "linear-probe"}  # the others have the same name
+# In schema 1 and its results, `method` held the training, unless it was `fisher`.
+TRAININGS_OF_SCHEMA_1 = {"paint": "paint", "wiseft": "wise-ft", "linear": "linear-probe", "zeroshot": "zeroshot"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,9 @@ class Checkpoint:
     """A manifest.
 
     ``model`` holds the fields of :class:`~wisepatch.config.ModelConfig`; ``training`` is ``zeroshot``, ``paint``, ``wise-ft`` or
-    ``linear-probe``; ``recipe`` says how the weights were or are merged; ``trained_from`` holds the ids of what a training began
-    with. ``head`` describes a trained classifier (task, classes) that lies in the weights as ``classifier.weight`` and
-    ``classifier.bias``. ``files`` maps each file to its sha256; ``parts`` maps ``visual``, ``text`` and ``classifier`` to the
-    :func:`~wisepatch.files.hash_tensors` of these tensors (those of ``visual`` without their prefix), where there are any.
+    ``linear-probe``; ``trained_from`` holds the ids of what a training began with. ``head`` describes a trained classifier (task,
+    classes), which is ``classifier.weight`` and ``.bias`` of the weights. ``files`` maps each file to its sha256; ``parts`` maps
+    ``visual``, ``text`` and ``classifier``, where there are any, to the :func:`~wisepatch.files.hash_tensors` of these tensors.
     """
 
     id: str
@@ -89,8 +88,8 @@ class Checkpoint:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return a checkpoint as JSON types, as manifests and listings hold it."""
-    fields = {name: value for name, value in asdict(checkpoint).items() if name != "home"}
-    described: dict[str, Any] = json.loads(json.dumps(fields))
+    described: dict[str, Any] = json.loads(json.dumps(asdict(checkpoint) | {"home": None}))
+    del described["home"]
     return described
 
 
@@ -110,10 +109,8 @@ def read_manifest(folder: Path) -> Checkpoint:
         data = json.loads(path.read_bytes())
         if not isinstance(data, dict):
             raise ValueError("it is not a JSON object")
-        schema = data.get("schema")
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise NewerStoreError(path, schema)
-        return _to_checkpoint(_from_schema_1(data) if schema == 1 else data, folder)
+        check_schema(path, data.get("schema"))
+        return _to_checkpoint(_from_schema_1(data) if data.get("schema") == 1 else data, folder)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}", f"remove {folder}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -127,7 +124,7 @@ def _to_checkpoint(data: dict[str, Any], folder: Path) -> Checkpoint:
     if recipe is not None:
         _check_fields(recipe, RECIPE_TYPES)
         recipe = Recipe(recipe["method"], tuple(recipe["parents"]), recipe["params"])
-        if not all(FISHER_DIGEST.fullmatch(digest) for digest, _ in recipe.fisher_files):
+        if not all(re.fullmatch("[0-9a-f]+", digest) for digest, _ in recipe.fisher_files):
             raise ValueError("it names Fisher information by something else than a digest")
     if data["id"] != folder.name:
         raise ValueError(f"its id {data['id']!r} is not the name of its folder")
@@ -140,31 +137,27 @@ def _to_checkpoint(data: dict[str, Any], folder: Path) -> Checkpoint:
 
 
 def _check_fields(data: dict[str, Any], types: dict[str, type | tuple[type, ...]]) -> None:
-    unknown, missing = sorted(set(data) - set(types)), sorted(set(types) - set(data))
-    if unknown or missing:
-        raise ValueError(" and ".join(
-            f"{what} {', '.join(names)}" for what, names in (("unknown fields", unknown), ("no", missing)) if names
-        ))  # fmt: skip
-    wrong = [name for name, kind in types.items() if not isinstance(data[name], kind)]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(json.dumps(data[name])[:40] for name in wrong)}")
+    for what, names in (("unknown fields", set(data) - set(types)), ("no", set(types) - set(data))):
+        if names:
+            raise ValueError(f"{what} {', '.join(sorted(names))}")
+    for name, kind in types.items():
+        if not isinstance(data[name], kind):
+            raise ValueError(f"{name} cannot be {json.dumps(data[name])[:40]}")
 
 
 def _from_schema_1(data: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of schema 2: ``method`` was the training, but for ``fisher``, and ``alpha`` a field of its own."""
     data = dict(data)
     method, parents, alpha = data.pop("method"), data.pop("parents"), data.pop("alpha")
-    config = data["config"]
+    config = dict(data["config"])
+    fisher = {"fisher": config.pop("fisher")} if "fisher" in config else {}
     training = TRAININGS_OF_SCHEMA_1.get(method, method)
     if method == "fisher":
         frozen, trained = config.get("freeze_encoder"), config.get("head") == "trained"
         training = "linear-probe" if frozen else "wise-ft" if trained else "paint"
     recipe = None
     if data["kind"] in ("interpolated", "patched"):
-        fisher = {"fisher": config["fisher"]} if "fisher" in config else {}
         merge = "fisher" if method == "fisher" else "linear"
         recipe = {"method": merge, "parents": parents, "params": {"alpha": alpha} | fisher}
-    return data | {
-        "training": training, "recipe": recipe, "trained_from": [] if recipe else parents, "parts": {},
-        "config": {name: value for name, value in config.items() if name != "fisher"},
-    }  # fmt: skip
+    trained_from = [] if recipe else parents
+    return data | {"training": training, "recipe": recipe, "trained_from": trained_from, "parts": {}, "config": config}

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +41,14 @@ def save_predictions(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [
-        pa.array(columns[name] if name == "image" else np.asarray(columns[name]), type=pa.type_for_alias(kind))
-        for name, kind in COLUMNS.items()
-    ]
-    table = pa.table(dict(zip(COLUMNS, fields, strict=True)))
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    arrays = {name: columns[name] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
+    table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
     details["sha256"] = _hash(table, details)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(details).encode()}), buffer)
-    path = _folder(store, checkpoint) / f"{_stem(task, split)}-{_digest(about)}.parquet"
+    path = store.predictions / checkpoint.id / _file_name(task, split, about)
     with store.writing():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, buffer.getvalue())
@@ -65,9 +63,8 @@ def load_predictions(
     With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. Raises
     :class:`StoreError` for a damaged file.
     """
-    name = f"{_stem(task, split)}-{_digest(about) if about is not None else '*'}.parquet"
-    newest_first = sorted(_folder(store, checkpoint).glob(name), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in newest_first:
+    files = (store.predictions / checkpoint.id).glob(_file_name(task, split, about))
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         table, details = _read(path)
         if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
             frame: pd.DataFrame = table.to_pandas()
@@ -76,25 +73,15 @@ def load_predictions(
     return None
 
 
-def list_predictions(store: Store, checkpoint: Checkpoint | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield each file of answers (of one checkpoint or of all) with its metadata, verified; raises for a damaged one."""
-    for path in _files(store, checkpoint):
-        yield path, _read(path)[1]
-
-
 def prediction_problems(store: Store) -> list[str]:
     """Hash all files of answers; return one sentence for each that is damaged."""
     problems = []
-    for path in _files(store, None):
+    for path in sorted(store.predictions.glob("[!.]*/[!.]*.parquet")):
         try:
             _read(path)
         except StoreError as error:
             problems.append(error.message)
     return problems
-
-
-def _files(store: Store, checkpoint: Checkpoint | None) -> list[Path]:
-    return sorted(store.predictions.glob(f"{checkpoint.id if checkpoint else '[!.]*'}/[!.]*.parquet"))
 
 
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -108,9 +95,8 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         if _hash(table, details) != expected:
             raise ValueError("it does not have the sha256 that it names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise StoreError(
-            f"the predictions {path} are damaged: {error}", "remove the file; the next evaluation writes it again"
-        ) from error
+        hint = "remove the file; the next evaluation writes it again"
+        raise StoreError(f"the predictions {path} are damaged: {error}", hint) from error
     return table, details
 
 
@@ -119,21 +105,12 @@ def _hash(table: pa.Table, details: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode())
     for name in COLUMNS:
         column = table.column(name)
-        if name == "image":
-            digest.update(json.dumps(column.to_pylist()).encode())
-        else:
-            digest.update(column.to_numpy().tobytes())
+        digest.update(json.dumps(column.to_pylist()).encode() if name == "image" else column.to_numpy().tobytes())
     return digest.hexdigest()
 
 
-def _folder(store: Store, checkpoint: Checkpoint) -> Path:
-    return store.predictions / checkpoint.id
-
-
-def _stem(task: str, split: str) -> str:
+def _file_name(task: str, split: str, about: Mapping[str, Any] | None) -> str:
+    """Name the file of a split; without ``about``, a pattern for all of its files."""
     task, split = (re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:MAX_SLUG_CHARACTERS] for name in (task, split))
-    return f"{task}-{split}"
-
-
-def _digest(about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
+    digest = "*" if about is None else hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{task}-{split}-{digest}.parquet"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wisepatch.files import PARTIAL
+from wisepatch.errors import StoreError
+from wisepatch.files import partial_path, refused
 from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.weights.methods import merge_weights
-from wisepatch.weights.streaming import merge_files, stream_weights
+from wisepatch.weights.methods import LINEAR, merge_weights
+from wisepatch.weights.streaming import stream_weights
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +40,7 @@ def weights_writer(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterat
     are recipes themselves lie in ``folder`` for the time of the ``with``. Raises :class:`StoreError` as :func:`load_weights` does.
     """
     if not checkpoint.is_recipe:
-        own = store.weights_path(checkpoint)
-        yield partial(merge_files, own, own, 0.0)
+        yield partial(stream_weights, LINEAR, [store.weights_path(checkpoint)], {"alpha": 0})
         return
     assert checkpoint.recipe is not None
     with ExitStack() as stack:
@@ -57,10 +55,11 @@ def weights_file(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator
     if not checkpoint.is_recipe:
         yield store.weights_path(checkpoint)
         return
-    path = folder / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}.safetensors"
+    path = partial_path(folder)
     with weights_writer(store, checkpoint, folder) as write:
         try:
-            write(path, digest=False)
+            with refused(str(folder), StoreError, "free space there, or name another place"):
+                write(path, digest=False)
             yield path
         finally:
             path.unlink(missing_ok=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, StoreError
+from wisepatch.files import refused
+from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +26,7 @@ COLUMNS = (
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
-# In rows that were written before there was a column `training`, `method` held it, unless it was `fisher`.
-TRAININGS_OF_OLD_METHODS = {
-    "paint": "paint", "wiseft": "wise-ft", "linear": "linear-probe", "zeroshot": "zeroshot",
-}  # fmt: skip
+WIDE_FIELDS = {"model": "model", "train_dataset": "patching", "alpha": "alpha", "split": "split"}
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -42,35 +41,42 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
     stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": version("wisepatch")}
     complete = [{name: row.get(name) for name in COLUMNS} | dict(row) | stamp for row in rows]
     text = "".join(json.dumps(row) + "\n" for row in complete)
-    try:
+    with refused(f"the results {path}", StoreError, "name another folder with --store or WISEPATCH_STORE"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
-            if file.tell() and not _ends_with_newline(path):
-                text = "\n" + text  # the last writer was killed in the middle of a line: leave it a line of its own
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if (
+                    file.read() != b"\n"
+                ):  # the last writer was killed in the middle of a line: leave it a line of its own
+                    text = "\n" + text
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        raise StoreError(
-            f"the results {path} cannot be written: {error.strerror or error}",
-            "name another folder with --store or WISEPATCH_STORE",
-        ) from error
     return complete
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def read(*paths: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read files of tidy or wide records as one tidy table; return it with one sentence for each line that could not be read.
 
-
-def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read tidy or wide records; return them tidy, and one sentence for each line that could not be read.
-
-    Raises :class:`ResultsError` where there is no file, or no line of it can be read.
+    Raises :class:`ResultsError` where a file is not there, or no line of it can be read.
     """
     import pandas as pd
 
+    rows, problems = [], []
+    for path in paths:
+        rows_of_file, problems_of_file = _read_rows(path)
+        if not rows_of_file:
+            raise ResultsError(f"{path} holds no results", next(iter(problems_of_file), "the file is empty"))
+        rows += rows_of_file
+        problems += problems_of_file
+    frame = pd.DataFrame([dict.fromkeys((*COLUMNS, *EXTRA)) | row for row in rows])
+    for name in ("alpha", "value", "n", "ci_low", "ci_high"):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce")
+    return frame, problems
+
+
+def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -91,23 +97,7 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
             rows.extend([_with_training(record)] if tidy else _from_wide(record, path.stem))
         except (ValueError, TypeError, AttributeError) as error:
             problems.append(f"{path}, line {number} is not a result and was left out: {error}")
-    if not rows:
-        raise ResultsError(f"{path} holds no results", problems[0] if problems else "the file is empty")
-    frame = pd.DataFrame(rows)
-    for name in (*COLUMNS, *EXTRA):
-        if name not in frame:
-            frame[name] = None
-    for name in ("alpha", "value", "n", "ci_low", "ci_high"):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    return frame, problems
-
-
-def read_all(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """Read several files as one table; return it with the problems of all."""
-    import pandas as pd
-
-    frames, problems = zip(*(read(path) for path in paths), strict=True)
-    return pd.concat(frames, ignore_index=True), [problem for each in problems for problem in each]
+    return rows, problems
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
@@ -120,21 +110,18 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
     if "newest" in runs:
         swept = frame[frame["patching"].notna() & frame["alpha"].notna()]
         if swept.empty:
-            raise ResultsError(
-                "no run in these results swept alpha", "run `wisepatch interpolate` or `wisepatch patch` first"
-            )
+            hint = "run `wisepatch interpolate` or `wisepatch patch` first"
+            raise ResultsError("no run in these results swept alpha", hint)
         runs = [*(run for run in runs if run != "newest"), swept["run"].iloc[-1]]
-    missing = [run for run in runs if run not in set(frame["run"])]
-    if missing:
-        raise ResultsError(
-            f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, frame['run'].unique()[-8:]))}"
-        )
+    known = frame["run"].unique()
+    if missing := [run for run in runs if run not in set(known)]:
+        raise ResultsError(f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-8:]))}")
     return frame[frame["run"].isin(runs)]
 
 
 def _with_training(record: dict[str, Any]) -> dict[str, Any]:
     """Return a row of today from one that has no column ``training`` yet."""
-    training = None if "training" in record else TRAININGS_OF_OLD_METHODS.get(str(record.get("method")))
+    training = None if "training" in record else TRAININGS_OF_SCHEMA_1.get(str(record.get("method")))
     return record | {"training": training, "method": "linear"} if training else record
 
 
@@ -144,15 +131,13 @@ def _from_wide(record: Mapping[str, Any], run: str) -> list[dict[str, Any]]:
     measured = {key: value for key, value in record.items() if ":" in key and isinstance(value, int | float)}
     if not measured:
         raise ValueError("it has neither a metric and a value nor a 'Task:metric' field")
+    shared = {"run": run, "model": record.get("model"), "alpha": record.get("alpha"), "n": record.get("n")}
+    shared |= {"split": record.get("split") or "test", "patching": patching}
     rows = []
     for key, value in measured.items():
         task, _, metric = key.rpartition(":")
-        rows.append({
-            "run": run, "model": record.get("model"), "alpha": record.get("alpha"), "task": task,
-            "split": record.get("split") or "test",
-            "metric": metric, "value": float(value), "n": record.get("n"), "patching": patching,
-            "role": ("patching" if task == patching else "supported") if patching else None,
-        })  # fmt: skip
+        role = ("patching" if task == patching else "supported") if patching else None
+        rows.append(shared | {"task": task, "metric": metric, "value": float(value), "role": role})
     return rows
 
 
@@ -160,15 +145,7 @@ def wide(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Gather tidy rows into the papers' wide records: one for each checkpoint and alpha, sorted by alpha."""
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        key = (row.get("run"), row.get("checkpoint"), row.get("alpha"), row.get("split"))
-        record = records.setdefault(
-            key,
-            {
-                "model": row.get("model"),
-                "train_dataset": row.get("patching"),
-                "alpha": row.get("alpha"),
-                "split": row.get("split"),
-            },
-        )
+        key = tuple(row.get(name) for name in ("run", "checkpoint", "alpha", "split"))
+        record = records.setdefault(key, {name: row.get(field) for name, field in WIDE_FIELDS.items()})
         record[f"{row['task']}:{row['metric']}"] = row["value"]
     return sorted(records.values(), key=lambda record: (record["alpha"] is None, record["alpha"] or 0.0))

@@ -20,10 +20,10 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     """Interpolate two tensors at ``params["alpha"]``; 0 and 1 return the parent itself."""
     import torch
 
-    start, end = parents
     alpha = params["alpha"]
     if alpha in (0, 1):
         return parents[int(alpha)]
+    start, end = parents
     rounded = float(torch.tensor(alpha, dtype=start.dtype))
     base, other, weight = (start, end, rounded) if rounded < 0.5 else (end, start, 1 - rounded)
     step = torch.sub(base, other, out=out).mul_(weight)
@@ -31,9 +31,9 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
 
 
 def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
-    """Interpolate two tensors by the Fisher information of both, ``params["fishers"]``; linearly where that is missing.
+    """Interpolate each number by its :func:`fisher_share`, of ``params["fishers"]``; linearly where that is missing.
 
-    Each number has an alpha of its own, its :func:`fisher_share` (Matena and Raffel 2021, arXiv 2111.09832; WiSE-FT's code).
+    See Matena and Raffel 2021 (arXiv 2111.09832) and WiSE-FT's code.
     """
     import torch
 

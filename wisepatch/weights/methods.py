@@ -31,7 +31,7 @@ def register_merge_methods() -> list[MergeMethod]:
 def interpolate(
     theta_0: Tensors, theta_1: Tensors, alpha: float, fishers: tuple[Tensors, Tensors] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Mix two state dicts of one architecture, ``(1 - alpha) * theta_0 + alpha * theta_1``; see :func:`merge_weights`.
+    """Mix two state dicts, ``(1 - alpha) * theta_0 + alpha * theta_1``; see :func:`merge_weights`.
 
     ``fishers`` are the diagonal Fisher information of both ends by name; what is not in them is mixed linearly.
     """
@@ -46,11 +46,10 @@ def merge_weights(
     ``fishers`` are the Fisher information of each parent by name. Raises :class:`StoreError` as :func:`check_same` does.
     """
     check_same(*parents)
+    tensors = {name: [parent[name] for parent in parents] for name in parents[0]}
     return {
-        name: merge_tensor(
-            method, [parent[name] for parent in parents], with_fishers(params, fishers, name, tensor.shape)
-        )
-        for name, tensor in parents[0].items()
+        name: merge_tensor(method, each, with_fishers(params, fishers, name, each[0].shape))
+        for name, each in tensors.items()
     }
 
 
@@ -135,10 +134,7 @@ def _same_bits(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 def with_fishers(
     params: Mapping[str, Any], fishers: Sequence[Tensors] | None, name: str, shape: torch.Size
 ) -> Mapping[str, Any]:
-    """Add the Fisher information of one tensor to the parameters, where every parent has some.
-
-    Raises :class:`StoreError` where it is of another shape.
-    """
+    """Add to ``params`` the Fisher information of a tensor, where all have some; StoreError where it is of another shape."""
     if not fishers or not all(name in each for each in fishers):
         return params
     if any(each[name].shape != shape for each in fishers):
@@ -154,32 +150,25 @@ def check_same(*parents: Tensors, source: str = "checkpoints") -> None:
     import torch
 
     first, *others = parents
+    same_model = f"mix {source} that were made from the same model"
+
+    def refuse(names: Sequence[str], difference: str, hint: str) -> None:
+        if names:
+            reason = f"{len(names)} {difference}, such as {', '.join(names[:3])}"
+            raise StoreError(f"the {source} are of different architectures: {reason}", f"{same_model}{hint}")
+
     missing = sorted(set().union(*parents) - set(first).intersection(*others))
-    if missing:
-        some = "one" if len(parents) == 2 else "some"
-        raise StoreError(
-            f"the {source} are of different architectures: {len(missing)} tensors are in {some} of them only, {_such_as(missing)}",
-            f"mix {source} that were made from the same model (and with the same kind of head)",
-        )
+    some = "one" if len(parents) == 2 else "some"
+    refuse(missing, f"tensors are in {some} of them only", " (and with the same kind of head)")
     shapes = {name: [tuple(parent[name].shape) for parent in parents] for name in first}
     wrong = [f"{name} {' and '.join(map(str, each))}" for name, each in shapes.items() if len(set(each)) > 1]
-    if wrong:
-        raise StoreError(
-            f"the {source} are of different architectures: {len(wrong)} shapes differ, {_such_as(wrong)}",
-            f"mix {source} that were made from the same model and classes",
-        )
+    refuse(wrong, "shapes differ", " and classes")
     for name, tensor in first.items():
         tensors = [parent[name] for parent in others]
         types = {each.dtype for each in (tensor, *tensors)}
         if len(types) > 1 and not all(each.is_floating_point for each in types):
-            raise StoreError(
-                f"{name} is of different types in the {source}: {', '.join(sorted(map(str, types)))}",
-                f"mix {source} that were made from the same model",
-            )
-        counts = tensor.is_floating_point() or name.endswith(COUNTERS)
-        if not counts and not all(torch.equal(tensor, each) for each in tensors):
+            names = ", ".join(sorted(map(str, types)))
+            raise StoreError(f"{name} is of different types in the {source}: {names}", same_model)
+        may_differ = tensor.is_floating_point() or name.endswith(COUNTERS)
+        if not may_differ and not all(torch.equal(tensor, each) for each in tensors):
             raise StoreError(f"the integer buffer {name} differs between the {source}", "it cannot be mixed")
-
-
-def _such_as(names: Sequence[str]) -> str:
-    return f"such as {', '.join(names[:3])}"

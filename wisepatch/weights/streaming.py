@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError, StoreError, UsageError
-from wisepatch.files import PARTIAL, refused, sync_folder
+from wisepatch.files import refused, replacing
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.weights.methods import FISHER, LINEAR, blocks, check_same, merge_block, merged_dtype, with_fishers
 
 if TYPE_CHECKING:
-    from io import BufferedWriter
+    from typing import BinaryIO
 
     import torch
 
@@ -46,14 +44,13 @@ def merge_files(
 ) -> str:
     """Write ``(1 - alpha) * theta_0 + alpha * theta_1`` to ``output``; see :func:`stream_weights`.
 
-    Raises :class:`UsageError` for an ``alpha`` outside [0, 1].
+    Raises :class:`UsageError` for an ``alpha`` outside [0, 1], :class:`StoreError` where ``output`` cannot be written.
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha {alpha} lies outside [0, 1]", "alpha 0 is the first file, 1 is the second")
-    method = FISHER if fishers else LINEAR
-    return stream_weights(
-        method, (theta_0, theta_1), {"alpha": alpha}, output, fishers=fishers, keep=keep, digest=digest
-    )
+    method, paths, params = FISHER if fishers else LINEAR, (theta_0, theta_1), {"alpha": alpha}
+    with refused(str(output), StoreError, "free space there, or name another place"):
+        return stream_weights(method, paths, params, output, fishers=fishers, keep=keep, digest=digest)
 
 
 def stream_weights(
@@ -70,8 +67,8 @@ def stream_weights(
 
     ``fishers`` are files with the Fisher information of each parent; ``keep`` says by name which tensors are written. The files may
     be in other orders, shards and types; metadata follows the first. ``output`` is replaced in one step when the disk has all
-    of it, and may be one of the inputs. Raises :class:`StoreError` as :func:`~wisepatch.weights.methods.check_same` does, and where
-    ``output`` cannot be written; :class:`ModelError` for files that are no safetensors.
+    of it, and may be one of the inputs. Raises :class:`StoreError` as :func:`~wisepatch.weights.methods.check_same` does,
+    :class:`ModelError` for files that are no safetensors, :class:`OSError` where ``output`` cannot be written.
     """
     contents, metadata = zip(*map(read_weights, paths), strict=True)
     parents = [{name: each[name] for name in each if keep is None or keep(name)} for each in contents]
@@ -87,18 +84,8 @@ def stream_weights(
             for block, settings in blocks(method, tensors, with_fishers(params, information, name, tensors[0].shape)):
                 yield merge_block(method, block, settings)
 
-    unfinished = output.with_name(f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{output.name}")
-    with refused(str(output), StoreError, "free space there, or name another place"):
-        try:
-            with unfinished.open("xb") as file:
-                sha256 = _write(file, header, merged_blocks(), digest=digest)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(output)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        sync_folder(output.parent)
-    return sha256
+    with replacing(output) as file:
+        return _write(file, header, merged_blocks(), digest=digest)
 
 
 def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -111,19 +98,17 @@ def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
         return _map_file(path)
     try:
         shards: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        files = {shard: path.parent / shard for shard in sorted(set(shards.values()))}
+        mapped = {shard: _map_file(path.parent / shard) for shard in sorted(set(shards.values()))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is no index of safetensors files: {error!r}", "it needs a weight_map: name of a tensor to file"
-        ) from error
-    mapped = {shard: _map_file(file) for shard, file in files.items()}
+        hint = "it needs a weight_map: name of a tensor to file"
+        raise ModelError(f"{path} is no index of safetensors files: {error!r}", hint) from error
+    tensors = {}
     for name, shard in shards.items():
         if name not in mapped[shard][0]:
-            raise ModelError(
-                f"{path} says that {name} is in {shard}, which has no such tensor", "fetch the files again"
-            )
-    metadata = next(iter(mapped.values()))[1] if mapped else {}
-    return {name: mapped[shard][0][name] for name, shard in shards.items()}, metadata
+            reason = f"{path} says that {name} is in {shard}, which has no such tensor"
+            raise ModelError(reason, "fetch the files again")
+        tensors[name] = mapped[shard][0][name]
+    return tensors, next((metadata for _, metadata in mapped.values()), {})
 
 
 def _map_file(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -133,15 +118,13 @@ def _map_file(path: Path) -> tuple[Tensors, dict[str, str]]:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- it is no mapping
             metadata = file.metadata() or {}
-        unknown = [name for name, tensor in tensors.items() if _type(tensor.dtype) not in TYPE_NAMES]
-        if unknown:
-            raise ValueError(f"{unknown[0]} is of the type {_type(tensors[unknown[0]].dtype)}, which is not known here")
+        for name, tensor in tensors.items():
+            if _type(tensor.dtype) not in TYPE_NAMES:
+                raise ValueError(f"{name} is of the type {_type(tensor.dtype)}, which is not known here")
     except (OSError, ValueError, SafetensorError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error
-        raise ModelError(
-            f"{path} is no safetensors file: {reason}",
-            "give a whole .safetensors file, or the .index.json of one in shards",
-        ) from error
+        hint = "give a whole .safetensors file, or the .index.json of one in shards"
+        raise ModelError(f"{path} is no safetensors file: {reason}", hint) from error
     return tensors, dict(sorted(metadata.items()))
 
 
@@ -161,7 +144,7 @@ def _header(tensors: Mapping[str, tuple[torch.dtype, torch.Size]], metadata: Map
     return len(text).to_bytes(8, "little") + text
 
 
-def _write(file: BufferedWriter, header: bytes, tensors: Iterable[torch.Tensor], *, digest: bool) -> str:
+def _write(file: BinaryIO, header: bytes, tensors: Iterable[torch.Tensor], *, digest: bool) -> str:
     """Write header and tensors and return their sha256; a thread hashes each tensor while the next one is merged."""
     import torch
 

@@ -17,7 +17,6 @@ from wisepatch.config import EvalConfig
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
 from wisepatch.datasets.base import Samples, Split, Subset
 from wisepatch.datasets.contact_sheet import contact_sheet
-from wisepatch.datasets.folder import is_folder
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
@@ -223,7 +222,7 @@ def measure(
 
 def find_photos(folder: Path, classnames: Sequence[str] | None = None, prompts: Sequence[str] | None = None) -> Task:
     """Make a folder of attacked images a task. Raises the errors of :func:`~wisepatch.datasets.attacked_folder.attacked_folder`."""
-    if not is_folder(folder):
+    if not os.path.isdir(folder):  # noqa: PTH112 -- names that are too long are none
         raise DataError(f"there is no folder {folder}", "name a folder of images called label=dog_text=cat.png")
     return Task(str(folder.resolve()), renamed(attacked_folder(folder, classnames), None, prompts))
 
