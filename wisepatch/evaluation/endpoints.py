@@ -8,6 +8,7 @@ Nothing is read before it is needed: manifests name the hash of each part, and t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,17 @@ from torch import float32
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.files import hash_tensors
-from wisepatch.models.clip import load_clip
+from wisepatch.hookspecs import MergeMethod
+from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
-from wisepatch.store.checkpoints import part_of
+from wisepatch.store.checkpoints import Checkpoint, Store, part_of
 from wisepatch.store.recipes import load_weights
+from wisepatch.tasks import Task
 from wisepatch.weights.methods import check_same, merge_tensor, with_fishers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import torch
-
-    from wisepatch.hookspecs import MergeMethod
-    from wisepatch.models.clip import Clip
-    from wisepatch.store.checkpoints import Checkpoint, Store
-    from wisepatch.tasks import Task
 
     Tensors = Mapping[str, torch.Tensor]
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.datasets.base import Split, Transform
 from wisepatch.datasets.loading import batches_on, worker_count
-from wisepatch.models.clip import describe
+from wisepatch.models.clip import Clip, describe
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import versions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wisepatch.config import EvalConfig, ModelConfig
-    from wisepatch.datasets.base import Split, Transform
-    from wisepatch.models.clip import Clip
-    from wisepatch.store.checkpoints import Store
+from wisepatch.store.checkpoints import Store
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

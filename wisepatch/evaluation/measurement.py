@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import checked, loader, worker_count
-from wisepatch.evaluation.prediction import class_logits, predict_many
-from wisepatch.models.classifier import logits
+from wisepatch.evaluation.prediction import Predictions, class_logits, predict_many
+from wisepatch.hookspecs import Metric
+from wisepatch.models.classifier import Classifier, logits
+from wisepatch.models.clip import Clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_metric
+from wisepatch.progress import Progress
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
 from wisepatch.store.results import append
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from wisepatch.evaluation.prediction import Predictions
-    from wisepatch.hookspecs import Metric
-    from wisepatch.models.classifier import Classifier
-    from wisepatch.models.clip import Clip
-    from wisepatch.progress import Progress
-    from wisepatch.store.checkpoints import Checkpoint, Store
-    from wisepatch.tasks import Task
+from wisepatch.tasks import Task
 
 
 def evaluate(

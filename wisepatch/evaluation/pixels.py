@@ -9,22 +9,19 @@ import hashlib
 import math
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from wisepatch.datasets.base import Split
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.errors import StoreError
+from wisepatch.models.clip import Clip
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import versions
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Split
-    from wisepatch.models.clip import Clip
-    from wisepatch.store.checkpoints import Store
+from wisepatch.store.checkpoints import Store
 
 IMAGES_PER_WRITE = 64
 PIXELS, LABELS = "pixels.npy", "labels.npy"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,25 +14,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.config import EvalConfig, ModelConfig
-from wisepatch.datasets.base import images_of, labels_of
+from wisepatch.datasets.base import Annotations, Samples, Split, Transform, images_of, labels_of
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
 from wisepatch.errors import ModelError
 from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
+from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
-
     from numpy.typing import NDArray
-
-    from wisepatch.datasets.base import Annotations, Samples, Split, Transform
-    from wisepatch.models.clip import Clip
-    from wisepatch.store.checkpoints import Checkpoint, Store
-    from wisepatch.tasks import Task
 
     Batch = tuple[torch.Tensor, torch.Tensor]  # images or features on the device, and labels
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
@@ -19,29 +21,21 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.base import set_epoch
+from wisepatch.datasets.base import Samples, set_epoch
 from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import split_features
 from wisepatch.files import hash_tensors
 from wisepatch.models.classifier import Classifier
-from wisepatch.models.clip import load_clip
+from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.tower import prepare_training
 from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
 from wisepatch.progress import Progress, Silent
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
-from wisepatch.tasks import find_task
+from wisepatch.tasks import Task, find_task
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Samples
-    from wisepatch.models.clip import Clip
-    from wisepatch.store.checkpoints import Checkpoint, Store
-    from wisepatch.tasks import Task
-
-    Watcher = Callable[[Clip, Classifier, float], str]
+Watcher = Callable[[Clip, Classifier, float], str]
 
 STEPS_PER_REPORT = 10  # to look at the loss waits for the device
 MAX_WARMUP_SHARE = 0.1  # of the run, where the warm-up is the paper's and not the user's

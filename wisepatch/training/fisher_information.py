@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
@@ -19,7 +21,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wisepatch.config import ModelConfig
-from wisepatch.datasets.base import Subset
+from wisepatch.datasets.base import Samples, Subset
 from wisepatch.datasets.loading import checked, loader, worker_count
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import hash_tensors
@@ -28,19 +30,13 @@ from wisepatch.models.clip import load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import FISHER_ENTRIES
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
+from wisepatch.tasks import Task
 from wisepatch.weights.methods import check_same
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
-
-    from wisepatch.datasets.base import Samples
-    from wisepatch.store.checkpoints import Checkpoint, Store
-    from wisepatch.tasks import Task
-
-    Tensors = Mapping[str, torch.Tensor]
-    NLL = Callable[[Tensors, torch.Tensor, torch.Tensor], torch.Tensor]  # parameters, image, uniform: of one label
+Tensors = Mapping[str, torch.Tensor]
+NLL = Callable[[Tensors, torch.Tensor, torch.Tensor], torch.Tensor]  # parameters, image, uniform: of one label
 
 EXAMPLES = 1000  # images, unless another number is given
 MAX_BATCH_IMAGES = 64

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from wisepatch.analysis.selection import Rule
+from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import out_of_memory
 from wisepatch.evaluation.measurement import evaluate, watcher
 from wisepatch.models.clip import load_clip
-from wisepatch.progress import Silent
+from wisepatch.progress import Progress, Silent
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task, find_task, find_tasks
 from wisepatch.training.finetuning import Finetuned, finetune, save_zeroshot
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.workflows.preflight import evaluation_splits, preflight
 from wisepatch.workflows.sweep import VAL, Sweep, new_run, other_tasks, plan_sweep, run_sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
-    from wisepatch.progress import Progress
-    from wisepatch.store.checkpoints import Checkpoint, Store
 
 
 @dataclass(frozen=True)

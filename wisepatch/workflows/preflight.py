@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from wisepatch.tasks import Task
+from wisepatch.tasks import Task
 
 
 class PreflightError(WisepatchError):

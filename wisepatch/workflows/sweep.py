@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from wisepatch.analysis.selection import choose, missing_for_rule, points
-from wisepatch.config import DEFAULT_ALPHAS, ModelConfig, parse_alphas
+from wisepatch.analysis.selection import Point, Rule, choose, missing_for_rule, points
+from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, parse_alphas
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
+from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method
-from wisepatch.progress import Silent
-from wisepatch.store.checkpoints import Recipe
+from wisepatch.progress import Progress, Silent
+from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file
 from wisepatch.store.results import append
 from wisepatch.tasks import Task, find_task, find_tasks
@@ -23,16 +26,6 @@ from wisepatch.training.finetuning import checkpoint_prefix
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.preflight import preflight, sweep_splits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from wisepatch.analysis.selection import Point, Rule
-    from wisepatch.config import EvalConfig
-    from wisepatch.hookspecs import MergeMethod
-    from wisepatch.progress import Progress
-    from wisepatch.store.checkpoints import Checkpoint, Store
 
 VAL, TEST = "val", "test"
 
@@ -322,18 +315,12 @@ def save_mixes(
                 mixes[alpha] = end if alpha else start
                 continue
             recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
-            write = partial(_write_merged, plan.method, files, recipe.params, fishers) if materialize else None
+            write = partial(stream_weights, plan.method, files, recipe.params, fishers=fishers) if materialize else None
             mixes[alpha] = store.save(
                 write, kind="interpolated", name=f"{prefix}/{way}alpha={alpha:g}", model=end.model, training=end.training,
                 recipe=recipe, config=end.config, head=end.head,
             )  # fmt: skip
     return mixes
-
-
-def _write_merged(
-    method: MergeMethod, files: Sequence[Path], params: Mapping[str, Any], fishers: Sequence[Path] | None, output: Path
-) -> str:
-    return stream_weights(method, files, params, output, fishers=fishers)
 
 
 def _save_patched(

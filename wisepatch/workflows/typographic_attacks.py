@@ -20,6 +20,7 @@ from wisepatch.datasets.contact_sheet import contact_sheet
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import drawing, is_running, refused, write_durably
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -27,8 +28,6 @@ from wisepatch.tasks import Task, renamed
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from wisepatch.evaluation.prediction import Predictions
 
 PREVIEW_IMAGES = 25
 WORST_IMAGES = 10  # of each checkpoint in the picture of the worst cases
