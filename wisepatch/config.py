@@ -30,7 +30,7 @@ def setting(default: Any, help: str, panel: str | None, **facts: Any) -> Any:  #
 
 @dataclass(frozen=True)
 class Config:
-    """What all settings share: JSON, and one error that lists every field that is off."""
+    """Settings that go to and from JSON, and name every field that is off in one error."""
 
     def __post_init__(self) -> None:
         """Raise one :class:`UsageError` that names all fields that are off."""
@@ -83,7 +83,7 @@ class EvalConfig(Config):
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """Which CLIP: every name, schema or file that open_clip takes, or ``demo`` for the embedded model."""
+    """A CLIP by name: every name, schema or file that open_clip takes, or ``demo`` for the embedded model."""
 
     model: str = "ViT-B-32"
     pretrained: str = "openai"
@@ -96,12 +96,12 @@ class ModelConfig(Config):
 
     @property
     def brings_weights(self) -> bool:
-        """Whether the name says where the weights are: ``demo``, ``hf-hub:``, ``local-dir:``."""
+        """Tell whether the name says where the weights are: ``demo``, ``hf-hub:``, ``local-dir:``."""
         return self.model.lower() == DEMO or self.model.startswith(SCHEMAS)
 
     @property
     def is_local(self) -> bool:
-        """Whether the design lies on this disk: ``demo``, ``local-dir:``."""
+        """Tell whether the design lies on this disk: ``demo``, ``local-dir:``."""
         return self.model.lower() == DEMO or self.model.startswith("local-dir:")
 
     def __str__(self) -> str:
@@ -178,12 +178,12 @@ class TrainConfig(Config):
 
     @property
     def paper_warmup(self) -> int:
-        """The warm-up of the paper whose procedure this is, in steps."""
+        """Return the warm-up of the paper whose procedure this is, in steps."""
         return 200 if self.training == "paint" else 500
 
     @property
     def training(self) -> str:
-        """The papers' procedure: ``paint``, ``wise-ft`` or ``linear-probe``."""
+        """Return the papers' procedure: ``paint``, ``wise-ft`` or ``linear-probe``."""
         if self.freeze_encoder:
             return "linear-probe"
         return "paint" if self.head == "frozen" else "wise-ft"
@@ -223,11 +223,11 @@ def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:
     and for alphas outside [0, 1].
     """
     words = [text] if isinstance(text, str) else list(text)
-    found: set[Decimal] = set()
+    values: set[Decimal] = set()
     for word in (part.strip() for joined in words for part in joined.split(",")):
         bounds = [_decimal(piece, word) for piece in word.split(":")]
         if len(bounds) == 1:
-            found.add(bounds[0])
+            values.add(bounds[0])
         elif len(bounds) == 3:
             start, stop, step = bounds
             if step <= 0 or stop < start:
@@ -239,14 +239,14 @@ def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:
                     f"alphas {word!r} are more than {MAX_ALPHAS} values", f"at most {MAX_ALPHAS}; take a larger step"
                 )
             count = int((stop - start) / step) + 1
-            found.update(start + i * step for i in range(count))
-            found.add(stop)
+            values.update(start + i * step for i in range(count))
+            values.add(stop)
         else:
             raise UsageError(f"alphas {word!r} are not understood", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
-    outside = [value for value in found if not 0 <= value <= 1]
+    outside = [value for value in values if not 0 <= value <= 1]
     if outside:
         raise UsageError(f"alpha {min(outside)} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
-    return tuple(sorted({float(value) for value in found}))
+    return tuple(sorted({float(value) for value in values}))
 
 
 def _decimal(piece: str, word: str) -> Decimal:

@@ -15,7 +15,7 @@ ON_A_GPU = ("out of memory", "cublas_status_alloc_failed", "no executable batch 
 
 
 class WisepatchError(Exception):
-    """A mistake or a circumstance that the user can mend. ``exit_code`` is what the command line ends with."""
+    """A user's mistake, or a circumstance that the user can mend. ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class WisepatchError(Exception):
 
 
 class UsageError(WisepatchError):
-    """What was typed cannot be right, whatever lies on the disk."""
+    """A mistake in the words of a command or call, whatever lies on the disk."""
 
     exit_code = 2
 

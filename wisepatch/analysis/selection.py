@@ -29,17 +29,17 @@ class Point:
 
     @property
     def patching_score(self) -> float:
-        """The score on the patching task."""
+        """Return the score on the patching task."""
         return self.scores[0] if self.scores else self.patching
 
     @property
     def supported_score(self) -> float | None:
-        """The mean score on the supported tasks."""
+        """Return the mean score on the supported tasks."""
         return self.scores[1] if self.scores else self.supported
 
     @property
     def mean_score(self) -> float:
-        """The mean of both, or the score on the patching task where there are no supported ones."""
+        """Return the mean of both, or the score on the patching task where there are no supported ones."""
         return self.patching_score if self.supported_score is None else (self.patching_score + self.supported_score) / 2
 
 

@@ -72,19 +72,19 @@ def show_all(common: o.Common) -> None:
 
 
 def _numbers_by_size(name: str) -> list[tuple[int, str]]:
-    """A key that sorts ImageNet2 before ImageNet16."""
+    """Return a key that sorts ImageNet2 before ImageNet16."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def describe(dataset: Dataset, owner: str, folder: Path) -> dict[str, Any]:
-    """What is known of a task without opening it."""
-    found = dataset.find(folder)
-    there = "built in" if dataset.gigabytes == 0 else "yes" if found else "no" if dataset.layouts else "?"
+    """Describe a task without opening it, as JSON types."""
+    layout = dataset.find(folder)
+    there = "built in" if dataset.gigabytes == 0 else "yes" if layout else "no" if dataset.layouts else "?"
     there = "yes" if dataset.family in ("folder", "attacked") else there
     return {
         "name": dataset.name, "family": dataset.family, "classes": list(dataset.classes), "splits": list(dataset.available_splits),
         "templates": list(dataset.templates), "metrics": [dataset.metric, *dataset.extra_metrics], "plugin": owner, "data": there,
-        "found": found, "layouts": list(dataset.layouts), "expected": {s: dataset.expected(s) for s in dataset.available_splits},
+        "found": layout, "layouts": list(dataset.layouts), "expected": {s: dataset.expected(s) for s in dataset.available_splits},
         "gigabytes": dataset.gigabytes,
         "licence": dataset.licence, "source": dataset.source, "downloads": dataset.downloads, "aliases": list(dataset.aliases),
         "zeroshot": dict(dataset.zeroshot), "head_classes": len(dataset.head_names),
@@ -104,7 +104,7 @@ def show(
     from wisepatch.plugins import registry
 
     output, folder = common.output, common.data_folder()
-    tasks = [found.dataset for found in _named(task)]
+    tasks = [each.dataset for each in _named(task)]
     records = [describe(dataset, registry().owners.get(dataset.name, "your own"), folder) for dataset in tasks]
     output.records(records)
     for dataset, record in zip(tasks, records, strict=True):
@@ -112,7 +112,7 @@ def show(
 
 
 def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
-    """The lines of `show`; what is not known has none."""
+    """Return the rows of `show`; unknown facts have none."""
     counts = ", ".join(f"{dataset.expected(s) or '?'} {s}" for s in dataset.available_splits) if dataset.counts else ""
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
     by_program = f"`wisepatch datasets download {dataset.name}`" if dataset.downloads else "by hand"
@@ -143,7 +143,7 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
 
 
 def _first(names: tuple[str, ...], most: int) -> list[str]:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     return [*names[:most], *([f"... and {len(names) - most} more (--json has all)"] if len(names) > most else [])]
 
 
@@ -162,10 +162,10 @@ def check(
 
     output, folder = common.output, common.data_folder()
     reports, problems = [], []
-    for found in _named(task):
+    for each in _named(task):
         try:
-            for name in [found.split] if found.split else found.dataset.available_splits:
-                reports.append(inspect(found.dataset, name, folder, deep=deep, progress=output.progress()))
+            for name in [each.split] if each.split else each.dataset.available_splits:
+                reports.append(inspect(each.dataset, name, folder, deep=deep, progress=output.progress()))
         except WisepatchError as error:
             problems.append(error)
     output.records([report.to_json() for report in reports])
@@ -197,7 +197,7 @@ def check(
 
 
 def _named(words: list[str]) -> list[Task]:
-    """The tasks that are named. Raises :class:`UsageError` for none."""
+    """Look up the tasks that are named. Raises :class:`UsageError` for none."""
     from wisepatch.tasks import find_tasks
 
     names = o.split_list(words)
@@ -207,7 +207,7 @@ def _named(words: list[str]) -> list[Task]:
 
 
 def _raise(problems: list[WisepatchError]) -> None:
-    """Raise the last problem, after the others have been said: one task's does not hide what was found of the rest."""
+    """Raise the last problem, after printing the others: one task's problem does not hide the reports of the rest."""
     for problem in problems[:-1]:
         print_error(problem)
     if problems:
@@ -235,8 +235,8 @@ def download(
 
     output, folder = common.output, (common.data or o.DEFAULT_DATA).expanduser()
     problems = []
-    for found in _named(task):
-        dataset = found.dataset
+    for each in _named(task):
+        dataset = each.dataset
         if dataset.downloads:
             size = f" ({dataset.gigabytes:g} GB)" if dataset.gigabytes else ""
             output.say(f"fetching {dataset.name}{size} into {folder}, or finding it there")

@@ -34,7 +34,7 @@ class Recipe:
 
     @property
     def fisher_files(self) -> tuple[tuple[str, str], ...]:
-        """The Fisher information that each parent is weighed by: digest of the cache entry and sha256 of the file."""
+        """Return the Fisher information that each parent is weighed by: digest of the cache entry and sha256 of the file."""
         fisher = self.params.get("fisher")
         return tuple((digest, sha256) for digest, sha256 in fisher["files"]) if fisher else ()
 
@@ -72,17 +72,17 @@ class Checkpoint:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The ids of the checkpoints that this one was merged or trained from."""
+        """Return the ids of the checkpoints that this one was merged or trained from."""
         return self.recipe.parents if self.recipe else self.trained_from
 
     @property
     def method(self) -> str:
-        """The name of the merge method; empty for a checkpoint that was not merged."""
+        """Return the name of the merge method; empty for a checkpoint that was not merged."""
         return self.recipe.method if self.recipe else ""
 
     @property
     def alpha(self) -> float | None:
-        """The mixing coefficient, where the merge has one."""
+        """Return the mixing coefficient, where the merge has one."""
         return self.recipe.params.get("alpha") if self.recipe else None
 
 
