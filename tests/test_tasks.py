@@ -252,3 +252,16 @@ def test_validation_images_are_not_augmented(data):
     validation = find_task("MNIST").dataset.split("val", data, lambda image: "as it is")
     assert {training[i][0] for i in range(len(training))} == {"augmented"}
     assert {validation[i][0] for i in range(len(validation))} == {"as it is"}
+
+
+def test_a_folder_may_be_called_as_a_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_folder(tmp_path / "pets@val")
+    task = find_task("./pets@val")
+    assert (task.name, task.split) == ("pets@val", None)
+
+
+def test_other_words_on_the_images_are_another_version(tmp_path):
+    clean = find_task("Shapes").dataset.classes
+    plain, other = (find_task("typo:Shapes", names) for names in (None, [f"my {name}" for name in clean]))
+    assert plain.dataset.split("val", tmp_path).fingerprint() != other.dataset.split("val", tmp_path).fingerprint()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
+from wisepatch.config import TrainConfig
 from wisepatch.datasets.base import SPLITS, Dataset
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
@@ -72,10 +73,14 @@ def find_dataset(name: str) -> Dataset | None:
         if not name[len(TYPO) :].strip():
             raise UsageError(f"the task {name!r} names nothing to write on", f"write {TYPO}NAME")
         return attacked(_look_up(name[len(TYPO) :]))
-    if path.is_dir():
-        return attacked_folder(path) if is_attacked_folder(path) else folder_dataset(path)
-    if path.suffix.lower() == ".csv":
-        return csv_dataset(path)
+    try:
+        if path.is_dir():
+            return attacked_folder(path) if is_attacked_folder(path) else folder_dataset(path)
+        if path.suffix.lower() == ".csv":
+            return csv_dataset(path)
+    except OSError as error:
+        reason = f"{error.filename or path} cannot be read: {error.strerror or error}"
+        raise DataError(reason, "look at its permissions") from error
     raise DataError(f"task {name!r} is a file and no CSV", "give a folder of images, or a .csv with path,label")
 
 
@@ -105,6 +110,55 @@ def find_tasks(
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
             raise UsageError(reason, "rename one of the folders")
     return list(tasks.values())
+
+
+def other_tasks(patching: Task, tasks: Sequence[Task | str]) -> list[Task]:
+    """Return the tasks to measure besides ``patching``; words are looked up.
+
+    Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
+    """
+    others = [task for task in tasks if isinstance(task, Task)]
+    others += find_tasks([task for task in tasks if isinstance(task, str)])
+    others = [task for task in others if task.base_spec != patching.base_spec]
+    seen = {patching.name: patching.spec}
+    for task in others:
+        if task.name in seen:
+            raise UsageError(
+                f"two tasks of one sweep are called {task.name!r}: {seen[task.name]} and {task.spec}",
+                "name one of them, or rename a folder",
+            )
+        seen[task.name] = task.spec
+    return others
+
+
+@dataclass(frozen=True)
+class RunTasks:
+    """The tasks of a run, looked up once: the one to patch, and those that must not get worse."""
+
+    patching: Task
+    supported: tuple[Task, ...] = ()
+
+    @classmethod
+    def find(
+        cls,
+        task: str,
+        supported: Iterable[str] = (),
+        classnames: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
+    ) -> RunTasks:
+        """Look the words up; class names and templates are the patching task's. Raises the errors of :func:`find_task`.
+
+        ``NAME@train`` is ``NAME``: what is trained on it is measured on the other splits.
+        """
+        patching = find_task(task, classnames, templates)
+        if patching.split == "train":
+            patching = Task(patching.base_spec, patching.dataset)
+        return cls(patching, tuple(other_tasks(patching, list(supported))))
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> RunTasks:
+        """Look up the tasks that the settings name."""
+        return cls.find(config.task, config.supported, config.classnames, config.templates)
 
 
 def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
@@ -142,7 +196,7 @@ def existing(word: str) -> Path | None:
 def _without_split(spec: str) -> tuple[str, str | None]:
     """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
     name, at, split = spec.strip().rpartition("@")
-    if not at or split.lower() not in SPLITS:
+    if not at or split.lower() not in SPLITS or existing(spec):
         if at and "/" not in split and existing(spec) is None:
             raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
         name, split = spec.strip(), ""

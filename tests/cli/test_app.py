@@ -225,7 +225,7 @@ def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monk
     from wisepatch.workflows import patching
 
     trained = []
-    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_: trained.append(config.task))
+    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_, **__: trained.append(config.task))
     monkeypatch.setattr(patching, "run_sweep", lambda *_, **__: pytest.fail("a helper sweeps"))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

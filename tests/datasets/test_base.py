@@ -1,5 +1,6 @@
 """Tasks, splits, subsets and annotations."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,3 +132,22 @@ def test_old_context_of_samples_is_read_and_warns():
     split = base.Split("Old", "test", ("a",), "top1", base.Subset(Old(), [1]))
     with pytest.warns(DeprecationWarning, match="annotations"):
         assert split.annotations == base.Annotations(groups=[0], group_names=("x", "y"))
+
+
+def test_lists_of_a_plugin_become_tuples():
+    dataset = base.Dataset("Pets", ["cat", "dog"], None, splits=["train", "test"], aliases=["animals"])
+    assert (dataset.splits, dataset.aliases) == (("train", "test"), ("animals",))
+    hash(dataset)
+
+
+def test_other_labels_of_the_same_pixels_are_another_version():
+    class Samples:
+        def __init__(self, targets):
+            self.data, self.targets = np.zeros((2, 4, 4, 3), np.uint8), targets
+
+        def __len__(self):
+            return 2
+
+    one, other = (base.Split("Pets", "train", ("cat", "dog"), "top1", Samples(labels)) for labels in ([0, 1], [1, 0]))
+    assert one.fingerprint() != other.fingerprint()
+    assert len(one.fingerprint()) == 64

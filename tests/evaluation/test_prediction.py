@@ -16,6 +16,7 @@ from wisepatch import (
     load_clip,
     load_weights,
     predict_many,
+    sweep,
 )
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import checked, loader
@@ -286,3 +287,21 @@ def test_progress_counts_every_image_for_every_checkpoint_as_it_goes(run_store, 
     assert notes.total == sum(notes.steps) == 12 * len(mixes)
     assert max(notes.steps) == 4  # a step a batch and checkpoint: no bar that stands still for a whole sweep
     assert notes.notes == []
+
+
+def test_any_number_of_materialised_mixes_holds_two_endpoints(run_store, tasks, tmp_path, monkeypatch):
+    swept = sweep(run_store, tmp_path, alphas=(0.2, 0.4, 0.6, 0.8), tasks=(), materialize=True)
+    mixes = list(swept.checkpoints.values())
+    assert not any(mix.is_recipe for mix in mixes)
+    read, original = [], Store.read
+    monkeypatch.setattr(
+        Store, "read", lambda self, checkpoint: read.append(checkpoint.id) or original(self, checkpoint)
+    )
+    list(predict_many(mixes, tasks[:1], run_store, tmp_path))
+    assert sorted(read) == sorted(mixes[0].parents)
+    weights = mixes[1].home / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-20] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged"):
+        list(predict_many(mixes, tasks[:1], run_store, tmp_path))

@@ -152,3 +152,18 @@ def test_memory_that_runs_out_in_the_sweep_names_the_option_of_the_sweep(cli, sh
         patch(TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8), DEMO, Store(tmp_path / "store"), tmp_path)
     monkeypatch.setattr("wisepatch.workflows.patching.finetune", fail)
     assert "hint: give a smaller --batch-size" in cli(*words).stderr
+
+
+def test_a_task_that_names_its_training_split_is_judged_on_the_others(tmp_path, shapes):
+    config = TrainConfig.with_defaults(f"{shapes}@train", supported=("Colors",), steps=1, batch_size=4, warmup=0)
+    done = patch(config, DEMO, Store(tmp_path / "store"), tmp_path, alphas=(0, 1))
+    measured = {(row["split"], row["n"]) for row in done.sweep.rows if row["role"] == "patching"}
+    assert {split for split, _ in measured} == {"val", "test"}
+
+
+@pytest.mark.parametrize("alphas", [(), (0, 1.5), "01x"])
+def test_alphas_that_are_none_are_refused_before_training(tmp_path, shapes, alphas):
+    config = TrainConfig.with_defaults(str(shapes), steps=1, batch_size=4)
+    with pytest.raises(UsageError):
+        patch(config, DEMO, Store(tmp_path / "store"), tmp_path, alphas=alphas)
+    assert not Store(tmp_path / "store").everything()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wisepatch.cli import options as o
 from wisepatch.config import TrainConfig
+from wisepatch.tasks import RunTasks
 
 
 @o.with_settings
@@ -21,13 +22,13 @@ def command(
 
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
     """
-    config, published = training_config(task, supported, names, train), model.config(train["start"])
+    (config, tasks), published = training(task, supported, names, train), model.config(train["start"])
     output = common.output
     store, data = common.open_store(), common.data_folder()
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
 
-    done = finetune_watched(config, published, store, data, output.progress())
+    done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks)
     output.records([describe(done.zeroshot), describe(done.finetuned)])
     output.table(
         ("checkpoint", "id", "kind"),
@@ -38,13 +39,14 @@ def command(
     )
 
 
-def training_config(task: str, supported: list[str], names: o.ClassOptions, train: o.TrainOptions) -> TrainConfig:
-    """Return the settings, with the defaults of the paper; all tasks are looked up, so that typing errors show at once."""
-    from wisepatch.tasks import find_task, find_tasks
-
+def training(
+    task: str, supported: list[str], names: o.ClassOptions, train: o.TrainOptions
+) -> tuple[TrainConfig, RunTasks]:
+    """Return the settings, with the defaults of the paper, and the tasks, which are looked up here and nowhere else."""
     classnames, templates = names.names(), names.templates()
-    patching, others = find_task(task, classnames, templates), find_tasks(o.split_list(supported))
-    specs = tuple(other.spec for other in others)
-    return TrainConfig.with_defaults(
-        patching.spec, supported=specs, classnames=classnames, templates=templates, **train
+    tasks = RunTasks.find(task, o.split_list(supported), classnames, templates)
+    specs = tuple(other.spec for other in tasks.supported)
+    config = TrainConfig.with_defaults(
+        tasks.patching.spec, supported=specs, classnames=classnames, templates=templates, **train
     )
+    return config, tasks

@@ -99,7 +99,7 @@ class ClassOptions:
         if path is None:
             return None
         try:
-            names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+            names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"the class names {path} cannot be read: {error}", "give a text file with one name a line"

@@ -163,6 +163,8 @@ def close_bars() -> None:
 
 def print_error(error: WisepatchError) -> None:
     """Print two lines on stderr: what is wrong and why, and the next step."""
+    if is_helper():
+        return
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
@@ -211,12 +213,17 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
 
     Where some of the metrics are better when lower, mean values mean nothing, and the mean score that rules compare is shown.
     """
-    from wisepatch.plugins import find_metric
+    from wisepatch.plugins import registry
 
+    known = registry().all("register_metrics")
     rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
     first = {row["task"]: row for row in reversed(rows)}
     tasks = {task: first.get(task) for task in (sweep.patching, *sweep.supported)}
-    metrics = {row["metric"]: find_metric(row["metric"]).higher_is_better for row in tasks.values() if row}
+    metrics = {
+        row["metric"]: row["metric"] not in known or known[row["metric"]].higher_is_better
+        for row in tasks.values()
+        if row
+    }
     values = {
         (row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == first[row["task"]]["metric"]
     }

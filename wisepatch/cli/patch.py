@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.finetune import training_config
+from wisepatch.cli.finetune import training
 from wisepatch.cli.output import percent, show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig, parse_alphas
+from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
     from wisepatch.workflows.sweep import Sweep
@@ -41,15 +42,22 @@ def command(
     """
     from wisepatch.analysis.selection import parse_rule
 
+    config, tasks = training(task, supported, names, train)
     run_patch(
-        common, training_config(task, supported, names, train), model.config(train["start"]), picture=output_path,
+        common, config, model.config(train["start"]), picture=output_path, tasks=tasks,
         alphas=parse_alphas(alpha), method=method, fisher_examples=fisher_examples, rule=parse_rule(select or "best-mean"),
         select_on=select_on, run_name=name, settings=evaluation,
     )  # fmt: skip
 
 
 def run_patch(
-    common: o.Common, config: TrainConfig, model: ModelConfig, *, picture: Path | None, **options: Any
+    common: o.Common,
+    config: TrainConfig,
+    model: ModelConfig,
+    *,
+    picture: Path | None,
+    tasks: RunTasks | None = None,
+    **options: Any,
 ) -> None:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
     from wisepatch.reports.plots import check_picture_path, draw_sweep, save_figure, sweep_table
@@ -60,9 +68,9 @@ def run_patch(
     if picture is not None:
         check_picture_path(picture)
     if output.helps:  # trains with the main process, which sweeps
-        finetune_watched(config, model, store, data)
+        finetune_watched(config, model, store, data, tasks=tasks)
         return
-    sweep = patch(config, model, store, data, progress=output.progress(), **options).sweep
+    sweep = patch(config, model, store, data, tasks=tasks, progress=output.progress(), **options).sweep
     show_sweep(output, sweep)
     if picture is not None:
         save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [sweep.run]))), picture)
@@ -80,9 +88,11 @@ def summary(sweep: Sweep, picture: Path | None) -> str:
     if after.supported is not None:
         supported = f", supported tasks from {percent(before.supported)} to {percent(after.supported)} %"
     drawn = f"the picture is {picture}" if picture else "draw it with: wisepatch plot --output plot.png"
-    on = "validation" if sweep.selected_on == "val" else "TEST"
+    on = "validation data" if sweep.selected_on == "val" else "TEST data"
+    if sweep.supported and not sweep.judges:
+        on += f" of {sweep.patching} alone, as no supported task has a {sweep.selected_on} split"
     return (
         f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
-        f"at alpha {sweep.choice.alpha:g} chosen on {on} data; "
+        f"at alpha {sweep.choice.alpha:g} chosen on {on}; "
         f"the patched model is {sweep.chosen.name} ({sweep.chosen.id}); {drawn}"
     )

@@ -77,7 +77,8 @@ class Split:
 
     def fingerprint(self) -> str:
         """Return a text that tells this split from others and from other versions of itself."""
-        return f"{self.task} {self.name} {fingerprint(self.samples)}"
+        text = f"{self.task} {self.name} {fingerprint(self.samples)}"
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
     def image_ids(self) -> list[str]:
         """Name each image: its path as it was given where it is a file, else its index."""
@@ -98,6 +99,7 @@ def fingerprint(samples: Samples) -> str:
     """Tell two versions of the same split apart without decoding an image: ``samples.fingerprint()``, or kind, size and pixels.
 
     Of samples with an array ``data``, as most of torchvision's, the bytes are hashed; of others the folder ``root`` is named.
+    Labels that are known belong to it.
     """
     if hasattr(samples, "fingerprint"):
         return str(samples.fingerprint())
@@ -106,7 +108,7 @@ def fingerprint(samples: Samples) -> str:
     data = data.numpy() if hasattr(data, "numpy") else data
     if hasattr(data, "tobytes") and hasattr(data, "dtype"):
         text += f" {hashlib.sha256(data.tobytes()).hexdigest()}"
-    return text
+    return f"{text} {labels_of(samples)}"
 
 
 def image_ids(samples: Samples) -> list[str]:
@@ -200,6 +202,9 @@ class Dataset:
             object.__setattr__(self, name, tuple(given))
             if not getattr(self, name):
                 raise UsageError(f"dataset {self.name!r} has no {words}")
+        for name in ("splits", "extra_metrics", "aliases", "head_classes", "layouts"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "label_map", tuple(tuple(row) for row in self.label_map))
         for template in self.templates:
             if "{}" not in template and "{article}" not in template:
                 raise UsageError(f"prompt template {template!r} of {self.name!r} has no {{}} for the class name")

@@ -17,6 +17,7 @@ from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform, an
 from wisepatch.datasets.fonts import FONTS, check_font
 from wisepatch.datasets.text_overlay import overlay
 from wisepatch.errors import DataError, UsageError
+from wisepatch.files import sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +175,8 @@ class AttackedSamples:
 
     def fingerprint(self) -> str:
         """Return a text that differs for other images, and for another overlay on the same."""
-        return f"{self.style} {self.split} {self.epoch} on {fingerprint(self.samples)}"
+        fonts = [sha256(Path(name)) for name in self.style.fonts if name not in FONTS]
+        return f"{self.style} {fonts} {self.classes} {self.split} {self.epoch} on {fingerprint(self.samples)}"
 
 
 class WrittenClasses(Sequence[int]):

@@ -190,7 +190,7 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
     fishers: dict[str, tuple[Tensors, ...]] = {}
     mixes = []
     for checkpoint in checkpoints:
-        if not checkpoint.is_recipe:
+        if not checkpoint.is_recipe and not _can_be_mixed(checkpoint, endpoints.store):
             mixes.append(Mix(checkpoint, (checkpoint,), endpoints))
             continue
         assert checkpoint.recipe is not None
@@ -205,6 +205,22 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
             )
         )  # fmt: skip
     return mixes
+
+
+def _can_be_mixed(checkpoint: Checkpoint, store: Store) -> bool:
+    """Tell whether a mix that has weights can be merged from its parents all the same; its file is verified.
+
+    Its weights are the same to the bit, and parents are held in memory once for any number of mixes.
+    """
+    if checkpoint.recipe is None:
+        return False
+    try:
+        store.parents(checkpoint)
+        store.fisher_paths(checkpoint)
+    except StoreError:  # they were removed: the file stands for itself
+        return False
+    store.weights_path(checkpoint)
+    return True
 
 
 def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:

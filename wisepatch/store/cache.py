@@ -67,7 +67,7 @@ def is_marked(root: Path) -> bool:
     """Tell whether a folder is marked as a store. Raises :class:`NewerStoreError` for a mark of a newer schema."""
     try:
         mark = json.loads((root / MARK).read_bytes())
-    except (FileNotFoundError, ValueError):  # a damaged mark is written again
+    except (OSError, ValueError):  # a damaged mark is written again
         return False
     check_schema(root / MARK, mark.get("schema") if isinstance(mark, dict) else None)
     return True

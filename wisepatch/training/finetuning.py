@@ -212,24 +212,23 @@ def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoin
     return store.get(broadcast_object_list(saved)[0])
 
 
-def save_start(store: Store, clip: Clip, task: Task, head: Classifier | None, start: Checkpoint | None) -> Checkpoint:
-    """Save the checkpoint at alpha 0; ``head`` is the one that training begins with, where it is trained too.
+def save_start(
+    store: Store,
+    clip: Clip,
+    task: Task | None = None,
+    head: Classifier | None = None,
+    start: Checkpoint | None = None,
+) -> Checkpoint:
+    """Save the checkpoint at alpha 0; ``head`` is the one for ``task`` that training begins with, where it is trained too.
 
     That is the zero-shot checkpoint of a published model, or a ``start``: the weights of another checkpoint with this head.
     """
     prefix, kind = checkpoint_prefix(clip.config), "start" if start else "zeroshot"
     return store.save(
         {**clip.model.state_dict(), **(_classifier_tensors(head) if head else {})},
-        kind=kind, name=f"{prefix}/{task.name}/{kind}" if head or start else f"{prefix}/{kind}", model=clip.config.to_json(),
-        trained_from=[start.id] if start else [], training="zeroshot", head=_head_details(task) if head else None,
-    )  # fmt: skip
-
-
-def save_zeroshot(store: Store, clip: Clip) -> Checkpoint:
-    """Save the model as published."""
-    return store.save(
-        clip.model.state_dict(), kind="zeroshot", name=f"{checkpoint_prefix(clip.config)}/zeroshot",
-        model=clip.config.to_json(), training="zeroshot",
+        kind=kind, name=f"{prefix}/{task.name}/{kind}" if task and (head or start) else f"{prefix}/{kind}",
+        model=clip.config.to_json(), trained_from=[start.id] if start else [], training="zeroshot",
+        head=_head_details(task) if task and head else None,
     )  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from wisepatch.evaluation.measurement import evaluate, watcher
 from wisepatch.models.clip import load_clip
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task, find_task, find_tasks
-from wisepatch.training.finetuning import Finetuned, finetune, save_zeroshot
+from wisepatch.tasks import RunTasks, Task
+from wisepatch.training.finetuning import Finetuned, finetune, save_start
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.workflows.preflight import evaluation_splits, preflight
-from wisepatch.workflows.sweep import VAL, Sweep, new_run, other_tasks, plan_sweep, run_sweep
+from wisepatch.workflows.sweep import VAL, Sweep, new_run, plan_sweep, run_sweep
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,6 @@ class Patched:
 
     run: Finetuned
     sweep: Sweep
-
-
-@dataclass(frozen=True)
-class RunTasks:
-    """The tasks of a run, looked up once: the one to patch, and those that must not get worse."""
-
-    patching: Task
-    supported: tuple[Task, ...] = ()
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> RunTasks:
-        """Look up the tasks that the settings name. Raises the errors of :func:`~wisepatch.tasks.find_task`."""
-        patching = find_task(config.task, config.classnames, config.templates)
-        return cls(patching, tuple(other_tasks(patching, find_tasks(config.supported))))
-
-    def training_splits(self, config: TrainConfig) -> list[tuple[Task, list[str]]]:
-        """Return what the training reads: ``train``, and with ``eval_every`` the validation splits that there are."""
-        watched = [self.patching, *self.supported] if config.eval_every else []
-        validation = [(task, [VAL]) for task in watched if VAL in task.dataset.available_splits]
-        return [(self.patching, ["train"]), *validation]
 
 
 def zeroshot(
@@ -63,12 +43,19 @@ def zeroshot(
     progress = progress or Silent()
     preflight(evaluation_splits(tasks, "test"), data, metrics)
     progress.start(f"loading {model}", 1)
-    checkpoint = save_zeroshot(store, load_clip(model))
+    checkpoint = save_start(store, load_clip(model))
     progress.advance()
     progress.finish()
     return checkpoint, evaluate(
         [checkpoint], tasks, store, data, run=new_run("zeroshot"), metrics=metrics, settings=settings, progress=progress
     )
+
+
+def training_splits(tasks: RunTasks, config: TrainConfig) -> list[tuple[Task, list[str]]]:
+    """Return what the training reads: ``train``, and with ``eval_every`` the validation splits that there are."""
+    watched = [tasks.patching, *tasks.supported] if config.eval_every else []
+    validation = [(task, [VAL]) for task in watched if VAL in task.dataset.available_splits]
+    return [(tasks.patching, ["train"]), *validation]
 
 
 def finetune_watched(
@@ -85,7 +72,7 @@ def finetune_watched(
     Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    preflight(tasks.training_splits(config), data)
+    preflight(training_splits(tasks, config), data)
     return _finetune(config, model, store, data, progress, tasks)
 
 
@@ -125,7 +112,7 @@ def patch(
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
-    plan.check(data, tasks.training_splits(config))
+    plan.check(data, training_splits(tasks, config))
     finished = _finetune(config, model, store, data, progress, tasks)
     try:
         swept = run_sweep(

@@ -17,11 +17,11 @@ from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method
-from wisepatch.progress import Progress, Silent
+from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file
 from wisepatch.store.results import append
-from wisepatch.tasks import Task, find_task, find_tasks
+from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
 from wisepatch.training.finetuning import checkpoint_prefix
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
 from wisepatch.weights.streaming import stream_weights
@@ -44,6 +44,7 @@ class Sweep:
     selected_on: str | None = None
     choice: Point | None = None
     chosen: Checkpoint | None = None
+    judges: tuple[str, ...] = ()  # the supported tasks that had a part in the choice
 
     def at(self, split: str, alpha: float) -> Point:
         """Return the point of a split at an alpha of the sweep."""
@@ -88,14 +89,14 @@ class SweepPlan:
             yield UsageError(
                 f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test"
             )
-        if not self.rule:
-            return
-        for task in self.others:
+        for task in (self.patching, *(self.others if self.rule else ())):
             if task.split:
                 yield UsageError(
                     f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
                     f"write {task.name}: its splits are used as needed",
                 )
+        if not self.rule:
+            return
         judges = self.tasks_on(self.select_on)[1:]
         missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
         if missing and self.others and not judges:
@@ -118,7 +119,10 @@ def plan_sweep(
     metrics: Sequence[str] = (),
 ) -> SweepPlan:
     """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
-    alphas = parse_alphas(DEFAULT_ALPHAS) if alphas is None else alphas
+    words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in alphas]
+    if not words:
+        raise UsageError("there are no alphas", "give at least one, such as 0:1:0.1")
+    alphas = parse_alphas(words)
     for task in (patching, *others):
         metrics_for(task, metrics)
     return SweepPlan(patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics))
@@ -205,6 +209,7 @@ def run_sweep(
     rows: list[dict[str, Any]] = []
     points_by_split: dict[str, list[Point]] = {}
     choice: Point | None = None
+    chosen: Checkpoint | None = None
     for split in plan.splits:
         tasks = plan.tasks_on(split)
         measured = evaluate(
@@ -220,14 +225,15 @@ def run_sweep(
             if left_out and progress:
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             choice = choose(points_by_split[split], plan.rule)
+            chosen = _save_patched(store, start, end, plan, params, choice)
         if choice:
             chosen_fields = {"selected_on": plan.select_on}
             measured = [row | {"chosen": row["alpha"] == choice.alpha} | chosen_fields for row in measured]
         rows += append(store.results, measured)
-    chosen = _save_patched(store, start, end, plan, params, choice) if choice else None
     return Sweep(
         run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
         plan.select_on if plan.rule else None, choice, chosen,
+        tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (),
     )  # fmt: skip
 
 
@@ -240,25 +246,6 @@ def run_tasks(finetuned: Checkpoint, others: Sequence[Task | str] | None = None)
     config = finetuned.config
     patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
     return patching, other_tasks(patching, config.get("supported") or () if others is None else others)
-
-
-def other_tasks(patching: Task, tasks: Sequence[Task | str]) -> list[Task]:
-    """Return the tasks to measure besides ``patching``; words are looked up.
-
-    Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
-    """
-    others = [task for task in tasks if isinstance(task, Task)]
-    others += find_tasks([task for task in tasks if isinstance(task, str)])
-    others = [task for task in others if task.base_spec != patching.base_spec]
-    seen = {patching.name: patching.spec}
-    for task in others:
-        if task.name in seen:
-            raise UsageError(
-                f"two tasks of one sweep are called {task.name!r}: {seen[task.name]} and {task.spec}",
-                "name one of them, or rename a folder",
-            )
-        seen[task.name] = task.spec
-    return others
 
 
 def evaluation_tasks(
@@ -293,15 +280,13 @@ def save_mixes(
     params: Mapping[str, Any],
     *,
     materialize: bool = False,
-    progress: Progress | None = None,
 ) -> dict[float, Checkpoint]:
     """Return the checkpoint at each alpha: an endpoint itself, or a recipe.
 
     With ``materialize`` the weights, the same to the bit as those of the recipe, merged from file to file in little memory.
     """
-    progress = progress or Silent()
     prefix = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}"
-    way = "" if plan.method.name == "linear" else f"{plan.method.name}-"
+    method = "" if plan.method.name == "linear" else f"{plan.method.name}-"
     mixes: dict[float, Checkpoint] = {}
     with ExitStack() as stack:
         files = (
@@ -317,7 +302,7 @@ def save_mixes(
             recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
             write = partial(stream_weights, plan.method, files, recipe.params, fishers=fishers) if materialize else None
             mixes[alpha] = store.save(
-                write, kind="interpolated", name=f"{prefix}/{way}alpha={alpha:g}", model=end.model, training=end.training,
+                write, kind="interpolated", name=f"{prefix}/{method}alpha={alpha:g}", model=end.model, training=end.training,
                 recipe=recipe, config=end.config, head=end.head,
             )  # fmt: skip
     return mixes
