@@ -19,7 +19,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 GOOD = """
 import wisepatch as wp
-from wisepatch.datasets.base import Annotations
+from wisepatch.datasets.samples import Annotations
 from wisepatch.datasets.published.readers import open_folders
 
 CLASSES = ("cat", "dog")

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
     from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
     from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
-    from wisepatch.datasets.base import Annotations, Dataset, Split, Subset
-    from wisepatch.datasets.folder import FileSamples
+    from wisepatch.datasets.base import Dataset
+    from wisepatch.datasets.folder_or_csv import FileSamples
     from wisepatch.datasets.published.readers import open_folders
+    from wisepatch.datasets.samples import Annotations, Split, Subset
     from wisepatch.errors import DataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
@@ -42,8 +43,9 @@ _NAMES = {  # module: the public names in it
     "analysis.metrics": "measure",
     "analysis.selection": "Point Rule choose parse_rule",
     "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
-    "datasets.base": "Annotations Dataset Split Subset",
-    "datasets.folder": "FileSamples",
+    "datasets.base": "Dataset",
+    "datasets.samples": "Annotations Split Subset",
+    "datasets.folder_or_csv": "FileSamples",
     "datasets.published.readers": "open_folders",
     "errors": "DataError WisepatchError",
     "evaluation.measurement": "evaluate",

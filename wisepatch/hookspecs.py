@@ -32,8 +32,8 @@ class Metric:
     """A measure of predictions that knows its direction and what it needs of the data.
 
     ``measure(labels, predicted, classes, annotations)`` yields ``(name, Measured)``: labels and predicted classes are integer
-    arrays ``(n,)``, ``classes`` their number, ``annotations`` the split's :class:`~wisepatch.datasets.base.Annotations`. ``needs``
-    names the fields of these that must be there. ``label`` stands on axes.
+    arrays ``(n,)``, ``classes`` their number, ``annotations`` the split's ``wisepatch.Annotations``. ``needs`` names the
+    fields of these that must be there. ``label`` stands on axes.
     """
 
     name: str

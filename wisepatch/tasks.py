@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from wisepatch.config import TrainConfig
-from wisepatch.datasets.base import SPLITS, Dataset
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.splits import SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
 from wisepatch.plugins import registry
@@ -63,7 +64,7 @@ def find_dataset(name: str) -> Dataset | None:
     Raises the errors of the dataset below ``typo:``, and :class:`DataError` for a file that is no CSV.
     """
     from wisepatch.datasets.attacked_folder import attacked_folder, is_attacked_folder
-    from wisepatch.datasets.folder import csv_dataset, folder_dataset
+    from wisepatch.datasets.folder_or_csv import csv_dataset, folder_dataset
     from wisepatch.datasets.typography import attacked
 
     path = existing(name)

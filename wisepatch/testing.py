@@ -23,7 +23,8 @@ from typing import Any
 from unittest import mock
 
 from wisepatch import plugins
-from wisepatch.datasets.base import Dataset, Split, labels_of
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.samples import Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.hookspecs import GROUP
 from wisepatch.plugins import Plugin

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import wisepatch as wp
-from wisepatch.datasets.base import SPLITS, Subset
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.samples import Subset
+from wisepatch.datasets.splits import SPLITS
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:

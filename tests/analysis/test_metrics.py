@@ -18,7 +18,7 @@ from wisepatch.analysis.metrics import (
     missing_needs,
     register_metrics,
 )
-from wisepatch.datasets.base import Annotations
+from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.hookspecs import Measured, Metric
 

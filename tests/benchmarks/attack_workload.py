@@ -16,7 +16,7 @@ def read(clock, task, written, model, before=0):
     ``before`` epochs are read first, each with writing of its own: the clock runs in the next one.
     """
     from wisepatch import find_task
-    from wisepatch.datasets.base import set_epoch
+    from wisepatch.datasets.samples import set_epoch
     from wisepatch.datasets.typography import attacked
 
     dataset = find_task(str(task)).dataset

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from wisepatch.datasets import base, folder
+from wisepatch.datasets import base
+from wisepatch.datasets import folder_or_csv as folder
+from wisepatch.datasets.samples import Annotations, Split, Subset, annotations_of, labels_of
+from wisepatch.datasets.splits import SPLITS, cut_validation
 from wisepatch.errors import UsageError
 
 
 def test_validation_is_the_papers_tenth_at_most_5000():
     images = range(60_000)
-    train, val = base.cut_validation(images, "train"), base.cut_validation(images, "val")
+    train, val = cut_validation(images, "train"), cut_validation(images, "val")
     assert (len(train), len(val)) == (55_000, 5_000)
     assert train[0] == 36044
     first, second = torch.utils.data.random_split(images, [55_000, 5_000], torch.Generator().manual_seed(0))
@@ -19,7 +22,7 @@ def test_validation_is_the_papers_tenth_at_most_5000():
 
 @pytest.mark.parametrize("size", [2, 9, 100, 1297])
 def test_cut_splits_are_disjoint_and_whole(size):
-    train, val = (base.cut_validation(range(size), split) for split in ("train", "val"))
+    train, val = (cut_validation(range(size), split) for split in ("train", "val"))
     assert sorted([*train.indices, *val.indices]) == list(range(size))
     assert len(val) == max(size // 10, 1)
 
@@ -71,24 +74,22 @@ def test_layouts_are_found_by_name_alone(tmp_path):
 
 def test_expected_sizes_know_of_the_cut():
     dataset = base.Dataset("Things", ("a",), None, counts={"train": 60_000, "test": 10_000})
-    assert [dataset.expected(split) for split in base.SPLITS] == [55_000, 5_000, 10_000]
-    native = base.Dataset("Things", ("a",), None, splits=base.SPLITS, counts={"train": 50, "val": 7})
-    assert [native.expected(split) for split in base.SPLITS] == [50, 7, None]
+    assert [dataset.expected(split) for split in SPLITS] == [55_000, 5_000, 10_000]
+    native = base.Dataset("Things", ("a",), None, splits=SPLITS, counts={"train": 50, "val": 7})
+    assert [native.expected(split) for split in SPLITS] == [50, 7, None]
 
 
 def test_context_of_some_images_keeps_what_is_whole():
-    annotations = base.Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
-    assert annotations.of([3, 2, 1]) == base.Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
-    assert base.annotations_of(
-        base.Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])
-    ).groups == [1]
-    assert base.annotations_of(range(3)) == base.Annotations()
+    annotations = Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
+    assert annotations.of([3, 2, 1]) == Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
+    assert annotations_of(Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
+    assert annotations_of(range(3)) == Annotations()
 
 
 def test_labels_are_known_without_decoding():
     samples = folder.FileSamples([("missing.png", 4), ("missing.jpg", 5), ("none", 6)])
-    assert base.labels_of(base.Subset(base.Subset(samples, [2, 0]), [1])) == [4]
-    assert base.labels_of(range(3)) is None
+    assert labels_of(Subset(Subset(samples, [2, 0]), [1])) == [4]
+    assert labels_of(range(3)) is None
 
 
 def test_labels_of_torchvisions_pairs_are_known_unread():
@@ -98,15 +99,15 @@ def test_labels_of_torchvisions_pairs_are_known_unread():
         def __len__(self):
             return 2
 
-    assert base.labels_of(Pairs()) == [4, 2]
+    assert labels_of(Pairs()) == [4, 2]
     Pairs._samples = [("a.ppm", 4)]
-    assert base.labels_of(Pairs()) is None
+    assert labels_of(Pairs()) is None
 
 
 def test_image_ids_are_indices_where_samples_have_no_names():
-    split = base.Split("Numbers", "test", ("a",), "top1", base.Subset(range(10), [4, 2]))
+    split = Split("Numbers", "test", ("a",), "top1", Subset(range(10), [4, 2]))
     assert split.image_ids() == ["4", "2"]
-    assert base.Split("Numbers", "test", ("a",), "top1", range(2)).image_ids() == ["0", "1"]
+    assert Split("Numbers", "test", ("a",), "top1", range(2)).image_ids() == ["0", "1"]
 
 
 def test_old_keywords_of_datasets_work_and_warn():
@@ -122,16 +123,16 @@ def test_old_keywords_of_datasets_work_and_warn():
 
 def test_old_context_of_samples_is_read_and_warns():
     class Old:
-        context = base.Annotations(groups=[1, 0], group_names=("x", "y"))
+        context = Annotations(groups=[1, 0], group_names=("x", "y"))
 
         def __len__(self):
             return 2
 
     with pytest.warns(DeprecationWarning, match="the attribute `context` of samples is now called annotations"):
-        assert base.annotations_of(Old()).groups == [1, 0]
-    split = base.Split("Old", "test", ("a",), "top1", base.Subset(Old(), [1]))
+        assert annotations_of(Old()).groups == [1, 0]
+    split = Split("Old", "test", ("a",), "top1", Subset(Old(), [1]))
     with pytest.warns(DeprecationWarning, match="annotations"):
-        assert split.annotations == base.Annotations(groups=[0], group_names=("x", "y"))
+        assert split.annotations == Annotations(groups=[0], group_names=("x", "y"))
 
 
 def test_lists_of_a_plugin_become_tuples():
@@ -148,6 +149,6 @@ def test_other_labels_of_the_same_pixels_are_another_version():
         def __len__(self):
             return 2
 
-    one, other = (base.Split("Pets", "train", ("cat", "dog"), "top1", Samples(labels)) for labels in ([0, 1], [1, 0]))
+    one, other = (Split("Pets", "train", ("cat", "dog"), "top1", Samples(labels)) for labels in ([0, 1], [1, 0]))
     assert one.fingerprint() != other.fingerprint()
     assert len(one.fingerprint()) == 64

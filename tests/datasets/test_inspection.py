@@ -6,7 +6,7 @@ import pytest
 
 from tests.samples import broken_png
 from wisepatch.datasets import inspection
-from wisepatch.datasets.folder import folder_dataset
+from wisepatch.datasets.folder_or_csv import folder_dataset
 from wisepatch.errors import DataError
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.samples import broken_png
-from wisepatch.datasets import folder, loading
+from wisepatch.datasets import folder_or_csv as folder
+from wisepatch.datasets import loading
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.errors import DataError
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.samples import draw_folder, write_mnist
 from wisepatch import Dataset, find_task
-from wisepatch.datasets.base import set_epoch
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.datasets.names import names
+from wisepatch.datasets.samples import set_epoch
 from wisepatch.datasets.typography import RANDOM_WORDS, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 
@@ -311,7 +311,7 @@ def test_epoch_is_handed_on_to_images_that_draw_anew_themselves():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loader_sees_the_epoch_also_in_a_worker(workers):
-    from wisepatch.datasets.base import Subset
+    from wisepatch.datasets.samples import Subset
 
     opened = find_task("typo:Shapes").dataset.split("train", None, lambda image: np.asarray(image).copy())
     few = Subset(opened.samples, range(8))
@@ -339,7 +339,7 @@ def test_fingerprint_tells_styles_and_images_apart(shapes, tmp_path):
 
 
 def test_context_of_the_images_is_kept():
-    from wisepatch.datasets.base import Annotations
+    from wisepatch.datasets.samples import Annotations
 
     samples = Listed([0, 1, 0])
     samples.annotations = Annotations(groups=[0, 1, 1], group_names=("near", "far"))

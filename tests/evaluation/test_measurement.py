@@ -8,7 +8,7 @@ import torch
 from tests.samples import recipes
 from wisepatch import ModelConfig, evaluate, find_task, load_clip
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.base import Annotations
+from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.evaluation.measurement import alpha_of, watcher
 from wisepatch.models.classifier import Classifier

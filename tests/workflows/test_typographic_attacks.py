@@ -32,8 +32,8 @@ from wisepatch.analysis.metrics import measurements
 from wisepatch.analysis.selection import Rule
 from wisepatch.datasets import demo
 from wisepatch.datasets.attacked_folder import COLUMNS, attacked_folder, parse_name
-from wisepatch.datasets.base import Annotations
 from wisepatch.datasets.contact_sheet import CELL, LINE, MARGIN
+from wisepatch.datasets.samples import Annotations
 from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.tasks import Task

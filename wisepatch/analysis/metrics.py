@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import bootstrap, clopper_pearson, wilson
-from wisepatch.datasets.base import Annotations
+from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import UsageError
 from wisepatch.hookspecs import Measured, Metric, hookimpl
 from wisepatch.plugins import find_metric

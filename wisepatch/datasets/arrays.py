@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wisepatch.datasets.base import Transform
+from wisepatch.datasets.samples import Transform
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
-from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
-from wisepatch.datasets.folder import SUFFIXES, FileSamples, csv_rows
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import SUFFIXES, FileSamples, csv_rows
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.samples import Annotations, Samples, Transform
 from wisepatch.datasets.typography import ATTACK_METRICS, plain
 from wisepatch.errors import DataError, UsageError
 

@@ -8,9 +8,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.drawn_shapes import COLORS, SHAPES, TEXTURES, Scene, draw, generator
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.datasets.splits import SPLITS
 
 DRAWN = {"Shapes": SHAPES, "Colors": tuple(COLORS), "Textures": TEXTURES}
 SIZES = {"train": 2000, "val": 300, "test": 500}

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Dataset, Split, labels_of
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.published.readers import asked
+from wisepatch.datasets.samples import Split, labels_of
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.progress import Progress, Silent
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.base import Samples, set_epoch
+from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import WisepatchError
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets import base
-from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform, annotations_of, fingerprint, labels_of
+from wisepatch.datasets import samples, splits
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.fonts import FONTS, check_font
+from wisepatch.datasets.samples import Annotations, Samples, Transform, annotations_of, fingerprint, labels_of
 from wisepatch.datasets.text_overlay import overlay
 from wisepatch.errors import DataError, UsageError
 from wisepatch.files import sha256
@@ -145,13 +146,13 @@ class AttackedSamples:
     def set_epoch(self, epoch: int) -> None:
         """Draw other texts, as training does each epoch; the same epoch gives the same texts, also after a resume."""
         self.epoch = epoch
-        base.set_epoch(self.samples, epoch)
+        samples.set_epoch(self.samples, epoch)
 
     def _generator(self, index: int) -> np.random.Generator:
         import numpy as np
 
         epoch = 0 if self.epoch is None else self.epoch + 1
-        return np.random.default_rng([SEED_STREAM, self.style.seed, base.SPLITS.index(self.split), index, epoch])
+        return np.random.default_rng([SEED_STREAM, self.style.seed, splits.SPLITS.index(self.split), index, epoch])
 
     def _text(self, label: int, rng: np.random.Generator) -> str:
         own, text = self.names[label], self.style.text

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from wisepatch.config import EvalConfig, ModelConfig
-from wisepatch.datasets.base import Split, Transform
 from wisepatch.datasets.loading import batches_on, worker_count
+from wisepatch.datasets.samples import Split, Transform
 from wisepatch.models.clip import Clip, describe
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wisepatch.datasets.base import Split
 from wisepatch.datasets.loading import checked, loader
+from wisepatch.datasets.samples import Split
 from wisepatch.errors import StoreError
 from wisepatch.models.clip import Clip
 from wisepatch.progress import Progress, Silent

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.config import EvalConfig, ModelConfig
-from wisepatch.datasets.base import Annotations, Samples, Split, Transform, images_of, labels_of
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
+from wisepatch.datasets.samples import Annotations, Samples, Split, Transform, images_of, labels_of
 from wisepatch.errors import ModelError
 from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features

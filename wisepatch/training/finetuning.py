@@ -21,8 +21,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.base import Samples, set_epoch
 from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
+from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import split_features
 from wisepatch.files import hash_tensors

@@ -21,8 +21,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wisepatch.config import ModelConfig
-from wisepatch.datasets.base import Samples, Subset
 from wisepatch.datasets.loading import checked, loader, worker_count
+from wisepatch.datasets.samples import Samples, Subset
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import hash_tensors
 from wisepatch.models.classifier import Classifier, features

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
-from wisepatch.datasets.base import Samples, Split, Subset
 from wisepatch.datasets.contact_sheet import contact_sheet
 from wisepatch.datasets.loading import worker_count
+from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.evaluation.prediction import Predictions

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.base import Annotations, Dataset
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import DataError
 from wisepatch_wilds.tables import SOURCE, all_there, known, need, read_table
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from wisepatch.datasets.base import Transform
+    from wisepatch.datasets.samples import Transform
 
 ARCHIVE = "https://worksheets.codalab.org/rest/bundles/0xaec91eb7c9d548ebb15e1b5e60f966ab/contents/blob/"
 FOLDER = "fmow_v1.1"

@@ -10,13 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch_wilds.tables import SOURCE, all_there, known, need, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wisepatch.datasets.base import Transform
+    from wisepatch.datasets.samples import Transform
 
 ARCHIVE = "https://worksheets.codalab.org/rest/bundles/0x6313da2b204647e79a14b468131fcd64/contents/blob/"
 FOLDER = "iwildcam_v2.0"

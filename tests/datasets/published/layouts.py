@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from wisepatch.datasets import base
 from wisepatch.datasets.names import names
+from wisepatch.datasets.samples import Subset, labels_of
 from wisepatch.tasks import find_task
 
 BENCHMARKS = json.loads((Path(__file__).parents[2] / "data" / "benchmarks.json").read_text())
@@ -42,7 +42,7 @@ def classes_of(split):
 def places(split):
     """The files of a split, below the data folder."""
     samples, indices = split.samples, range(len(split))
-    while isinstance(samples, base.Subset):
+    while isinstance(samples, Subset):
         indices, samples = [samples.indices[i] for i in indices], samples.samples
     return [str(samples.files[i][0]) for i in indices]
 
@@ -58,7 +58,7 @@ def check_splits(dataset, data):
     every = [path for split in splits.values() for path in places(split)]
     assert len(set(every)) == len(every)
     for name, split in splits.items():
-        assert base.labels_of(split.samples) == [split[i][1] for i in range(len(split))]
+        assert labels_of(split.samples) == [split[i][1] for i in range(len(split))]
         assert {split[i][0] for i in range(len(split))} == {(name, "RGB")}
         assert split.fingerprint() == split.fingerprint()
     return splits

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.datasets.published.layouts import classes_of, task
-from wisepatch.datasets import base
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import cifar
+from wisepatch.datasets.samples import labels_of
 from wisepatch.errors import DataError
 
 
@@ -100,7 +100,7 @@ def test_cifar10_2_is_read_without_running_its_pickle(data):
     reds = {name: {split[i][0].getpixel((0, 0))[0] for i in range(len(split))} for name, split in splits.items()}
     assert reds["train"] | reds["val"] == set(range(20))
     assert reds["test"] == set(range(100, 105))
-    assert [splits["test"][i][1] for i in range(5)] == base.labels_of(splits["test"].samples) == [0, 1, 2, 3, 4]
+    assert [splits["test"][i][1] for i in range(5)] == labels_of(splits["test"].samples) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("protocol", range(5))  # np.save has never used the fifth

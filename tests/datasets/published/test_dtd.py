@@ -3,7 +3,7 @@
 import pytest
 
 from tests.datasets.published.layouts import check_splits, classes_of, picture, places, task, write_folders
-from wisepatch.datasets import base
+from wisepatch.datasets.splits import cut_validation
 from wisepatch.errors import DataError
 
 
@@ -34,7 +34,7 @@ def test_dtd_in_the_papers_folders_tests_on_val_and_cuts_train(data):
     assert {name: len(split) for name, split in splits.items()} == {"train": 18, "val": 2, "test": 5}
     assert classes_of(splits["test"]) == ["banded"] * 2 + ["woven"] * 3
     assert all("/dtd/train/" in path for path in places(splits["val"]) + places(splits["train"]))
-    everything = base.cut_validation(range(20), "val").indices
+    everything = cut_validation(range(20), "val").indices
     assert list(splits["val"].samples.indices) == list(everything)
 
 

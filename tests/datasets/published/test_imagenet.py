@@ -7,9 +7,10 @@ import open_clip
 import pytest
 
 from tests.datasets.published.layouts import BENCHMARKS, FOLDERS, task, write_images
-from wisepatch.datasets.base import cut_validation, labels_of
 from wisepatch.datasets.prompts import prompts
 from wisepatch.datasets.published.imagenet import open_imagenet
+from wisepatch.datasets.samples import labels_of
+from wisepatch.datasets.splits import cut_validation
 from wisepatch.errors import DataError
 
 

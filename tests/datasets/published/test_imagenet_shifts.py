@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from tests.datasets.published.layouts import BENCHMARKS, FOLDERS, SHIFTS, VAL_CLASSES, encoded, task, write_images
-from wisepatch.datasets.base import labels_of
 from wisepatch.datasets.published.imagenet import SHOTS
+from wisepatch.datasets.samples import labels_of
 from wisepatch.errors import DataError
 from wisepatch.evaluation.prediction import class_logits
 from wisepatch.plugins import registry

@@ -15,9 +15,9 @@ from tests.datasets.published.layouts import (
     write_json,
 )
 from wisepatch.analysis.metrics import measurements
-from wisepatch.datasets.base import Annotations, labels_of
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published import imagenet_video as video
+from wisepatch.datasets.samples import Annotations, labels_of
 from wisepatch.errors import DataError
 from wisepatch.evaluation.prediction import class_logits
 

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.datasets.published.layouts import BENCHMARKS, task
-from wisepatch.datasets import base
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import eurosat_resisc45 as satellite
+from wisepatch.datasets.splits import SPLITS
 from wisepatch.errors import DataError
 
 COUNTS = {
@@ -30,8 +30,8 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_sizes_and_places_of_published_tasks_are_known_without_data(name):
     dataset = task(name)
-    assert tuple(dataset.counts.get(split) for split in base.SPLITS) == COUNTS[name]
-    known = {split for split, size in zip(base.SPLITS, COUNTS[name], strict=True) if size}
+    assert tuple(dataset.counts.get(split) for split in SPLITS) == COUNTS[name]
+    known = {split for split, size in zip(SPLITS, COUNTS[name], strict=True) if size}
     assert known == set(dataset.splits) or name == "DTD"  # whose layouts differ in train and val
     assert dataset.metric == "top1"
     assert dataset.source.startswith("http")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Dataset, Samples, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import MissingDataError, open_listed, open_torchvision, published
+from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
 
 CARS_SOURCE = "https://github.com/pytorch/vision/issues/7545"

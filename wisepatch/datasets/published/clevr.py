@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Dataset, Samples, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import open_listed, open_torchvision, published
+from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
 
 SOURCE = "https://cs.stanford.edu/people/jcjohns/clevr/"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published, read_folders
+from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.datasets.splits import SPLITS, cut_validation
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
 LAYOUTS = (

@@ -11,7 +11,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from wisepatch.datasets.base import SPLITS, Dataset, Samples, Subset, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import (
     MissingDataError,
@@ -20,6 +20,8 @@ from wisepatch.datasets.published.readers import (
     published,
     read_folders,
 )
+from wisepatch.datasets.samples import Samples, Subset, Transform
+from wisepatch.datasets.splits import SPLITS
 
 EUROSAT_SOURCE = "https://github.com/phelber/EuroSAT"
 EUROSAT_LAYOUTS = ("EuroSAT_splits/{train/*/*.jpg,val/*/*.jpg,test/*/*.jpg}", "eurosat/2750/*/*.jpg")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Dataset, Samples, Transform
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import open_torchvision, published
+from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
 
 SOURCE = "https://benchmark.ini.rub.de/gtsrb_dataset.html"

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform, cut_validation
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.readers import MissingDataError, explained, first_folder, published, read_folders
+from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.datasets.splits import SPLITS, cut_validation
 from wisepatch.errors import DataError
 
 SOURCE = "https://image-net.org/download-images.php"

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Dataset, Transform
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.imagenet import shift
 from wisepatch.datasets.published.readers import MissingDataError, first_folder, read_folders
+from wisepatch.datasets.samples import Transform
 
 FRAME_PIXELS = 2  # wide is the red frame of ObjectNet's images
 SOURCES = {

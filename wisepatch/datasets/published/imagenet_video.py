@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Annotations, Dataset, Transform
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.imagenet import shift
 from wisepatch.datasets.published.readers import MissingDataError, first_folder, open_listed
+from wisepatch.datasets.samples import Annotations, Transform
 from wisepatch.errors import DataError
 
 VID, YTBB = "ImageNetVidRobust", "YTBBRobust"

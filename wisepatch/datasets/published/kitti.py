@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from wisepatch.datasets.base import SPLITS, Dataset, Samples, Transform
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.published.readers import MissingDataError, check_present, fetch, published
+from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.datasets.splits import SPLITS
 from wisepatch.errors import DataError
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from wisepatch.datasets.base import Dataset, Samples, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.published.readers import open_torchvision, published
+from wisepatch.datasets.samples import Samples, Transform
 
 DIGITS = "0123456789"
 CLOTHES = (

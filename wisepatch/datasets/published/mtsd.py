@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from wisepatch.datasets.base import Dataset, Samples, Transform
-from wisepatch.datasets.folder import FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.readers import MissingDataError, published, read_folders, read_words
+from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo

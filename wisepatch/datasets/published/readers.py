@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import Annotations, Dataset, Samples, Transform
-from wisepatch.datasets.folder import SUFFIXES, FileSamples
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.folder_or_csv import SUFFIXES, FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.samples import Annotations, Samples, Transform
 from wisepatch.errors import DataError
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone

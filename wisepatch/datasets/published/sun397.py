@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from wisepatch.datasets.base import Dataset, Samples, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.readers import (
     MissingDataError,
@@ -19,6 +19,7 @@ from wisepatch.datasets.published.readers import (
     published,
     read_folders,
 )
+from wisepatch.datasets.samples import Samples, Transform
 
 SOURCE = "https://vision.princeton.edu/projects/2010/SUN/"
 PARTITIONS = f"{SOURCE}download/Partitions.zip"

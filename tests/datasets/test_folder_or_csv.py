@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from tests.samples import draw_folder
-from wisepatch.datasets import base, folder
+from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets.drawn_shapes import SHAPES
+from wisepatch.datasets.samples import Subset
 from wisepatch.errors import DataError
 from wisepatch.tasks import find_task
 
@@ -208,7 +209,7 @@ def test_image_ids_are_the_paths_as_given_also_of_a_part(shapes, tmp_path):
     test, train = dataset.split("test", tmp_path), dataset.split("train", tmp_path)
     assert test.image_ids() == [f"{tmp_path}/shapes/../shapes/{name}/5.png" for name in names]
     assert set(train.image_ids()).isdisjoint(dataset.split("val", tmp_path).image_ids())
-    ids = base.Subset(test.samples, [2, 0]).image_ids()
+    ids = Subset(test.samples, [2, 0]).image_ids()
     assert ids == [test.image_ids()[2], test.image_ids()[0]]
 
 

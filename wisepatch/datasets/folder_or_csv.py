@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from wisepatch.datasets.base import SPLITS, Annotations, Dataset, Transform
+from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.samples import Annotations, Transform
+from wisepatch.datasets.splits import SPLITS, hold_out_files, ordered_labels
 from wisepatch.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
@@ -182,7 +183,7 @@ def _class_files(folder: Path) -> list[tuple[Path, str]]:
 
 def _dataset(path: Path, files: Files) -> Dataset:
     names = {split: {label for _, label in listed} for split, listed in files.items()}
-    every = _ordered(set().union(*names.values()))
+    every = ordered_labels(set().union(*names.values()))
     if len(every) < 2:
         problem = f"{path} has one class, {every[0]!r}" if every else f"{path} lists no images"
         raise DataError(problem, "a task needs at least two classes")
@@ -190,13 +191,13 @@ def _dataset(path: Path, files: Files) -> Dataset:
     for split, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
         if split not in files and "train" in files:
             root = path if path.is_dir() else path.parent
-            files["train"], files[split] = _hold_out(root, files["train"], fraction, split)
+            files["train"], files[split] = hold_out_files(root, files["train"], fraction, split)
     splits = tuple(split for split in SPLITS if split in files)
     for split in names:
         if unknown := names[split] - names[splits[0]]:
             problem = f"{path}: class {min(unknown)!r} is in {split} and not in {splits[0]}"
             raise DataError(problem, "every class needs images in every split, or at least in train")
-    labels = _ordered(names[splits[0]])
+    labels = ordered_labels(names[splits[0]])
     index = {label: i for i, label in enumerate(labels)}
     numbered = {split: tuple((image, index[label]) for image, label in files[split]) for split in splits}
     return Dataset(
@@ -226,26 +227,3 @@ def _open(
     files: Mapping[str, Sequence[tuple[Path, int]]], split: str, root: Path, transform: Transform | None = None
 ) -> FileSamples:
     return FileSamples(files[split], transform)
-
-
-def _hold_out(
-    root: Path, listed: list[tuple[Path, str]], fraction: float, split: str
-) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    """Split off a fraction of every class, at least one image where that leaves two; return the rest and what is split off."""
-    rest, held_out = [], []
-    for label in _ordered({label for _, label in listed}):
-        files = [file for file in listed if file[1] == label]
-        # In the order of a hash of the path below the folder: an image that is added moves few others.
-        files.sort(key=lambda file: sha256(os.path.relpath(file[0], root).encode()).digest())
-        count = max(round(len(files) * fraction), 1) if len(files) > 2 else 0
-        held_out += files[:count]
-        rest += files[count:]
-    if not held_out:
-        problem = f"{root}: too few images to hold out a {split} split, which takes three or more of a class"
-        raise DataError(problem, f"add images, or name {split} images yourself")
-    return rest, held_out
-
-
-def _ordered(labels: Iterable[str]) -> list[str]:
-    """Sort labels as numbers where all are, else as text (as class folders are by every image-folder reader)."""
-    return sorted(labels, key=lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
