@@ -1,6 +1,7 @@
 """Mixes of endpoints: read once, written into one working copy, told apart by their parts, whatever they are mixed from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,3 +255,14 @@ def test_merges_of_three_parents_are_mixes_too(run_store, tasks, tmp_path, monke
     written = save_like(run_store, end, load_weights(run_store, mix), "written")
     (predictions,) = predict_many([mix, written], tasks[:1], run_store, tmp_path, split="train")
     assert np.array_equal(*predictions.confidence)
+
+
+def test_a_trained_head_that_other_class_names_put_aside_is_told(probe, tasks):
+    from wisepatch.tasks import renamed
+
+    notes, (mix,) = [], gather([probe.find("finetuned")], probe)
+    other = replace(tasks[0], dataset=renamed(tasks[0].dataset, [f"my {n}" for n in tasks[0].dataset.classes], None))
+    Heads(other, mix.endpoints, notes.append).of(mix)
+    assert notes == [
+        f"{mix.checkpoint.name} was trained with other class names: {other.name} has a head from text here"
+    ]

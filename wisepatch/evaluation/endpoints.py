@@ -245,7 +245,7 @@ class Heads:
     """Make the heads of a task: a trained classifier is mixed, a text-derived head comes from the (mixed) text tower."""
 
     def __init__(self, task: Task, endpoints: Endpoints, note: Callable[[str], object] | None = None) -> None:
-        """Prepare the heads of ``task``; none is made yet. ``note`` is told of a damaged head in the cache."""
+        """Prepare the heads of ``task``; none is made yet. ``note`` is told of a head that is damaged or unused."""
         self.task, self.endpoints, self.note = task, endpoints, note
         self.from_text: dict[str, torch.Tensor] = {}
 
@@ -258,9 +258,13 @@ class Heads:
         """Return weight ``(classes, dim)`` and bias ``(classes,)`` of the head under ``mix``."""
         if self.is_trained(mix):
             return mix.classifier()
+        dataset, head = self.task.dataset, mix.checkpoint.head
+        if head and head["task"] == self.task.name and self.note and mix.text not in self.from_text:
+            self.note(
+                f"{mix.checkpoint.name} was trained with other class names: {self.task.name} has a head from text here"
+            )
         if mix.text not in self.from_text:
-            dataset = self.task.dataset
             clip, store = mix.clip_for_text(), self.endpoints.store
-            head = zeroshot_head(clip, dataset.head_names, dataset.templates, store, self.note)
-            self.from_text[mix.text] = head.to(self.endpoints.device)
+            weight = zeroshot_head(clip, dataset.head_names, dataset.templates, store, self.note)
+            self.from_text[mix.text] = weight.to(self.endpoints.device)
         return self.from_text[mix.text], None
