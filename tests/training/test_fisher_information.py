@@ -21,7 +21,8 @@ from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.training import fisher_information
 from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers
 from wisepatch.weights.methods import interpolate
-from wisepatch.workflows.sweep import run_tasks, sweep
+from wisepatch.workflows.run_tasks import run_tasks
+from wisepatch.workflows.sweep import sweep
 
 DEMO = ModelConfig("demo", "")
 ALPHAS = (0.0, 0.25, 0.5, 1.0)

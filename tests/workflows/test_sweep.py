@@ -8,7 +8,8 @@ import pytest
 from tests.samples import Notes, draw_folder, fails
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, choose, sweep
 from wisepatch.errors import UsageError
-from wisepatch.workflows.sweep import run_tasks
+from wisepatch.store.results import read
+from wisepatch.workflows.run_tasks import run_tasks
 
 DEMO = ModelConfig("demo", "")
 
@@ -184,6 +185,12 @@ def test_where_no_alpha_has_a_value_nothing_can_be_chosen(cli, run_store, monkey
     without_values(monkeypatch, 0.0, 0.5, 1.0)
     result = cli("interpolate", "--alpha", "0,0.5,1", "--eval", "Colors", "--select", rule)
     fails(result, 1, "the metric has no value at alpha 0, 0.5, 1", "--metric")
+    assert len(read(run_store.results)[0]) == 6  # what was measured is kept
+
+
+def test_choice_on_test_data_needs_a_rule(cli, run_store, monkeypatch):
+    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    fails(cli("interpolate", "--select-on", "test"), 2, "without --select", "--select best-mean")
 
 
 def without_values(monkeypatch, *alphas):

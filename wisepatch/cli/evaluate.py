@@ -33,7 +33,8 @@ def command(
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.store.results import wide as widen
     from wisepatch.workflows.preflight import evaluation_splits, preflight
-    from wisepatch.workflows.sweep import evaluation_tasks, new_run
+    from wisepatch.workflows.run_tasks import evaluation_tasks
+    from wisepatch.workflows.sweep import new_run
 
     tasks = evaluation_tasks(named, o.split_list(task), classnames, templates)
     preflight(evaluation_splits(tasks, split), data, metrics)

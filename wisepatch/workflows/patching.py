@@ -18,7 +18,8 @@ from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.finetuning import Finetuned, finetune, save_start
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.workflows.preflight import evaluation_splits, preflight
-from wisepatch.workflows.sweep import VAL, Sweep, new_run, plan_sweep, run_sweep
+from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
+from wisepatch.workflows.sweep_plan import VAL, plan_sweep
 
 
 @dataclass(frozen=True)

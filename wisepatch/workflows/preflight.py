@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wisepatch.analysis.metrics import missing_needs
@@ -56,12 +56,3 @@ def preflight(
 def evaluation_splits(tasks: Sequence[Task], split: str) -> list[tuple[Task, list[str]]]:
     """Return each task with the split that it names, or ``split``."""
     return [(task, [task.split or split]) for task in tasks]
-
-
-def sweep_splits(patching: Task, others: Sequence[Task], splits: Sequence[str]) -> Mapping[Task, list[str]]:
-    """Return the splits of a sweep that each task is measured on: the patching task on all, others on those that they have."""
-    on = {patching: list(splits)}
-    for task in others:
-        available = [split for split in splits if split in task.dataset.available_splits]
-        on[task] = [task.split] if task.split else available or [splits[-1]]
-    return on

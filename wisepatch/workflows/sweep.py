@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,23 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.analysis.selection import Point, Rule, choose, missing_for_rule, points
-from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, parse_alphas
-from wisepatch.errors import StoreError, UsageError
+from wisepatch.analysis.selection import Point, Rule, choose, points
+from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
-from wisepatch.hookspecs import MergeMethod
-from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file
 from wisepatch.store.results import append
-from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
+from wisepatch.tasks import Task
 from wisepatch.training.finetuning import checkpoint_prefix
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
 from wisepatch.weights.streaming import stream_weights
-from wisepatch.workflows.preflight import preflight, sweep_splits
-
-VAL, TEST = "val", "test"
+from wisepatch.workflows.run_tasks import run_tasks
+from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
 
 
 @dataclass(frozen=True)
@@ -49,83 +46,6 @@ class Sweep:
     def at(self, split: str, alpha: float) -> Point:
         """Return the point of a split at an alpha of the sweep."""
         return next(point for point in self.points[split] if point.alpha == alpha)
-
-
-@dataclass(frozen=True)
-class SweepPlan:
-    """A sweep as it is asked for, to be checked before anything is trained or measured."""
-
-    patching: Task
-    others: tuple[Task, ...]
-    alphas: tuple[float, ...]
-    method: MergeMethod
-    rule: Rule | None
-    select_on: str
-    metrics: tuple[str, ...]
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the splits to measure: with a rule, test data once and after the choice, unless the choice is made on it."""
-        return (VAL, TEST) if self.rule and self.select_on == VAL else (TEST,)
-
-    def tasks_on(self, split: str) -> list[Task]:
-        """Return the tasks that are measured on ``split``, the patching task first."""
-        return [
-            task for task, splits in self.task_splits().items() if split in splits or (task.split and split == TEST)
-        ]
-
-    def task_splits(self) -> Mapping[Task, list[str]]:
-        """Return each task with the splits that it is measured on."""
-        return sweep_splits(self.patching, self.others, self.splits)
-
-    def check(self, data: Path, training: Iterable[tuple[Task, Iterable[str]]] = ()) -> None:
-        """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
-        fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
-        preflight([*training, *fisher, *self.task_splits().items()], data, self.metrics, self._problems())
-
-    def _problems(self) -> Iterator[UsageError]:
-        """Yield why alpha cannot be chosen as it is asked for."""
-        if self.select_on not in (VAL, TEST):
-            yield UsageError(
-                f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test"
-            )
-        for task in (self.patching, *(self.others if self.rule else ())):
-            if task.split:
-                yield UsageError(
-                    f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
-                    f"write {task.name}: its splits are used as needed",
-                )
-        if not self.rule:
-            return
-        judges = self.tasks_on(self.select_on)[1:]
-        missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
-        if missing and self.others and not judges:
-            names = ", ".join(task.name for task in self.others)
-            missing = (
-                f"{self.rule.name} needs a supported task with a {self.select_on} split, and there is none: {names}"
-            )
-        if missing:
-            yield UsageError(missing, "add what is missing, or use --select best-mean")
-
-
-def plan_sweep(
-    patching: Task,
-    others: Sequence[Task],
-    *,
-    alphas: Sequence[float] | None = None,
-    method: str = "linear",
-    rule: Rule | None = None,
-    select_on: str = VAL,
-    metrics: Sequence[str] = (),
-) -> SweepPlan:
-    """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
-    words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in alphas]
-    if not words:
-        raise UsageError("there are no alphas", "give at least one, such as 0:1:0.1")
-    alphas = parse_alphas(words)
-    for task in (patching, *others):
-        metrics_for(task, metrics)
-    return SweepPlan(patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics))
 
 
 def new_run(command: str) -> str:
@@ -224,7 +144,11 @@ def run_sweep(
             left_out = [task.name for task in plan.others if task not in tasks]
             if left_out and progress:
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
-            choice = choose(points_by_split[split], plan.rule)
+            try:
+                choice = choose(points_by_split[split], plan.rule)
+            except WisepatchError:
+                append(store.results, measured)
+                raise
             chosen = _save_patched(store, start, end, plan, params, choice)
         if choice:
             chosen_fields = {"selected_on": plan.select_on}
@@ -235,41 +159,6 @@ def run_sweep(
         plan.select_on if plan.rule else None, choice, chosen,
         tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (),
     )  # fmt: skip
-
-
-def run_tasks(finetuned: Checkpoint, others: Sequence[Task | str] | None = None) -> tuple[Task, list[Task]]:
-    """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
-
-    ``others`` of ``None`` means the supported tasks of its run. Raises :class:`UsageError` where two of them would be told apart
-    by nothing but a split or a folder.
-    """
-    config = finetuned.config
-    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
-    return patching, other_tasks(patching, config.get("supported") or () if others is None else others)
-
-
-def evaluation_tasks(
-    checkpoints: Sequence[Checkpoint],
-    specs: Sequence[str],
-    classnames: Sequence[str] | None = None,
-    templates: Sequence[str] | None = None,
-) -> list[Task]:
-    """Return the tasks to measure some checkpoints on.
-
-    Without ``specs`` the task that one of them was trained on, and the supported ones of its run. A task that one was trained
-    on keeps the class names and prompts of that run unless others are given. Raises :class:`UsageError` where none is named.
-    """
-    trained = [checkpoint for checkpoint in checkpoints if "task" in checkpoint.config]
-    if not specs:
-        if not trained:
-            raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
-        patching, others = run_tasks(trained[0])
-        return [patching, *others]
-    tasks = []
-    for task in find_tasks(specs, classnames, templates):
-        run = next((each.config for each in trained if each.config["task"] == task.base_spec), {})
-        tasks.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
-    return tasks
 
 
 def save_mixes(

@@ -1,0 +1,44 @@
+"""The tasks of a run: what its checkpoints are measured on, where nothing else is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wisepatch.errors import UsageError
+from wisepatch.store.checkpoints import Checkpoint
+from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
+
+
+def run_tasks(finetuned: Checkpoint, others: Sequence[Task | str] | None = None) -> tuple[Task, list[Task]]:
+    """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
+
+    ``others`` of ``None`` means the supported tasks of its run. Raises :class:`UsageError` where two of them would be told apart
+    by nothing but a split or a folder.
+    """
+    config = finetuned.config
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
+    return patching, other_tasks(patching, config.get("supported") or () if others is None else others)
+
+
+def evaluation_tasks(
+    checkpoints: Sequence[Checkpoint],
+    specs: Sequence[str],
+    classnames: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+) -> list[Task]:
+    """Return the tasks to measure some checkpoints on.
+
+    Without ``specs`` the task that one of them was trained on, and the supported ones of its run. A task that one was trained
+    on keeps the class names and prompts of that run unless others are given. Raises :class:`UsageError` where none is named.
+    """
+    trained = [checkpoint for checkpoint in checkpoints if "task" in checkpoint.config]
+    if not specs:
+        if not trained:
+            raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
+        patching, others = run_tasks(trained[0])
+        return [patching, *others]
+    tasks = []
+    for task in find_tasks(specs, classnames, templates):
+        run = next((each.config for each in trained if each.config["task"] == task.base_spec), {})
+        tasks.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
+    return tasks

@@ -1,0 +1,101 @@
+"""A sweep as it is asked for: which tasks on which splits, and whether alpha can be chosen as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wisepatch.analysis.selection import Rule, missing_for_rule
+from wisepatch.config import DEFAULT_ALPHAS, parse_alphas
+from wisepatch.errors import UsageError
+from wisepatch.evaluation.measurement import metrics_for
+from wisepatch.hookspecs import MergeMethod
+from wisepatch.plugins import find_merge_method
+from wisepatch.tasks import Task
+from wisepatch.workflows.preflight import preflight
+
+VAL, TEST = "val", "test"
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep as it is asked for, to be checked before anything is trained or measured."""
+
+    patching: Task
+    others: tuple[Task, ...]
+    alphas: tuple[float, ...]
+    method: MergeMethod
+    rule: Rule | None
+    select_on: str
+    metrics: tuple[str, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits to measure: with a rule, test data once and after the choice, unless the choice is made on it."""
+        return (VAL, TEST) if self.rule and self.select_on == VAL else (TEST,)
+
+    def tasks_on(self, split: str) -> list[Task]:
+        """Return the tasks that are measured on ``split``, the patching task first."""
+        return [
+            task for task, splits in self.task_splits().items() if split in splits or (task.split and split == TEST)
+        ]
+
+    def task_splits(self) -> Mapping[Task, list[str]]:
+        """Return the splits that each task is measured on: the patching task on all, others on those that they have."""
+        on = {self.patching: list(self.splits)}
+        for task in self.others:
+            available = [split for split in self.splits if split in task.dataset.available_splits]
+            on[task] = [task.split] if task.split else available or [self.splits[-1]]
+        return on
+
+    def check(self, data: Path, training: Iterable[tuple[Task, Iterable[str]]] = ()) -> None:
+        """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
+        fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
+        preflight([*training, *fisher, *self.task_splits().items()], data, self.metrics, self._problems())
+
+    def _problems(self) -> Iterator[UsageError]:
+        """Yield why alpha cannot be chosen as it is asked for."""
+        if self.select_on not in (VAL, TEST):
+            yield UsageError(
+                f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test"
+            )
+        for task in (self.patching, *(self.others if self.rule else ())):
+            if task.split:
+                yield UsageError(
+                    f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
+                    f"write {task.name}: its splits are used as needed",
+                )
+        if not self.rule:
+            if self.select_on == TEST:
+                yield UsageError("without --select no alpha is chosen, on test data or any", "add --select best-mean")
+            return
+        judges = self.tasks_on(self.select_on)[1:]
+        missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
+        if missing and self.others and not judges:
+            names = ", ".join(task.name for task in self.others)
+            missing = (
+                f"{self.rule.name} needs a supported task with a {self.select_on} split, and there is none: {names}"
+            )
+        if missing:
+            yield UsageError(missing, "add what is missing, or use --select best-mean")
+
+
+def plan_sweep(
+    patching: Task,
+    others: Sequence[Task],
+    *,
+    alphas: Sequence[float] | None = None,
+    method: str = "linear",
+    rule: Rule | None = None,
+    select_on: str = VAL,
+    metrics: Sequence[str] = (),
+) -> SweepPlan:
+    """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
+    words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in alphas]
+    if not words:
+        raise UsageError("there are no alphas", "give at least one, such as 0:1:0.1")
+    alphas = parse_alphas(words)
+    for task in (patching, *others):
+        metrics_for(task, metrics)
+    return SweepPlan(patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics))
