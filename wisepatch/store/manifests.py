@@ -112,7 +112,8 @@ def read_manifest(folder: Path) -> Checkpoint:
         check_schema(path, data.get("schema"))
         return _to_checkpoint(_from_schema_1(data) if data.get("schema") == 1 else data, folder)
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}", "look at its permissions") from error
+        hint = f"remove {folder}" if isinstance(error, IsADirectoryError) else "look at its permissions"
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}", hint) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path} is not a manifest of this version: {error}", f"remove {folder}") from error
 
