@@ -1,4 +1,4 @@
-"""What a plugin may provide, and the types that the hooks speak of; a plugin is a module in the entry-point group ``wisepatch``."""
+"""Declare what a plugin may provide, and the types that the hooks speak of; a plugin is a module of the group ``wisepatch``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work reports itself: a protocol that the command line draws as a bar, and a silent one."""
+"""Let long work report itself: a protocol that the command line draws as a bar, and a silent one."""
 
 from __future__ import annotations
 

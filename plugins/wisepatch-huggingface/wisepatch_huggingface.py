@@ -38,25 +38,25 @@ class Source:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a set on the disk, ``None`` for one of the Hub."""
+        """Return the folder of a set on the disk, ``None`` for one of the Hub."""
         return Path(self.path).expanduser() if self.path.startswith((".", "/", "~")) else None
 
     @property
     def saved(self) -> bool:
-        """Whether ``save_to_disk`` wrote the folder."""
+        """Say whether ``save_to_disk`` wrote the folder."""
         return self.folder is not None and any(
             (self.folder / name).is_file() for name in ("dataset_dict.json", "state.json")
         )
 
     @property
     def where(self) -> str:
-        """What the datasets library is asked for."""
+        """Return what the datasets library is asked for."""
         return self.path if self.folder is None else str(self.folder)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a set before its images are read. ``labels`` gives the names of the classes by column."""
+    """Describe what is known of a set before its images are read. ``labels`` gives the names of the classes by column."""
 
     columns: dict[str, str]
     images: list[str]
@@ -224,7 +224,7 @@ def _tables(source: Source) -> dict[str, Any]:
 
 
 def _built(source: Source) -> Description:
-    """What the builder of a set knows; where it does not know the columns, the first file of each split is looked at."""
+    """Return what the builder of a set knows, with the columns of the first file of each split where it knows none."""
     import datasets
 
     try:
@@ -278,7 +278,7 @@ def pick(source: Source, kind: str, fitting: list[str], known: Description) -> s
 
 
 def assign(source: Source, known: Description) -> dict[str, str]:
-    """Which split of the set is ``train``, ``val`` and ``test``; without ``test``, that is to be cut from ``train``."""
+    """Return which split of the set is ``train``, ``val`` and ``test``; without ``test``, that is to be cut from ``train``."""
     offered = {name.lower(): name for name in known.splits}
     asked = {split: name for split, name in source.choices.items() if split in SPLITS}
     listed = ", ".join(known.splits) or "none"

@@ -19,7 +19,7 @@ HEAD, HEAD_WEIGHTS = "classifier.json", "classifier.safetensors"
 
 @dataclass(frozen=True)
 class Exported:
-    """What :func:`export` wrote: the folder, and the sha256 of each file of weights."""
+    """Hold what :func:`export` wrote: the folder, and the sha256 of each file of weights."""
 
     folder: Path
     checkpoint: Checkpoint
