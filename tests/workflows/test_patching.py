@@ -10,7 +10,7 @@ import torch
 
 from tests.samples import draw_folder
 from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, patch
-from wisepatch.errors import ResourceError, UnknownNameError, UsageError
+from wisepatch.errors import DataError, ResourceError, UnknownNameError, UsageError
 
 DEMO = ModelConfig("demo", "")
 
@@ -148,10 +148,27 @@ def test_memory_that_runs_out_in_the_sweep_names_the_option_of_the_sweep(cli, sh
     assert "error: the GPU's memory ran out" in result.stderr
     assert "hint: give a smaller --eval-batch-size" in result.stderr
     assert Store(tmp_path / "wisepatch-store").find("finetuned").kind == "finetuned"  # the training is not lost
+    assert "go on with: wisepatch interpolate --checkpoint" in result.stderr
     with pytest.raises(ResourceError, match="memory ran out"):
         patch(TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8), DEMO, Store(tmp_path / "store"), tmp_path)
     monkeypatch.setattr("wisepatch.workflows.patching.finetune", fail)
     assert "hint: give a smaller --batch-size" in cli(*words).stderr
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), DataError("it went away", "")])
+def test_what_stops_the_sweep_names_the_command_that_goes_on(cli, shapes, tmp_path, monkeypatch, stop):
+    def fail(*_, **__):
+        raise stop
+
+    with monkeypatch.context() as broken:
+        broken.setattr("wisepatch.workflows.sweep.evaluate", fail)
+        words = ("--steps", "1", "--batch-size", "8", "--alpha", "0,0.5", "--select", "best-mean", "--method", "fisher")
+        result = cli("patch", "--model", "demo", "--task", shapes, *words, "--fisher-examples", "8")
+    assert result.exit_code in (1, 130)
+    identity = Store(tmp_path / "wisepatch-store").find("finetuned").id
+    command = f"wisepatch interpolate --checkpoint {identity} --alpha 0,0.5 --method fisher --select best-mean"
+    assert result.stderr.rstrip().endswith(f"the fine-tuned model is stored; go on with: {command}")
+    assert cli(*command.split()[1:], "--fisher-examples", "8").exit_code == 0
 
 
 def test_a_task_that_names_its_training_split_is_judged_on_the_others(tmp_path, shapes):

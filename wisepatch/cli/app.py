@@ -68,8 +68,9 @@ class Program(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             close_bars()
+            next_step = "; ".join(getattr(error, "__notes__", ["run the same command again"]))
             sys.stderr.write(
-                "interrupted: what is in the store is whole, what was under way is not kept; run the same command again\n"
+                f"interrupted: what is in the store is whole, what was under way is not kept; {next_step}\n"
             )
             raise typer.Exit(INTERRUPTED) from error
         except Exception as error:

@@ -162,12 +162,14 @@ def close_bars() -> None:
 
 
 def print_error(error: WisepatchError) -> None:
-    """Print two lines on stderr: what is wrong and why, and the next step."""
+    """Print on stderr what is wrong and why, the next step, and what was kept."""
     if is_helper():
         return
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
+    for note in getattr(error, "__notes__", ()):
+        sys.stderr.write(f"{note}\n")
 
 
 def _is_number_or_nothing(cell: str) -> bool:

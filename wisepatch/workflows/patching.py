@@ -120,8 +120,10 @@ def patch(
             plan, finished.finetuned, store, data, run=run or new_run("patch"), run_name=run_name, fisher_examples=fisher_examples,
             settings=settings or config.evaluation, progress=progress,
         )  # fmt: skip
-    except Exception as error:
-        if known := out_of_memory(error, "--eval-batch-size"):
+    except BaseException as error:
+        known = out_of_memory(error, "--eval-batch-size") if isinstance(error, Exception) else None
+        (known or error).add_note(f"the fine-tuned model is stored; go on with: {plan.command(finished.finetuned)}")
+        if known:
             raise known from error
         raise
     return Patched(finished, swept)

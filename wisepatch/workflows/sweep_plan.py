@@ -12,6 +12,7 @@ from wisepatch.errors import UsageError
 from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method
+from wisepatch.store.checkpoints import Checkpoint
 from wisepatch.tasks import Task
 from wisepatch.workflows.preflight import preflight
 
@@ -48,6 +49,17 @@ class SweepPlan:
             available = [split for split in self.splits if split in task.dataset.available_splits]
             on[task] = [task.split] if task.split else available or [self.splits[-1]]
         return on
+
+    def command(self, finetuned: Checkpoint) -> str:
+        """Return the command that carries out this plan for a fine-tuned checkpoint."""
+        words = ["wisepatch interpolate --checkpoint", finetuned.id]
+        if self.alphas != tuple(parse_alphas([DEFAULT_ALPHAS])):
+            words += ["--alpha", ",".join(f"{alpha:g}" for alpha in self.alphas)]
+        if self.method.name != "linear":
+            words += ["--method", self.method.name]
+        if self.rule:
+            words += ["--select", str(self.rule), *(["--select-on", self.select_on] if self.select_on != VAL else [])]
+        return " ".join(words)
 
     def check(self, data: Path, training: Iterable[tuple[Task, Iterable[str]]] = ()) -> None:
         """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
