@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from tests.samples import draw_folder
 from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, patch
 from wisepatch.errors import DataError, ResourceError, UnknownNameError, UsageError
+from wisepatch.store.results import read
 
 DEMO = ModelConfig("demo", "")
 
@@ -148,7 +150,7 @@ def test_memory_that_runs_out_in_the_sweep_names_the_option_of_the_sweep(cli, sh
     assert "error: the GPU's memory ran out" in result.stderr
     assert "hint: give a smaller --eval-batch-size" in result.stderr
     assert Store(tmp_path / "wisepatch-store").find("finetuned").kind == "finetuned"  # the training is not lost
-    assert "go on with: wisepatch interpolate --checkpoint" in result.stderr
+    assert "go on with: wisepatch interpolate --checkpoint=" in result.stderr
     with pytest.raises(ResourceError, match="memory ran out"):
         patch(TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8), DEMO, Store(tmp_path / "store"), tmp_path)
     monkeypatch.setattr("wisepatch.workflows.patching.finetune", fail)
@@ -160,15 +162,47 @@ def test_what_stops_the_sweep_names_the_command_that_goes_on(cli, shapes, tmp_pa
     def fail(*_, **__):
         raise stop
 
+    store = tmp_path / "a store"  # not the default one
+    words = [
+        "--steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--store",
+        str(store),
+        "--fisher-examples",
+        "8",
+        "--mixed-precision",
+        "bf16",
+    ]
+    plan = [
+        "--alpha",
+        "0,0.123456789",
+        "--select",
+        "max-drop=0.5",
+        "--select-on",
+        "test",
+        "--method",
+        "fisher",
+        "--name",
+        "my run",
+    ]
     with monkeypatch.context() as broken:
         broken.setattr("wisepatch.workflows.sweep.evaluate", fail)
-        words = ("--steps", "1", "--batch-size", "8", "--alpha", "0,0.5", "--select", "best-mean", "--method", "fisher")
-        result = cli("patch", "--model", "demo", "--task", shapes, *words, "--fisher-examples", "8")
+        result = cli("patch", "--model", "demo", "--task", shapes, "--supported", "Colors", *words, *plan)
     assert result.exit_code in (1, 130)
-    identity = Store(tmp_path / "wisepatch-store").find("finetuned").id
-    command = f"wisepatch interpolate --checkpoint {identity} --alpha 0,0.5 --method fisher --select best-mean"
-    assert result.stderr.rstrip().endswith(f"the fine-tuned model is stored; go on with: {command}")
-    assert cli(*command.split()[1:], "--fisher-examples", "8").exit_code == 0
+    _, command = result.stderr.rstrip().split("the fine-tuned model is stored; go on with: wisepatch ")
+    assert cli(*shlex.split(command)).exit_code == 0
+    patched = Store(store).find("patched")
+    assert patched.parents[1] == Store(store).find("finetuned").id
+    assert patched.recipe.method == "fisher"
+    assert patched.recipe.params["fisher"]["examples"] == 8
+    assert patched.config["select"] == "max-drop=0.5"
+    rows = read(Store(store).results)[0]
+    assert set(rows["alpha"]) == {0, 0.123456789}
+    assert set(rows["role"]) == {"patching", "supported"}
+    assert set(rows["run_name"]) == {"my run"}
+    assert set(rows["selected_on"]) == {"test"}
 
 
 def test_a_task_that_names_its_training_split_is_judged_on_the_others(tmp_path, shapes):

@@ -1,1 +1,1 @@
-"""What lies on the disk: checkpoints and recipes, caches, results, predictions."""
+"""Keep what lies on the disk: checkpoints and recipes, caches, results, predictions."""

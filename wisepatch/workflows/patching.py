@@ -115,14 +115,23 @@ def patch(
     )  # fmt: skip
     plan.check(data, training_splits(tasks, config))
     finished = _finetune(config, model, store, data, progress, tasks)
+    settings = settings or config.evaluation
     try:
         swept = run_sweep(
             plan, finished.finetuned, store, data, run=run or new_run("patch"), run_name=run_name, fisher_examples=fisher_examples,
-            settings=settings or config.evaluation, progress=progress,
+            settings=settings, progress=progress,
         )  # fmt: skip
     except BaseException as error:
         known = out_of_memory(error, "--eval-batch-size") if isinstance(error, Exception) else None
-        (known or error).add_note(f"the fine-tuned model is stored; go on with: {plan.command(finished.finetuned)}")
+        go_on = plan.command(
+            finished.finetuned,
+            store,
+            data,
+            fisher_examples=fisher_examples,
+            run_name=run_name,
+            precision=settings.mixed_precision,
+        )
+        (known or error).add_note(f"the fine-tuned model is stored; go on with: {go_on}")
         if known:
             raise known from error
         raise

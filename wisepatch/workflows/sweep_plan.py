@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from wisepatch.errors import UsageError
 from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method
-from wisepatch.store.checkpoints import Checkpoint
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
 from wisepatch.workflows.preflight import preflight
 
@@ -50,16 +51,24 @@ class SweepPlan:
             on[task] = [task.split] if task.split else available or [self.splits[-1]]
         return on
 
-    def command(self, finetuned: Checkpoint) -> str:
-        """Return the command that carries out this plan for a fine-tuned checkpoint."""
-        words = ["wisepatch interpolate --checkpoint", finetuned.id]
-        if self.alphas != tuple(parse_alphas([DEFAULT_ALPHAS])):
-            words += ["--alpha", ",".join(f"{alpha:g}" for alpha in self.alphas)]
-        if self.method.name != "linear":
-            words += ["--method", self.method.name]
-        if self.rule:
-            words += ["--select", str(self.rule), *(["--select-on", self.select_on] if self.select_on != VAL else [])]
-        return " ".join(words)
+    def command(
+        self, finetuned: Checkpoint, store: Store, data: Path, *, fisher_examples: int, run_name: str, precision: str
+    ) -> str:
+        """Return the command that carries out this plan for a fine-tuned checkpoint, with every option that decides its results."""
+        options = {
+            "--checkpoint": finetuned.id,
+            "--alpha": ",".join(f"{alpha!r}" for alpha in self.alphas),
+            "--method": self.method.name,
+            "--fisher-examples": str(fisher_examples) if self.method.needs_fisher else "",
+            "--select": str(self.rule) if self.rule else "",
+            "--select-on": self.select_on,
+            "--metric": ",".join(self.metrics),
+            "--mixed-precision": precision,
+            "--name": run_name,
+            "--store": str(store.root),
+            "--data": str(data) if data.is_dir() else "",  # a folder that is named must be there
+        }
+        return shlex.join(["wisepatch", "interpolate", *(f"{key}={value}" for key, value in options.items() if value)])
 
     def check(self, data: Path, training: Iterable[tuple[Task, Iterable[str]]] = ()) -> None:
         """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
