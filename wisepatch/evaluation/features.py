@@ -14,6 +14,7 @@ import torch
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.loading import batches_on, worker_count
 from wisepatch.datasets.samples import Split, Transform
+from wisepatch.files import check_room
 from wisepatch.models.clip import Clip, describe
 from wisepatch.models.tower import Tower
 from wisepatch.progress import Progress, Silent
@@ -76,6 +77,8 @@ def split_features(
         with torch.inference_mode():
             for images, truth in batches_on(split, batch_size, device, workers=workers):
                 features.append(tower.features(tower.take(clip.normalise(images))).cpu())
+                if len(features) == 1:
+                    check_room(store.root, len(split) * (features[0][0].nbytes + truth[0].nbytes))
                 labels.append(truth)
                 progress.advance(len(truth))
         progress.finish()

@@ -20,7 +20,7 @@ from wisepatch.plugins import find_metric
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
-from wisepatch.store.results import append
+from wisepatch.store.results import append, showing
 from wisepatch.tasks import Task
 
 
@@ -61,18 +61,19 @@ def evaluate(
             for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
             for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
         ]
-        for index, checkpoint in enumerate(predictions.checkpoints):
-            save_predictions(
-                store, checkpoint, task.name, predictions.split,
-                {
-                    "image": predictions.image_ids, "label": predictions.labels,
-                    "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
-                },
-                {
-                    "spec": task.base_spec, "fingerprint": predictions.fingerprint, "precision": settings.mixed_precision,
-                    "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
-                },
-            )  # fmt: skip
+        with showing([*([] if record else rows), *rows_of_task]):
+            for index, checkpoint in enumerate(predictions.checkpoints):
+                save_predictions(
+                    store, checkpoint, task.name, predictions.split,
+                    {
+                        "image": predictions.image_ids, "label": predictions.labels,
+                        "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
+                    },
+                    {
+                        "spec": task.base_spec, "fingerprint": predictions.fingerprint, "precision": settings.mixed_precision,
+                        "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
+                    },
+                )  # fmt: skip
         if watch:
             watch(predictions)
         rows += append(store.results, rows_of_task) if record else rows_of_task

@@ -12,13 +12,14 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
 from wisepatch.files import write_durably
 from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.sharing import use
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,27 +46,51 @@ def save_predictions(
     arrays = {name: columns[name] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
     table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
+    if not store.owns(checkpoint):
+        details["home"] = str(checkpoint.home.resolve())
     details["sha256"] = _hash(table, details)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(details).encode()}), buffer)
     path = store.predictions / checkpoint.id / _file_name(task, split, about)
     with store.writing():
+        use(store.root, checkpoint.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, buffer.getvalue())
     return path
 
 
+def home_of_predictions(path: Path) -> Path | None:
+    """Return the folder of the checkpoint of another store that a file of answers is of; ``None`` for one of the same store."""
+    try:
+        _, details = _read(path)
+    except StoreError:
+        return None
+    return Path(details["home"]) if "home" in details else None
+
+
 def load_predictions(
-    store: Store, checkpoint: Checkpoint, task: str, split: str, about: Mapping[str, Any] | None = None
+    store: Store,
+    checkpoint: Checkpoint,
+    task: str,
+    split: str,
+    about: Mapping[str, Any] | None = None,
+    *,
+    note: Callable[[str], object] | None = None,
 ) -> pd.DataFrame | None:
     """Read the answers of a checkpoint to a split, verified; ``None`` where there are none.
 
-    With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. Raises
-    :class:`StoreError` for a damaged file.
+    With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. ``note`` is told of
+    a damaged file, which then counts as missing; without it, one raises :class:`StoreError`.
     """
     files = (store.predictions / checkpoint.id).glob(_file_name(task, split, about))
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        table, details = _read(path)
+        try:
+            table, details = _read(path)
+        except StoreError as error:
+            if note is None:
+                raise
+            note(f"{error.message}: they are made again")
+            continue
         if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
             frame: pd.DataFrame = table.to_pandas()
             frame.attrs.update(details)
