@@ -134,7 +134,8 @@ class Cache:
     def problems(self) -> list[str]:
         """Hash all entries; return one sentence for each that is damaged."""
         entries = sorted(path for path in self.root.glob("*/[!.]*") if path.is_dir())
-        return list(filter(None, map(_problem, entries)))
+        found = {path: _problem(path) for path in entries}
+        return [problem for path, problem in found.items() if problem and path.exists()]  # not removed meanwhile
 
     def removable(self) -> list[Path]:
         """Return the entries that no checkpoint needs: pixels and features."""

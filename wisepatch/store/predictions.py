@@ -105,7 +105,8 @@ def prediction_problems(store: Store) -> list[str]:
         try:
             _read(path)
         except StoreError as error:
-            problems.append(error.message)
+            if path.exists():  # not removed meanwhile
+                problems.append(error.message)
     return problems
 
 
