@@ -193,7 +193,10 @@ class Cache:
 def _problem(folder: Path) -> str:
     """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
     try:
-        files = unseal((folder / ENTRY).read_bytes())["files"]
+        entry = unseal((folder / ENTRY).read_bytes())
+        if set(entry) != {"files", "about"}:
+            raise ValueError(f"it holds {', '.join(entry)}")
+        files = entry["files"]
         damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"the cache entry {folder} cannot be read ({error})"
