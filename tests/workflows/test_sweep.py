@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from tests.samples import Notes, draw_folder, fails
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, choose, sweep
-from wisepatch.errors import UsageError
+from wisepatch.errors import StoreError, UsageError
 from wisepatch.store.results import read
 from wisepatch.workflows.run_tasks import run_tasks
 
@@ -203,3 +204,11 @@ def without_values(monkeypatch, *alphas):
         return [row | ({"value": math.nan} if row["alpha"] in alphas else {}) for row in original(*given, **settings)]
 
     monkeypatch.setattr(module, "evaluate", evaluate)
+
+
+def test_room_for_all_mixes_is_looked_for_before_the_first_is_written(run_store, tmp_path, monkeypatch):
+    before = run_store.everything()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10**6))
+    with pytest.raises(StoreError, match=r"needs \d+ MB, and its disk has 1 MB free"):
+        sweep(run_store, tmp_path, tasks=["Colors"], alphas=[i / 20 for i in range(21)], materialize=True)
+    assert run_store.everything() == before
