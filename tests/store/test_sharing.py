@@ -174,3 +174,21 @@ def test_a_damaged_mark_is_written_again_and_no_newer_schema(store):
     save(store, 3.0)
     assert mark.read_bytes() == sealed
     assert (store.look_up("start").home / MANIFEST).is_file()
+
+
+def test_the_newest_is_the_last_that_was_saved_whatever_the_clocks_of_the_hosts(store):
+    save(store, 1.0, "first")
+    (store.root / ".lock").write_text("2999-01-01T00:00:00+00:00")  # by a host whose clock is ahead
+    for value in (2.0, 3.0, 4.0):
+        saved = save(store, value, "later")
+        assert store.find("zeroshot") == saved
+    assert saved.created == "2999-01-01T00:00:00.000003+00:00"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"2026-11", b"\xff", b"9999-12-31T23:59:59.999999+00:00", b"2026-01-01T00:00:00"]
+)
+def test_a_lock_that_says_nothing_of_the_time_stops_nothing(store, content):
+    save(store)
+    (store.root / ".lock").write_bytes(content)
+    assert save(store, 2.0).created > "2026"

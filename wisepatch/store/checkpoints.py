@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ from wisepatch.store.manifests import (
     parse_manifest,
     read_manifest,
 )
-from wisepatch.store.sharing import NewerStoreError, add_to_lease, store_lock, use, writing
+from wisepatch.store.sharing import NewerStoreError, add_to_lease, next_moment, store_lock, use, writing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -110,14 +109,14 @@ class Store:
         identity = identify(content)
         folder, made_by = self.checkpoints / identity, versions("torch", "open_clip_torch")
         with store_lock(self.root):
-            created = datetime.now(UTC).isoformat()
+            created = next_moment(self.root)
             checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
             manifest = manifest_bytes(checkpoint)
             write_durably(partial / MANIFEST, manifest)
             add_to_lease(self.root, identity)
             if not publish(partial, folder, lambda: _is_whole(checkpoint)):
                 write_durably(folder / MANIFEST, manifest)
-        return checkpoint
+        return parse_manifest(manifest, folder)
 
     def everything(self) -> list[Checkpoint]:
         """Return all checkpoints, oldest first; those whose manifest cannot be read are left out (see :meth:`unreadable`)."""

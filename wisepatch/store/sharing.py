@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from wisepatch.errors import StoreError
@@ -68,6 +69,15 @@ def store_lock(root: Path) -> Iterator[None]:
     """Let no other process publish or remove anything in the store meanwhile."""
     with locked(root / LOCK, keep=True):
         yield
+
+
+def next_moment(root: Path) -> str:
+    """Return the time, but later than all that this returned before on any host, whatever its clock; hold the lock of the store."""
+    now = datetime.now(UTC)
+    with suppress(ValueError, TypeError, OverflowError):  # empty, or cut short
+        now = max(now, datetime.fromisoformat((root / LOCK).read_text()) + timedelta(microseconds=1))
+    (root / LOCK).write_text(now.isoformat())
+    return now.isoformat()
 
 
 @dataclass
