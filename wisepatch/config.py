@@ -151,22 +151,35 @@ class TrainConfig(Config):
         None, "Start from this checkpoint of the store, not from the published model.", MODEL, flags=("--from",)
     )
     eval_every: float | None = setting(None, "Measure on validation data each so many epochs.", TRAINING)
+    keep_best: str | None = setting(
+        None, "Keep the weights that are best on validation data by this metric, such as top1.", TRAINING
+    )
+    patience: int | None = setting(
+        None, "Stop after so many validations without a better one; with --keep-best.", TRAINING
+    )
+    save_every: int = setting(
+        500, "Save the state to resume from each so many steps; 0: when interrupted.", TRAINING, min=0
+    )
 
     def __post_init__(self) -> None:
-        """Check, after this: who freezes the encoder trains the head, or nothing would be trained."""
+        """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
         if self.freeze_encoder:
             object.__setattr__(self, "head", "trained")
+        if self.keep_best and self.eval_every is None:
+            object.__setattr__(self, "eval_every", 1.0)
         super().__post_init__()
 
     def problems(self) -> Iterable[str]:
         """Check every field."""
         if (self.steps is None) == (self.epochs is None):
             yield "give either steps or epochs"
-        for name in ("steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every"):
+        for name in ("steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every", "patience"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 yield f"{name.replace('_', '-')} must be above 0, not {value}"
-        for name in ("warmup", "wd", "workers"):
+        if self.patience is not None and not self.keep_best:
+            yield "patience needs keep-best, which names the metric"
+        for name in ("warmup", "wd", "workers", "save_every"):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 yield f"{name} must not be negative"
         if not 0 <= self.seed < 2**32:
@@ -175,6 +188,11 @@ class TrainConfig(Config):
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide about the weights or belong to their record, as JSON types."""
+        return {name: value for name, value in self.to_json().items() if name != "save_every"}
 
     @property
     def paper_warmup(self) -> int:

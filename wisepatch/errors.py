@@ -72,6 +72,17 @@ class ResourceError(WisepatchError):
     """A machine that is too small for what was asked."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program; ``number`` is the signal's, and the exit code is 128 more."""
+
+    def __init__(self, number: int, note: str = "") -> None:
+        """Name the signal, and what is kept and how to go on."""
+        super().__init__()
+        self.number = number
+        if note:
+            self.add_note(note)
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Warn, at the caller's caller, that a public name was renamed; the old one still works."""
     warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)

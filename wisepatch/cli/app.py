@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -16,9 +20,9 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from wisepatch.cli.output import close_bars, is_helper, print_error
-from wisepatch.errors import UsageError, WisepatchError, out_of_memory
+from wisepatch.errors import Stopped, UsageError, WisepatchError, out_of_memory
 
-INTERRUPTED = 130
+ENDING = ("SIGTERM", "SIGHUP")  # as Ctrl-C: processes that load images end too, and what is kept is said
 TRAINING = ("finetune", "patch", "demo")  # what several processes do together; all else the main one does alone
 PATCHING, DATA, HOUSEKEEPING = "Patch a model", "Data", "Housekeeping"
 COMMANDS = {  # name: its file, and its section of --help
@@ -65,14 +69,16 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command inside the boundary."""
         try:
-            return super().invoke(ctx)
+            with ending_signals():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             close_bars()
-            next_step = "; ".join(getattr(error, "__notes__", ["run the same command again"]))
-            sys.stderr.write(
-                f"interrupted: what is in the store is whole, what was under way is not kept; {next_step}\n"
-            )
-            raise typer.Exit(INTERRUPTED) from error
+            number = error.number if isinstance(error, Stopped) else signal.SIGINT
+            lost = "what was under way is not kept; run the same command again"
+            if not is_helper():
+                kept = "; ".join(getattr(error, "__notes__", [lost]))
+                sys.stderr.write(f"interrupted: what is in the store is whole; {kept}\n")
+            raise typer.Exit(128 + number) from error
         except Exception as error:
             known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
             if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
@@ -82,6 +88,26 @@ class Program(TyperGroup):
             raise typer.Exit(known.exit_code) from error
         finally:
             close_bars()
+
+
+@contextmanager
+def ending_signals() -> Iterator[None]:
+    """Let signals that end the program raise :class:`Stopped`; those that are ignored, as under nohup, stay so."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    numbers = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+        numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _too_long(error: Exception) -> UsageError | None:

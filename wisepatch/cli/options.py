@@ -142,6 +142,9 @@ FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
 ]
 SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
+]
 NameOption = Annotated[str, typer.Option("--name", help="A name for this run, in results and pictures.")]
 SelectOnOption = Annotated[
     Literal["val", "test"],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ IMAGES_PER_WORKER = 50  # fewer are not worth the start of a process
 MAX_IMAGES_PER_PIECE = 64  # that a worker hands over at once
 BATCHES_AHEAD = 3  # that a worker has in shared memory: two that wait and one under way
 SHARED_MEMORY = Path("/dev/shm")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,18 @@ def loader(
         generator=shuffle if shuffle is not None else torch.Generator(),
         num_workers=workers,
         collate_fn=_collate,
+        worker_init_fn=partial(_in_worker, os.getpid()),
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _in_worker(parent: int, _: int) -> None:
+    """Leave signals to the parent, which ends this process; where it is killed itself, Linux ends this process with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(1)
 
 
 def batches_on(

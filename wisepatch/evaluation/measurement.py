@@ -6,16 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.loading import checked, loader, worker_count
-from wisepatch.evaluation.prediction import Predictions, class_logits, predict_many
+from wisepatch.evaluation.prediction import Predictions, predict_many
 from wisepatch.hookspecs import Metric
-from wisepatch.models.classifier import Classifier, logits
-from wisepatch.models.clip import Clip
-from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_metric
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -104,39 +98,3 @@ def _rows(
 def alpha_of(checkpoint: Checkpoint) -> float | None:
     """Return the alpha of a checkpoint: 0 for a zero-shot one, 1 for a fine-tuned one, of a mix the recipe's."""
     return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
-
-
-def watcher(
-    tasks: Sequence[Task], store: Store, data: Path, settings: EvalConfig | None = None
-) -> Callable[[Clip, Classifier, float], str]:
-    """Return a function for :func:`~wisepatch.training.finetuning.finetune` to call: top-1 accuracy on validation, as a line.
-
-    The first task is the one that is trained; where its head is trained too, that head is used. Tasks without a validation
-    split are left out.
-    """
-    settings = settings or EvalConfig()
-    watched = [task for task in tasks if "val" in task.dataset.available_splits]
-
-    @torch.inference_mode()
-    def watch(clip: Clip, classifier: Classifier, epoch: float) -> str:
-        classifier.eval()
-        device = classifier.weight.device
-        accuracies = []
-        for task in watched:
-            weight: torch.Tensor = classifier.weight
-            bias: torch.Tensor | None = classifier.bias
-            if task is not tasks[0]:
-                weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store).to(device)
-                bias = None
-            hits, total, to_classes = 0, 0, class_logits(task.dataset.label_map, device)
-            split = task.dataset.split("val", data, clip.transform)
-            batch_size = settings.batch_size or 64
-            workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size, pixel=4))
-            for batch in loader(split, batch_size, workers=workers):
-                images, labels = checked(batch)
-                classes = to_classes(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()
-                hits, total = hits + int((classes == labels).sum()), total + len(labels)
-            accuracies.append(f"{task.name} {100 * hits / total:.1f} %")
-        return f"epoch {epoch:.1f} (val): {', '.join(accuracies)}"
-
-    return watch

@@ -116,10 +116,10 @@ class Cache:
         is written beside the hashes, for people. Raises what ``build`` raises, and :class:`StoreError` where it cannot be written.
         """
         folder = self.root / kind / digest
-        if not _problem(folder):
+        if not entry_problem(folder):
             return folder
         with self.lock(kind, digest, waiting), ExitStack() as stack:
-            problem = _problem(folder)
+            problem = entry_problem(folder)
             if problem:
                 if note and folder.exists():
                     note(f"{problem}: it is made again")
@@ -127,14 +127,14 @@ class Cache:
                     partial = stack.enter_context(partial_folder(folder.parent))
                 build(partial)
                 with writing(self.store):
-                    _seal(partial, about or {})
-                    publish(partial, folder, lambda: not _problem(folder))
+                    seal(partial, about or {})
+                    publish(partial, folder, lambda: not entry_problem(folder))
         return folder
 
     def find(self, kind: str, digest: str) -> Path | None:
         """Return the folder of a whole entry, ``None`` where there is none."""
         folder = self.root / kind / digest
-        return None if _problem(folder) else folder
+        return None if entry_problem(folder) else folder
 
     def sha256(self, kind: str, digest: str) -> str:
         """Return the sha256 of an entry's file of tensors."""
@@ -153,7 +153,7 @@ class Cache:
     def problems(self) -> list[str]:
         """Hash all entries; return one sentence for each that is damaged."""
         entries = sorted(path for path in self.root.glob("*/[!.]*") if path.is_dir())
-        return list(filter(None, map(_problem, entries)))
+        return list(filter(None, map(entry_problem, entries)))
 
     def removable(self) -> list[Path]:
         """Return the entries that no checkpoint needs: pixels and features."""
@@ -183,17 +183,18 @@ class Cache:
         return [path for path in paths if path.is_file()]
 
 
-def _problem(folder: Path) -> str:
+def entry_problem(folder: Path, kind: str = "cache entry") -> str:
     """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
     try:
         files = json.loads((folder / ENTRY).read_bytes())["files"]
         damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"the cache entry {folder} cannot be read ({error})"
-    return f"the cache entry {folder} is damaged ({', '.join(damaged) or ENTRY})" if damaged or not files else ""
+        return f"the {kind} {folder} cannot be read ({error})"
+    return f"the {kind} {folder} is damaged ({', '.join(damaged) or ENTRY})" if damaged or not files else ""
 
 
-def _seal(folder: Path, about: Mapping[str, Any]) -> None:
+def seal(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the hashes of all files of an entry, and ``about`` (JSON types) with them, last."""
     files = sorted(folder.iterdir())
     for path in files:
         sync_file(path)

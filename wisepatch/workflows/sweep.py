@@ -20,8 +20,8 @@ from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file
 from wisepatch.store.results import append
 from wisepatch.tasks import Task
-from wisepatch.training.finetuning import checkpoint_prefix
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
+from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
