@@ -375,7 +375,7 @@ def test_two_processes_that_are_killed_go_on_to_the_same_weights(shapes, tmp_pat
     ends = []
     for name, interrupted in (("straight", False), ("killed", True)):
         store = tmp_path / name
-        words = [*launch, *command(shapes, "--steps", "40", "--save-every", "3", "--store", str(store))[1:]]
+        words = [*launch, *command(shapes, "--steps", "20", "--save-every", "2", "--store", str(store))[1:]]
         if interrupted:
             killed(words, tmp_path, signal.SIGTERM, lambda store=store: list(store.glob("runs/*/state-*")))
         done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=240)

@@ -191,7 +191,7 @@ def save_mixes(
             recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
             write = partial(stream_weights, plan.method, files, recipe.params, fishers=fishers) if materialize else None
             mixes[alpha] = store.save(
-                write, kind="interpolated", name=f"{prefix}/{method}alpha={alpha:g}", model=end.model, training=end.training,
+                write, kind="interpolated", name=f"{prefix}/{method}alpha={alpha!r}", model=end.model, training=end.training,
                 recipe=recipe, config=end.config, head=end.head,
             )  # fmt: skip
     return mixes
