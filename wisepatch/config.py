@@ -72,6 +72,8 @@ class EvalConfig(Config):
         default=False, help="Compile the image tower, which pays for long work.", panel=SPEED, flags=("--compile",)
     )
 
+    again: bool = setting(default=False, help="Compute answers that the store holds already anew.", panel=SPEED)
+
     def problems(self) -> Iterable[str]:
         """Check every field."""
         if self.batch_size is not None and self.batch_size < 1:

@@ -8,10 +8,11 @@ from typing import Any
 
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
-from wisepatch.evaluation.prediction import Predictions, predict_many
+from wisepatch.evaluation.prediction import Predictions
+from wisepatch.evaluation.recall import about_answers, predict_missing
 from wisepatch.hookspecs import Metric
 from wisepatch.plugins import find_metric
-from wisepatch.progress import Progress
+from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
 from wisepatch.store.results import append
@@ -39,7 +40,8 @@ def evaluate(
     A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``extra_fields`` gives further
     fields of the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
 
-    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task.
+    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task. Those that are there already are not
+    computed again, unless ``settings.again``.
 
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric, before any work.
     """
@@ -48,7 +50,9 @@ def evaluate(
     for task in tasks:
         task.dataset.check_split(task.split or split)
     rows: list[dict[str, Any]] = []
-    for predictions in predict_many(checkpoints, tasks, store, data, split=split, settings=settings, progress=progress):
+    for predictions in predict_missing(
+        checkpoints, tasks, store, data, split=split, settings=settings, progress=progress or Silent()
+    ):
         task = predictions.task
         rows_of_task = [
             row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
@@ -56,16 +60,15 @@ def evaluate(
             for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
         ]
         for index, checkpoint in enumerate(predictions.checkpoints):
+            if checkpoint.id in predictions.recalled:
+                continue
             save_predictions(
                 store, checkpoint, task.name, predictions.split,
                 {
                     "image": predictions.image_ids, "label": predictions.labels,
                     "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
                 },
-                {
-                    "spec": task.base_spec, "fingerprint": predictions.fingerprint, "precision": settings.mixed_precision,
-                    "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
-                },
+                about_answers(task, predictions.fingerprint, settings),
             )  # fmt: skip
         if watch:
             watch(predictions)

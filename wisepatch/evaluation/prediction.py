@@ -40,7 +40,7 @@ class Predictions:
     """Hold the answers of some checkpoints to one split.
 
     ``predicted`` and ``confidence`` (the probability of the predicted class) are ``(checkpoints, n)``, ``labels`` is ``(n,)``;
-    ``image_ids`` names the images.
+    ``image_ids`` names the images. ``recalled`` holds the ids of checkpoints whose answers come from the store.
     """
 
     task: Task
@@ -52,6 +52,7 @@ class Predictions:
     annotations: Annotations
     image_ids: list[str]
     fingerprint: str
+    recalled: frozenset[str] = frozenset()
 
 
 def predict_many(

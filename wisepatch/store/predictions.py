@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +56,28 @@ def save_predictions(
 
 
 def load_predictions(
-    store: Store, checkpoint: Checkpoint, task: str, split: str, about: Mapping[str, Any] | None = None
+    store: Store,
+    checkpoint: Checkpoint,
+    task: str,
+    split: str,
+    about: Mapping[str, Any] | None = None,
+    *,
+    note: Callable[[str], object] | None = None,
 ) -> pd.DataFrame | None:
     """Read the answers of a checkpoint to a split, verified; ``None`` where there are none.
 
-    With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. Raises
-    :class:`StoreError` for a damaged file.
+    With ``about`` those that were saved with it, else the newest. The metadata is in the frame's ``attrs``. ``note`` is told of
+    a damaged file, which then counts as missing; without it, one raises :class:`StoreError`.
     """
     files = (store.predictions / checkpoint.id).glob(_file_name(task, split, about))
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        table, details = _read(path)
+        try:
+            table, details = _read(path)
+        except StoreError as error:
+            if note is None:
+                raise
+            note(f"{error.message}: they are made again")
+            continue
         if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
             frame: pd.DataFrame = table.to_pandas()
             frame.attrs.update(details)
