@@ -15,11 +15,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from wisepatch.cli.output import close_bars, is_helper, print_error
+from wisepatch.cli.output import close_bars, print_error
 from wisepatch.errors import UsageError, WisepatchError, out_of_memory
+from wisepatch.process_group import end_unless_first, lost_process
 
 INTERRUPTED = 130
-TRAINING = ("finetune", "patch", "demo")  # what several processes do together; all else the main one does alone
 PATCHING, DATA, HOUSEKEEPING = "Patch a model", "Data", "Housekeeping"
 COMMANDS = {  # name: its file, and its section of --help
     "demo": ("demo", PATCHING),
@@ -69,12 +69,17 @@ class Program(TyperGroup):
         except KeyboardInterrupt as error:
             close_bars()
             next_step = "; ".join(getattr(error, "__notes__", ["run the same command again"]))
+            end_unless_first(INTERRUPTED)
             sys.stderr.write(
                 f"interrupted: what is in the store is whole, what was under way is not kept; {next_step}\n"
             )
             raise typer.Exit(INTERRUPTED) from error
+        except typer.Exit:
+            raise
         except Exception as error:
             known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
+            known = known or lost_process(error)
+            end_unless_first(getattr(known or error, "exit_code", 1))  # Typer's errors have one too
             if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
                 raise
             close_bars()
@@ -111,11 +116,8 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Patch CLIP-like models: fine-tune on one task, mix the weights from before and after, keep the rest."""
-    if is_helper() and ctx.invoked_subcommand not in TRAINING:
-        raise typer.Exit

@@ -10,13 +10,14 @@ import torch
 
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.loading import checked, loader, worker_count
+from wisepatch.datasets.loading import checked, loader, same_for_all, worker_count
 from wisepatch.evaluation.prediction import Predictions, class_logits, predict_many
 from wisepatch.hookspecs import Metric
 from wisepatch.models.classifier import Classifier, logits
 from wisepatch.models.clip import Clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_metric
+from wisepatch.process_group import add_up, on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
@@ -45,7 +46,8 @@ def evaluate(
     A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``extra_fields`` gives further
     fields of the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
 
-    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task.
+    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task. Of several processes, which share the
+    images, the main one measures and writes, and all return the rows.
 
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric, before any work.
     """
@@ -55,28 +57,38 @@ def evaluate(
         task.dataset.check_split(task.split or split)
     rows: list[dict[str, Any]] = []
     for predictions in predict_many(checkpoints, tasks, store, data, split=split, settings=settings, progress=progress):
-        task = predictions.task
-        rows_of_task = [
-            row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
-            for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
-            for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
-        ]
-        for index, checkpoint in enumerate(predictions.checkpoints):
-            save_predictions(
-                store, checkpoint, task.name, predictions.split,
-                {
-                    "image": predictions.image_ids, "label": predictions.labels,
-                    "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
-                },
-                {
-                    "spec": task.base_spec, "fingerprint": predictions.fingerprint, "precision": settings.mixed_precision,
-                    "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
-                },
-            )  # fmt: skip
+
+        def measure(predictions: Predictions = predictions) -> list[dict[str, Any]]:
+            task = predictions.task
+            rows_of_task = [
+                row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
+                for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
+                for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
+            ]
+            _save(predictions, store, settings.mixed_precision)
+            return append(store.results, rows_of_task) if record else rows_of_task
+
+        rows += on_main(measure)
         if watch:
             watch(predictions)
-        rows += append(store.results, rows_of_task) if record else rows_of_task
     return rows
+
+
+def _save(predictions: Predictions, store: Store, precision: str) -> None:
+    """Store the answers image by image, a file a checkpoint."""
+    task = predictions.task
+    for index, checkpoint in enumerate(predictions.checkpoints):
+        save_predictions(
+            store, checkpoint, task.name, predictions.split,
+            {
+                "image": predictions.image_ids, "label": predictions.labels,
+                "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
+            },
+            {
+                "spec": task.base_spec, "fingerprint": predictions.fingerprint, "precision": precision,
+                "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
+            },
+        )  # fmt: skip
 
 
 def metrics_for(task: Task, asked: Sequence[str] = ()) -> list[Metric]:
@@ -128,15 +140,16 @@ def watcher(
             if task is not tasks[0]:
                 weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store).to(device)
                 bias = None
-            hits, total, to_classes = 0, 0, class_logits(task.dataset.label_map, device)
-            split = task.dataset.split("val", data, clip.transform)
+            hits, to_classes = torch.zeros(1, dtype=torch.int64), class_logits(task.dataset.label_map, device)
+            split = same_for_all(task.dataset.split("val", data, clip.transform))
             batch_size = settings.batch_size or 64
             workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size, pixel=4))
             for batch in loader(split, batch_size, workers=workers):
                 images, labels = checked(batch)
                 classes = to_classes(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()
-                hits, total = hits + int((classes == labels).sum()), total + len(labels)
-            accuracies.append(f"{task.name} {100 * hits / total:.1f} %")
+                hits += (classes == labels).sum()
+            add_up(hits)
+            accuracies.append(f"{task.name} {100 * int(hits) / len(split):.1f} %")
         return f"epoch {epoch:.1f} (val): {', '.join(accuracies)}"
 
     return watch

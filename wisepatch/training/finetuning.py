@@ -17,12 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list, set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
+from wisepatch.datasets.loading import Seeded, checked, same_for_all, training_loader, weight_of, worker_count
 from wisepatch.datasets.samples import Samples, set_epoch
+from wisepatch.devices import accelerate_on_cpu, device
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import split_features
 from wisepatch.files import hash_tensors
@@ -30,6 +31,7 @@ from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.tower import prepare_training
 from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
+from wisepatch.process_group import check_size, join
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
@@ -80,15 +82,16 @@ def finetune(
             f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
             "fine-tune on the task that has this head, and measure this one",
         )
-    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+    if config.mixed_precision == "fp16" and device().type == "cpu":
         raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
-    AcceleratorState._reset_state()  # a second run in this process may ask for another precision
+    join()
     accelerator = Accelerator(
+        cpu=accelerate_on_cpu(),
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.grad_accumulation,
         step_scheduler_with_optimizer=False,
-        dataloader_config=DataLoaderConfiguration(non_blocking=True),
     )
+    check_size(accelerator.num_processes)
     set_seed(config.seed)
 
     # Load the model to start from: the published one, or a checkpoint of the store.
@@ -125,11 +128,12 @@ def finetune(
             replace(config.evaluation, batch_size=config.batch_size), progress,
         )  # fmt: skip
     else:
-        samples = Seeded(open_train(clip.train_transform), config.seed)
+        samples = Seeded(same_for_all(open_train(clip.train_transform)), config.seed)
         # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
         if config.workers is not None or accelerator.device.type != "cpu":
             workers = worker_count(config.workers, len(samples), clip.batch_bytes(config.batch_size, pixel=4))
-    batches = loader(samples, config.batch_size, workers=workers, shuffle=generator)
+    on_gpu = accelerator.device.type == "cuda"
+    batches = training_loader(samples, config.batch_size, workers=workers, shuffle=generator, pin=on_gpu)
 
     # Freeze what is not trained.
     classifier.visual.requires_grad_(not config.freeze_encoder)
@@ -141,7 +145,9 @@ def finetune(
     optimizer = torch.optim.AdamW(
         trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
     )
-    wrapped, optimizer, batches = accelerator.prepare(classifier, optimizer, batches)
+    wrapped, optimizer = accelerator.prepare(classifier, optimizer)
+    # Of each batch the loader has taken this process's share already.
+    batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True, non_blocking=True)
     steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
     steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
     warmup = warmup_steps(config, steps)
@@ -161,6 +167,7 @@ def finetune(
                 group["lr"] = learning_rate(step, steps, warmup, config.lr)
             with accelerator.accumulate(wrapped):
                 loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing)
+                loss = loss * weight_of(batch)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(trained, config.clip)
@@ -172,7 +179,7 @@ def finetune(
                 continue
             step += 1
             if step == 1 or step % STEPS_PER_REPORT == 0 or step == steps:
-                mean = loss_sum.item() / (step - reported)
+                mean = accelerator.reduce(loss_sum, "mean").item() / (step - reported)
                 loss_sum.zero_()
                 losses.append(mean)
                 if not math.isfinite(mean):

@@ -12,6 +12,7 @@ from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import out_of_memory
 from wisepatch.evaluation.measurement import evaluate, watcher
 from wisepatch.models.clip import load_clip
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
@@ -40,11 +41,11 @@ def zeroshot(
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Save the zero-shot checkpoint and measure it on ``tasks``."""
+    """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
     progress = progress or Silent()
     preflight(evaluation_splits(tasks, "test"), data, metrics)
     progress.start(f"loading {model}", 1)
-    checkpoint = save_start(store, load_clip(model))
+    checkpoint = on_main(lambda: save_start(store, load_clip(model)))
     progress.advance()
     progress.finish()
     return checkpoint, evaluate(
@@ -73,7 +74,7 @@ def finetune_watched(
     Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    preflight(training_splits(tasks, config), data)
+    preflight((), data, read=training_splits(tasks, config))
     return _finetune(config, model, store, data, progress, tasks)
 
 
@@ -106,8 +107,7 @@ def patch(
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
     PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
-    training. Raises all that is missing for training and sweep before the first step. Of several processes, each would sweep for
-    itself: let the main one call this and the others :func:`finetune_watched`, as the command does.
+    training. Raises all that is missing for training and sweep before the first step. Several processes all call this.
     """
     tasks = tasks or RunTasks.of(config)
     plan = plan_sweep(
