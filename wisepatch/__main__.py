@@ -1,12 +1,17 @@
 """The program: ``wisepatch``, and ``python -m wisepatch`` for ``accelerate launch -m wisepatch`` and ``torchrun -m wisepatch``."""
 
+import os
 import sys
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; of several processes the main one alone has a stdout."""
     try:
         from wisepatch.cli.app import app
+        from wisepatch.launcher import is_main
+
+        if not is_main():
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- as long as the process lives
 
         app(prog_name="wisepatch")
     except KeyboardInterrupt:  # before a command began

@@ -119,7 +119,7 @@ class ModelConfig(Config):
 class TrainConfig(Config):
     """Settings of one fine-tuning run; exactly one of ``steps`` and ``epochs`` is set.
 
-    A step sees ``batch_size`` images times ``grad_accumulation`` times the number of processes.
+    A step sees ``batch_size`` images times ``grad_accumulation``, in any number of processes: they share each batch.
 
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear probe). ``warmup`` of ``None`` is the

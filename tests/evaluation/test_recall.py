@@ -78,9 +78,7 @@ def test_damaged_answers_are_said_and_computed_again(run_store, shapes, tmp_path
     end, task = run_store.find("finetuned"), find_task(str(shapes))
     first = evaluate([end], [task], run_store, tmp_path)
     (path,) = (run_store.predictions / end.id).glob("*.parquet")
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(bytes(data))
+    path.write_bytes(path.read_bytes()[:-9])
     progress = Notes()
     assert plain(evaluate([end], [task], run_store, tmp_path, progress=progress)) == plain(first)
     assert len(passes) == 2

@@ -19,11 +19,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from wisepatch.cli.output import close_bars, is_helper, print_error
+from wisepatch.cli.output import close_bars, print_error
 from wisepatch.errors import Stopped, UsageError, WisepatchError, out_of_memory
+from wisepatch.process_group import end_unless_first, lost_process
 
 ENDING = ("SIGTERM", "SIGHUP")  # as Ctrl-C: processes that load images end too, and what is kept is said
-TRAINING = ("finetune", "patch", "demo")  # what several processes do together; all else the main one does alone
 PATCHING, DATA, HOUSEKEEPING = "Patch a model", "Data", "Housekeeping"
 COMMANDS = {  # name: its file, and its section of --help
     "demo": ("demo", PATCHING),
@@ -73,14 +73,18 @@ class Program(TyperGroup):
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
             close_bars()
-            number = error.number if isinstance(error, Stopped) else signal.SIGINT
+            exit_code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
+            end_unless_first(exit_code)
             lost = "what was under way is not kept; run the same command again"
-            if not is_helper():
-                kept = "; ".join(getattr(error, "__notes__", [lost]))
-                sys.stderr.write(f"interrupted: what is in the store is whole; {kept}\n")
-            raise typer.Exit(128 + number) from error
+            kept = "; ".join(getattr(error, "__notes__", [lost]))
+            sys.stderr.write(f"interrupted: what is in the store is whole; {kept}\n")
+            raise typer.Exit(exit_code) from error
+        except typer.Exit:
+            raise
         except Exception as error:
             known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
+            known = known or lost_process(error)
+            end_unless_first(getattr(known or error, "exit_code", 1))  # Typer's errors have one too
             if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
                 raise
             close_bars()
@@ -137,11 +141,8 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Patch CLIP-like models: fine-tune on one task, mix the weights from before and after, keep the rest."""
-    if is_helper() and ctx.invoked_subcommand not in TRAINING:
-        raise typer.Exit

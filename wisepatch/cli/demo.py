@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wisepatch.cli.options import Common, FreshOption, with_settings
+from wisepatch.cli.options import Common, FreshOption, Machine, with_settings
 from wisepatch.cli.patch import run_patch
 from wisepatch.config import ModelConfig, TrainConfig
 
@@ -18,6 +18,7 @@ RULE = "max-drop=0.02"
 
 @with_settings
 def command(
+    machine: Machine,
     common: Common,
     output_path: Annotated[Path, typer.Option("--output", "-o", help="The picture: a .png, .svg or .pdf.")] = Path(
         "wisepatch-demo.png"

@@ -13,6 +13,7 @@ def command(
     train: o.TrainOptions,
     model: o.ModelOptions,
     names: o.ClassOptions,
+    machine: o.Machine,
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
     fresh: o.FreshOption = False,

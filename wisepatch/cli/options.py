@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from wisepatch.cli.output import Output
-from wisepatch.config import MODEL, ModelConfig, TrainConfig, setting
+from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
 from wisepatch.errors import DataError, UnknownNameError, UsageError
+from wisepatch.launcher import is_main, size
+from wisepatch.process_group import join, leave
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -80,6 +84,32 @@ class ModelOptions:
         if self.pretrained and config.brings_weights:
             raise UsageError(f"the model {config.model} brings its own weights", "leave --pretrained out")
         return config
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a command computes on; one that takes these options is shared by the processes that are started for it."""
+
+    device: str | None = setting(None, "cpu, cuda, cuda:1 or mps. (default: a GPU where there is one)", SPEED)
+    processes: int = setting(1, "Processes of this machine that share the work, a GPU each.", SPEED, min=1)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Within this every process does its share. Raises :class:`UsageError` for what cannot be shared, before any work."""
+        if self.processes > 1 and size() == 1:
+            from wisepatch.cli.processes import start_processes
+
+            command = [sys.executable, "-m", "wisepatch", *sys.argv[1:]]
+            raise typer.Exit(start_processes(self.processes, command))
+        if self.processes not in (1, size()):
+            raise UsageError(f"--processes {self.processes}, and a launcher has started {size()}", "leave it out")
+        if self.device:
+            from wisepatch.devices import use_device
+
+            use_device(self.device)
+        join()
+        yield
+        leave()
 
 
 @dataclass(frozen=True)
@@ -183,7 +213,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             for name, (kind, names) in groups.items()
         }
         grouped = {option for _, names in groups.values() for option in names.values()}
-        command(**{name: value for name, value in given.items() if name not in grouped}, **filled)
+        machine = next((each for each in filled.values() if isinstance(each, Machine)), None)
+        if machine is None and not is_main():
+            return  # the main process does alone what is not shared
+        with machine.shared() if machine else nullcontext():
+            command(**{name: value for name, value in given.items() if name not in grouped}, **filled)
 
     run.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: option.annotation for name, option in options.items()}

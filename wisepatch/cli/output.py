@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from wisepatch.launcher import is_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,19 +24,14 @@ if TYPE_CHECKING:
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
-def is_helper() -> bool:
-    """Tell whether this process helps another one to train (``accelerate launch``, ``torchrun``)."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and int(os.environ.get("RANK") or 0) > 0
-
-
 class Output:
     """Where a command prints. With ``as_json`` stdout holds one JSON object a line and nothing else."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out."""
         self.as_json = as_json
-        self.quiet = quiet or is_helper()
-        self.helps = is_helper()  # says nothing: the main process says it
+        self.quiet = quiet or not is_main()
+        self.helps = not is_main()  # says nothing: the main process says it
         # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
         logging.getLogger("wisepatch").setLevel(logging.ERROR if self.quiet else logging.WARNING)
 
@@ -163,8 +159,6 @@ def close_bars() -> None:
 
 def print_error(error: WisepatchError) -> None:
     """Print on stderr what is wrong and why, the next step, and what was kept."""
-    if is_helper():
-        return
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")

@@ -24,6 +24,7 @@ def command(
     evaluation: EvalConfig,
     model: o.ModelOptions,
     names: o.ClassOptions,
+    machine: o.Machine,
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006
@@ -64,17 +65,14 @@ def run_patch(
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
     from wisepatch.reports.plots import check_picture_path, draw_sweep, save_figure, sweep_table
     from wisepatch.store.results import pick_runs, read
-    from wisepatch.workflows.patching import finetune_watched, patch
+    from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
     if picture is not None:
         check_picture_path(picture)
-    if output.helps:  # trains with the main process, which sweeps
-        finetune_watched(config, model, store, data, tasks=tasks, fresh=fresh)
-        return
     sweep = patch(config, model, store, data, tasks=tasks, fresh=fresh, progress=output.progress(), **options).sweep
     show_sweep(output, sweep)
-    if picture is not None:
+    if picture is not None and not output.helps:
         save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [sweep.run]))), picture)
     output.result(summary(sweep, picture))
 

@@ -89,6 +89,7 @@ def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="As for `wisepatch eval`.")],
     names: o.ClassOptions,
     evaluation: EvalConfig,
+    machine: o.Machine,
     common: o.Common,
     task: OneTaskOption = None,
     images: Annotated[

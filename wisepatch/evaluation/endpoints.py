@@ -249,6 +249,12 @@ class Heads:
         self.task, self.endpoints, self.note = task, endpoints, note
         self.from_text: dict[str, torch.Tensor] = {}
 
+    def prepare(self, mixes: Sequence[Mix]) -> None:
+        """Make the heads from text that ``mixes`` need: several processes make them together, whichever images each sees."""
+        for mix in mixes:
+            if not self.is_trained(mix):
+                self.of(mix)
+
     def is_trained(self, mix: Mix) -> bool:
         """Return whether ``mix`` has a trained head for the task's classes."""
         head = mix.checkpoint.head

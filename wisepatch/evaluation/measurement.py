@@ -12,6 +12,7 @@ from wisepatch.evaluation.prediction import Predictions
 from wisepatch.evaluation.recall import about_answers, predict_missing
 from wisepatch.hookspecs import Metric
 from wisepatch.plugins import find_metric
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
@@ -41,7 +42,8 @@ def evaluate(
     fields of the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
 
     Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task. Those that are there already are not
-    computed again, unless ``settings.again``.
+    computed again, unless ``settings.again``. Of several processes, which share the images, the main one measures and writes, and
+    all return the rows.
 
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric, before any work.
     """
@@ -53,27 +55,37 @@ def evaluate(
     for predictions in predict_missing(
         checkpoints, tasks, store, data, split=split, settings=settings, progress=progress or Silent()
     ):
-        task = predictions.task
-        rows_of_task = [
-            row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
-            for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
-            for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
-        ]
-        for index, checkpoint in enumerate(predictions.checkpoints):
-            if checkpoint.id in predictions.recalled:
-                continue
-            save_predictions(
-                store, checkpoint, task.name, predictions.split,
-                {
-                    "image": predictions.image_ids, "label": predictions.labels,
-                    "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
-                },
-                about_answers(task, predictions.fingerprint, settings),
-            )  # fmt: skip
+
+        def measure(predictions: Predictions = predictions) -> list[dict[str, Any]]:
+            task = predictions.task
+            rows_of_task = [
+                row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
+                for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
+                for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
+            ]
+            _save(predictions, store, settings)
+            return append(store.results, rows_of_task) if record else rows_of_task
+
+        rows += on_main(measure)
         if watch:
             watch(predictions)
-        rows += append(store.results, rows_of_task) if record else rows_of_task
     return rows
+
+
+def _save(predictions: Predictions, store: Store, settings: EvalConfig) -> None:
+    """Store the answers image by image, a file a checkpoint, but for those that come from there."""
+    task = predictions.task
+    for index, checkpoint in enumerate(predictions.checkpoints):
+        if checkpoint.id in predictions.recalled:
+            continue
+        save_predictions(
+            store, checkpoint, task.name, predictions.split,
+            {
+                "image": predictions.image_ids, "label": predictions.labels,
+                "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
+            },
+            about_answers(task, predictions.fingerprint, settings),
+        )  # fmt: skip
 
 
 def metrics_for(task: Task, asked: Sequence[str] = ()) -> list[Metric]:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.loading import checked, loader, worker_count
+from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Split
 from wisepatch.evaluation.prediction import class_logits
 from wisepatch.models.classifier import Classifier, logits
 from wisepatch.models.clip import Clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_metric
+from wisepatch.process_group import rows_of_all
 from wisepatch.store.checkpoints import Store
 from wisepatch.tasks import Task
 
@@ -48,7 +48,7 @@ def watcher(
         values: dict[str, float] = {}
         score, noted = None, ""
         for task in watched:
-            split = task.dataset.split("val", data, clip.transform)
+            split = same_for_all(task.dataset.split("val", data, clip.transform))
             head = None
             if task is not tasks[0]:
                 head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
@@ -69,16 +69,15 @@ def watcher(
 def _answer(
     split: Split, task: Task, clip: Clip, classifier: Classifier, head: torch.Tensor | None, settings: EvalConfig
 ) -> tuple[Any, Any]:
-    """Return answers and labels, ``(n,)`` each; without ``head`` the classifier's own is used."""
+    """Return answers and labels, ``(n,)`` each; without ``head`` the classifier's own is used. Processes share the images."""
     classifier.eval()
     device = classifier.weight.device
     weight, bias = (classifier.weight, classifier.bias) if head is None else (head.to(device), None)
     to_classes = class_logits(task.dataset.label_map, device)
     batch_size = settings.batch_size or 64
     workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size, pixel=4))
-    answers, labels = [], []
-    for batch in loader(split, batch_size, workers=workers):
-        images, truth = checked(batch)
-        answers.append(to_classes(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu())
-        labels.append(truth)
-    return np.concatenate([each.numpy() for each in answers]), np.concatenate([each.numpy() for each in labels])
+    answers, labels = {}, {}
+    for first, images, truth in batches_on(split, batch_size, device, workers=workers):
+        answers[first] = to_classes(logits(classifier.visual, images, weight, bias)).argmax(1).cpu()
+        labels[first] = truth
+    return rows_of_all(answers, len(split)).numpy(), rows_of_all(labels, len(split)).numpy()

@@ -16,19 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
+from wisepatch.datasets.loading import Seeded, checked, same_for_all, training_loader, weight_of, worker_count
 from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.validation import Validation
 from wisepatch.files import hash_tensors
+from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import prepare_training
 from wisepatch.models.zeroshot_head import check_prompts
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task, find_task
@@ -40,7 +43,6 @@ from wisepatch.training.start import (
     head_details,
     load_start,
     new_accelerator,
-    on_main,
 )
 
 if TYPE_CHECKING:
@@ -91,20 +93,21 @@ def finetune(
     set_seed(config.seed)
 
     # Load the model to start from, and save it as the parent.
-    clip, classifier, zeroshot = load_start(config, model, store, task, accelerator, progress)
+    clip, classifier, zeroshot = load_start(config, model, store, task, progress)
     for other in others:
         check_prompts(clip, other.dataset.head_names, other.dataset.templates)
 
     # Open the data, and look for an earlier run of this very training.
     samples, workers, fingerprint = open_samples(config, task, clip, store, data, accelerator, progress)
     generator = torch.Generator()
-    batches = loader(samples, config.batch_size, workers=workers, shuffle=generator)
+    on_gpu = accelerator.device.type == "cuda"
+    batches: Any = training_loader(samples, config.batch_size, workers=workers, shuffle=generator, pin=on_gpu)
     identity = {
         "config": {name: value for name, value in config.identity.items() if name != "workers"} | {"task": task.base_spec},
-        "parent": zeroshot.id, "processes": accelerator.num_processes,
+        "parent": zeroshot.id, "processes": size(),
         "head": hash_tensors({"weight": classifier.weight, "bias": classifier.bias}),
     }  # fmt: skip
-    with open_run(store, identity, fingerprint, task.name, accelerator, progress.note, fresh=fresh) as (run, outcome):
+    with open_run(store, identity, fingerprint, task.name, progress.note, fresh=fresh) as (run, outcome):
         if outcome:
             progress.note(f"{task.name}: this training is finished already, and taken as it is; --fresh repeats it")
             return Finetuned(store.get(outcome["zeroshot"]), store.get(outcome["finetuned"]), tuple(outcome["losses"]))
@@ -114,7 +117,9 @@ def finetune(
         optimizer = torch.optim.AdamW(
             trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
         )
-        wrapped, optimizer, batches = accelerator.prepare(classifier, optimizer, batches)
+        wrapped, optimizer = accelerator.prepare(classifier, optimizer)
+        # Of each batch the loader has taken this process's share already.
+        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True, non_blocking=True)
         steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
         steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
         warmup = warmup_steps(config, steps)
@@ -131,27 +136,27 @@ def finetune(
         progress.advance(at.step)
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
-        with Signals(accelerator, progress.note) as signals:
-            for images, labels in batches_from(at, batches, samples, generator, config.seed, accelerator):
+        with Signals(progress.note) as signals:
+            for images, labels, weight in batches_from(at, batches, samples, generator, config.seed, accelerator):
                 rate = learning_rate(at.step, steps, warmup, config.lr)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 with accelerator.accumulate(wrapped):
-                    loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing)
+                    loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing) * weight
                     accelerator.backward(loss)
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(trained, config.clip)
                     optimizer.step()
                     optimizer.zero_grad()
                 loss_sum += loss.detach() / config.grad_accumulation
-                images_seen += len(labels) * accelerator.num_processes
+                images_seen += len(labels) * size()
                 if not accelerator.sync_gradients:
                     continue
                 at.step += 1
                 epoch = at.step / steps_per_epoch
                 reports = at.step == 1 or at.step % STEPS_PER_REPORT == 0 or at.step == steps
                 if reports:
-                    mean = loss_sum.item() / (at.step - at.reported)
+                    mean = mean_of_all(loss_sum, accelerator) / (at.step - at.reported)
                     loss_sum.zero_()
                     if not math.isfinite(mean):
                         raise TrainingError(
@@ -178,9 +183,9 @@ def finetune(
                         break
                 if at.step == steps:
                     break
-                asked, stop = signals.asked() if reports or accelerator.num_processes == 1 else (False, 0)
+                asked, stop = signals.asked() if reports or size() == 1 else (False, 0)
                 if asked or (config.save_every and at.step % config.save_every == 0):
-                    at.loss_sum = loss_sum.item()
+                    at.loss_sum = mean_of_all(loss_sum, accelerator)
                     states.save(at, best)
                 if stop:
                     raise Stopped(
@@ -197,7 +202,7 @@ def finetune(
                 f"weights are not finite after step {at.step}", "lower --lr, or use --mixed-precision no or bf16"
             )
         train_head = config.head == "trained"
-        finetuned = on_main(accelerator, store, lambda: store.save(
+        finetuned = on_main(lambda: store.save(
             {**clip.model.state_dict(), **(classifier_tensors(classifier) if train_head else {})},
             kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
             trained_from=[zeroshot.id], training=config.training, config=config.identity | {"task": task.base_spec},
@@ -221,7 +226,7 @@ def open_samples(
             replace(config.evaluation, batch_size=config.batch_size), progress,
         )  # fmt: skip
         return features, 0, open_train().fingerprint()
-    split = open_train(clip.train_transform)
+    split = same_for_all(open_train(clip.train_transform))
     workers = 0
     # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
     if config.workers is not None or accelerator.device.type != "cpu":
@@ -244,10 +249,15 @@ def trained_parameters(classifier: Classifier) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in classifier.named_parameters() if parameter.requires_grad}
 
 
+def mean_of_all(value: torch.Tensor, accelerator: Accelerator) -> float:
+    """Return the mean of a number over all processes."""
+    return float(accelerator.reduce(value, "mean"))
+
+
 def batches_from(
     at: Position, batches: Any, samples: Samples, generator: torch.Generator, seed: int, accelerator: Accelerator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield ``(images, labels)`` without an end, from ``at`` on, and count the epochs and their batches there.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Yield images, labels and the weight of their loss without an end, from ``at`` on; epochs and batches are counted there.
 
     The order of an epoch follows from seed and epoch alone.
     """
@@ -256,7 +266,7 @@ def batches_from(
         set_epoch(samples, at.epoch)  # typographic attacks write anew
         for batch in accelerator.skip_first_batches(batches, at.batches) if at.batches else batches:
             at.batches += 1
-            yield checked(batch)
+            yield *checked(batch), weight_of(batch)
         at.epoch, at.batches = at.epoch + 1, 0
 
 

@@ -8,20 +8,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-import torch
-from accelerate.utils import broadcast_object_list
 
 from wisepatch.errors import DataError, Stopped, StoreError
 from wisepatch.files import write_tensors
+from wisepatch.launcher import is_main
+from wisepatch.process_group import from_all, on_main
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import Run
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    import torch
     from accelerate import Accelerator
 
 BEST = "best.safetensors"
@@ -61,7 +60,6 @@ def open_run(
     identity: Mapping[str, Any],
     fingerprint: str,
     task: str,
-    accelerator: Accelerator,
     note: Callable[[str], object],
     *,
     fresh: bool,
@@ -70,20 +68,22 @@ def open_run(
 
     ``fresh`` forgets what there is. Raises :class:`DataError` where the state that is kept was trained on other images.
     """
-    run = Run(store.root, identity, fingerprint, writes=accelerator.is_main_process)
+    run = Run(store.root, identity, fingerprint, writes=is_main())
     waiting = f"another command runs this very training of {task}: waiting for it"
+
+    def look() -> dict[str, Any] | None:
+        outcome = None if fresh else _whole_outcome(run, store)
+        if not fresh and run.has_other_data():
+            raise DataError(
+                f"the training images of {task} have changed since this training stopped, with its state in {run.folder}",
+                "put them back, or begin anew with --fresh",
+            )
+        if outcome is None:
+            run.begin(fresh=fresh)
+        return outcome
+
     with run.lock(lambda: note(waiting)) if run.writes else nullcontext():
-        outcome = None
-        if run.writes:
-            outcome = None if fresh else _whole_outcome(run, store)
-            if not fresh and run.has_other_data():
-                raise DataError(
-                    f"the training images of {task} have changed since this training stopped, with its state in {run.folder}",
-                    "put them back, or begin anew with --fresh",
-                )
-            if outcome is None:
-                run.begin(fresh=fresh)
-        yield run, broadcast_object_list([outcome])[0]
+        yield run, on_main(look)
 
 
 def _whole_outcome(run: Run, store: Store) -> dict[str, Any] | None:
@@ -106,8 +106,7 @@ class States:
         """Load the newest whole state into what was prepared; return its position, and the best weights until then, if any."""
         from safetensors.torch import load_file
 
-        found = self.run.newest_state(self.note) if self.accelerator.is_main_process else None
-        found = broadcast_object_list([found])[0]
+        found = on_main(lambda: self.run.newest_state(self.note))
         self.run.rewind_log(found[1]["step"] if found else 0)
         if found is None:
             return None
@@ -118,15 +117,16 @@ class States:
 
     def save(self, position: Position, best: Mapping[str, torch.Tensor]) -> None:
         """Save a state, whole or not at all."""
-        main = self.accelerator.is_main_process
-        folder = Path(broadcast_object_list([str(self.run.new_state()) if main else ""])[0])
+        folder = on_main(self.run.new_state)
         self.accelerator.save_state(str(folder))
         self.accelerator.wait_for_everyone()
-        if main:
+
+        def publish() -> None:
             if best:
                 write_tensors(folder / BEST, best)
             self.run.keep_state(folder, position.step, asdict(position))
-        self.accelerator.wait_for_everyone()
+
+        on_main(publish)
 
 
 class Signals:
@@ -135,9 +135,9 @@ class Signals:
     A second signal to stop does so at once. Where a training does not run in the main thread, signals are left alone.
     """
 
-    def __init__(self, accelerator: Accelerator, note: Callable[[str], object]) -> None:
-        """Listen for all processes together; ``note`` tells a person that the training is going to stop."""
-        self.accelerator, self.note = accelerator, note
+    def __init__(self, note: Callable[[str], object]) -> None:
+        """Tell a person by ``note`` that the training is going to stop."""
+        self.note = note
         self.stop, self.save = 0, False
         self._before: dict[int, Any] = {}
 
@@ -166,10 +166,6 @@ class Signals:
 
     def asked(self) -> tuple[bool, int]:
         """Return whether a state is to be saved, and the number of the signal to stop, if any; the same in every process."""
-        asked = (self.save or bool(self.stop), self.stop)
-        if self.accelerator.num_processes > 1:
-            told = torch.tensor(asked, dtype=torch.int64, device=self.accelerator.device)
-            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-            asked = (bool(told[0]), int(told[1]))
+        asked = from_all((self.save or bool(self.stop), self.stop))
         self.save = False
-        return asked
+        return any(save for save, _ in asked), max(stop for _, stop in asked)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list
 
 from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.devices import accelerate_on_cpu, device
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.process_group import check_size, join, on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_trainable(config: TrainConfig, task: Task) -> None:
@@ -34,23 +36,25 @@ def check_trainable(config: TrainConfig, task: Task) -> None:
             f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
             "fine-tune on the task that has this head, and measure this one",
         )
-    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+    if config.mixed_precision == "fp16" and device().type == "cpu":
         raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
     """Return what places model and data on devices and processes, as the settings say."""
-    AcceleratorState._reset_state()  # a second run in this process may ask for another precision
-    return Accelerator(
+    join()
+    accelerator = Accelerator(
+        cpu=accelerate_on_cpu(),
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.grad_accumulation,
         step_scheduler_with_optimizer=False,
-        dataloader_config=DataLoaderConfiguration(non_blocking=True),
     )
+    check_size(accelerator.num_processes)
+    return accelerator
 
 
 def load_start(
-    config: TrainConfig, model: ModelConfig, store: Store, task: Task, accelerator: Accelerator, progress: Progress
+    config: TrainConfig, model: ModelConfig, store: Store, task: Task, progress: Progress
 ) -> tuple[Clip, Classifier, Checkpoint]:
     """Load the published model or the checkpoint ``config.start``; return CLIP, the classifier to train, and the parent, saved."""
     start = store.find(config.start) if config.start else None
@@ -69,16 +73,8 @@ def load_start(
         classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
     if start and not start.head and not train_head:
         return clip, classifier, start
-    parent = on_main(
-        accelerator, store, lambda: save_start(store, clip, task, classifier if train_head else None, start)
-    )
+    parent = on_main(lambda: save_start(store, clip, task, classifier if train_head else None, start))
     return clip, classifier, parent
-
-
-def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoint]) -> Checkpoint:
-    """Save a checkpoint on the main process alone; every process gets it."""
-    saved = [save().id if accelerator.is_main_process else ""]
-    return store.get(broadcast_object_list(saved)[0])
 
 
 def save_start(

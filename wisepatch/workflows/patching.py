@@ -15,6 +15,7 @@ from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.validation import watcher
 from wisepatch.models.clip import load_clip
 from wisepatch.plugins import find_metric
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
@@ -44,11 +45,11 @@ def zeroshot(
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Save the zero-shot checkpoint and measure it on ``tasks``."""
+    """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
     progress = progress or Silent()
     preflight(evaluation_splits(tasks, "test"), data, metrics)
     progress.start(f"loading {model}", 1)
-    checkpoint = save_start(store, load_clip(model))
+    checkpoint = on_main(lambda: save_start(store, load_clip(model)))
     progress.advance()
     progress.finish()
     return checkpoint, evaluate(
@@ -92,7 +93,7 @@ def finetune_watched(
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    preflight(training_splits(tasks, config), data, problems=keep_best_problems(tasks, config, data))
+    preflight((), data, problems=keep_best_problems(tasks, config, data), read=training_splits(tasks, config))
     return _finetune(config, model, store, data, progress, tasks, fresh)
 
 
@@ -135,8 +136,7 @@ def patch(
 
     PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
     training. A training that was interrupted goes on and one that is finished is taken as it is, unless it is to be ``fresh``.
-    Raises all that is missing for training and sweep before the first step. Of several processes, each would sweep for
-    itself: let the main one call this and the others :func:`finetune_watched`, as the command does.
+    Raises all that is missing for training and sweep before the first step. Several processes all call this.
     """
     tasks = tasks or RunTasks.of(config)
     plan = plan_sweep(

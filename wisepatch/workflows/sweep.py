@@ -15,6 +15,7 @@ from wisepatch.analysis.selection import Point, Rule, choose, points
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file
@@ -117,7 +118,7 @@ def run_sweep(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
             workers=settings.workers if settings else None, progress=progress,
         )  # fmt: skip
-    mixes = save_mixes(store, start, end, plan, params, materialize=materialize)
+    mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     alpha_by_id = {mix.id: alpha for alpha, mix in mixes.items()}
 
     def fields(mix: Checkpoint, task: Task) -> dict[str, Any]:
@@ -147,13 +148,13 @@ def run_sweep(
             try:
                 choice = choose(points_by_split[split], plan.rule)
             except WisepatchError:
-                append(store.results, measured)
+                on_main(partial(append, store.results, measured))
                 raise
-            chosen = _save_patched(store, start, end, plan, params, choice)
+            chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
         if choice:
             chosen_fields = {"selected_on": plan.select_on}
             measured = [row | {"chosen": row["alpha"] == choice.alpha} | chosen_fields for row in measured]
-        rows += append(store.results, measured)
+        rows += on_main(partial(append, store.results, measured))
     return Sweep(
         run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
         plan.select_on if plan.rule else None, choice, chosen,

@@ -78,7 +78,8 @@ class SweepPlan:
     ) -> None:
         """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
         fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
-        preflight([*training, *fisher, *self.task_splits().items()], data, self.metrics, [*self._problems(), *problems])
+        problems = [*self._problems(), *problems]
+        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher])
 
     def _problems(self) -> Iterator[UsageError]:
         """Yield why alpha cannot be chosen as it is asked for."""

@@ -22,6 +22,7 @@ from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSample
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import drawing, is_running, refused, write_durably
+from wisepatch.launcher import is_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task, renamed
@@ -213,7 +214,7 @@ def measure(
         checkpoints, tasks, store, data, split=split, run=run, progress=progress, watch=predictions.append,
         extra_fields=lambda _, of: attack if of.name.startswith(PREFIX) else {}, settings=settings,
     )  # fmt: skip
-    if picture:
+    if picture and is_main():
         with drawing(picture):
             draw_worst(predictions[-1], data).save(picture)
     return rows
