@@ -10,7 +10,7 @@ from unittest import mock
 
 from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, process_group
 from wisepatch.evaluation import pixels
-from wisepatch.evaluation.measurement import watcher
+from wisepatch.evaluation.validation import watcher
 from wisepatch.models import zeroshot_head
 from wisepatch.training import fisher_information
 from wisepatch.workflows.sweep import sweep
@@ -64,13 +64,13 @@ def train(folder):
         )
         store, lines = Store(folder / kind), []
         watch = watcher([find_task(config.task)], store, folder, SETTINGS)
-        done = finetune(
-            config,
-            ModelConfig("demo", ""),
-            store,
-            folder,
-            watch=lambda *a, watch=watch, lines=lines: lines.append(watch(*a)) or "",
-        )
+
+        def told(*given, watch=watch, lines=lines):
+            validation = watch(*given)
+            lines.append(validation.text)
+            return validation
+
+        done = finetune(config, ModelConfig("demo", ""), store, folder, watch=told)
         losses[kind] = [done.losses, lines]
     return losses
 

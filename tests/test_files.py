@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from wisepatch.files import hash_tensors, is_leftover, partial_path, publish, remove, write_durably
+from wisepatch.files import hash_tensors, publish, remove, write_durably
 
 
 def test_the_hash_of_tensors_ignores_their_order_and_layout():
@@ -43,13 +43,13 @@ def folder_with(path, text):
 
 
 def test_publishing_renames_and_leaves_nothing_else(tmp_path):
-    assert publish(folder_with(partial_path(tmp_path), "new"), tmp_path / "entry", lambda: False)
+    assert publish(folder_with(tmp_path / "partial", "new"), tmp_path / "entry", lambda: False)
     assert [path.name for path in tmp_path.iterdir()] == ["entry"]
 
 
 def test_publishing_keeps_a_whole_one_and_replaces_one_that_is_not(tmp_path):
     folder_with(tmp_path / "entry", "old")
-    partial = folder_with(partial_path(tmp_path), "new")
+    partial = folder_with(tmp_path / "partial", "new")
     assert not publish(partial, tmp_path / "entry", lambda: True)
     assert (tmp_path / "entry" / "file").read_text() == "old"
     assert publish(partial, tmp_path / "entry", lambda: False)
@@ -59,7 +59,7 @@ def test_publishing_keeps_a_whole_one_and_replaces_one_that_is_not(tmp_path):
 
 def test_publishing_replaces_a_file_that_is_in_the_way(tmp_path):
     (tmp_path / "entry").write_text("in the way")
-    assert publish(folder_with(partial_path(tmp_path), "new"), tmp_path / "entry", lambda: False)
+    assert publish(folder_with(tmp_path / "partial", "new"), tmp_path / "entry", lambda: False)
     assert [path.name for path in tmp_path.iterdir()] == ["entry"]
 
 
@@ -74,17 +74,6 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_nothing_else(tmp_path, monk
         write_durably(tmp_path / "file", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (".partial-99999999-abc", True), (".partial-1-abc", False), (".partial-x", False), (".partial-12", False),
-        ("lightning_run_7", False), (f".partial-{os.getpid()}-abc", True), (f".partial-{'9' * 40}-abc", True),
-    ],
-)  # fmt: skip
-def test_leftovers_are_known_by_their_name_and_the_process_in_it(tmp_path, name, expected):
-    assert is_leftover(tmp_path / name) is expected
 
 
 def test_removing_takes_files_folders_and_links_and_no_link_is_followed(tmp_path):

@@ -1,9 +1,10 @@
-"""Files and folders that are whole or not there: durable writes, publication by rename, locks, hashes."""
+"""Files and folders that are whole or not there: durable writes, publication by rename, seals, hashes."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -12,17 +13,20 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.errors import StoreError, UsageError, WisepatchError
+from wisepatch.locks import LOCK, locked
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = Mapping[str, torch.Tensor]
 
-PARTIAL = ".partial-"  # begins the names of unfinished files and folders; the writer's process number follows
-PARTIAL_NAME = re.compile(r"\.partial-(\d+)-.+")
+PARTIAL = ".wisepatch-partial-"  # begins the names of unfinished files and folders
+PARTIAL_NAME = re.compile(r"\.wisepatch-partial-[0-9a-f]{8}")
+OLDER_PARTIAL_NAME = re.compile(r"\.partial-\d+-[0-9a-f]{8}")  # of 0.1.0, in stores alone
+SEAL = "sha256"
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
@@ -44,38 +48,56 @@ def write_durably(path: Path, data: bytes) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that replaces ``path`` in one step at the end: a reader sees the old bytes or the new, also after a crash."""
-    partial = partial_path(path.parent)
-    try:
+    with partial_path(path.parent) as partial:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 @contextmanager
 def partial_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder for something unfinished, which is removed at the end unless it was renamed."""
-    folder = partial_path(parent)
-    try:
+    with partial_path(parent) as folder:
         folder.mkdir()
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def partial_path(folder: Path) -> Path:
-    """Return a new name in ``folder`` for something unfinished, ``.partial-<process>-<random>``."""
-    return folder / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}"
+@contextmanager
+def partial_path(folder: Path) -> Iterator[Path]:
+    """Yield a new name in ``folder`` for something unfinished; what still has it at the end is removed.
+
+    A lock file beside it is held meanwhile, so that :func:`remove_leftovers` in another process, container or host leaves it alone.
+    """
+    path = folder / f"{PARTIAL}{secrets.token_hex(4)}"
+    with locked(_lock_of(path)):
+        try:
+            yield path
+        finally:
+            with suppress(OSError):
+                remove(path)
 
 
-def is_leftover(path: Path) -> bool:
-    """Tell whether ``path`` has the name of something unfinished and no other living process of this machine writes it."""
-    match = PARTIAL_NAME.fullmatch(path.name)
-    return match is not None and (int(match[1]) == os.getpid() or not is_running(int(match[1])))
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(partial.name + LOCK)
+
+
+def remove_leftovers(folder: Path, *, older: bool = False) -> list[Path]:
+    """Remove what writers that ended have left unfinished in ``folder``, and return it; what is being written is locked and stays.
+
+    ``older`` takes the names of wisepatch 0.1.0 for leftovers too, which other programs may use.
+    """
+    gone = []
+    names = {name.removesuffix(LOCK) for name in os.listdir(folder)} if folder.is_dir() else set()  # noqa: PTH208 -- faster
+    for path in (folder / name for name in sorted(names) if name.startswith((PARTIAL, ".partial-"))):
+        if PARTIAL_NAME.fullmatch(path.name) or (older and OLDER_PARTIAL_NAME.fullmatch(path.name)):
+            with locked(_lock_of(path), wait=False) as taken:
+                if taken:
+                    gone.append(path if os.path.lexists(path) else _lock_of(path))
+                    remove(path)
+    return gone
 
 
 def publish(partial: Path, folder: Path, is_whole: Callable[[], bool]) -> bool:
@@ -91,10 +113,9 @@ def publish(partial: Path, folder: Path, is_whole: Callable[[], bool]) -> bool:
             raise
         published = not is_whole()
         if published:
-            aside = partial_path(folder.parent)
-            folder.rename(aside)
-            published = publish(partial, folder, is_whole)
-            remove(aside)
+            with partial_path(folder.parent) as aside:
+                folder.rename(aside)
+                published = publish(partial, folder, is_whole)
     sync_folder(folder.parent)
     return published
 
@@ -105,33 +126,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-@contextmanager
-def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``, calling ``waiting`` where another process has it; one that ends lets go, however it ends."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if waiting:
-            waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-
-
-def remove_stale_lock(path: Path) -> bool:
-    """Remove a lock file that no process holds; return whether it is gone now."""
-    from filelock import FileLock, Timeout
-
-    with suppress(Timeout), FileLock(path, timeout=0):
-        path.unlink(missing_ok=True)
-        return True
-    return False
+def check_room(path: Path, size: int, hint: str = "free space there, or name another place") -> None:
+    """Raise :class:`StoreError` where the disk on which ``path`` lies, or will lie, has less than ``size`` bytes free."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if size > free:
+        raise StoreError(f"{path} needs {size / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free", hint)
 
 
 @contextmanager
@@ -150,13 +150,27 @@ def drawing(path: Path) -> AbstractContextManager[None]:
     return refused(f"the picture {path}", UsageError, "name another with --output")
 
 
-def is_running(process: int) -> bool:
-    """Tell whether a process of this machine lives."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError, PermissionError) as error:
-        return isinstance(error, PermissionError)  # another user's
-    return True
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Return a record as JSON, with the sha256 of its bytes (without these 64 letters) as its last field."""
+    before, empty, after = json.dumps({**record, SEAL: ""}, indent=2).rpartition('""')
+    digest = hashlib.sha256(f"{before}{empty}{after}".encode()).hexdigest()
+    return f'{before}"{digest}"{after}'.encode()
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """Read a record; one without a seal was written before there were any.
+
+    Raises :class:`ValueError` for what is no JSON object, and where one bit differs from what was sealed.
+    """
+    record = json.loads(data)
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    if SEAL in record:
+        digest = record.pop(SEAL)
+        before, found, after = data.rpartition(str(digest).encode() or b"\0")
+        if not found or hashlib.sha256(before + after).hexdigest() != digest:
+            raise ValueError(f"it is damaged: it does not have the {SEAL} that it names")
+    return record
 
 
 def sync_file(path: Path) -> None:

@@ -27,8 +27,8 @@ def test_store_commands(cli, run_store):
     fails(refused, 1, "1 recipes are mixed from", "--recipes")
     gone = cli("store", "rm", "finetuned", "--recipes")
     assert gone.stdout.count("removed") == 2
-    (run_store.checkpoints / ".partial-99999999-x").mkdir()
-    assert "removed 1 files and folders" in cli("store", "gc").stdout
+    (run_store.checkpoints / ".wisepatch-partial-0123abcd").mkdir()
+    assert "removed 3 files and folders" in cli("store", "gc").stdout  # and the predictions of two
 
 
 def test_damaged_manifest_is_reported_and_the_rest_goes_on(cli, run_store):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from wisepatch.errors import DataError, StoreError
-from wisepatch.files import sha256
-from wisepatch.store.cache import ENTRY, MARK, TENSORS, versions
+from wisepatch.files import sha256, unseal
+from wisepatch.store.cache import ENTRY, TENSORS, versions
 from wisepatch.store.checkpoints import Store
+from wisepatch.store.sharing import MARK
 
 HEAD = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -51,7 +52,7 @@ def test_tensors_are_made_once_and_read_back(store):
     assert store.cache.find("heads", "h") == folder
     assert sorted(path.name for path in folder.iterdir()) == [ENTRY, TENSORS]
     assert [path.name for path in folder.parent.iterdir()] == ["h"]
-    assert json.loads((folder / ENTRY).read_text()) == {"files": {TENSORS: sha256(folder / TENSORS)}, "about": {}}
+    assert unseal((folder / ENTRY).read_bytes()) == {"files": {TENSORS: sha256(folder / TENSORS)}, "about": {}}
     assert (store.root / MARK).is_file()
     assert store.cache.problems() == []
 

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import PARTIAL, hash_tensors, locked, sha256
-from wisepatch.store.cache import MARK
+from wisepatch.files import PARTIAL, hash_tensors, sha256, unseal
+from wisepatch.locks import locked
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store, describe
+from wisepatch.store.sharing import MARK
 
 MODEL = {"model": "demo", "pretrained": ""}
 ANOTHER_FOLDER = "name another folder with --store or WISEPATCH_STORE, or free space there"
@@ -58,19 +59,20 @@ def test_naming_a_store_makes_no_folder(store):
 
 
 def test_a_saved_checkpoint_is_found_and_read_bit_for_bit(store):
+    start = save(store)
     saved = save(
         store,
         kind="finetuned",
         name="tuned",
-        trained_from=["0" * 12],
+        trained_from=[start.id],
         training="wise-ft",
         config={"task": "Shapes", "lr": 1e-3},
         head={"task": "Shapes", "classes": 3},
     )
     assert store.find("tuned") == store.get(saved.id) == saved
-    assert store.everything() == [saved]
-    assert (saved.kind, saved.training, saved.trained_from) == ("finetuned", "wise-ft", ("0" * 12,))
-    assert (saved.parents, saved.recipe, saved.alpha, saved.method) == (("0" * 12,), None, None, "")
+    assert store.everything() == [start, saved]
+    assert (saved.kind, saved.training, saved.trained_from) == ("finetuned", "wise-ft", (start.id,))
+    assert (saved.parents, saved.recipe, saved.alpha, saved.method) == ((start.id,), None, None, "")
     assert (saved.config, saved.head, saved.model) == (
         {"task": "Shapes", "lr": 1e-3},
         {"task": "Shapes", "classes": 3},
@@ -94,7 +96,7 @@ def test_views_shared_and_strided_tensors_are_saved_by_value(store):
 
 def test_the_manifest_names_the_sha256_and_the_versions(store):
     saved = save(store)
-    manifest = json.loads((store.checkpoints / saved.id / MANIFEST).read_text())
+    manifest = unseal((store.checkpoints / saved.id / MANIFEST).read_bytes())
     assert manifest["files"] == {WEIGHTS: sha256(weights_file(store, saved))}
     assert manifest["schema"] == 2
     assert set(manifest["versions"]) == {"wisepatch", "torch", "open_clip_torch"}
@@ -294,9 +296,9 @@ def test_a_folder_without_a_manifest_is_invisible_and_only_partial_ones_are_coll
     (foreign / "epoch=9.ckpt").write_bytes(b"another tool's")
     half = store.checkpoints / "0123456789ab"
     half.mkdir()
-    partial = store.checkpoints / f"{PARTIAL}99999999-x"
+    partial = store.checkpoints / f"{PARTIAL}0123abcd"
     partial.mkdir()
-    inner = store.checkpoints / saved.id / f"{PARTIAL}99999999-y"
+    inner = store.checkpoints / saved.id / f"{PARTIAL}0123abce"
     inner.write_text("half a manifest")
     lock = store.checkpoints / f".{saved.id}.lock"
     lock.touch()
@@ -424,7 +426,7 @@ def test_the_parts_of_weights_are_hashed_by_name(store):
 
 def test_a_store_is_marked_when_it_is_made(store):
     save(store)
-    assert json.loads((store.root / MARK).read_text()) == {"schema": 2}
+    assert unseal((store.root / MARK).read_bytes()) == {"schema": 2}
 
 
 def test_a_store_of_a_newer_schema_is_not_written(store):
@@ -444,7 +446,7 @@ def test_a_manifest_of_a_newer_schema_is_named_and_nothing_beside_it_is_touched(
     start, end = save(store, 0.0), save(store, 1.0, kind="finetuned", name="tuned")
     recipe = save_recipe(store, start, end)
     path = store.checkpoints / end.id / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 3, "telepathy": 1}))
+    path.write_text(json.dumps(unseal(path.read_bytes()) | {"schema": 3, "telepathy": 1}))
     assert [error.message for error in store.unreadable()] == [f"{path} was written by a newer wisepatch (schema 3)"]
     with pytest.raises(StoreError, match=r"no fine-tuned checkpoint .* can be read: .*newer") as caught:
         store.find("finetuned")
@@ -486,7 +488,7 @@ def test_an_id_that_is_not_the_name_of_its_folder_makes_a_manifest_unreadable(st
     recipe = save_recipe(store, saved, saved)
     for folder in (saved.id, recipe.id):
         path = store.checkpoints / folder / MANIFEST
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"id": identity}))
+        path.write_text(json.dumps(unseal(path.read_bytes()) | {"id": identity}))
     assert store.everything() == []
     assert len(store.unreadable()) == 2
     assert store.collect_garbage(caches=True) == []
@@ -525,10 +527,10 @@ def put_folder_there(path):
     "damage",
     [spoil("{"), spoil("[]"), spoil('{"schema": 2}'), spoil("[" * 100_000), put_folder_there,
      lambda p: p.write_bytes(b"\xff\xfe\x00"),
-     lambda p: p.write_text(json.dumps(json.loads(p.read_text()) | {"created": None})),
-     lambda p: p.write_text(json.dumps(json.loads(p.read_text()) | {"files": {"../x": "0"}})),
-     lambda p: p.write_text(json.dumps(json.loads(p.read_text()) | {"trained_from": ["../.."]})),
-     lambda p: p.write_text(json.dumps(json.loads(p.read_text()) | {"recipe": {"method": "linear"}})),],
+     lambda p: p.write_text(json.dumps(unseal(p.read_bytes()) | {"created": None})),
+     lambda p: p.write_text(json.dumps(unseal(p.read_bytes()) | {"files": {"../x": "0"}})),
+     lambda p: p.write_text(json.dumps(unseal(p.read_bytes()) | {"trained_from": ["../.."]})),
+     lambda p: p.write_text(json.dumps(unseal(p.read_bytes()) | {"recipe": {"method": "linear"}})),],
 )  # fmt: skip
 def test_one_bad_manifest_blocks_nothing_else(store, damage):
     good, bad = save(store, 0.0), save(store, 1.0, name="bad")
@@ -536,16 +538,18 @@ def test_one_bad_manifest_blocks_nothing_else(store, damage):
     assert store.everything() == [good]
     (error,) = store.unreadable()
     assert str(store.checkpoints / bad.id / MANIFEST) in error.message
-    assert error.hint == f"remove {store.checkpoints / bad.id}"
-    assert store.find("zeroshot") == good
+    assert error.hint == f"remove it with `wisepatch store rm {bad.id}`"
+    assert store.find("zeroshot") == store.find(good.name) == store.find(good.id) == good
     assert store.collect_garbage(caches=True) == []
-    assert store.remove([good]) == [good]
     assert (store.checkpoints / bad.id).is_dir()
+    damaged = store.look_up_damaged(bad.id)
+    assert store.remove([damaged, good]) == [damaged, good]
+    assert list(store.checkpoints.iterdir()) == []
 
 
 def edit_manifest(store, checkpoint, **fields):
     path = store.checkpoints / checkpoint.id / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    path.write_text(json.dumps(unseal(path.read_bytes()) | fields))  # without a seal, as before there were any
     return store.get(checkpoint.id)
 
 

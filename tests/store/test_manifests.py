@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from wisepatch.errors import StoreError
-from wisepatch.files import sha256
+from wisepatch.files import sha256, unseal
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store, describe
 from wisepatch.store.manifests import identify, read_manifest
 from wisepatch.store.recipes import load_weights
@@ -26,7 +26,7 @@ def write_weights(path, value):
 
 
 def edit(folder, change):
-    data = json.loads((folder / MANIFEST).read_text())
+    data = unseal((folder / MANIFEST).read_bytes())
     change(data)
     (folder / MANIFEST).write_text(json.dumps(data))
 
@@ -117,8 +117,8 @@ def test_recipes_of_schema_1_may_be_parents_of_new_ones_and_are_removed_with_the
 def test_lost_fisher_information_of_schema_1_makes_its_recipe_garbage(store):
     (store.root / "fisher" / f"{FISHER[0]}.safetensors").unlink()
     assert "is gone" in store.problem(store.get(WEIGHED))
-    assert store.collect_garbage() == [store.checkpoints / WEIGHED]
-    assert (store.root / "fisher" / f"{FISHER[1]}.safetensors").is_file()
+    unnamed = [f"{FISHER[0]}.json", f"{FISHER[1]}.json", f"{FISHER[1]}.safetensors"]
+    assert store.collect_garbage() == [store.checkpoints / WEIGHED, *(store.root / "fisher" / name for name in unnamed)]
 
 
 def test_commands_work_on_a_store_of_schema_1(cli, store):
@@ -172,6 +172,9 @@ def test_a_manifest_of_schema_2_reads_back(tmp_path):
         ({"recipe": {"method": "linear", "parents": ["../.."], "params": {}}}, r"'\.\./\.\.' is not an id"),
         ({"recipe": {"method": "linear", "parents": [], "params": {"fisher": {"files": [["../x", "0"]]}}}}, "digest"),
         ({"recipe": {"method": "linear", "parents": [], "params": {"fisher": 7}}}, ""),
+        ({"schema": 0}, "there is no schema 0"),
+        ({"schema": True}, "there is no schema true"),
+        ({"schema": 1.5}, "there is no schema 1.5"),
         ({"files": {"other": "0"}}, f"files other than {WEIGHTS}"),
     ],
 )
@@ -180,7 +183,7 @@ def test_what_is_wrong_with_a_manifest_is_named(tmp_path, change, reason):
     edit(saved.home, lambda data: data.update(change))
     with pytest.raises(StoreError, match=f"is not a manifest of this version: .*{reason}") as caught:
         read_manifest(saved.home)
-    assert caught.value.hint == f"remove {saved.home}"
+    assert caught.value.hint == f"remove it with `wisepatch store rm {saved.id}`"
 
 
 def test_a_manifest_that_lacks_a_field_names_it(tmp_path):

@@ -247,9 +247,9 @@ def test_a_state_holds_no_pickle_that_could_run(shapes, tmp_path, stop_at):
 
     torch.save({"state": Payload(), "param_groups": []}, state / "optimizer.bin")
     (state / "entry.json").unlink()
-    from wisepatch.store.cache import seal
+    from wisepatch.store.cache import seal_entry
 
-    seal(state, {})
+    seal_entry(state, {})
     with pytest.raises(Exception, match=r"(?i)weights.only|unsupported"):
         train(shapes, tmp_path / "store")
     assert not (tmp_path / "owned").exists()

@@ -1,10 +1,12 @@
 """Typographic attacks as folders and figures: make, measure, training against them, and the command line."""
 
 import csv
+import fcntl
 import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +38,7 @@ from wisepatch.datasets.contact_sheet import CELL, LINE, MARGIN
 from wisepatch.datasets.samples import Annotations
 from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.locks import locked
 from wisepatch.tasks import Task
 from wisepatch.workflows import typographic_attacks as attacks_module
 from wisepatch.workflows.patching import zeroshot
@@ -213,13 +216,28 @@ def test_what_an_interrupted_run_leaves_is_refused_by_eval_and_replaced_by_the_n
 def test_a_folder_that_another_run_writes_into_is_left_alone(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    (output / ".unfinished").write_text(f"{os.getppid()}\nlabel=a_text=b.png\n")
+    (output / ".unfinished").write_text("label=a_text=b.png\n")
     (output / "label=a_text=b.png").write_bytes(b"half")
     before = contents(output)
-    with pytest.raises(UsageError, match="another run is writing into") as caught:
-        make(find_task("Shapes"), "test", tmp_path, output, Style(), limit=2)
-    assert "--output" in caught.value.hint
-    assert contents(output) == before
+    with locked(output / ".unfinished", keep=True):
+        with pytest.raises(UsageError, match="another run is writing into") as caught:
+            make(find_task("Shapes"), "test", tmp_path, output, Style(), limit=2)
+        assert "--output" in caught.value.hint
+        assert contents(output) == before
+
+
+@pytest.mark.parametrize("owner", [os.getppid(), 1, 999_999_999])
+def test_a_process_number_says_nothing_about_a_folder(tmp_path, owner):
+    """It may live again in another container; what a marker of 0.1.0 names is removed."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / ".unfinished").write_text(f"{owner}\nlabel=a_text=b.png\n")
+    (output / "label=a_text=b.png").write_bytes(b"half")
+    (output / ".wisepatch-partial-0123abcd").write_bytes(b"half an index")
+    assert make(find_task("Shapes"), "test", tmp_path, output, Style(), limit=2) == 2
+    assert sorted(path.name for path in output.iterdir()) == sorted(
+        ["index.csv", *(r["path"] for r in rows_of(output))]
+    )
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder", "an interrupted run", "a marker without a line"])
@@ -250,15 +268,27 @@ def test_of_runs_that_start_together_one_writes_and_the_others_are_refused(tmp_p
     assert contents(output) == contents(tmp_path / "alone")
 
 
-def test_run_of_another_process_keeps_its_folder(tmp_path):
-    claim = "from pathlib import Path; from wisepatch.workflows.typographic_attacks import _claim; _claim(Path('out'));"
-    command = [sys.executable, "-c", f"{claim} print('claimed', flush=True); input()"]
+def test_a_process_that_is_killed_leaves_its_folder_to_the_next(tmp_path):
+    hold = "from pathlib import Path; from wisepatch.workflows import typographic_attacks as t; c = t._claimed(Path('out'));"
+    fork = "import os, time; c.__enter__(); child = os.fork() or time.sleep(600);"  # as a worker process would live on
+    command = [sys.executable, "-c", f"{hold} {fork} print(child, flush=True); input()"]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "claimed\n"
-        with pytest.raises(UsageError, match="another run is writing into"):
-            make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2)
-        other.communicate("\n")
-    assert make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2) == 2
+        child = int(other.stdout.readline())
+        try:
+            with pytest.raises(UsageError, match="another run is writing into"):
+                make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2)
+            other.kill()
+            other.wait()
+            assert make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2) == 2
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_locks_that_do_not_work_are_an_error_before_any_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    with pytest.raises(WisepatchError, match="cannot be locked"):
+        make(find_task("Shapes"), "test", tmp_path, tmp_path / "out", Style(), limit=2)
+    assert list((tmp_path / "out").glob("*.png")) == []
 
 
 def test_folder_that_cannot_be_written_is_said_from_the_first_write_on(tmp_path):

@@ -253,15 +253,18 @@ def metric_names(words: Sequence[str]) -> list[str]:
     return [find_metric(name).name for name in split_list(words)]
 
 
-def find_checkpoints(store: Store, words: list[str]) -> list[Checkpoint]:
-    """Look checkpoints up, each once; a name with a comma in it is tried whole first."""
+def find_checkpoints(
+    store: Store, words: list[str], find: Callable[[str], Checkpoint] | None = None
+) -> list[Checkpoint]:
+    """Look checkpoints up, with ``store.find`` or ``find``, each once; a name with a comma in it is tried whole first."""
+    find = find or store.find
     checkpoints: dict[str, Checkpoint] = {}
     for word in words:
         try:
-            named = [store.find(word)]
+            named = [find(word)]
         except UnknownNameError:
             if "," not in word:
                 raise
-            named = [store.find(part) for part in split_list([word])]
+            named = [find(part) for part in split_list([word])]
         checkpoints |= {checkpoint.id: checkpoint for checkpoint in named}
     return list(checkpoints.values())

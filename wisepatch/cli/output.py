@@ -159,6 +159,7 @@ def close_bars() -> None:
 
 def print_error(error: WisepatchError) -> None:
     """Print on stderr what is wrong and why, the next step, and what was kept."""
+    Output(as_json=True).records(getattr(error, "rows", ()))  # measured, and not kept
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")

@@ -54,24 +54,24 @@ def command(
         save_figure,
         sweep_table,
     )
-    from wisepatch.store.results import pick_runs, read
+    from wisepatch.store.results import read_runs
 
     output = common.output
     check_picture_path(output_path)
-    frame, problems = read(*(results or [common.open_store().results]))
+    runs = o.split_list(run) or ([] if results else ["newest"])
+    frame, problems = read_runs(results or [common.open_store().results], runs)
     for problem in problems:
         output.say(f"warning: {problem}")
-    runs = o.split_list(run) or ([] if results else ["newest"])
     if over_alpha:
         if patching or supported:
             raise UsageError("--over-alpha draws every task of a run", "leave --patching and --supported out")
-        table = alpha_table(pick_runs(frame, runs), split=split, metric=metric)
+        table = alpha_table(frame, split=split, metric=metric)
         save_figure(draw_over_alpha(table, title), output_path)
         output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
         output.result(f"drew {table['task'].nunique()} tasks at {table['alpha'].nunique()} alphas to {output_path}")
         return
     table = sweep_table(
-        pick_runs(frame, runs), patching=patching, supported=o.split_list(supported) or None, split=split,
+        frame, patching=patching, supported=o.split_list(supported) or None, split=split,
         metric=metric,
     )  # fmt: skip
     save_figure(draw_sweep(table, title), output_path)

@@ -8,6 +8,9 @@ import typer
 
 from wisepatch.cli import options as o
 
+RunsOption = Annotated[
+    bool, typer.Option("--runs", help="Remove the states of trainings that stopped, too; they cannot go on then.")
+]
 CachesOption = Annotated[
     bool, typer.Option("--caches", help="Remove cached pixels and features too; they are made again when needed.")
 ]
@@ -28,7 +31,7 @@ def listing(
 
     output = common.output
     place = common.open_store()
-    checkpoints, unreadable = place.everything(), place.unreadable()
+    checkpoints, unreadable = place.scan()
     output.records(describe(checkpoint) for checkpoint in checkpoints)
     output.table(
         ("name", "id", "kind", "training", "method", "alpha", "parents", "weights", "created"),
@@ -57,14 +60,20 @@ def verify(
     Example: `wisepatch store verify`
     """
     from wisepatch.errors import StoreError
+    from wisepatch.store.manifests import UnreadableManifestError
     from wisepatch.store.predictions import prediction_problems
+    from wisepatch.store.sharing import NewerStoreError
 
     output = common.output
     place = common.open_store()
     if not place.root.is_dir():
         raise StoreError(f"there is no store at {common.store}", "name one with --store or WISEPATCH_STORE")
-    checked = [(checkpoint.id, checkpoint.name, place.problem(checkpoint)) for checkpoint in place.everything()]
-    checked += [("-", "-", error.message) for error in place.unreadable()]
+    checkpoints, unreadable = place.scan()
+    checked = [(checkpoint.id, checkpoint.name, place.problem(checkpoint)) for checkpoint in checkpoints]
+    checked += [
+        (error.folder.name if isinstance(error, UnreadableManifestError) else "-", "-", error.message)
+        for error in unreadable
+    ]
     others = [*place.cache.problems(), *prediction_problems(place)]
     output.records(
         {"id": id_, "name": name, "ok": not problem, "problem": problem}
@@ -74,10 +83,13 @@ def verify(
     damaged = [problem for _, _, problem in checked if problem]
     for problem in others:
         output.say(problem)
+    for error in unreadable:
+        if isinstance(error, NewerStoreError):
+            raise error
     if damaged:
         raise StoreError(
             f"{len(damaged)} of {len(checked)} checkpoints are damaged: {damaged[0]}",
-            "remove them with `wisepatch store rm`, or their folders where they cannot be read",
+            "remove them with `wisepatch store rm`, by their ids",
         )
     if others:
         raise StoreError(
@@ -99,7 +111,8 @@ def remove(
     """
     output = common.output
     place = common.open_store()
-    for gone in place.remove(o.find_checkpoints(place, checkpoint), with_recipes=recipes):
+    named = o.find_checkpoints(place, checkpoint, place.look_up_damaged)
+    for gone in place.remove(named, with_recipes=recipes):
         output.records([{"removed": gone.id, "name": gone.name}])
         output.result(f"removed {gone.name} ({gone.id})")
 
@@ -109,12 +122,13 @@ def remove(
 def collect(
     common: o.Common,
     caches: CachesOption = False,
+    runs: RunsOption = False,
 ) -> None:
-    """Remove what interrupted writes left behind, and recipes whose parents are gone; with --caches what can be made again.
+    """Remove what nothing needs: unfinished writes, recipes without parents, Fisher information and predictions of neither.
 
     Example: `wisepatch store gc`
     """
     output = common.output
-    gone = common.open_store().collect_garbage(caches=caches)
+    gone = common.open_store().collect_garbage(caches=caches, runs=runs)
     output.records({"removed": str(path)} for path in gone)
     output.result(f"removed {len(gone)} files and folders" + "".join(f"\n  {path}" for path in gone))

@@ -14,6 +14,7 @@ import torch
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Split, Transform
+from wisepatch.files import check_room
 from wisepatch.launcher import size
 from wisepatch.models.clip import Clip, describe
 from wisepatch.models.tower import Tower
@@ -79,6 +80,8 @@ def split_features(
             for first, images, truth in batches_on(split, batch_size, device, workers=workers):
                 features[first] = tower.features(tower.take(clip.normalise(images))).cpu()
                 labels[first] = truth
+                if len(features) == 1:
+                    check_room(store.root, len(split) * (features[first][0].nbytes + truth[0].nbytes))
                 progress.advance(len(truth))
         progress.finish()
         return {"features": rows_of_all(features, len(split)), "labels": rows_of_all(labels, len(split))}

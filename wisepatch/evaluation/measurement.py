@@ -16,7 +16,7 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
-from wisepatch.store.results import append
+from wisepatch.store.results import append, showing
 from wisepatch.tasks import Task
 
 
@@ -56,14 +56,17 @@ def evaluate(
         checkpoints, tasks, store, data, split=split, settings=settings, progress=progress or Silent()
     ):
 
-        def measure(predictions: Predictions = predictions) -> list[dict[str, Any]]:
+        def measure(
+            predictions: Predictions = predictions, unrecorded: Sequence[dict[str, Any]] = () if record else tuple(rows)
+        ) -> list[dict[str, Any]]:
             task = predictions.task
             rows_of_task = [
                 row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
                 for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
                 for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
             ]
-            _save(predictions, store, settings)
+            with showing([*unrecorded, *rows_of_task]):
+                _save(predictions, store, settings)
             return append(store.results, rows_of_task) if record else rows_of_task
 
         rows += on_main(measure)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
-from wisepatch.files import partial_path, refused, remove, sync_folder, write_durably
+from wisepatch.files import check_room, partial_folder, refused, remove_leftovers, sync_folder, write_durably
 from wisepatch.models.clip import CONFIG_NAME, describe, save_tokenizer
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.recipes import weights_writer
+from wisepatch.store.recipes import weights_size, weights_writer
 
 MODEL_WEIGHTS = "open_clip_model.safetensors"  # the first name that open_clip looks for
 HEAD, HEAD_WEIGHTS = "classifier.json", "classifier.safetensors"
@@ -42,17 +42,16 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
     model = ModelConfig.from_json(checkpoint.model)
     config = describe(model)
     target = folder.expanduser().resolve()
-    unfinished = partial_path(target.parent)
     with refused(str(folder), StoreError, "free space there, or name another folder"):
-        unfinished.mkdir(parents=True)
-        try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
+        check_room(target.parent, weights_size(store, checkpoint))
+        with partial_folder(target.parent) as unfinished:
             write_durably(unfinished / CONFIG_NAME, json.dumps(config, indent=2).encode() + b"\n")
             if config["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):
                 save_tokenizer(model, unfinished)
             files = _write_weights(store, checkpoint, unfinished)
             unfinished.replace(target)
-        finally:
-            remove(unfinished)
         sync_folder(target.parent)
     return Exported(folder, checkpoint, files)
 

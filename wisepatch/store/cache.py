@@ -7,15 +7,27 @@ sha256 of every file and is written last; one rename publishes the folder. Kinds
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.files import locked, partial_folder, publish, refused, sha256, sync_file, write_durably, write_tensors
+from wisepatch.files import (
+    check_room,
+    partial_folder,
+    publish,
+    seal,
+    sha256,
+    sync_file,
+    unseal,
+    write_durably,
+    write_tensors,
+)
+from wisepatch.locks import LOCK, locked
+from wisepatch.store.sharing import use, writing
 
 if TYPE_CHECKING:
     import torch
@@ -24,21 +36,10 @@ if TYPE_CHECKING:
     Callback = Callable[..., object] | None
     About = Mapping[str, Any] | None
 
-SCHEMA = 2
-MARK = "wisepatch-store.json"  # in the root of a store
 ENTRY, TENSORS = "entry.json", "tensors.safetensors"
 FISHER_ENTRIES = "fisher"
+KINDS = ("heads", "features", "pixels", FISHER_ENTRIES)
 REMOVABLE = ("pixels", "features")  # kinds that no recipe needs and that are large
-
-
-class NewerStoreError(StoreError):
-    """A store or manifest that a newer wisepatch wrote."""
-
-
-def check_schema(path: Path, schema: object) -> None:
-    """Raise :class:`NewerStoreError` where a file names a newer schema."""
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise NewerStoreError(f"{path} was written by a newer wisepatch (schema {schema})", "upgrade wisepatch")
 
 
 @cache
@@ -47,30 +48,6 @@ def versions(*packages: str) -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("wisepatch", *packages)}
-
-
-@contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Make and mark the store ``root``, and turn a refusal to write into a :class:`StoreError` that names it.
-
-    Raises :class:`NewerStoreError` for a store of a newer schema.
-    """
-    hint = "name another folder with --store or WISEPATCH_STORE, or free space there"
-    with refused(f"the store {root}", StoreError, hint):
-        if not is_marked(root):
-            root.mkdir(parents=True, exist_ok=True)
-            write_durably(root / MARK, json.dumps({"schema": SCHEMA}).encode())
-        yield
-
-
-def is_marked(root: Path) -> bool:
-    """Tell whether a folder is marked as a store. Raises :class:`NewerStoreError` for a mark of a newer schema."""
-    try:
-        mark = json.loads((root / MARK).read_bytes())
-    except (OSError, ValueError):  # a damaged mark is written again
-        return False
-    check_schema(root / MARK, mark.get("schema") if isinstance(mark, dict) else None)
-    return True
 
 
 class Cache:
@@ -96,6 +73,7 @@ class Cache:
         def build(folder: Path) -> None:
             tensors = make()
             with writing(self.store):
+                check_room(self.store, sum(tensor.nbytes for tensor in tensors.values()))
                 write_tensors(folder / TENSORS, tensors)
 
         return load_file(self.folder(kind, digest, build, waiting, note=note, about=about) / TENSORS)
@@ -116,9 +94,10 @@ class Cache:
         is written beside the hashes, for people. Raises what ``build`` raises, and :class:`StoreError` where it cannot be written.
         """
         folder = self.root / kind / digest
-        if not entry_problem(folder):
+        if self.find(kind, digest):
             return folder
         with self.lock(kind, digest, waiting), ExitStack() as stack:
+            use(self.store, f"{kind}/{digest}")
             problem = entry_problem(folder)
             if problem:
                 if note and folder.exists():
@@ -127,13 +106,15 @@ class Cache:
                     partial = stack.enter_context(partial_folder(folder.parent))
                 build(partial)
                 with writing(self.store):
-                    seal(partial, about or {})
+                    seal_entry(partial, about or {})
                     publish(partial, folder, lambda: not entry_problem(folder))
         return folder
 
     def find(self, kind: str, digest: str) -> Path | None:
-        """Return the folder of a whole entry, ``None`` where there is none."""
+        """Return the folder of a whole entry, ``None`` where there is none; ``gc`` leaves it alone until this process ends."""
         folder = self.root / kind / digest
+        if folder.exists():
+            use(self.store, f"{kind}/{digest}")
         return None if entry_problem(folder) else folder
 
     def sha256(self, kind: str, digest: str) -> str:
@@ -157,7 +138,32 @@ class Cache:
 
     def removable(self) -> list[Path]:
         """Return the entries that no checkpoint needs: pixels and features."""
-        return [path.parent for kind in REMOVABLE for path in sorted((self.root / kind).glob(f"[!.]*/{ENTRY}"))]
+        return [path for kind in REMOVABLE for path in self._entries(kind)]
+
+    def unnamed_fisher(self, named: Collection[str]) -> list[Path]:
+        """Return the Fisher information that is not ``named`` by its digest."""
+        older = [
+            path
+            for path in sorted((self.store / FISHER_ENTRIES).glob("*"))
+            if re.fullmatch(r"[0-9a-f]{32}\.(safetensors|json)", path.name)
+        ]
+        return [path for path in (*self._entries(FISHER_ENTRIES), *older) if path.stem not in named]
+
+    def _entries(self, kind: str) -> list[Path]:
+        return [path.parent for path in sorted((self.root / kind).glob(f"[!.]*/{ENTRY}"))]
+
+    def lease_name(self, entry: Path) -> str:
+        """Return the name by which processes that use an entry hold it."""
+        return f"{entry.parent.name}/{entry.stem}"
+
+    def remove_stale_locks(self) -> list[Path]:
+        """Remove lock files of entries that no process makes; return their paths."""
+        gone = []
+        for path in (path for kind in KINDS for path in (self.root / kind).glob(f".?*{LOCK}")):
+            with locked(path, wait=False) as taken:
+                if taken:
+                    gone.append(path)
+        return gone
 
     def fisher_paths(self, files: Iterable[Sequence[str]]) -> tuple[Path, ...]:
         """Return the files of Fisher information that are named by digest and sha256, verified.
@@ -186,17 +192,16 @@ class Cache:
 def entry_problem(folder: Path, kind: str = "cache entry") -> str:
     """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
     try:
-        files = json.loads((folder / ENTRY).read_bytes())["files"]
+        files = unseal((folder / ENTRY).read_bytes())["files"]
         damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"the {kind} {folder} cannot be read ({error})"
     return f"the {kind} {folder} is damaged ({', '.join(damaged) or ENTRY})" if damaged or not files else ""
 
 
-def seal(folder: Path, about: Mapping[str, Any]) -> None:
+def seal_entry(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the hashes of all files of an entry, and ``about`` (JSON types) with them, last."""
     files = sorted(folder.iterdir())
     for path in files:
         sync_file(path)
-    entry = {"files": {path.name: sha256(path) for path in files}, "about": dict(about)}
-    write_durably(folder / ENTRY, json.dumps(entry, indent=2).encode())
+    write_durably(folder / ENTRY, seal({"files": {path.name: sha256(path) for path in files}, "about": dict(about)}))

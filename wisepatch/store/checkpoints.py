@@ -8,32 +8,33 @@ manifest is whole. Nothing is removed but what wisepatch can have written.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import (
-    PARTIAL,
-    hash_tensors,
-    is_leftover,
-    locked,
-    partial_folder,
-    partial_path,
-    publish,
-    remove,
-    remove_stale_lock,
-    sha256,
-    sync_folder,
-    write_durably,
-    write_tensors,
+from wisepatch.files import check_room, hash_tensors, partial_folder, publish, sha256, write_durably, write_tensors
+from wisepatch.store import removal, verification
+from wisepatch.store.cache import Cache, versions
+from wisepatch.store.manifests import (
+    ID,
+    MANIFEST,
+    WEIGHTS,
+    Checkpoint,
+    Recipe,
+    UnreadableManifestError,
+    describe,
+    identify,
+    is_gone,
+    manifest_bytes,
+    manifest_content,
+    parse_manifest,
+    read_manifest,
 )
-from wisepatch.store.cache import Cache, NewerStoreError, is_marked, versions, writing
-from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint, Recipe, describe, identify, read_manifest
+from wisepatch.store.sharing import NewerStoreError, add_to_lease, store_lock, use, writing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -52,6 +53,7 @@ REFERENCES = {
     "patched": (("patched",), "patched", "patch --task TASK --supported TASKS"),
     "latest": (("finetuned", "patched"), "fine-tuned", "finetune --task TASK"),
 }
+CREATED = re.compile(rb'"created": *"([^"]*)"')
 DAMAGED_HINT = "remove it with `wisepatch store rm` and make it again"
 
 
@@ -98,6 +100,7 @@ class Store:
                 if callable(weights):
                     content = replace(content, files={WEIGHTS: weights(path)}, parts=_hash_parts(path))
                 elif weights is not None:
+                    check_room(self.root, sum(tensor.nbytes for tensor in weights.values()))
                     write_tensors(path, weights)
                     content = replace(content, files={WEIGHTS: sha256(path)}, parts=_hash_parts(path))
                 return self._publish(partial, content)
@@ -105,64 +108,103 @@ class Store:
     def _publish(self, partial: Path, content: Checkpoint) -> Checkpoint:
         """Give a partial folder its id and its manifest, and rename it into place."""
         identity = identify(content)
-        folder, created = self.checkpoints / identity, datetime.now(UTC).isoformat()
-        made_by = versions("torch", "open_clip_torch")
-        checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
-        manifest = json.dumps(describe(checkpoint), indent=2).encode()
-        with self._lock(identity):
+        folder, made_by = self.checkpoints / identity, versions("torch", "open_clip_torch")
+        with store_lock(self.root):
+            created = datetime.now(UTC).isoformat()
+            checkpoint = replace(content, id=identity, versions=made_by, created=created, home=folder)
+            manifest = manifest_bytes(checkpoint)
             write_durably(partial / MANIFEST, manifest)
+            add_to_lease(self.root, identity)
             if not publish(partial, folder, lambda: _is_whole(checkpoint)):
                 write_durably(folder / MANIFEST, manifest)
-        return read_manifest(folder)
-
-    def _lock(self, identity: str) -> AbstractContextManager[None]:
-        return locked(self.checkpoints / f".{identity}.lock")
+        return checkpoint
 
     def everything(self) -> list[Checkpoint]:
         """Return all checkpoints, oldest first; those whose manifest cannot be read are left out (see :meth:`unreadable`)."""
-        return self._scan()[0]
+        return self.scan()[0]
 
     def unreadable(self) -> list[StoreError]:
         """Return why some manifests cannot be read."""
-        return self._scan()[1]
+        return self.scan()[1]
 
-    def _scan(self) -> tuple[list[Checkpoint], list[StoreError]]:
+    def scan(self) -> tuple[list[Checkpoint], list[StoreError]]:
+        """Return all checkpoints, oldest first, and why other manifests cannot be read."""
         checkpoints, problems = [], []
-        for path in self.checkpoints.glob(f"[!.]*/{MANIFEST}"):
+        for folder, content in self._manifests():
             try:
-                checkpoints.append(read_manifest(path.parent))
+                if isinstance(content, StoreError):
+                    raise content
+                checkpoints.append(parse_manifest(content, folder))
             except StoreError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):  # removed by another process meanwhile
-                    problems.append(error)
+                problems.append(error)
         return sorted(checkpoints, key=lambda checkpoint: checkpoint.created), problems
+
+    def _manifests(self) -> Iterator[tuple[Path, bytes | StoreError]]:
+        """Yield each folder that has a manifest with its content, or why that cannot be read; a foreign folder is no matter."""
+        try:
+            folders = [path for path in self.checkpoints.iterdir() if path.name[0] != "."]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise StoreError(
+                f"{self.checkpoints} cannot be read: {error.strerror}", "look at its permissions"
+            ) from error
+        for folder in folders:
+            try:
+                yield folder, manifest_content(folder)
+            except UnreadableManifestError as error:
+                if not is_gone(error) and ID.fullmatch(folder.name):
+                    yield folder, error
+
+    def _newest(self, words: Sequence[str], fits: Callable[[Checkpoint], bool]) -> Checkpoint | None:
+        """Return the newest checkpoint that ``fits``; manifests without one of the words are not parsed, nor are older ones."""
+        needles = [json.dumps(word).encode() for word in words]
+        candidates = [
+            ((CREATED.findall(content) or [b""])[-1], folder, content)
+            for folder, content in self._manifests()
+            if isinstance(content, bytes) and any(needle in content for needle in needles)
+        ]
+        for _, folder, content in sorted(candidates, key=lambda candidate: candidate[0], reverse=True):
+            try:
+                checkpoint = parse_manifest(content, folder)
+            except StoreError:
+                continue
+            if fits(checkpoint):
+                return checkpoint
+        return None
+
+    def owns(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether a checkpoint lies in this store."""
+        return checkpoint.home.parent.resolve() == self.checkpoints.resolve()
 
     def check_own(self, checkpoint: Checkpoint) -> None:
         """Raise :class:`StoreError` for a checkpoint of another store: recipes need their parents beside them."""
-        if checkpoint.home.parent.resolve() != self.checkpoints.resolve():
+        if not self.owns(checkpoint):
             hint = f"name that with --store {checkpoint.home.parent.parent}"
             raise StoreError(f"{checkpoint.name} ({checkpoint.id}) lies in another store", hint)
 
     def find(self, reference: str) -> Checkpoint:
-        """Return the checkpoint that ``reference`` names.
+        """Return the checkpoint that ``reference`` names, which other processes cannot remove until this one ends.
 
         That is ``zeroshot``, ``finetuned``, ``interpolated``, ``patched`` (the newest of the kind), ``latest`` (the newest
         fine-tuned or patched one), a name (the newest of that name), the beginning of an id, or the path of a checkpoint's folder.
 
         Raises :class:`StoreError` where the store holds none of the kind, :class:`UnknownNameError` for any other word.
         """
-        checkpoints, unreadable = self._scan()
+        while True:
+            checkpoint = self.look_up(reference)
+            use(checkpoint.home.parent.parent, checkpoint.id)
+            if _is_file(checkpoint.home / MANIFEST):  # not removed between the two
+                return checkpoint
+
+    def look_up(self, reference: str) -> Checkpoint:
+        """Return the checkpoint that ``reference`` names as :meth:`find` does, for one that may be removed at any time."""
         if reference in REFERENCES:
-            kinds, described, command = REFERENCES[reference]
-            of_kind = [checkpoint for checkpoint in checkpoints if checkpoint.kind in kinds]
-            none = f"no {described} checkpoint in the store {self.root}"
-            if not of_kind and unreadable:
-                raise StoreError(f"{none} can be read: {unreadable[0].message}", unreadable[0].hint)
-            if not of_kind:
-                raise StoreError(f"{none} yet", f"run `wisepatch {command}` first, or name a store with --store")
-            return of_kind[-1]
-        named = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-        if reference in named:
-            return named[reference]
+            return self._newest_of_kind(*REFERENCES[reference])
+        found = self._read(reference) or self._newest([reference], lambda checkpoint: checkpoint.name == reference)
+        if found:
+            return found
+        checkpoints = self.everything()
         begun = [c for c in checkpoints if len(reference) >= 3 and c.id.startswith(reference)]
         if len(begun) > 1:
             ids = ", ".join(checkpoint.id for checkpoint in begun)
@@ -174,14 +216,44 @@ class Store:
         if _is_file(folder / MANIFEST):
             return read_manifest(folder.resolve())
         hint = "`wisepatch store list` lists the names and ids there are"
-        raise UnknownNameError("checkpoint", reference, named, hint)
+        raise UnknownNameError("checkpoint", reference, [checkpoint.name for checkpoint in checkpoints], hint)
+
+    def _newest_of_kind(self, kinds: Sequence[str], described: str, command: str) -> Checkpoint:
+        newest = self._newest(kinds, lambda checkpoint: checkpoint.kind in kinds)
+        if newest:
+            return newest
+        none, unreadable = f"no {described} checkpoint in the store {self.root}", self.unreadable()
+        if unreadable:
+            raise StoreError(f"{none} can be read: {unreadable[0].message}", unreadable[0].hint)
+        raise StoreError(f"{none} yet", f"run `wisepatch {command}` first, or name a store with --store")
+
+    def look_up_damaged(self, reference: str) -> Checkpoint:
+        """Return what :meth:`look_up` does, also for the id of one whose manifest cannot be read: to be removed, nothing else."""
+        folder = self.checkpoints / reference
+        try:
+            return self.look_up(reference)
+        except UnreadableManifestError as error:
+            if ID.fullmatch(reference):
+                return Checkpoint(reference, "damaged", "", {}, home=folder)
+            raise error
 
     def get(self, identity: str) -> Checkpoint:
         """Return the checkpoint with exactly this id. Raises :class:`StoreError` if it is gone."""
-        folder = self.checkpoints / identity
-        if not ID.fullmatch(identity) or not (folder / MANIFEST).is_file():
+        checkpoint = self._read(identity)
+        if checkpoint is None:
             raise StoreError(f"checkpoint {identity} is not in the store {self.root}", "it was removed; make it again")
-        return read_manifest(folder)
+        return checkpoint
+
+    def _read(self, identity: str) -> Checkpoint | None:
+        """Return the checkpoint with exactly this id, ``None`` where there is none."""
+        if not ID.fullmatch(identity):
+            return None
+        try:
+            return read_manifest(self.checkpoints / identity)
+        except UnreadableManifestError as error:
+            if is_gone(error):
+                return None
+            raise
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         """Return the tensors of a checkpoint that has weights; raises :class:`StoreError` where they differ by one bit."""
@@ -218,49 +290,13 @@ class Store:
 
     def problem(self, checkpoint: Checkpoint) -> str:
         """Return what is wrong with the manifest, the files or the parents of a checkpoint; empty if nothing is."""
-        problem = _file_problem(checkpoint) or _home(checkpoint)._recipe_problem(checkpoint)
-        if not problem and checkpoint.schema > 1 and identify(checkpoint) != checkpoint.id:
-            problem = f"is damaged: {checkpoint.home / MANIFEST} does not have the content that its id names"
-        return f"checkpoint {checkpoint.id} ({checkpoint.name}) {problem}" if problem else ""
-
-    def _recipe_problem(self, checkpoint: Checkpoint) -> str:
-        """Return what is wrong with a recipe: alpha, method, parents (also those of its parents), Fisher information."""
-        recipe = checkpoint.recipe
-        if checkpoint.files:
-            return ""
-        if recipe is None:
-            return "has neither weights nor a recipe"
-        alpha = recipe.params.get("alpha", 0)
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            return f"is a recipe with alpha {alpha}"
-        if not recipe.method or not recipe.parents:
-            return f"is a recipe without {'parents' if recipe.method else 'a method'}"
-        try:
-            self._check_ancestors(checkpoint)
-            self.cache.fisher_paths(recipe.fisher_files)
-        except StoreError as error:
-            return f"is a recipe, and {error.message}"
-        return ""
-
-    def _check_ancestors(self, checkpoint: Checkpoint) -> None:
-        """Raise :class:`StoreError` where a parent of a recipe, or of a recipe among its parents, is gone or is itself."""
-        graph: dict[str, tuple[str, ...]] = {}
-        waiting = [checkpoint]
-        while waiting:
-            recipe = waiting.pop()
-            graph[recipe.id] = recipe.parents
-            parents = [self.get(identity) for identity in recipe.parents if identity not in graph]
-            waiting += [parent for parent in parents if parent.is_recipe]
-        try:
-            TopologicalSorter(graph).prepare()
-        except CycleError as error:
-            raise StoreError(f"it is merged from itself: {' from '.join(error.args[1])}", "") from error
+        return verification.problem(_home(checkpoint), checkpoint)
 
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
         if checkpoint.is_recipe:
-            store._check_ancestors(checkpoint)
+            verification.check_ancestors(store, checkpoint)
         return [store.get(parent) for parent in checkpoint.parents]
 
     def read_fishers(self, checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], ...]:
@@ -283,79 +319,19 @@ class Store:
 
     def children(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
         """Return the recipes that are merged from any of these, also through other recipes."""
-        needed = {checkpoint.id for checkpoint in checkpoints}
-        children: list[Checkpoint] = []
-        recipes = [other for other in self.everything() if other.is_recipe]
-        while more := [r for r in recipes if r.id not in needed and needed & set(r.parents)]:
-            children += more
-            needed |= {r.id for r in more}
-        return children
+        return removal.children(self.everything(), checkpoints)
 
     def remove(self, checkpoints: Sequence[Checkpoint], *, with_recipes: bool = False) -> list[Checkpoint]:
         """Remove checkpoints, all or none, and return what went; recipes that need them go too, or are the reason to refuse.
 
-        Raises :class:`StoreError` for a checkpoint of another store, and where one that stays needs one that is to go.
+        Raises :class:`StoreError` for a checkpoint of another store, where one that stays needs one that is to go, and where a
+        running process uses one.
         """
-        named = {checkpoint.id: checkpoint for checkpoint in checkpoints}
-        for checkpoint in named.values():
-            self.check_own(checkpoint)
-        self._check_removable()
-        children = self.children(*named.values())
-        if children and not with_recipes:
-            parent = next(named[each] for each in children[0].parents if each in named)
-            reason = f"{len(children)} recipes are mixed from {parent.id} ({parent.name}), such as {children[0].name}"
-            raise StoreError(reason, "give --recipes to remove them with it")
-        plan = {child.id: child for child in children} | named
-        for other in self.everything():
-            starts = [plan[each] for each in other.trained_from if each in plan]
-            if starts and other.id not in plan:
-                reason = f"{other.id} ({other.name}) was trained from {starts[0].id} ({starts[0].name})"
-                raise StoreError(reason, f"remove {other.name} first, or name both")
-        ordered = _dependents_first(plan.values())
-        for checkpoint in ordered:
-            with self.writing(), self._lock(checkpoint.id):
-                aside = partial_path(self.checkpoints)
-                checkpoint.home.rename(aside)
-                sync_folder(self.checkpoints)
-                remove(aside)
-        return ordered
+        return removal.remove_checkpoints(self, checkpoints, with_recipes=with_recipes)
 
-    def collect_garbage(self, *, caches: bool = False) -> list[Path]:
-        """Remove what interrupted writes left, and recipes whose parents or Fisher information are gone; return the paths.
-
-        ``caches`` removes cached pixels and features too, which are made again when they are needed. Nothing else is touched:
-        a folder without a manifest may be another tool's. Raises :class:`StoreError` for a folder that is no store.
-        """
-        if not self.root.exists():
-            return []
-        self._check_removable()
-        orphans = [checkpoint for checkpoint in self.everything() if self._is_orphan(checkpoint)]
-        gone = [checkpoint.home for checkpoint in _dependents_first([*orphans, *self.children(*orphans)])]
-        gone += self.cache.removable() if caches else []
-        ours = (path.parent for path in self.checkpoints.glob(f"*/{MANIFEST}") if ID.fullmatch(path.parent.name))
-        folders = [
-            self.root, self.checkpoints, *ours, self.predictions, *self.predictions.glob("*"), *self.cache.root.glob("*"),
-        ]  # fmt: skip
-        gone += sorted(path for folder in folders for path in folder.glob(f"{PARTIAL}*") if is_leftover(path))
-        locks = [*self.checkpoints.glob(".????????????.lock"), *self.cache.root.glob("*/.?*.lock")]
-        with self.writing():
-            for path in gone:
-                remove(path)
-            return gone + [path for path in locks if remove_stale_lock(path)]
-
-    def _is_orphan(self, checkpoint: Checkpoint) -> bool:
-        if checkpoint.recipe is None or checkpoint.files:
-            return False
-        lost = any(not (self.checkpoints / parent / MANIFEST).is_file() for parent in checkpoint.parents)
-        return lost or not all(self.cache.fisher_candidates(digest) for digest, _ in checkpoint.recipe.fisher_files)
-
-    def _check_removable(self) -> None:
-        """Raise :class:`StoreError` for a folder that is not a store, and for one in which a newer wisepatch has written."""
-        checkpoints, unreadable = self._scan()
-        if newer := [error for error in unreadable if isinstance(error, NewerStoreError)]:
-            raise newer[0]
-        if not is_marked(self.root) and not checkpoints:
-            raise StoreError(f"the folder {self.root} is not a store of wisepatch", "name one with --store")
+    def collect_garbage(self, *, caches: bool = False, runs: bool = False) -> list[Path]:
+        """Remove what nothing needs any more, and return the paths; see :func:`~wisepatch.store.removal.collect_garbage`."""
+        return removal.collect_garbage(self, caches=caches, runs=runs)
 
 
 def _home(checkpoint: Checkpoint) -> Store:
@@ -385,35 +361,14 @@ def _hash_parts(path: Path) -> dict[str, str]:
     }
 
 
-def _file_problem(checkpoint: Checkpoint) -> str:
-    for file, digest in checkpoint.files.items():
-        path = checkpoint.home / file
-        if not path.is_file():
-            return f"has lost {file}"
-        if sha256(path) != digest:
-            return f"is damaged: {file} does not have the sha256 that its manifest names"
-    return ""
-
-
 def _is_whole(checkpoint: Checkpoint) -> bool:
     """Tell whether this very content is in the store already, undamaged."""
     try:
-        return identify(read_manifest(checkpoint.home)) == checkpoint.id and not _file_problem(checkpoint)
+        return identify(read_manifest(checkpoint.home)) == checkpoint.id and not verification.file_problem(checkpoint)
     except NewerStoreError:
         raise
     except StoreError:
         return False
-
-
-def _dependents_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """Sort checkpoints, each once, so that a removal that is interrupted leaves none without its parents."""
-    left = {checkpoint.id: checkpoint for checkpoint in checkpoints}
-    ordered: list[Checkpoint] = []
-    while left:
-        needed = {parent for checkpoint in left.values() for parent in checkpoint.parents}
-        free = [identity for identity in left if identity not in needed] or list(left)
-        ordered += [left.pop(identity) for identity in free]
-    return ordered
 
 
 def _is_file(path: Path) -> bool:

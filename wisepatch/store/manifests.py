@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.errors import StoreError
-from wisepatch.store.cache import SCHEMA, check_schema
+from wisepatch.files import seal, unseal
+from wisepatch.store.sharing import SCHEMA, check_schema
 
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 ID = re.compile(r"[0-9a-f]{12}")
@@ -99,23 +100,60 @@ def identify(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_manifest(folder: Path) -> Checkpoint:
-    """Read the manifest in a checkpoint's folder.
+def manifest_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return a checkpoint as the bytes of its manifest, which end with the sha256 of all of them."""
+    return seal(describe(checkpoint))
 
-    Raises :class:`NewerStoreError` for a newer schema, and :class:`StoreError` for what cannot be read or is no manifest.
+
+class UnreadableManifestError(StoreError):
+    """A manifest that cannot be read, or is none; knows the folder of its checkpoint."""
+
+    def __init__(self, message: str, hint: str, folder: Path) -> None:
+        """Keep the folder."""
+        super().__init__(message, hint)
+        self.folder = folder
+
+
+def read_manifest(folder: Path) -> Checkpoint:
+    """Read the manifest in a checkpoint's folder; raises as :func:`manifest_content` and :func:`parse_manifest` do."""
+    return parse_manifest(manifest_content(folder), folder)
+
+
+def manifest_content(folder: Path) -> bytes:
+    """Read the bytes of a manifest. Raises :class:`UnreadableManifestError`."""
+    path = folder / MANIFEST
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        hint = "look at its permissions" if isinstance(error, PermissionError) else _removal(folder)
+        raise UnreadableManifestError(f"{path} cannot be read: {error.strerror or error}", hint, folder) from error
+
+
+def parse_manifest(content: bytes, folder: Path) -> Checkpoint:
+    """Take a manifest apart.
+
+    Raises :class:`NewerStoreError` for a newer schema, and :class:`UnreadableManifestError` for what is no manifest or is damaged.
     """
     path = folder / MANIFEST
     try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("it is not a JSON object")
-        check_schema(path, data.get("schema"))
-        return _to_checkpoint(_from_schema_1(data) if data.get("schema") == 1 else data, folder)
-    except OSError as error:
-        hint = f"remove {folder}" if isinstance(error, IsADirectoryError) else "look at its permissions"
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}", hint) from error
+        data = unseal(content)
+        schema = data.get("schema")
+        check_schema(path, schema)
+        if isinstance(schema, bool) or schema not in (1, SCHEMA):
+            raise ValueError(f"there is no schema {json.dumps(schema)[:40]}")
+        return _to_checkpoint(_from_schema_1(data) if schema == 1 else data, folder)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StoreError(f"{path} is not a manifest of this version: {error}", f"remove {folder}") from error
+        reason = f"{path} is not a manifest of this version: {error}"
+        raise UnreadableManifestError(reason, _removal(folder), folder) from error
+
+
+def is_gone(error: UnreadableManifestError) -> bool:
+    """Tell whether there is no manifest, be it that another process has removed it meanwhile."""
+    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+
+
+def _removal(folder: Path) -> str:
+    return f"remove it with `wisepatch store rm {folder.name}`" if ID.fullmatch(folder.name) else f"remove {folder}"
 
 
 def _to_checkpoint(data: dict[str, Any], folder: Path) -> Checkpoint:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.errors import StoreError
 from wisepatch.files import write_durably
 from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.sharing import use
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,14 +46,26 @@ def save_predictions(
     arrays = {name: columns[name] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
     table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
+    if not store.owns(checkpoint):
+        details["home"] = str(checkpoint.home.resolve())
     details["sha256"] = _hash(table, details)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(details).encode()}), buffer)
     path = store.predictions / checkpoint.id / _file_name(task, split, about)
     with store.writing():
+        use(store.root, checkpoint.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, buffer.getvalue())
     return path
+
+
+def home_of_predictions(path: Path) -> Path | None:
+    """Return the folder of the checkpoint of another store that a file of answers is of; ``None`` for one of the same store."""
+    try:
+        _, details = _read(path)
+    except StoreError:
+        return None
+    return Path(details["home"]) if "home" in details else None
 
 
 def load_predictions(

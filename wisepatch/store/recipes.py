@@ -32,6 +32,16 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     return merge_weights(method, parents, checkpoint.recipe.params, store.read_fishers(checkpoint))
 
 
+def weights_size(store: Store, checkpoint: Checkpoint) -> int:
+    """Return the bytes that the weights of a checkpoint take as a file, of a recipe those of the largest end."""
+    sizes, waiting = {}, [checkpoint]
+    while waiting:
+        each = waiting.pop()
+        sizes[each.id] = store.size(each)
+        waiting += [parent for parent in store.parents(each) if parent.id not in sizes] if each.is_recipe else []
+    return max(sizes.values())
+
+
 @contextmanager
 def weights_writer(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator[Callable[..., str]]:
     """Yield ``write(output, *, keep=None, digest=True)``, which streams the weights of a checkpoint into a file.
@@ -55,11 +65,7 @@ def weights_file(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator
     if not checkpoint.is_recipe:
         yield store.weights_path(checkpoint)
         return
-    path = partial_path(folder)
-    with weights_writer(store, checkpoint, folder) as write:
-        try:
-            with refused(str(folder), StoreError, "free space there, or name another place"):
-                write(path, digest=False)
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+    with partial_path(folder) as path, weights_writer(store, checkpoint, folder) as write:
+        with refused(str(folder), StoreError, "free space there, or name another place"):
+            write(path, digest=False)
+        yield path

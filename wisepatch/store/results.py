@@ -7,17 +7,23 @@ The papers' own wide records (``{"alpha": 0.5, "ImageNet:top1": 0.81}``) are rea
 from __future__ import annotations
 
 import json
+import mmap
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, StoreError
 from wisepatch.files import refused
+from wisepatch.locks import LOCK, locked
 from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import pandas as pd
 
 COLUMNS = (
@@ -26,34 +32,62 @@ COLUMNS = (
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
+MAX_LISTED = 8  # runs that a message names
+RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
 WIDE_FIELDS = {"model": "model", "train_dataset": "patching", "alpha": "alpha", "split": "split"}
+
+
+class RowsNotKeptError(StoreError):
+    """Results that were measured and cannot be kept; ``rows`` holds them, to be shown."""
+
+    def __init__(self, error: StoreError, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Say what ``error`` says; rows that it holds already come first."""
+        super().__init__(error.message, error.hint)
+        self.rows = [*getattr(error, "rows", ()), *rows]
+        self.add_note(f"{len(self.rows)} results that were measured stand above, and are kept nowhere")
+
+
+@contextmanager
+def showing(rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Give rows that were measured to a :class:`StoreError` that ends the command, so that they are shown."""
+    try:
+        yield
+    except StoreError as error:
+        raise RowsNotKeptError(error, rows) from error
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Append ``rows`` in one write under a lock, stamped with time and version; return them as written.
 
-    Raises :class:`StoreError` where the file cannot be written.
+    Raises :class:`RowsNotKeptError` where the file cannot be written.
     """
     from importlib.metadata import version
 
-    from filelock import FileLock
-
     stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": version("wisepatch")}
     complete = [{name: row.get(name) for name in COLUMNS} | dict(row) | stamp for row in rows]
-    text = "".join(json.dumps(row) + "\n" for row in complete)
-    with refused(f"the results {path}", StoreError, "name another folder with --store or WISEPATCH_STORE"):
+    lines = "".join(json.dumps(row) + "\n" for row in complete).encode()
+    hint = "name another folder with --store or WISEPATCH_STORE"
+    with showing(complete), refused(f"the results {path}", StoreError, hint):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if (
-                    file.read() != b"\n"
-                ):  # the last writer was killed in the middle of a line: leave it a line of its own
-                    text = "\n" + text
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        with locked(path.with_name(f".{path.name}{LOCK}"), keep=True), path.open("ab+", buffering=0) as file:
+            _append(file, lines)
     return complete
+
+
+def _append(file: FileIO, lines: bytes) -> None:
+    """Write all lines or, where the disk has no room for them, none."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":  # the last writer was killed in the middle of a line: leave it a line of its own
+            lines = b"\n" + lines
+    try:
+        while lines:
+            lines = lines[file.write(lines) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def read(*paths: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -61,8 +95,6 @@ def read(*paths: Path) -> tuple[pd.DataFrame, list[str]]:
 
     Raises :class:`ResultsError` where a file is not there, or no line of it can be read.
     """
-    import pandas as pd
-
     rows, problems = [], []
     for path in paths:
         rows_of_file, problems_of_file = _read_rows(path)
@@ -70,32 +102,100 @@ def read(*paths: Path) -> tuple[pd.DataFrame, list[str]]:
             raise ResultsError(f"{path} holds no results", next(iter(problems_of_file), "the file is empty"))
         rows += rows_of_file
         problems += problems_of_file
-    frame = pd.DataFrame([dict.fromkeys((*COLUMNS, *EXTRA)) | row for row in rows])
+    return _to_frame(rows), problems
+
+
+def read_runs(paths: Sequence[Path], runs: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Read some runs, named as for :func:`pick_runs`, as :func:`read` does; lines of other runs are not parsed.
+
+    Raises :class:`ResultsError` as these two do.
+    """
+    newest = _newest_run(paths) if "newest" in runs else None
+    if not runs or "all" in runs or ("newest" in runs and newest is None):
+        frame, problems = read(*paths)
+        return pick_runs(frame, runs), problems
+    names = {newest if run == "newest" and newest else run for run in runs}
+    rows, problems = [], []
+    for path in paths:
+        # Wide records do not hold their run: it is called as their file.
+        rows_of_file, problems_of_file = _read_rows(path, () if path.stem in names else sorted(names))
+        rows += [row for row in rows_of_file if row.get("run") in names]
+        problems += problems_of_file
+    for name in runs:
+        if name != "newest" and name not in {row["run"] for row in rows}:
+            known = ", ".join(_run_names(paths)[-MAX_LISTED:])
+            raise ResultsError(f"there is no run {name!r}", f"runs there are: {known}")
+    return _to_frame(rows), problems
+
+
+def _newest_run(paths: Sequence[Path]) -> str | None:
+    """Return the last run that swept alpha, found from the end; ``None`` where files have to be parsed to tell."""
+    for path in reversed(paths):
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if b'"train_dataset"' in content[: 1 << 16]:  # wide records name no run
+                    return None
+                end = len(content)
+                while (place := content.rfind(b'"patching"', 0, end)) >= 0:
+                    begin, end = content.rfind(b"\n", 0, place) + 1, place
+                    line_end = content.find(b"\n", place)
+                    record = json.loads(content[begin : line_end if line_end >= 0 else None])
+                    if record["patching"] is not None and record["alpha"] is not None:
+                        return str(record["run"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+    return None
+
+
+def _run_names(paths: Sequence[Path]) -> list[str]:
+    names: dict[str, None] = {}
+    for path in paths:
+        for _, line in _lines(path):
+            match = RUN.search(line)
+            names[json.loads(match[1]) if match else path.stem] = None
+    return list(names)
+
+
+def _to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame([{**dict.fromkeys((*COLUMNS, *EXTRA)), **row} for row in rows])
     for name in ("alpha", "value", "n", "ci_low", "ci_high"):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    return frame, problems
+    return frame
 
 
-def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _lines(path: Path, words: Sequence[str] = ()) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines in which one of some words stands, or all, and those cut short, with their numbers; or ResultsError."""
+    needles = [word.encode(errors="surrogatepass") for word in words]
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                whole = line.startswith(b"{") and line.endswith(b"}\n")
+                if not (needles and whole) or any(needle in line for needle in needles):
+                    yield number, line
     except OSError as error:
         raise ResultsError(
             f"there are no results at {path}: {error.strerror}",
             "run `wisepatch interpolate` or `wisepatch patch` first, or name a file of results",
         ) from error
+
+
+def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+    """Parse a file, or the lines in which the name of a run stands."""
+    words = list(dict.fromkeys(json.dumps(run, ensure_ascii=escaped) for run in runs for escaped in (True, False)))
     rows: list[dict[str, Any]] = []
     problems = []
-    for number, line in enumerate(lines, 1):
+    for number, line in _lines(path, words):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode(errors="replace"))
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
             tidy = "metric" in record and "value" in record
             rows.extend([_with_training(record)] if tidy else _from_wide(record, path.stem))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             problems.append(f"{path}, line {number} is not a result and was left out: {error}")
     return rows, problems
 
@@ -115,7 +215,9 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
         runs = [*(run for run in runs if run != "newest"), swept["run"].iloc[-1]]
     known = frame["run"].unique()
     if missing := [run for run in runs if run not in set(known)]:
-        raise ResultsError(f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-8:]))}")
+        raise ResultsError(
+            f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-MAX_LISTED:]))}"
+        )
     return frame[frame["run"].isin(runs)]
 
 

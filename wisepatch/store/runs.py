@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wisepatch.files import PARTIAL, locked, partial_path, remove, sync_folder, write_durably
-from wisepatch.store.cache import entry_problem, seal, writing
+from wisepatch.files import remove, seal, sync_folder, unseal, write_durably
+from wisepatch.locks import LOCK, locked
+from wisepatch.store.cache import entry_problem, seal_entry
 from wisepatch.store.manifests import ID
+from wisepatch.store.sharing import writing
 
 RUN, LOG, FINISHED, POSITION = "run.json", "log.jsonl", "finished.json", "position.json"
+PARTIAL_STATE = ".partial-state"  # whoever holds the lock of the run writes it
 KEPT_STATES = 2
 
 
@@ -50,7 +53,7 @@ class Run:
         """Let no other process train this meanwhile; ``waiting`` is called where another one does."""
         with writing(self.store):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.folder.parent / f".{self.id}.lock", waiting)
+            lock = locked(self.folder.parent / f".{self.id}{LOCK}", waiting)
         with lock:
             yield
 
@@ -60,19 +63,18 @@ class Run:
             if fresh:
                 remove(self.folder)
             self.folder.mkdir(exist_ok=True)
-            for leftover in (self.folder / FINISHED, *self.folder.glob(f"{PARTIAL}*")):
+            for leftover in (self.folder / FINISHED, self.folder / PARTIAL_STATE):
                 remove(leftover)
-            record = {"identity": dict(self.identity), "data": self.data}
-            write_durably(self.folder / RUN, json.dumps(record, indent=2).encode())
+            write_durably(self.folder / RUN, seal({"identity": dict(self.identity), "data": self.data}))
 
     def has_other_data(self) -> bool:
         """Tell whether the states that are kept were trained on other images."""
-        record = _read_json(self.folder / RUN)
+        record = _read(self.folder / RUN)
         return bool(self.states()) and record is not None and record.get("data") != self.data
 
     def finished(self) -> dict[str, Any] | None:
         """Return what :meth:`finish` was given; ``None`` for a training that is not finished, or was on other images."""
-        record, finished = _read_json(self.folder / RUN), _read_json(self.folder / FINISHED)
+        record, finished = _read(self.folder / RUN), _read(self.folder / FINISHED)
         return finished if record is not None and record.get("data") == self.data else None
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
@@ -80,7 +82,7 @@ class Run:
         if not self.writes:
             return
         with writing(self.store):
-            write_durably(self.folder / FINISHED, json.dumps(outcome, indent=2).encode())
+            write_durably(self.folder / FINISHED, seal(outcome))
             for state in self.states():
                 remove(state)
 
@@ -92,7 +94,7 @@ class Run:
         """Return the newest whole state and its position; ``note`` is told of damaged ones."""
         for state in reversed(self.states()):
             problem = entry_problem(state, "state")
-            position = None if problem else _read_json(state / POSITION)
+            position = None if problem else _read(state / POSITION)
             if position is not None:
                 return state, position
             note(f"{problem or f'the state {state} has no position'}: an older one is taken, or none")
@@ -100,16 +102,17 @@ class Run:
 
     def new_state(self) -> Path:
         """Make an empty folder for the files of a state."""
+        folder = self.folder / PARTIAL_STATE
         with writing(self.store):
-            folder = partial_path(self.folder)
+            remove(folder)
             folder.mkdir()
         return folder
 
     def keep_state(self, partial: Path, step: int, position: Mapping[str, Any]) -> None:
         """Hash and publish the state after ``step``; of the older ones, one is kept. ``position`` holds JSON types."""
         with writing(self.store):
-            write_durably(partial / POSITION, json.dumps(position).encode())
-            seal(partial, {})
+            write_durably(partial / POSITION, seal(position))
+            seal_entry(partial, {})
             state = self.folder / f"state-{step:09d}"
             remove(state)
             partial.rename(state)
@@ -158,15 +161,23 @@ def unfinished_runs(store: Path) -> list[Unfinished]:
     """Return the trainings of a store that can go on, under way or not."""
     runs = []
     for folder in sorted((store / "runs").glob("*")):
-        record, states = _read_json(folder / RUN), sorted(folder.glob("state-*"))
+        record, states = _read(folder / RUN), sorted(folder.glob("state-*"))
         if ID.fullmatch(folder.name) and record and isinstance(record.get("identity"), dict) and states:
             runs.append(Unfinished(folder, record["identity"], int(states[-1].name.removeprefix("state-"))))
     return runs
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
+def remove_states(run: Unfinished) -> list[Path]:
+    """Remove the states of a training that stopped, and return their folders; none where it is under way."""
+    with locked(run.folder.parent / f".{run.folder.name}{LOCK}", wait=False) as stopped:
+        states = sorted(run.folder.glob("state-*")) if stopped else []
+        for path in states:
+            remove(path)
+    return states
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what was sealed; ``None`` for what is not there or differs from its hash."""
+    with suppress(OSError, ValueError, RecursionError):
+        return unseal(path.read_bytes())
+    return None

@@ -15,10 +15,11 @@ from wisepatch.analysis.selection import Point, Rule, choose, points
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
+from wisepatch.files import check_room
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
-from wisepatch.store.recipes import weights_file
+from wisepatch.store.recipes import weights_file, weights_size
 from wisepatch.store.results import append
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
@@ -147,10 +148,10 @@ def run_sweep(
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
                 choice = choose(points_by_split[split], plan.rule)
+                chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
             except WisepatchError:
                 on_main(partial(append, store.results, measured))
                 raise
-            chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
         if choice:
             chosen_fields = {"selected_on": plan.select_on}
             measured = [row | {"chosen": row["alpha"] == choice.alpha} | chosen_fields for row in measured]
@@ -184,6 +185,9 @@ def save_mixes(
             if materialize
             else []
         )
+        if materialize:
+            copies = sum(alpha not in (0, 1) for alpha in plan.alphas)
+            check_room(store.root, copies * max(weights_size(store, start), weights_size(store, end)))
         fishers = store.cache.fisher_paths(params["fisher"]["files"]) if materialize and "fisher" in params else None
         for alpha in plan.alphas:
             if alpha in (0, 1):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.evaluation.prediction import Predictions
-from wisepatch.files import drawing, is_running, refused, write_durably
+from wisepatch.files import drawing, refused, remove_leftovers, write_durably
 from wisepatch.launcher import is_main
+from wisepatch.locks import check_held, locked
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task, renamed
@@ -62,9 +63,9 @@ def make(
     opened = attacked(task.dataset, style).split(split, data)
     total = min(len(opened), limit if limit is not None else len(opened))
     writing = partial(refused, str(output), WisepatchError, "free space there, or name another with --output")
-    with writing():
-        _claim(output)
-    try:
+    with ExitStack() as stack:
+        with writing():
+            stack.enter_context(_claimed(output))
         progress.start(f"writing on {task.name} ({split})", total)
         rows: list[tuple[Any, ...]] = []
         taken = {INDEX.casefold()}
@@ -81,8 +82,6 @@ def make(
         with writing():
             write_durably(output / INDEX, _csv(rows))
             (output / UNFINISHED).unlink()
-    finally:
-        _CLAIMED.discard(output.resolve())
     if preview:
         from PIL import Image
 
@@ -102,14 +101,12 @@ def _csv(rows: Sequence[Sequence[object]]) -> bytes:
     return table.getvalue().encode()
 
 
-_CLAIMED: set[Path] = set()  # folders that this process writes into
+@contextmanager
+def _claimed(output: Path) -> Iterator[None]:
+    """Hold a new or empty folder, or one that an interrupted call has left, for this call alone.
 
-
-def _claim(output: Path) -> None:
-    """Take a new or empty folder, or one that an interrupted call has left, for this call alone.
-
-    The marker holds the number of the process that writes, then the name of each file before it is written; a call locks it to
-    decide. Raises :class:`UsageError` for a folder that holds anything else, and for one that another call writes into.
+    The marker names each file before it is written, and is locked until the call ends, however it ends. Raises
+    :class:`UsageError` for a folder that holds anything else, and for one that another call writes into.
     """
     marker = output / UNFINISHED
     if output.exists() and not output.is_dir():
@@ -117,25 +114,21 @@ def _claim(output: Path) -> None:
     if not marker.exists():
         _check_empty(output)
         output.mkdir(parents=True, exist_ok=True)
-    with marker.open("a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        owner, *names = file.read().split("\n")
-        elsewhere = owner.isdecimal() and int(owner) != os.getpid() and is_running(int(owner))
-        finished = os.fstat(file.fileno()).st_nlink == 0
-        if elsewhere or finished or output.resolve() in _CLAIMED:
+    with locked(marker, wait=False, keep=True) as taken:
+        if not taken:
             raise UsageError(f"another run is writing into {output}", "wait for it, or name a new folder with --output")
-        for name in names:
-            if name and (output / name).parent == output:
+        check_held(marker)
+        for name in marker.read_text(encoding="utf-8", errors="replace").split("\n"):
+            if name.startswith("label=") and (output / name).parent == output:
                 (output / name).unlink(missing_ok=True)
+        remove_leftovers(output)
         try:
             _check_empty(output)
         except UsageError:
             marker.unlink()
             raise
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
-        _CLAIMED.add(output.resolve())
+        os.truncate(marker, 0)
+        yield
 
 
 def _check_empty(output: Path) -> None:
