@@ -114,6 +114,23 @@ def test_pickle_with_code_in_it_is_refused(tmp_path):
         load_clip(ModelConfig("ViT-B-32", str(tmp_path / "bomb.pt")))
 
 
+@pytest.mark.parametrize("suffix", ["pt", "bin", "safetensors", "npz"])
+@pytest.mark.parametrize(
+    "content",
+    [{}, [], 5, None, "a", {"state_dict": {}}, {"state_dict": 5}, {1: 2}, {"a": "b"}, [torch.ones(1)],
+        {"w": torch.ones(1)}, b"", b"PK", b"\x80\x05."],
+)  # fmt: skip
+def test_odd_files_of_weights_are_an_error_that_names_them(tmp_path, monkeypatch, suffix, content):
+    path = tmp_path / f"odd.{suffix}"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    small = {"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 64, "patch_size": 8}}
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "ViT-B-32", small | {"text_cfg": {"width": 8, "heads": 1, "layers": 1}}
+    )
+    with pytest.raises(ModelError, match=rf"odd\.{suffix} weights of ViT-B-32: could not be fetched or read"):
+        load_clip(ModelConfig("ViT-B-32", str(path)))
+
+
 def test_file_of_weights_as_model_says_to_name_the_architecture(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"")
     with pytest.raises(ModelError, match="is a file of weights") as caught:

@@ -9,7 +9,8 @@ from pathlib import Path
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.files import partial_path, refused, remove, sync_folder, write_durably
-from wisepatch.models.clip import CONFIG_NAME, describe, save_tokenizer
+from wisepatch.models.clip import describe, save_tokenizer
+from wisepatch.models.model_files import CONFIG_NAME
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import weights_writer
 

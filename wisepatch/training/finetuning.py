@@ -24,6 +24,7 @@ from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
 from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import TrainingError, UsageError
+from wisepatch.evaluation.endpoints import check_numbers
 from wisepatch.evaluation.features import split_features
 from wisepatch.files import hash_tensors
 from wisepatch.models.classifier import Classifier
@@ -96,6 +97,8 @@ def finetune(
     if start:
         store.check_own(start)
     weights = load_weights(store, start) if start else None
+    if start and weights:
+        check_numbers(start, weights)
     design = ModelConfig.from_json(start.model) if start else model
     progress.start(f"loading {design}", 1)
     clip = load_clip(design, weights)
