@@ -14,9 +14,11 @@ from tests.fuzzing import damaged
 from wisepatch.datasets.pickles import INSTRUCTIONS, read_pickle
 
 CONTENT = {
-    "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "labels": [1, 2], "number": np.float32(0.5), "words": np.array(["a", "é"], object),
+    "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "labels": [1, 2], "number": np.float32(0.5),
+    "words": np.array(["a", "é"], object),
     "name": np.str_("été"), "bytes": np.bytes_(b"ab"), "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "none": None,
-    "big": np.arange(3, dtype=">i4"), "flags": np.array([True, False]), "empty": np.zeros((0, 3), np.int64), "real": 1.5, "long": 2**70,
+    "big": np.arange(3, dtype=">i4"), "flags": np.array([True, False]), "empty": np.zeros((0, 3), np.int64), "real": 1.5,
+    "long": 2**70,
 }  # fmt: skip
 
 
@@ -85,9 +87,12 @@ def test_what_asks_for_more_is_refused(case, protocol):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b".", b"N", b"\x80\x05N.", b"(((((.", b"]" * 100 + b".", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", b"Nr\xff\xff\xff\x7f.",
-        b"B\xff\xff\xff\x7f.", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", b"I" + b"9" * 5000 + b"\n.", b"c__main__\nx\n.", b"]q\x01h\x01ah\x02.",
-        b"cnumpy\ndtype\n(S'u1'\ntR}S'a'\nI1\nsb.", b"c_codecs\nencode\n(VX\nVzlib\ntR.", b"N\x82\x01.", b"(i__main__\nx\n.", b"NQ.", b"cnumpy\nndarray\n)R.",
+        b"", b".", b"N", b"\x80\x05N.", b"(((((.", b"]" * 100 + b".", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xffN.",
+        b"Nr\xff\xff\xff\x7f.",
+        b"B\xff\xff\xff\x7f.", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", b"I" + b"9" * 5000 + b"\n.", b"c__main__\nx\n.",
+        b"]q\x01h\x01ah\x02.",
+        b"cnumpy\ndtype\n(S'u1'\ntR}S'a'\nI1\nsb.", b"c_codecs\nencode\n(VX\nVzlib\ntR.", b"N\x82\x01.", b"(i__main__\nx\n.",
+        b"NQ.", b"cnumpy\nndarray\n)R.",
         b"cnumpy.core.multiarray\n_reconstruct\n(NNNtR.", b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nNNtR.",
     ],
 )  # fmt: skip
