@@ -158,6 +158,24 @@ def test_bytes_normalised_in_a_batch_are_the_transform_bit_for_bit(size):
     assert clip.normalise(floats) is floats
 
 
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 200_000)])
+def test_an_image_too_narrow_to_be_resized_is_named_and_takes_no_memory(tmp_path, clip, size):
+    import resource
+
+    from wisepatch.datasets.folder_or_csv import FileSamples
+    from wisepatch.errors import DataError
+
+    Image.new("RGB", size).save(tmp_path / "thin.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for transform in (clip.pixels, clip.transform):
+        with pytest.raises(
+            DataError, match=rf"thin\.png cannot be read: it is {size[0]} x {size[1]} pixels, too narrow"
+        ):
+            FileSamples([(tmp_path / "thin.png", 0)], transform)[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # in KB
+    assert clip.pixels(Image.new("RGB", (10, 10_000))).shape == (3, 64, 64)
+
+
 def test_transform_of_another_making_stays_whole():
     from dataclasses import replace
 

@@ -313,7 +313,7 @@ def test_broken_image_is_named(tmp_path, shapes):
             raise SyntaxError("broken PNG file")
 
     task = Task("b", Dataset("b", ODD, lambda *_: Broken(ODD), splits=("test",)))
-    with pytest.raises(DataError, match=r"typo:b \(test\): image 0 cannot be read: broken PNG file"):
+    with pytest.raises(DataError, match=r"b \(test\): image 0 cannot be read: broken PNG file"):
         make(task, "test", tmp_path, tmp_path / "out", Style())
 
 

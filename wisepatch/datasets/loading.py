@@ -27,7 +27,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
-class _Guarded:
+class _ErrorsAsValues:
     """Hand an error over as a value: raised in a worker it would lose its type and message on the way."""
 
     samples: Samples
@@ -108,7 +108,7 @@ def loader(
     import torch
 
     return torch.utils.data.DataLoader(
-        _Guarded(samples),  # type: ignore[arg-type]
+        _ErrorsAsValues(samples),  # type: ignore[arg-type]
         batch_size=batch_size,
         shuffle=shuffle is not None,
         # Of its own, so that looking at data in the middle of a run leaves the run's random numbers alone.

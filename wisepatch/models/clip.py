@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from wisepatch.config import DEMO, SCHEMAS, ModelConfig
+from wisepatch.datasets.images import ResizeCheck
 from wisepatch.errors import ModelError, UnknownNameError, WisepatchError
 from wisepatch.models.model_files import load_tokenizer, read_description
 from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
@@ -124,7 +125,10 @@ def _transforms(model: Any) -> tuple[Any, Any]:
     if split_transform(transform) is None:
         raise unexpected("its transform does not end in ToTensor and Normalize")
     augmentation = {"scale": (0.9, 1.0)}
-    return transform, open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg=augmentation)
+    train_transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg=augmentation)
+    if preprocess_cfg.resize_mode == "shortest":
+        transform.transforms.insert(0, ResizeCheck(max(preprocess_cfg.input_size[1:])))
+    return transform, train_transform
 
 
 def resolve_name(model: str) -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
 from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.guarding import Guarded
+from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
@@ -83,10 +85,8 @@ def make(
     finally:
         _CLAIMED.discard(output.resolve())
     if preview:
-        from PIL import Image
-
         first = [
-            (Image.open(output / name), (f"shows {label}", f"says {text}"))
+            (read_rgb(output / name), (f"shows {label}", f"says {text}"))
             for name, label, text, *_ in rows[:PREVIEW_IMAGES]
         ]
         with drawing(preview):
@@ -175,6 +175,8 @@ def _render_one(opened: Split, index: int) -> tuple[str, str, bytes]:
 
 def written(samples: Samples, index: int) -> tuple[Image.Image, int, str]:
     """Return image ``index`` of attacked samples, also through subsets, its label, and the text on it."""
+    if isinstance(samples, Guarded):
+        return written(samples.samples, index)
     if isinstance(samples, Subset):
         return written(samples.samples, samples.indices[index])
     assert isinstance(samples, AttackedSamples)
