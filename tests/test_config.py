@@ -85,6 +85,24 @@ def test_the_largest_range_is_ten_thousand_steps():
     assert len(parse_alphas("0:1:0.0001")) == MAX_ALPHAS
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0:1:1e1000000",
+        "-1e1000000:1e1000000:1",
+        "1e1000000",
+        "0:1:" + "9" * 5000,
+        "0." + "3" * 500,
+        "1e-99999999999999999999",
+        "1" * 5000,
+    ],
+)
+def test_alphas_with_monstrous_numbers_are_a_usage_error(text):
+    with pytest.raises(UsageError) as caught:
+        parse_alphas(text)
+    assert len(caught.value.message) < 500
+
+
 @pytest.mark.parametrize("text", ["0:1:0.00001", "0:1:1e-5000", "0:1e999999:1e-999999"])
 def test_too_many_alphas_are_a_usage_error_however_many_they_are(text):
     with pytest.raises(UsageError) as caught:

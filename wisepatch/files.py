@@ -25,6 +25,14 @@ PARTIAL = ".partial-"  # begins the names of unfinished files and folders; the w
 PARTIAL_NAME = re.compile(r"\.partial-(\d+)-.+")
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with the home folder for ``~``. Raises :class:`UsageError` for that of a user who is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} names the home folder of a user who is not there", "write out the path") from error
+
+
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Write a safetensors file and wait until the disk has it."""
     from safetensors.torch import save_file

@@ -26,6 +26,7 @@ from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.guarding import BrokenDatasetError, annotation_problem
 from wisepatch.datasets.samples import Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
+from wisepatch.files import expanded
 from wisepatch.hookspecs import GROUP
 from wisepatch.plugins import Plugin
 
@@ -84,7 +85,7 @@ def check_plugin(
 
 def inspect_plugin(plugin: ModuleType | str, data: str | Path | None = None, tasks: Iterable[str] = ()) -> Report:
     """Do what :func:`check_plugin` does, and report instead of raising."""
-    folder = None if data is None else Path(data).expanduser()
+    folder = None if data is None else expanded(data)
     findings = _Findings()
     loaded = [each for source in _sources(plugin) if (each := _inspect_hooks(findings, source, folder))]
     datasets = [dataset for each in loaded for dataset in _datasets(each)]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from wisepatch.cli.output import close_bars, is_helper, print_error
+from wisepatch.cli.output import OutputClosedError, close_bars, is_helper, print_error
 from wisepatch.errors import UsageError, WisepatchError, out_of_memory
 
 INTERRUPTED = 130
@@ -62,26 +63,60 @@ class Program(TyperGroup):
         holder.callback()(lambda: None)  # or one command alone would be the program
         return get_group(holder).commands[cmd_name]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words up to the command's name."""
+        with _boundary(as_json="--json" in args):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command inside the boundary."""
-        try:
+        with _boundary(as_json="--json" in ctx.args):
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            close_bars()
-            next_step = "; ".join(getattr(error, "__notes__", ["run the same command again"]))
-            sys.stderr.write(
-                f"interrupted: what is in the store is whole, what was under way is not kept; {next_step}\n"
-            )
-            raise typer.Exit(INTERRUPTED) from error
-        except Exception as error:
-            known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
-            if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
-                raise
-            close_bars()
-            print_error(known)
-            raise typer.Exit(known.exit_code) from error
-        finally:
-            close_bars()
+
+
+@contextmanager
+def _boundary(*, as_json: bool) -> Iterator[None]:
+    """Turn errors that a user can mend into words and an exit code; ``as_json`` prints them for programs too."""
+    try:
+        yield
+    except OutputClosedError as error:
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        close_bars()
+        next_step = "; ".join(getattr(error, "__notes__", ["run the same command again"]))
+        reason = "interrupted: what is in the store is whole, what was under way is not kept"
+        raise _ended(InterruptedByUserError(reason, next_step), as_json=as_json) from error
+    except EOFError as error:  # the library that reads options would say "Aborted!" and nothing else
+        raise RuntimeError(f"a file ended too soon: {error}") from error
+    except Exception as error:
+        if as_json and (usage := _usage_error(error)):
+            raise _ended(usage, as_json=True) from error
+        known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
+        if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
+            raise
+        close_bars()
+        raise _ended(known, as_json=as_json) from error
+    finally:
+        close_bars()
+
+
+class InterruptedByUserError(WisepatchError):
+    """The user's own doing."""
+
+    exit_code = INTERRUPTED
+
+
+def _ended(error: WisepatchError, *, as_json: bool) -> typer.Exit:
+    """Say what is wrong; return what ends the program."""
+    with suppress(OutputClosedError, WisepatchError):  # nobody reads it
+        print_error(error, as_json=as_json)
+    return typer.Exit(error.exit_code)
+
+
+def _usage_error(error: Exception) -> UsageError | None:
+    """Return an error of the library that reads options as one of ours; ``None`` for every other error."""
+    message = getattr(error, "format_message", None)
+    return UsageError(message(), "see --help") if callable(message) else None
 
 
 def _too_long(error: Exception) -> UsageError | None:

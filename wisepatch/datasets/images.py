@@ -16,7 +16,7 @@ MAX_RESIZED_PIXELS = (
 
 @dataclass(frozen=True)
 class ResizeCheck:
-    """Refuse an image that is so narrow that resizing its shorter side to ``side`` pixels, before it is cropped, takes all memory."""
+    """Refuse an image that is that takes all memory when its shorter side is resized to ``side`` pixels."""
 
     side: int
 

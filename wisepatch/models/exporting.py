@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
-from wisepatch.files import partial_path, refused, remove, sync_folder, write_durably
+from wisepatch.files import expanded, partial_path, refused, remove, sync_folder, write_durably
 from wisepatch.models.clip import describe, save_tokenizer
 from wisepatch.models.model_files import CONFIG_NAME
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -42,7 +42,7 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
         raise UsageError(f"the folder {folder} is not empty", "name a new folder")
     model = ModelConfig.from_json(checkpoint.model)
     config = describe(model)
-    target = folder.expanduser().resolve()
+    target = expanded(folder).resolve()
     unfinished = partial_path(target.parent)
     with refused(str(folder), StoreError, "free space there, or name another folder"):
         unfinished.mkdir(parents=True)

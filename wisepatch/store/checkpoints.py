@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.errors import StoreError, UnknownNameError
 from wisepatch.files import (
     PARTIAL,
+    expanded,
     hash_tensors,
     is_leftover,
     locked,
@@ -60,7 +61,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         """Name the folder; nothing is read or made yet."""
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.checkpoints = self.root / "checkpoints"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"
