@@ -8,7 +8,6 @@ manifest is whole. Nothing is removed but what wisepatch can have written.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -53,6 +52,7 @@ REFERENCES = {
     "patched": (("patched",), "patched", "patch --task TASK --supported TASKS"),
     "latest": (("finetuned", "patched"), "fine-tuned", "finetune --task TASK"),
 }
+MAX_ALPHA = 1e6
 DAMAGED_HINT = "remove it with `wisepatch store rm` and make it again"
 
 
@@ -231,9 +231,8 @@ class Store:
             return ""
         if recipe is None:
             return "has neither weights nor a recipe"
-        alpha = recipe.params.get("alpha", 0)
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            return f"is a recipe with alpha {alpha}"
+        if problem := _alpha_problem(recipe):
+            return problem
         if not recipe.method or not recipe.parents:
             return f"is a recipe without {'parents' if recipe.method else 'a method'}"
         try:
@@ -260,7 +259,9 @@ class Store:
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
-        if checkpoint.is_recipe:
+        if checkpoint.is_recipe and checkpoint.recipe:
+            if problem := _alpha_problem(checkpoint.recipe):
+                raise StoreError(f"checkpoint {checkpoint.id} ({checkpoint.name}) {problem}", DAMAGED_HINT)
             store._check_ancestors(checkpoint)
         return [store.get(parent) for parent in checkpoint.parents]
 
@@ -384,6 +385,14 @@ def _hash_parts(path: Path) -> dict[str, str]:
         for part in ("visual", "text", "classifier")
         if (names := part_of(tensors, part))
     }
+
+
+def _alpha_problem(recipe: Recipe) -> str:
+    """Return what is wrong with the mixing coefficient of a recipe, which linear and fisher need; empty if nothing is."""
+    alpha = recipe.params.get("alpha", None if recipe.method in ("linear", "fisher") else 0)
+    if isinstance(alpha, int | float) and abs(alpha) <= MAX_ALPHA:  # NaN is not
+        return ""
+    return "is a recipe without alpha" if alpha is None else f"is a recipe with alpha {str(alpha)[:40]}"
 
 
 def _file_problem(checkpoint: Checkpoint) -> str:
