@@ -297,7 +297,12 @@ def test_fuzzed_words_become_tasks_that_their_words_find_again_or_give_an_error(
     with or_an_error_for_users:
         task = find_task(word)
         again = find_task(task.spec)
-        assert (again.spec, again.name, again.split, again.dataset.classes) == (task.spec, task.name, task.split, task.dataset.classes)
+        assert (again.spec, again.name, again.split, again.dataset.classes) == (
+            task.spec,
+            task.name,
+            task.split,
+            task.dataset.classes,
+        )
         with or_an_error_for_users:
             find_tasks([word, other])
         RunTasks.find(word, [other])

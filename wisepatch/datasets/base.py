@@ -12,6 +12,8 @@ from wisepatch.datasets.samples import Samples, Split, Transform
 from wisepatch.datasets.splits import SPLITS, cut_validation, held_out
 from wisepatch.errors import DataError, UsageError, warn_renamed
 
+SURROGATES = re.compile("[\ud800-\udfff]")  # of names of files that are not in UTF-8
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -87,8 +89,9 @@ class Dataset:
             given = getattr(self, name)
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise UsageError(f"the {name} of dataset {self.name!r} are no list", "give a tuple of strings")
-            if not all(isinstance(each, str) for each in tuple(given)):
-                raise UsageError(f"the {name} of dataset {self.name!r} are not all texts", "give a tuple of strings")
+            wrong = next((each for each in tuple(given) if not isinstance(each, str) or SURROGATES.search(each)), None)
+            if wrong is not None:
+                raise UsageError(f"the {name} of dataset {self.name!r}: {wrong!r} is no text", "give texts, in UTF-8")
 
     @property
     def head_names(self) -> tuple[str, ...]:

@@ -231,10 +231,10 @@ class Store:
             return ""
         if recipe is None:
             return "has neither weights nor a recipe"
-        if problem := _alpha_problem(recipe):
-            return problem
         if not recipe.method or not recipe.parents:
             return f"is a recipe without {'parents' if recipe.method else 'a method'}"
+        if problem := _params_problem(recipe):
+            return problem
         try:
             self._check_ancestors(checkpoint)
             self.cache.fisher_paths(recipe.fisher_files)
@@ -260,7 +260,7 @@ class Store:
         """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
         if checkpoint.is_recipe and checkpoint.recipe:
-            if problem := _alpha_problem(checkpoint.recipe):
+            if problem := _params_problem(checkpoint.recipe):
                 raise StoreError(f"checkpoint {checkpoint.id} ({checkpoint.name}) {problem}", DAMAGED_HINT)
             store._check_ancestors(checkpoint)
         return [store.get(parent) for parent in checkpoint.parents]
@@ -387,9 +387,12 @@ def _hash_parts(path: Path) -> dict[str, str]:
     }
 
 
-def _alpha_problem(recipe: Recipe) -> str:
-    """Return what is wrong with the mixing coefficient of a recipe, which linear and fisher need; empty if nothing is."""
-    alpha = recipe.params.get("alpha", None if recipe.method in ("linear", "fisher") else 0)
+def _params_problem(recipe: Recipe) -> str:
+    """Return what is wrong with alpha and the number of parents, of which linear and fisher need two; empty if nothing is."""
+    linear = recipe.method in ("linear", "fisher")
+    if linear and len(recipe.parents) != 2:
+        return f"is a {recipe.method} recipe of {len(recipe.parents)} parents, not of two"
+    alpha = recipe.params.get("alpha", None if linear else 0)
     if isinstance(alpha, int | float) and abs(alpha) <= MAX_ALPHA:  # NaN is not
         return ""
     return "is a recipe without alpha" if alpha is None else f"is a recipe with alpha {str(alpha)[:40]}"

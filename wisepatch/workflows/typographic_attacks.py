@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
+from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_text, attacked_folder, file_name
 from wisepatch.datasets.contact_sheet import contact_sheet
 from wisepatch.datasets.guarding import Guarded
 from wisepatch.datasets.images import read_rgb
@@ -97,7 +97,10 @@ def make(
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerow(COLUMNS)
-    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
+    cells = [[as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(
+        cells
+    )  # names may hold any character
     return table.getvalue().encode()
 
 
