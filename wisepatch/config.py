@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 from wisepatch.errors import UsageError
 
 MAX_ALPHAS = 10_001
+MAX_DIGITS = 400  # of an alpha as it is written
 DEFAULT_ALPHAS = "0:1:0.1"
 DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
@@ -249,24 +250,32 @@ def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:
         if len(bounds) == 1:
             values.add(bounds[0])
         elif len(bounds) == 3:
-            start, stop, step = bounds
-            if step <= 0 or stop < start:
-                raise UsageError(
-                    f"alphas {word!r} lead nowhere", "write START:STOP:STEP with START <= STOP and STEP > 0"
-                )
-            if stop - start >= step * MAX_ALPHAS:
-                raise UsageError(
-                    f"alphas {word!r} are more than {MAX_ALPHAS} values", f"at most {MAX_ALPHAS}; take a larger step"
-                )
-            count = int((stop - start) / step) + 1
-            values.update(start + i * step for i in range(count))
-            values.add(stop)
+            try:
+                values.update(_steps(word, *bounds))
+            except ArithmeticError as error:  # an exponent of a million
+                raise _not_understood(word) from error
         else:
-            raise UsageError(f"alphas {word!r} are not understood", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
+            raise _not_understood(word)
     outside = [value for value in values if not 0 <= value <= 1]
     if outside:
         raise UsageError(f"alpha {min(outside)} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
     return tuple(sorted({float(value) for value in values}))
+
+
+def _steps(word: str, start: Decimal, stop: Decimal, step: Decimal) -> list[Decimal]:
+    """Return START, START + STEP, ... and STOP."""
+    if step <= 0 or stop < start:
+        hint = "write START:STOP:STEP with START <= STOP and STEP > 0"
+        raise UsageError(f"alphas {word[:60]!r} lead nowhere", hint)
+    if stop - start >= step * MAX_ALPHAS:
+        hint = f"at most {MAX_ALPHAS}; take a larger step"
+        raise UsageError(f"alphas {word[:60]!r} are more than {MAX_ALPHAS} values", hint)
+    count = int((stop - start) / step) + 1
+    return [*(start + i * step for i in range(count)), stop]
+
+
+def _not_understood(word: str, reason: str = "") -> UsageError:
+    return UsageError(f"alphas {word[:60]!r} are not understood{reason}", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
 
 
 def _decimal(piece: str, word: str) -> Decimal:
@@ -274,8 +283,6 @@ def _decimal(piece: str, word: str) -> Decimal:
         value = Decimal(piece.strip())
     except InvalidOperation:
         value = Decimal("nan")
-    if not value.is_finite():
-        raise UsageError(
-            f"alphas {word!r} are not understood: {piece!r} is no number", "write 0:1:0.1, 0,0.25,0.5 or 0.5"
-        )
-    return value
+    if not value.is_finite() or len(piece) > MAX_DIGITS:
+        raise _not_understood(word, f": {piece[:60]!r} is no number")
+    return value or Decimal(0)

@@ -18,6 +18,7 @@ class WisepatchError(Exception):
     """A user's mistake, or a circumstance that the user can mend. ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
+    word = "error"
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Store one line that names the thing and the reason, and one line that names the next step."""

@@ -1,5 +1,7 @@
 """The program: its help, what it loads, and the boundary where errors become words."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -189,6 +191,106 @@ def test_interrupt_exits_130_and_says_what_is_safe(cli, monkeypatch):
     result = cli("datasets")
     assert result.exit_code == 130
     assert "what is in the store is whole" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("datasets", "check", "Nope"), 2, "unknown task 'Nope'"),
+        (("eval",), 2, "Missing argument 'CHECKPOINT'."),
+        (("eval", "zeroshot", "--workers", "many"), 2, "Invalid value for '--workers'"),
+        (("dataset",), 2, "No such command 'dataset'"),
+        (("--nothing", "eval"), 2, "No such option: --nothing"),
+        (("eval", "zeroshot", "--task", "Shapes"), 1, "no zero-shot checkpoint in the store"),
+        (("datasets", "show", "x" * 300), 2, "unknown task 'xxx"),
+        (("store", "list", "--store", "x" * 300), 2, "is too long"),
+    ],
+)
+def test_errors_are_json_too_where_json_is_asked_for(cli, words, code, message):
+    result = cli(*words, "--json")
+    assert result.exit_code == code
+    (record,) = map(json.loads, result.stdout.splitlines())
+    assert record["error"].startswith(message) or message in record["error"]
+    assert (record["exit_code"], bool(record["hint"])) == (code, True)
+    assert f"error: {record['error']}" in result.stderr
+
+
+def test_an_interrupt_is_json_too(cli, monkeypatch):
+    import wisepatch.plugins
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", interrupt)
+    result = cli("datasets", "--json")
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["exit_code"] == 130
+
+
+def test_a_file_that_ends_too_soon_is_a_bug_and_not_an_aborted_program(cli, monkeypatch):
+    import wisepatch.plugins
+
+    def ended():
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", ended)
+    with pytest.raises(RuntimeError, match="a file ended too soon: Ran out of input"):
+        cli("datasets")
+
+
+def program(words, **streams):
+    """The program in a process of its own, with its streams as they are given."""
+    return subprocess.Popen([sys.executable, "-m", "wisepatch", *words], stderr=subprocess.PIPE, text=True, **streams)
+
+
+@pytest.mark.parametrize("words", [("datasets", "--json"), ("datasets",), ("--help",)])
+def test_nobody_who_reads_ends_the_program_without_a_word(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = program(words, stdout=writing)
+    os.close(writing)
+    assert (run.communicate(timeout=60)[1], run.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("words", [("datasets", "--json"), ("datasets",)])
+def test_a_full_disk_below_the_output_is_an_error(words):
+    with Path("/dev/full").open("w") as full:
+        run = program(words, stdout=full)
+    said = run.communicate(timeout=60)[1]
+    assert said.startswith("error: the output cannot be written: No space left on device\nhint: ")
+    assert "Traceback" not in said
+    assert run.returncode == 1
+
+
+def test_an_output_that_was_closed_before_takes_nothing():
+    run = program(("datasets",), preexec_fn=lambda: os.close(1))
+    assert (run.communicate(timeout=60)[1], run.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "zeroshot", "--task", "Shapes", "--data", "~nouser"),
+        ("eval", "zeroshot", "--task", "Shapes", "--store", "~nouser/a"),
+        ("eval", "~nouser", "--task", "Shapes"),
+        ("eval", "zeroshot", "--task", "~nouser"),
+        ("datasets", "download", "MNIST", "--data", "~nouser"),
+        ("store", "list", "--store", "~nouser"),
+        ("export", "finetuned", "~nouser"),
+        ("plot", "~nouser"),
+        ("typo-attack", "make", "--task", "Shapes", "--output", "out", "--font", "~nouser"),
+        ("interpolate", "--eval", "~nouser"),
+        ("zeroshot", "--model", "local-dir:~nouser", "--task", "Shapes"),
+        ("zeroshot", "--model", "ViT-B-32", "--pretrained", "~nouser", "--task", "Shapes"),
+    ],
+)
+def test_the_home_of_nobody_is_a_user_error(cli, run_store, words):
+    result = cli(*words)
+    assert result.exit_code in (1, 2)
+    assert "error: " in result.stderr
+    assert "~nouser" in result.stderr
+    assert "Traceback" not in result.output
+    assert not list(run_store.root.parent.glob("~*"))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from wisepatch.cli.output import close_bars, print_error
+from wisepatch.cli.output import OutputClosedError, close_bars, print_error
 from wisepatch.errors import Stopped, UsageError, WisepatchError, out_of_memory
 from wisepatch.process_group import end_unless_first, lost_process
 
@@ -66,32 +65,66 @@ class Program(TyperGroup):
         holder.callback()(lambda: None)  # or one command alone would be the program
         return get_group(holder).commands[cmd_name]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words up to the command's name."""
+        with _boundary(as_json="--json" in args):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command inside the boundary."""
-        try:
-            with ending_signals():
-                return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            close_bars()
-            exit_code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
-            end_unless_first(exit_code)
-            lost = "what was under way is not kept; run the same command again"
-            kept = "; ".join(getattr(error, "__notes__", [lost]))
-            sys.stderr.write(f"interrupted: what is in the store is whole; {kept}\n")
-            raise typer.Exit(exit_code) from error
-        except typer.Exit:
+        with _boundary(as_json="--json" in ctx.args), ending_signals():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _boundary(*, as_json: bool) -> Iterator[None]:
+    """Turn errors that a user can mend into words and an exit code; ``as_json`` prints them for programs too."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except OutputClosedError as error:
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise _ended(InterruptedByUserError(error), as_json=as_json) from error
+    except EOFError as error:  # the library that reads options would say "Aborted!" and nothing else
+        raise RuntimeError(f"a file ended too soon: {error}") from error
+    except Exception as error:
+        known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
+        known = known or lost_process(error) or (_usage_error(error) if as_json else None)
+        if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
+            end_unless_first(getattr(error, "exit_code", 1))  # errors of the library that reads options have one
             raise
-        except Exception as error:
-            known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
-            known = known or lost_process(error)
-            end_unless_first(getattr(known or error, "exit_code", 1))  # Typer's errors have one too
-            if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
-                raise
-            close_bars()
-            print_error(known)
-            raise typer.Exit(known.exit_code) from error
-        finally:
-            close_bars()
+        raise _ended(known, as_json=as_json) from error
+    finally:
+        close_bars()
+
+
+class InterruptedByUserError(WisepatchError):
+    """A signal that ended the program; the exit code is 128 more than its number."""
+
+    word = "interrupted"
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        """Say what is kept and how to go on."""
+        kept = getattr(error, "__notes__", ["what was under way is not kept; run the same command again"])
+        super().__init__(f"what is in the store is whole; {'; '.join(kept)}")
+        self.exit_code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
+
+
+def _ended(error: WisepatchError, *, as_json: bool) -> typer.Exit:
+    """Say what is wrong, where no other process does; return what ends the program."""
+    close_bars()
+    end_unless_first(error.exit_code)
+    with suppress(OutputClosedError, WisepatchError):  # nobody reads it
+        print_error(error, as_json=as_json)
+    return typer.Exit(error.exit_code)
+
+
+def _usage_error(error: Exception) -> UsageError | None:
+    """Return an error of the library that reads options as one of ours; ``None`` for every other error."""
+    message = getattr(error, "format_message", None)
+    return UsageError(message(), "see --help") if callable(message) else None
 
 
 @contextmanager

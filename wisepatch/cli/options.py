@@ -16,6 +16,7 @@ import typer
 from wisepatch.cli.output import Output
 from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
 from wisepatch.errors import DataError, UnknownNameError, UsageError
+from wisepatch.files import expanded
 from wisepatch.launcher import is_main, size
 from wisepatch.process_group import join, leave
 
@@ -58,13 +59,14 @@ class Common:
     def data_folder(self) -> Path:
         """Return the data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
         if self.data is None:
-            return DEFAULT_DATA.expanduser()
-        if not self.data.expanduser().is_dir():
-            reason = "is no folder" if self.data.expanduser().exists() else "does not exist"
+            return expanded(DEFAULT_DATA)
+        folder = expanded(self.data)
+        if not folder.is_dir():
+            reason = "is no folder" if folder.exists() else "does not exist"
             raise DataError(
                 f"the data folder {self.data} {reason}", "make it, or name another with --data or WISEPATCH_DATA"
             )
-        return self.data.expanduser()
+        return folder
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from wisepatch.cli import options as o
 from wisepatch.cli.output import percent
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
+from wisepatch.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,7 +153,7 @@ def style(text: str, size: str, fonts: Sequence[Path], seed: int) -> Style:
         raise UsageError(
             f"the size {size!r} is not understood", "write LOW:HIGH, such as 0.1:0.3, or one fraction"
         ) from error
-    return Style(text, *bounds, fonts=tuple(str(path.expanduser()) for path in fonts) or FONTS, seed=seed)
+    return Style(text, *bounds, fonts=tuple(str(expanded(path)) for path in fonts) or FONTS, seed=seed)
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:

@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True)
-class _Guarded:
+class _ErrorsAsValues:
     """Hand an error over as a value: raised in a worker it would lose its type and message on the way."""
 
     samples: Samples
@@ -57,7 +57,7 @@ class _Share(list[Any]):
     weight: float
 
 
-class _Shared(_Guarded):
+class _Shared(_ErrorsAsValues):
     """Take every process's share of each batch, one image after the other in turn."""
 
     def __getitems__(self, batch: Sequence[int]) -> _Share:
@@ -163,7 +163,7 @@ def loader(
     """
     batches = [range(first, min(first + batch_size, len(samples))) for first in range(0, len(samples), batch_size)]
     groups = [batches[first : first + join] for first in range(0, len(batches), join)]
-    return _data_loader(_Guarded(samples), [batch for group in deal(groups) for batch in group], workers, pin)
+    return _data_loader(_ErrorsAsValues(samples), [batch for group in deal(groups) for batch in group], workers, pin)
 
 
 def training_loader(
@@ -182,12 +182,12 @@ def training_loader(
         )
     order = torch.utils.data.RandomSampler(samples, generator=shuffle)
     batches = torch.utils.data.BatchSampler(order, batch_size, drop_last=False)
-    guarded = _Guarded(samples) if size() == 1 else _Shared(samples)
+    guarded = _ErrorsAsValues(samples) if size() == 1 else _Shared(samples)
     return _data_loader(guarded, batches, workers, pin, shuffle)
 
 
 def _data_loader(
-    samples: _Guarded, batches: Any, workers: int, pin: bool, shuffle: torch.Generator | None = None
+    samples: _ErrorsAsValues, batches: Any, workers: int, pin: bool, shuffle: torch.Generator | None = None
 ) -> torch.utils.data.DataLoader[Any]:
     import torch
 

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.devices import accelerate_on_cpu, device
 from wisepatch.errors import TrainingError, UsageError
+from wisepatch.evaluation.endpoints import check_numbers
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
@@ -61,6 +62,8 @@ def load_start(
     if start:
         store.check_own(start)
     weights = load_weights(store, start) if start else None
+    if start and weights:
+        check_numbers(start, weights)
     design = ModelConfig.from_json(start.model) if start else model
     progress.start(f"loading {design}", 1)
     clip = load_clip(design, weights)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
+from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_text, attacked_folder, file_name
 from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.guarding import Guarded
+from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
@@ -83,10 +85,8 @@ def make(
             write_durably(output / INDEX, _csv(rows))
             (output / UNFINISHED).unlink()
     if preview:
-        from PIL import Image
-
         first = [
-            (Image.open(output / name), (f"shows {label}", f"says {text}"))
+            (read_rgb(output / name), (f"shows {label}", f"says {text}"))
             for name, label, text, *_ in rows[:PREVIEW_IMAGES]
         ]
         with drawing(preview):
@@ -97,7 +97,10 @@ def make(
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerow(COLUMNS)
-    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
+    cells = [[as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(
+        cells
+    )  # names may hold any character
     return table.getvalue().encode()
 
 
@@ -169,6 +172,8 @@ def _render_one(opened: Split, index: int) -> tuple[str, str, bytes]:
 
 def written(samples: Samples, index: int) -> tuple[Image.Image, int, str]:
     """Return image ``index`` of attacked samples, also through subsets, its label, and the text on it."""
+    if isinstance(samples, Guarded):
+        return written(samples.samples, index)
     if isinstance(samples, Subset):
         return written(samples.samples, samples.indices[index])
     assert isinstance(samples, AttackedSamples)
