@@ -59,7 +59,8 @@ def write(store, content):
 manifest = {
     "id": "0123456789ab", "name": "third", "kind": "finetuned", "model": MODEL, "training": "paint", "recipe": None,
     "trained_from": ["aaaaaaaaaaaa"], "config": {"task": "Shapes", "lr": 0.1}, "head": {"task": "Shapes", "classes": ["a", "b"]},
-    "files": {WEIGHTS: "0" * 64}, "parts": {"visual": "0" * 32}, "versions": {"torch": "2"}, "created": "2026-01-01T00:00:00+00:00",
+    "files": {WEIGHTS: "0" * 64}, "parts": {"visual": "0" * 32}, "versions": {"torch": "2"},
+    "created": "2026-01-01T00:00:00+00:00",
     "schema": 2,
 }  # fmt: skip
 
@@ -122,7 +123,8 @@ def test_fuzzed_names_find_a_checkpoint_or_give_an_error(store, name):
 TIDY = {
     "time": "2026-01-01", "run": "r", "run_name": "", "checkpoint": "abc", "model": "demo", "pretrained": "", "training": "paint",
     "method": "linear", "alpha": 0.5, "params": {}, "task": "Shapes", "split": "test", "metric": "top1", "value": 0.75, "n": 100,
-    "ci_low": 0.6, "ci_high": 0.8, "seed": 0, "version": "1", "role": "patching", "patching": "Shapes", "chosen": True, "selected_on": "val",
+    "ci_low": 0.6, "ci_high": 0.8, "seed": 0, "version": "1", "role": "patching", "patching": "Shapes", "chosen": True,
+    "selected_on": "val",
 }  # fmt: skip
 WIDE = {"alpha": 0.5, "model": "demo", "train_dataset": "MNIST", "MNIST:top1": 0.9, "CIFAR10:top1": 0.5, "n": 100}
 records = st.sampled_from([TIDY, TIDY | {"alpha": 1.0}, TIDY | {"task": "Colors", "role": "supported"}, WIDE])

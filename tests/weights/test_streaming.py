@@ -404,7 +404,8 @@ def test_shards_outside_the_folder_of_their_index_are_refused(tmp_path, shard):
 
 HEADER = {
     "__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
-    "b": {"dtype": "I64", "shape": [1, 1], "data_offsets": [8, 16]}, "c": {"dtype": "BF16", "shape": [0, 3], "data_offsets": [16, 16]},
+    "b": {"dtype": "I64", "shape": [1, 1], "data_offsets": [8, 16]}, "c": {"dtype": "BF16", "shape": [0, 3],
+    "data_offsets": [16, 16]},
 }  # fmt: skip
 headers = st.just(HEADER).flatmap(changed).map(lambda header: json.dumps(header).encode())
 bodies = st.just(bytes(16)) | st.binary(max_size=24)
