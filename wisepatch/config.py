@@ -93,6 +93,8 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         """Drop the tag of a model that brings its own weights."""
+        if not isinstance(self.model, str) or not isinstance(self.pretrained, str):
+            raise UsageError(f"the model {self.model!r} ({self.pretrained!r}) is named by no text", "name a model")
         super().__post_init__()
         if self.brings_weights:
             object.__setattr__(self, "pretrained", "")

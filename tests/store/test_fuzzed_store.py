@@ -59,7 +59,8 @@ def write(store, content):
 manifest = {
     "id": "0123456789ab", "name": "third", "kind": "finetuned", "model": MODEL, "training": "paint", "recipe": None,
     "trained_from": ["aaaaaaaaaaaa"], "config": {"task": "Shapes", "lr": 0.1}, "head": {"task": "Shapes", "classes": ["a", "b"]},
-    "files": {WEIGHTS: "0" * 64}, "parts": {"visual": "0" * 32}, "versions": {"torch": "2"}, "created": "2026-01-01T00:00:00+00:00",
+    "files": {WEIGHTS: "0" * 64}, "parts": {"visual": "0" * 32}, "versions": {"torch": "2"},
+    "created": "2026-01-01T00:00:00+00:00",
     "schema": 2,
 }  # fmt: skip
 
