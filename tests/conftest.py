@@ -10,6 +10,10 @@ from typer.testing import CliRunner
 from tests.samples import draw_folder
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=0, help="kills in each test of crashes (a few without)")
+
+
 def pytest_configure(config):
     settings.register_profile("repeatable", derandomize=True, deadline=None)  # a red run is red again
     # For fuzzing: pytest -k fuzzed --hypothesis-profile=thorough

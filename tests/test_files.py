@@ -1,11 +1,24 @@
 """Files: hashes of tensors, publication by rename, names of unfinished things."""
 
 import os
+import shutil
 
 import pytest
 import torch
 
-from wisepatch.files import hash_tensors, publish, remove, write_durably
+from wisepatch.errors import StoreError
+from wisepatch.files import (
+    PARTIAL,
+    check_room,
+    hash_tensors,
+    partial_folder,
+    publish,
+    remove,
+    remove_leftovers,
+    seal,
+    unseal,
+    write_durably,
+)
 
 
 def test_the_hash_of_tensors_ignores_their_order_and_layout():
@@ -84,3 +97,60 @@ def test_removing_takes_files_folders_and_links_and_no_link_is_followed(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     remove(target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_process_writes_is_removed_and_what_one_writes_stays(tmp_path):
+    names = [
+        f"{PARTIAL}01234567",
+        f"{PARTIAL}89abcdef",
+        ".partial-1-01234567",
+        ".partial-01234567",
+        f"{PARTIAL}x",
+        "mine",
+    ]
+    for name in names[:1] + names[2:]:
+        folder_with(tmp_path / name, "half")
+    (tmp_path / names[1]).write_text("half a file")
+    (tmp_path / f"{PARTIAL}00000000.lock").touch()
+    with partial_folder(tmp_path) as writing:
+        gone = remove_leftovers(tmp_path)
+        assert [path.name for path in gone] == [f"{PARTIAL}00000000.lock", *names[:2]]
+        assert writing.is_dir()
+    assert remove_leftovers(tmp_path) == []
+    assert [path.name for path in remove_leftovers(tmp_path, older=True)] == [names[2]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[3:])
+    assert remove_leftovers(tmp_path / "nowhere") == []
+
+
+def test_room_is_looked_for_on_the_disk_where_a_path_will_lie(tmp_path, monkeypatch):
+    check_room(tmp_path / "a" / "b", 1)
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or shutil._ntuple_diskusage(9, 8, 10**6))
+    with pytest.raises(StoreError) as caught:
+        check_room(tmp_path / "a" / "b", 2 * 10**6)
+    assert caught.value.message == f"{tmp_path / 'a' / 'b'} needs 2 MB, and its disk has 1 MB free"
+    assert asked == [tmp_path]
+
+
+@pytest.mark.parametrize("record", [{}, {"a": "", "b": {"c": [1.5, None, "\u00e4\ud800"]}}, {"files": {"x": "0" * 64}}])
+def test_every_flipped_bit_breaks_a_seal(record):
+    sealed = seal(record)
+    assert unseal(sealed) == record
+    for place in range(len(sealed)):
+        for bit in range(8):
+            broken = sealed[:place] + bytes([sealed[place] ^ 1 << bit]) + sealed[place + 1 :]
+            try:
+                assert "sha256" not in unseal(broken)  # the name of the seal itself: the reader knows no such field
+                assert unseal(broken) != record
+            except (ValueError, RecursionError):
+                pass
+
+
+@pytest.mark.parametrize("data", [b"[]", b"7", b'{"sha256": ""}', b'{"sha256": 7}', b'{"sha256": null}', b"{", b""])
+def test_what_is_no_sealed_record_is_an_error(data):
+    with pytest.raises(ValueError, match=r"JSON|Expecting|sha256"):
+        unseal(data)
+
+
+def test_a_record_without_a_seal_is_read(tmp_path):
+    assert unseal(b'{"schema": 2}') == {"schema": 2}

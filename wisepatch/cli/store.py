@@ -69,7 +69,8 @@ def verify(
     if not place.root.is_dir():
         raise StoreError(f"there is no store at {common.store}", "name one with --store or WISEPATCH_STORE")
     checkpoints, unreadable = place.scan()
-    checked = [(checkpoint.id, checkpoint.name, place.problem(checkpoint)) for checkpoint in checkpoints]
+    problems = place.problems(checkpoints)
+    checked = [(each.id, each.name, problems[each.id]) for each in checkpoints if each.id in problems]
     checked += [
         (error.folder.name if isinstance(error, UnreadableManifestError) else "-", "-", error.message)
         for error in unreadable

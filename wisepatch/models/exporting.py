@@ -44,7 +44,8 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
     config = describe(model)
     target = expanded(folder).resolve()
     with refused(str(folder), StoreError, "free space there, or name another folder"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True)
         remove_leftovers(target.parent)
         check_room(target.parent, weights_size(store, checkpoint))
         with partial_folder(target.parent) as unfinished:

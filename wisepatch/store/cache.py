@@ -134,7 +134,8 @@ class Cache:
     def problems(self) -> list[str]:
         """Hash all entries; return one sentence for each that is damaged."""
         entries = sorted(path for path in self.root.glob("*/[!.]*") if path.is_dir())
-        return list(filter(None, map(entry_problem, entries)))
+        found = {path: entry_problem(path) for path in entries}
+        return [problem for path, problem in found.items() if problem and path.exists()]  # not removed meanwhile
 
     def removable(self) -> list[Path]:
         """Return the entries that no checkpoint needs: pixels and features."""
@@ -192,7 +193,10 @@ class Cache:
 def entry_problem(folder: Path, kind: str = "cache entry") -> str:
     """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
     try:
-        files = unseal((folder / ENTRY).read_bytes())["files"]
+        entry = unseal((folder / ENTRY).read_bytes())
+        if set(entry) != {"files", "about"}:
+            raise ValueError(f"it holds {', '.join(entry)}")
+        files = entry["files"]
         damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"the {kind} {folder} cannot be read ({error})"

@@ -301,6 +301,11 @@ class Store:
         """Return what is wrong with the manifest, the files or the parents of a checkpoint; empty if nothing is."""
         return verification.problem(_home(checkpoint), checkpoint)
 
+    def problems(self, checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+        """Return what is wrong with each checkpoint, by id; those that another process removes meanwhile are left out."""
+        found = {checkpoint.id: self.problem(checkpoint) for checkpoint in checkpoints}
+        return {identity: problem for identity, problem in found.items() if not problem or self._read(identity)}
+
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)

@@ -2,8 +2,8 @@
 
 ``predictions/<checkpoint id>/<task>-<split>-<hash>.parquet`` has a row an image: ``image`` (an id, text), ``label`` and ``answer``
 (numbers of classes), ``confidence`` (the probability of the answer). The file's metadata holds checkpoint, task, split, what the
-caller adds (task specification, data fingerprint, precision), and the sha256 of all that. The hash in the name is one over
-these additions: other data or another precision have a file of their own.
+caller adds (task specification, data fingerprint, precision), and the sha256 of the rest of the file. The hash in the name is one
+over these additions: other data or another precision have a file of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.files import write_durably
+from wisepatch.files import SEAL, write_durably
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.sharing import use
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {"image": "string", "label": "int64", "answer": "int64", "confidence": "float32"}
 METADATA = b"wisepatch"
+UNSEALED = "0" * 64  # stands where the sha256 of the rest of the file will stand
 MAX_SLUG_CHARACTERS = 60
 
 
@@ -48,14 +49,17 @@ def save_predictions(
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
     if not store.owns(checkpoint):
         details["home"] = str(checkpoint.home.resolve())
-    details["sha256"] = _hash(table, details)
+    metadata = {METADATA: json.dumps(details | {SEAL: UNSEALED}).encode()}
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(details).encode()}), buffer)
+    with pq.ParquetWriter(buffer, schema, store_schema=False) as writer:  # or metadata would stand in the file twice
+        writer.write_table(table)
+        writer.add_key_value_metadata(metadata)
+    before, _, after = buffer.getvalue().rpartition(UNSEALED.encode())
     path = store.predictions / checkpoint.id / _file_name(task, split, about)
     with store.writing():
         use(store.root, checkpoint.id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, buffer.getvalue())
+        write_durably(path, before + hashlib.sha256(before + after).hexdigest().encode() + after)
     return path
 
 
@@ -105,7 +109,8 @@ def prediction_problems(store: Store) -> list[str]:
         try:
             _read(path)
         except StoreError as error:
-            problems.append(error.message)
+            if path.exists():  # not removed meanwhile
+                problems.append(error.message)
     return problems
 
 
@@ -114,10 +119,12 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        content = path.read_bytes()
+        table = pq.read_table(io.BytesIO(content))
         details = json.loads(table.schema.metadata[METADATA])
-        expected = details.pop("sha256")
-        if _hash(table, details) != expected:
+        expected = details.pop(SEAL)
+        before, _, after = content.rpartition(expected.encode())
+        if hashlib.sha256(before + after).hexdigest() != expected and _hash_values(table, details) != expected:
             raise ValueError("it does not have the sha256 that it names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         hint = "remove the file; the next evaluation writes it again"
@@ -125,8 +132,8 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, details
 
 
-def _hash(table: pa.Table, details: Mapping[str, Any]) -> str:
-    """Hash the metadata and the values of all columns."""
+def _hash_values(table: pa.Table, details: Mapping[str, Any]) -> str:
+    """Hash the metadata and the values of all columns, which was the sha256 of files of wisepatch 0.1.0."""
     digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode())
     for name in COLUMNS:
         column = table.column(name)

@@ -19,6 +19,7 @@ from wisepatch.files import (
     sync_folder,
 )
 from wisepatch.locks import LOCK, locked
+from wisepatch.store.cache import KINDS
 from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint
 from wisepatch.store.runs import remove_states, unfinished_runs
 from wisepatch.store.sharing import NewerStoreError, is_marked, store_lock, used_by_others
@@ -26,6 +27,7 @@ from wisepatch.store.sharing import NewerStoreError, is_marked, store_lock, used
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
 
+HARMLESS = (PermissionError, IsADirectoryError)  # of manifests that others have spoilt
 PREDICTIONS = re.compile(r".*-[0-9a-f]{8}\.parquet")  # the files of one checkpoint
 
 
@@ -36,16 +38,19 @@ def remove_checkpoints(
     named = {checkpoint.id: checkpoint for checkpoint in checkpoints}
     for checkpoint in named.values():
         store.check_own(checkpoint)
-    with _removing(store) as used:
-        plan = _plan(store.everything(), named, with_recipes=with_recipes)
+    with _removing(store) as (everything, used):
+        plan = _plan(everything, named, with_recipes=with_recipes)
         _check_no_training_needs(store, plan)
         for checkpoint in plan:
+            if not checkpoint.home.exists():
+                reason = f"checkpoint {checkpoint.id} is not in the store {store.root}"
+                raise StoreError(reason, "another process has removed it meanwhile")
             if checkpoint.id in used:
                 reason = f"{checkpoint.id} ({checkpoint.name}) is used by {used[checkpoint.id]}"
                 raise StoreError(reason, "wait until that has ended, or end it")
             _check_own_files(checkpoint.home)
         for checkpoint in plan:
-            _remove_folder(checkpoint.home)
+            _remove_aside(checkpoint.home)
     return plan
 
 
@@ -96,37 +101,39 @@ def collect_garbage(store: Store, *, caches: bool = False, runs: bool = False) -
     """
     if not store.root.exists():
         return []
-    with _removing(store) as used:
-        gone = _remove_orphans(store, used)
+    with _removing(store) as (everything, used):
+        gone = _remove_orphans(store, everything, used)
         checkpoints, unreadable = store.scan()
         named = {digest for each in checkpoints if each.recipe for digest, _ in each.recipe.fisher_files}
         entries = store.cache.removable() if caches else []
         entries += [] if unreadable else store.cache.unnamed_fisher(named)
         for path in (entry for entry in entries if store.cache.lease_name(entry) not in used):
-            remove(path)
+            _remove_aside(path)
             gone.append(path)
         gone += _remove_predictions(store, used)
         gone += [path for run in unfinished_runs(store.root) for path in remove_states(run)] if runs else []
+        kinds = [store.cache.root / kind for kind in KINDS]
         kept = [folder for folder in _folders(store.checkpoints) if ID.fullmatch(folder.name)]
         for folder in [
             store.root, store.checkpoints, *kept, store.predictions, *_folders(store.predictions),
-            store.cache.root, *_folders(store.cache.root),
+            store.cache.root, *kinds, *(folder for kind in kinds for folder in _folders(kind)),
         ]:  # fmt: skip
             gone += remove_leftovers(folder, older=True)
         return gone + store.cache.remove_stale_locks() + _remove_older_locks(store)
 
 
-def _remove_orphans(store: Store, used: Mapping[str, str]) -> list[Path]:
+def _remove_orphans(store: Store, everything: Sequence[Checkpoint], used: Mapping[str, str]) -> list[Path]:
     """Remove recipes whose parents or Fisher information are gone, but for those that a running process uses."""
-    everything = store.everything()
     orphans = [checkpoint for checkpoint in everything if _is_orphan(store, checkpoint)]
     gone = []
     for checkpoint in _dependents_first([*orphans, *children(everything, orphans)]):
         if checkpoint.id not in used and not any(child.id in used for child in children(everything, [checkpoint])):
-            with suppress(StoreError):  # it holds what wisepatch did not write
+            try:
                 _check_own_files(checkpoint.home)
-                _remove_folder(checkpoint.home)
-                gone.append(checkpoint.home)
+            except StoreError:
+                continue
+            _remove_aside(checkpoint.home)
+            gone.append(checkpoint.home)
     return gone
 
 
@@ -150,7 +157,7 @@ def _remove_predictions(store: Store, used: Mapping[str, str]) -> list[Path]:
                     remove(path)
                     gone.append(path)
             remove_leftovers(folder, older=True)
-            with suppress(OSError):  # it holds something else
+            if not any(folder.iterdir()):
                 folder.rmdir()
     return gone
 
@@ -166,19 +173,22 @@ def _remove_older_locks(store: Store) -> list[Path]:
 
 
 @contextmanager
-def _removing(store: Store) -> Iterator[dict[str, str]]:
-    """Hold the lock of the store, and yield what other processes use.
+def _removing(store: Store) -> Iterator[tuple[list[Checkpoint], dict[str, str]]]:
+    """Hold the lock of the store, and yield all checkpoints, and what other processes use.
 
     Raises :class:`StoreError` for a folder that is not a store, and for one in which a newer wisepatch has written. Nothing is
     written but the lock: a full disk can be emptied.
     """
-    checkpoints, unreadable = store.scan()
-    if newer := [error for error in unreadable if isinstance(error, NewerStoreError)]:
-        raise newer[0]
-    if not is_marked(store.root) and not checkpoints:
+    if not is_marked(store.root) and not store.everything():
         raise StoreError(f"the folder {store.root} is not a store of wisepatch", "name one with --store")
     with refused(f"the store {store.root}", StoreError, "look at its permissions"), store_lock(store.root):
-        yield used_by_others(store.root)
+        checkpoints, unreadable = store.scan()
+        for error in unreadable:
+            # A damaged manifest blocks nothing; one that a failing disk or network does not give may be a recipe.
+            failed = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, HARMLESS)
+            if failed or isinstance(error, NewerStoreError):
+                raise error
+        yield checkpoints, used_by_others(store.root)
 
 
 def _check_own_files(folder: Path) -> None:
@@ -193,11 +203,11 @@ def _check_own_files(folder: Path) -> None:
                 raise StoreError(f"{path} was not written by wisepatch", f"move it elsewhere, or remove {folder}")
 
 
-def _remove_folder(folder: Path) -> None:
-    """Remove the folder of a checkpoint, in one step for all who look."""
-    with partial_path(folder.parent) as aside:
-        folder.rename(aside)
-        sync_folder(folder.parent)
+def _remove_aside(path: Path) -> None:
+    """Remove a file, or the folder of a checkpoint or cache entry, in one step for all who look."""
+    with partial_path(path.parent) as aside:
+        path.rename(aside)
+        sync_folder(path.parent)
         remove(aside)
 
 
