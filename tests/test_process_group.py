@@ -2,21 +2,18 @@
 
 import hashlib
 import json
-import os
 import shutil
 import sys
-import time
 
 import pytest
 import torch
 
 from tests.samples import draw_folder
 from tests.shared_work import KINDS, work
-from wisepatch import ModelConfig, Store, TrainConfig, finetune, load_weights, process_group
+from wisepatch import ModelConfig, Store, TrainConfig, finetune, load_weights
 from wisepatch.cli.processes import start_processes
-from wisepatch.errors import DataError
 
-ALONE = "import sys; from pathlib import Path; from tests.shared_work import work; work(Path(sys.argv[1]))"
+SLOW = pytest.mark.slow
 
 
 def together(count, *command, monkeypatch):
@@ -26,21 +23,20 @@ def together(count, *command, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, finished):
-    """Images of which neither batches nor processes are whole parts, a PAINT run and a linear probe."""
+    """A PAINT run, a linear probe, and a task with fewer batches than there are processes."""
     root = tmp_path_factory.mktemp("shared")
-    draw_folder(root / "images" / "train", per_class=7)
-    for split in ("val", "test"):
-        draw_folder(root / "images" / split, per_class=3)
-    for name, settings in (("store", {}), ("probes", {"freeze_encoder": True, "epochs": None})):
-        config = TrainConfig.with_defaults(str(root / "images"), steps=2, batch_size=8, lr=1e-2, warmup=0, **settings)
-        finetune(config, ModelConfig("demo", ""), Store(root / name), root)
+    shutil.copytree(finished[0] / "store", root / "store")
+    draw_folder(root / "few" / "test", per_class=1)
+    settings = {"steps": 2, "epochs": None, "batch_size": 8, "lr": 1e-2, "warmup": 0, "freeze_encoder": True}
+    config = TrainConfig.with_defaults(str(finished[0] / "shapes"), **settings)
+    finetune(config, ModelConfig("demo", ""), Store(root / "probes"), root)
     return root
 
 
 @pytest.fixture(scope="module")
-def alone(folder):
+def alone(folder, finished):
     """What one process makes of it, under the same path, as paths are parts of names; the folder is as before after that."""
-    return of_processes(folder, lambda: work(folder))
+    return of_processes(folder, lambda: work(folder, str(finished[0] / "shapes")))
 
 
 def of_processes(folder, run):
@@ -72,21 +68,45 @@ def weights(store):
     return load_weights(Store(store), Store(store).find("finetuned"))
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=SLOW)])
 def test_several_processes_measure_what_one_does_to_the_bit_and_train_the_same_but_for_rounding(
-    folder, alone, count, monkeypatch
+    folder, finished, alone, count, monkeypatch
 ):
     def run():
-        assert together(count, "-m", "tests.shared_work", folder, monkeypatch=monkeypatch) == 0
+        words = ("-m", "tests.shared_work", folder, finished[0] / "shapes")
+        assert together(count, *words, monkeypatch=monkeypatch) == 0
 
     found, trained, losses = of_processes(folder, run)
     assert found == alone[0]
     kinds = {name.split("/")[2] for name in found if name.startswith("store/cache/")}
     assert kinds == {"heads", "fisher", "pixels"}
     assert any(name.startswith("probes/cache/features/") for name in found)
-    assert len(found["store"]) == 6
+    assert len(found["store"]) == 5
     for kind in KINDS:
         for name, tensor in alone[1][kind].items():
             assert torch.allclose(trained[kind][name], tensor, rtol=1e-3, atol=1e-4), (kind, name)
         assert losses[kind][0] == pytest.approx(alone[2][kind][0], rel=1e-3)
         assert losses[kind][1] == alone[2][kind][1]
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        pytest.param("", 0, "", marks=SLOW),
+        ("error", 1, "error: image 7 cannot be read\nhint: replace it\n"),
+        pytest.param("error while computing", 1, "error: image 7 cannot be read\nhint: replace it\n", marks=SLOW),
+        pytest.param("everywhere", 1, "error: image 7 cannot be read\nhint: replace it\n", marks=SLOW),
+        pytest.param("killed", 137, "error: another of the 2 processes ended without a word: ", marks=SLOW),
+        pytest.param("bug", 1, "ZeroDivisionError\n", marks=SLOW),
+    ],
+)
+def test_a_process_that_fails_ends_all_with_its_reason_said_once(how, code, said, monkeypatch, capfd):
+    monkeypatch.setenv("HOW", how)
+    assert together(2, "-m", "tests.failing", monkeypatch=monkeypatch) == code
+    out, err = capfd.readouterr()
+    assert out == ("" if how else "done\n")
+    assert err.count("error: ") + err.count("Traceback (most") == bool(how)
+    assert said in err
+    if how != "bug":
+        assert "Traceback" not in err
+        assert len(err.splitlines()) == (2 if how else 0)
