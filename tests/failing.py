@@ -24,7 +24,8 @@ def command(machine: Machine, common: Common) -> None:
         raise ZeroDivisionError
     if rank() == 1 and HOW == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if HOW == "error while computing":
+    if HOW in ("error while computing", "long"):
+        common.output.result("at work")
         time.sleep(300)
     process_group.from_all(None)
     common.output.result("done")
