@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.devices import accelerate_on_cpu, device
+from wisepatch.devices import device, set_up_accelerate
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.endpoints import check_numbers
 from wisepatch.models.classifier import Classifier
@@ -45,7 +45,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     """Return what places model and data on devices and processes, as the settings say."""
     join()
     accelerator = Accelerator(
-        cpu=accelerate_on_cpu(),
+        cpu=set_up_accelerate(),
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.grad_accumulation,
         step_scheduler_with_optimizer=False,
