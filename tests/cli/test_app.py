@@ -203,7 +203,7 @@ def test_interrupt_exits_130_and_says_what_is_safe(cli, monkeypatch):
         (("--nothing", "eval"), 2, "No such option: --nothing"),
         (("eval", "zeroshot", "--task", "Shapes"), 1, "no zero-shot checkpoint in the store"),
         (("datasets", "show", "x" * 300), 2, "unknown task 'xxx"),
-        (("store", "list", "--store", "x" * 300), 2, "is too long"),
+        (("store", "list", "--store", "x" * 300), 1, "name too long"),
     ],
 )
 def test_errors_are_json_too_where_json_is_asked_for(cli, words, code, message):
