@@ -71,3 +71,41 @@ def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_
 
 def test_store_that_is_not_there_is_not_called_whole(cli):
     fails(cli("store", "verify", "--store", "nowhere"), 1, "there is no store at nowhere", "--store")
+
+
+def test_what_verify_finds_can_be_removed_as_its_hint_says(cli, run_store):
+    start, end = run_store.look_up("zeroshot"), run_store.look_up("finetuned")
+    (start.home / "manifest.json").write_text('{"created": null}')
+    verified = cli("store", "verify")
+    assert start.id in verified.stdout
+    assert "`wisepatch store rm` and its id" in verified.stderr
+    assert cli("store", "list").exit_code == 0
+    assert cli("store", "rm", start.id).stdout == f"removed damaged ({start.id})\n"
+    assert not start.home.exists()
+    assert f"was trained from {start.id}, which is not in the store" in cli("store", "verify").stderr
+    weights = end.home / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert cli("store", "rm", end.id).exit_code == 0
+    assert cli("store", "verify").exit_code == 0
+
+
+def test_results_that_cannot_be_kept_are_printed_before_the_error(cli, run_store):
+    run_store.results.unlink(missing_ok=True)
+    run_store.results.mkdir()
+    for more in ((), ("--json",)):
+        result = cli("eval", "finetuned", "--task", "Colors", *more)
+        assert result.exit_code == 1
+        assert "error: the results wisepatch-store/results.jsonl cannot be written: Is a directory" in result.stderr
+        assert "1 results that were measured stand above" in result.stderr
+        (row,) = [json.loads(line) for line in result.stdout.splitlines()]
+        assert (row["task"], row["metric"]) == ("Colors", "top1")
+    swept = cli("interpolate", "--alpha", "0,1", "--eval", "Colors", "--select", "best-mean")
+    rows = [json.loads(line) for line in swept.stdout.splitlines()]
+    assert {(row["alpha"], row["split"]) for row in rows} == {(0, "val"), (1, "val")}
+
+
+def test_predictions_that_cannot_be_kept_lose_no_results(cli, run_store):
+    run_store.predictions.write_text("in the way")
+    result = cli("eval", "finetuned", "--task", "Colors")
+    assert result.exit_code == 1
+    assert [json.loads(line)["task"] for line in result.stdout.splitlines()] == ["Colors"]

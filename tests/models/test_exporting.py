@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -306,3 +307,21 @@ def test_materialized_mix_on_a_full_disk_is_an_error_of_the_store(run_store, tmp
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not [path for path in run_store.checkpoints.iterdir() if path.name.startswith(".")]
+
+
+def test_what_an_export_that_was_killed_has_left_is_removed_by_the_next(run_store, tmp_path):
+    left, other = tmp_path / ".wisepatch-partial-01234567", tmp_path / ".partial-1-01234567"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "open_clip_model.safetensors").touch()
+    export(run_store, run_store.find("finetuned"), tmp_path / "model")
+    assert not left.exists()
+    assert other.exists()  # may be another program's
+    assert sorted(path.name for path in tmp_path.glob(".wisepatch*")) == []
+
+
+def test_a_disk_without_room_for_an_export_is_an_error_before_it(run_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(StoreError, match=r"needs \d+ MB, and its disk has 0 MB free"):
+        export(run_store, run_store.find("finetuned"), tmp_path / "model")
+    assert not (tmp_path / "model").exists()

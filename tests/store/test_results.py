@@ -1,6 +1,7 @@
 """Measurements on disk: appended whole, read back whole."""
 
 import json
+import resource
 import subprocess
 import sys
 from datetime import datetime
@@ -11,7 +12,8 @@ import pandas as pd
 import pytest
 
 from wisepatch.errors import ResultsError, StoreError
-from wisepatch.store.results import COLUMNS, EXTRA, append, pick_runs, read, wide
+from wisepatch.store import results
+from wisepatch.store.results import COLUMNS, EXTRA, RowsNotKeptError, append, pick_runs, read, read_runs, showing, wide
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -387,3 +389,104 @@ def test_names_stand_in_pictures_as_they_are(path, tmp_path):
     save_figure(draw_sweep(sweep_table(frame)), tmp_path / "sweep.png")
     save_figure(draw_over_alpha(alpha_table(frame)), tmp_path / "alpha.svg")
     assert (tmp_path / "alpha.svg").stat().st_size > 1000
+
+
+def test_rows_that_cannot_be_kept_are_in_the_error(tmp_path):
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(RowsNotKeptError) as caught:
+        append(tmp_path / "results.jsonl", [row(value=0.1), row(value=0.2)])
+    assert [each["value"] for each in caught.value.rows] == [0.1, 0.2]
+    assert caught.value.__notes__ == ["2 results that were measured stand above, and are kept nowhere"]
+    with pytest.raises(RowsNotKeptError) as again, showing([row(value=0.3)]):
+        raise caught.value
+    assert [each["value"] for each in again.value.rows] == [0.1, 0.2, 0.3]
+
+
+def test_a_disk_that_fills_up_leaves_all_rows_of_a_batch_or_none(path):
+    append(path, [row(value=0.1)])
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+    try:
+        with pytest.raises(RowsNotKeptError, match="cannot be written: File too large"):
+            append(path, [row(value=0.2), row(value=0.3)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    append(path, [row(value=0.4)])
+    assert list(read(path)[0]["value"]) == [0.1, 0.4]
+
+
+@pytest.fixture
+def shared(path):
+    """The rows of several runs, in part at the same time."""
+    append(path, [row(run="sweep1", patching="A"), row(run="eval", alpha=1.0)])
+    append(path, [row(run="sweep2", patching="A", value=0.1)])
+    append(
+        path,
+        [
+            row(run='eval \u00e4"\\', note="sweep1"),
+            row(run="odd", patching="A", alpha=None),
+            row(run="null", patching=None),
+        ],
+    )
+    append(path, [row(run="sweep2", patching="A", value=0.2)])
+    return path
+
+
+@pytest.mark.parametrize(
+    "runs", [[], ["all"], ["newest"], ["sweep1"], ["sweep2"], ["eval"], ["newest", "eval"], ['eval \u00e4"\\', "odd"]]
+)
+def test_some_runs_are_read_as_if_all_had_been(shared, runs):
+    frame, problems = read_runs([shared], runs)
+    assert problems == []
+    expected = pick_runs(read(shared)[0], runs)[list(frame.columns)]
+    assert frame.to_json(orient="records") == expected.to_json(orient="records")
+
+
+def test_lines_of_other_runs_are_not_parsed(shared, monkeypatch):
+    loads, parsed = json.loads, []
+    monkeypatch.setattr(results.json, "loads", lambda line: parsed.append(line) or loads(line))
+    frame, _ = read_runs([shared], ["newest"])
+    assert list(frame["value"]) == [0.1, 0.2]
+    assert len(parsed) == 3  # the last line, to find the run, and its two lines
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_files_of_other_programs_are_read_by_run_too(tmp_path, separators):
+    path = tmp_path / "other.jsonl"
+    rows = [row(run="a\u00e9", patching="A"), row(run="b", patching="A"), row(run="c")]
+    path.write_text("".join(json.dumps(each, separators=separators, ensure_ascii=False) + "\n" for each in rows))
+    assert list(read_runs([path], ["a\u00e9"])[0]["run"]) == ["a\u00e9"]
+    assert list(read_runs([path], ["newest"])[0]["run"]) == ["b"]
+
+
+def test_wide_records_are_a_run_called_as_their_file(tmp_path, shared):
+    path = DATA / "paint-vitb32-mnist.jsonl"
+    frame, _ = read_runs([path, shared], ["paint-vitb32-mnist", "eval"])
+    assert set(frame["run"]) == {"paint-vitb32-mnist", "eval"}
+    assert len(frame) == 203
+    assert set(read_runs([path], ["newest"])[0]["run"]) == {"paint-vitb32-mnist"}
+
+
+def test_a_run_that_no_file_holds_lists_those_that_do(shared):
+    with pytest.raises(ResultsError) as caught:
+        read_runs([shared], ["newest", "swep2"])
+    assert caught.value.message == "there is no run 'swep2'"
+    assert caught.value.hint == 'runs there are: sweep1, eval, sweep2, eval \u00e4"\\, odd, null'
+
+
+def test_a_line_that_was_cut_short_is_named_whatever_run_is_read(shared):
+    with shared.open("a") as file:
+        file.write('{"run": "sweep9", "patc')
+    append(shared, [row(run="sweep3", patching="A")])
+    frame, problems = read_runs([shared], ["newest"])
+    assert list(frame["run"]) == ["sweep3"]
+    assert [problem.partition(" is not")[0] for problem in problems] == [f"{shared}, line 8"]
+
+
+@pytest.mark.parametrize("content", ["", "\n", "roses\n", '{"patching": "A"}\n'])
+def test_the_newest_run_of_a_file_without_one_is_an_error(tmp_path, content):
+    (tmp_path / "r.jsonl").write_text(content)
+    with pytest.raises(ResultsError):
+        read_runs([tmp_path / "r.jsonl"], ["newest"])

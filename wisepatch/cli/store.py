@@ -90,7 +90,7 @@ def verify(
     if damaged:
         raise StoreError(
             f"{len(damaged)} of {len(checked)} checkpoints are damaged: {damaged[0]}",
-            "remove them with `wisepatch store rm`, by their ids",
+            "make again what is gone or damaged, which mends it, or remove it with `wisepatch store rm` and its id",
         )
     if others:
         raise StoreError(

@@ -39,7 +39,7 @@ def remove_checkpoints(
     for checkpoint in named.values():
         store.check_own(checkpoint)
     with _removing(store) as (everything, used):
-        plan = _plan(everything, named, with_recipes=with_recipes)
+        plan = _plan(store, everything, named, with_recipes=with_recipes)
         _check_no_training_needs(store, plan)
         for checkpoint in plan:
             if not checkpoint.home.exists():
@@ -54,8 +54,13 @@ def remove_checkpoints(
     return plan
 
 
-def _plan(everything: Sequence[Checkpoint], named: Mapping[str, Checkpoint], *, with_recipes: bool) -> list[Checkpoint]:
-    """Return all that goes, dependents first. Raises :class:`StoreError` where one that stays needs one that is to go."""
+def _plan(
+    store: Store, everything: Sequence[Checkpoint], named: Mapping[str, Checkpoint], *, with_recipes: bool
+) -> list[Checkpoint]:
+    """Return all that goes, dependents first. Raises :class:`StoreError` where one that stays needs one that is to go.
+
+    A damaged one that others were trained from may go: they have weights of their own.
+    """
     dependents = children(everything, named.values())
     if dependents and not with_recipes:
         parent = next(named[each] for each in dependents[0].parents if each in named)
@@ -64,7 +69,7 @@ def _plan(everything: Sequence[Checkpoint], named: Mapping[str, Checkpoint], *, 
     plan = {child.id: child for child in dependents} | dict(named)
     for other in everything:
         starts = [plan[each] for each in other.trained_from if each in plan]
-        if starts and other.id not in plan:
+        if starts and other.id not in plan and not store.problem(starts[0]):
             reason = f"{other.id} ({other.name}) was trained from {starts[0].id} ({starts[0].name})"
             raise StoreError(reason, f"remove {other.name} first, or name both")
     return _dependents_first(plan.values())
