@@ -7,11 +7,14 @@ from types import ModuleType
 import open_clip
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.fuzzing import changed, damaged, or_an_error_for_users
 from wisepatch.config import ModelConfig
 from wisepatch.errors import ModelError
 from wisepatch.models.clip import EMBEDDED, describe, load_clip, save_tokenizer
-from wisepatch.models.model_files import CONFIG_NAME, load_tokenizer
+from wisepatch.models.model_files import CONFIG_NAME, load_tokenizer, read_description
 from wisepatch.store.recipes import load_weights
 
 EMBEDDED_CONFIG = json.loads((EMBEDDED / CONFIG_NAME).read_text())
@@ -169,3 +172,21 @@ def test_published_weights_with_nan_are_named_before_they_are_used(tmp_path):
     save_file(weights, tmp_path / "model" / "open_clip_model.safetensors")
     with pytest.raises(ModelError, match=r"1 tensors hold NaN or infinities, such as visual\.head\.proj\.weight"):
         load_clip(ModelConfig(f"local-dir:{tmp_path / 'model'}", ""))
+
+
+whole = json.dumps(EMBEDDED_CONFIG).encode()
+asking = {"model_cfg": EMBEDDED_CONFIG["model_cfg"] | {"text_cfg": TOKENIZER}, "preprocess_cfg": {}}
+
+
+@given(
+    st.just(whole).flatmap(damaged)
+    | st.sampled_from([EMBEDDED_CONFIG, asking]).flatmap(changed).map(lambda config: json.dumps(config).encode())
+)
+def test_fuzzed_settings_are_read_or_give_an_error(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-model"
+    folder.mkdir(exist_ok=True)
+    (folder / CONFIG_NAME).write_bytes(data)
+    name = f"local-dir:{folder}"
+    with or_an_error_for_users:
+        description = read_description(ModelConfig(name, ""), name)
+        assert '"trust_remote_code": true' not in json.dumps(description)

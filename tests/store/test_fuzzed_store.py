@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzzing import changed, damaged, or_an_error_for_users, texts
@@ -133,6 +133,7 @@ lines = records.flatmap(changed).map(lambda record: json.dumps(record).encode())
 ).flatmap(damaged)
 
 
+@settings(max_examples=settings.default.max_examples // 5)  # pandas takes its time
 @given(st.lists(lines, min_size=1, max_size=3), st.lists(records, max_size=2))
 @pytest.mark.filterwarnings("ignore")  # of pandas and matplotlib, about odd values
 def test_fuzzed_results_are_read_and_drawn_or_give_an_error(tmp_path_factory, odd, good):
