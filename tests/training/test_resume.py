@@ -15,9 +15,9 @@ import torch
 from tests.samples import Notes, draw_folder
 from wisepatch import ModelConfig, Store, TrainConfig
 from wisepatch.config import EvalConfig
-from wisepatch.errors import DataError, Stopped, TrainingError, UsageError
+from wisepatch.errors import DataError, Stopped, StoreError, TrainingError, UsageError
 from wisepatch.store.runs import Run, read_log, unfinished_runs
-from wisepatch.training import finetuning
+from wisepatch.training import finetuning, resume
 from wisepatch.training.resume import Position, States
 from wisepatch.workflows.patching import finetune_watched, patch
 
@@ -395,6 +395,41 @@ def test_the_same_training_twice_at_once_is_done_once(tmp_path):
     assert [program.returncode for program in programs] == [0, 0], told
     assert len({json.loads(out.splitlines()[1])["id"] for out, _ in told}) == 1
     assert sum("finished already" in err for _, err in told) == 1
+
+
+@pytest.mark.parametrize("save_every", [0, 2])
+def test_room_on_the_disk_is_looked_for_before_the_training(shapes, tmp_path, monkeypatch, save_every):
+    asked = []
+
+    def refuse(path, size, hint):
+        asked.append((path, size))
+        raise StoreError("no room", hint)
+
+    monkeypatch.setattr(resume, "check_room", refuse)
+    with pytest.raises(StoreError) as error:
+        train(shapes, tmp_path / "store", save_every=save_every)
+    ((path, size),) = asked
+    checkpoint = (tmp_path / "store").glob("checkpoints/*/model.safetensors")
+    least = next(checkpoint).stat().st_size
+    assert path == tmp_path / "store"
+    assert 0.9 * least < size < (1.1 if save_every == 0 else 20) * least
+    assert ("--save-every 0" in error.value.hint) == bool(save_every)
+
+
+def test_the_list_of_the_store_tells_what_stopped(shapes, tmp_path, stop_at, cli):
+    stop_at(2)
+    with pytest.raises(Stopped):
+        train(shapes, tmp_path / "wisepatch-store")
+    said = cli("store", "list").stderr
+    assert f"stopped: the training of {shapes} after step 2; its command goes on" in said
+    refused = cli("store", "rm", "zeroshot")
+    assert refused.exit_code == 1
+    assert "is the start of a training that stopped" in refused.stderr
+    assert cli("store", "gc").exit_code == 0
+    assert unfinished_runs(tmp_path / "wisepatch-store")
+    assert cli("store", "gc", "--runs").exit_code == 0
+    assert not unfinished_runs(tmp_path / "wisepatch-store")
+    assert cli("store", "rm", "zeroshot").exit_code == 0
 
 
 def test_a_training_whose_loss_is_not_finite_leaves_no_state_of_it(shapes, tmp_path):

@@ -28,6 +28,7 @@ def listing(
     Example: `wisepatch store list`
     """
     from wisepatch.store.checkpoints import describe
+    from wisepatch.store.runs import unfinished_runs
 
     output = common.output
     place = common.open_store()
@@ -46,6 +47,8 @@ def listing(
     )  # fmt: skip
     for error in unreadable:
         output.say(f"unreadable: {error.message}")
+    for run in unfinished_runs(place.root):
+        output.say(f"stopped: the training of {run.task} after step {run.step}; its command goes on ({run.folder})")
     if not checkpoints:
         output.result(f"no checkpoints in {common.store}")
 

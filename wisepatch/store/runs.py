@@ -156,6 +156,11 @@ class Unfinished:
     identity: dict[str, Any]
     step: int
 
+    @property
+    def task(self) -> str:
+        """Return the word for the task that is trained."""
+        return str(self.identity.get("config", {}).get("task"))
+
 
 def unfinished_runs(store: Path) -> list[Unfinished]:
     """Return the trainings of a store that can go on, under way or not."""

@@ -35,7 +35,7 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task, find_task
-from wisepatch.training.resume import Position, Signals, States, open_run
+from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
 from wisepatch.training.start import (
     check_trainable,
     checkpoint_prefix,
@@ -114,6 +114,9 @@ def finetune(
 
         # Freeze what is not trained.
         trained = freeze(config, classifier)
+        check_room_for_training(
+            store, clip.model, classifier, trained, saves=0 < config.save_every < (config.steps or math.inf)
+        )
         optimizer = torch.optim.AdamW(
             trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
         )

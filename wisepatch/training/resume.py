@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from wisepatch.errors import DataError, Stopped, StoreError
-from wisepatch.files import write_tensors
+from wisepatch.files import check_room, write_tensors
 from wisepatch.launcher import is_main
 from wisepatch.process_group import from_all, on_main
 from wisepatch.store.checkpoints import Store
-from wisepatch.store.runs import Run
+from wisepatch.store.runs import KEPT_STATES, Run
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -127,6 +127,18 @@ class States:
             self.run.keep_state(folder, position.step, asdict(position))
 
         on_main(publish)
+
+
+def check_room_for_training(
+    store: Store, clip: torch.nn.Module, classifier: torch.nn.Module, trained: Sequence[torch.Tensor], *, saves: bool
+) -> None:
+    """Raise :class:`StoreError` where the disk has no room for the checkpoint and, with ``saves``, for the states on the way."""
+    checkpoint = sum(tensor.nbytes for tensor in clip.state_dict().values())
+    moments = 2 * sum(parameter.nbytes for parameter in trained)
+    state = sum(tensor.nbytes for tensor in classifier.state_dict().values()) + moments
+    states = (KEPT_STATES + 1) * state if saves else 0  # the third is written before the oldest goes
+    hint = "free space there, or name another store with --store"
+    check_room(store.root, checkpoint + states, f"{hint}, or save no states with --save-every 0" if saves else hint)
 
 
 class Signals:
