@@ -201,7 +201,7 @@ def test_patch_keeps_the_pixels_of_what_is_measured(cli, shapes, tmp_path):
 
 def test_gc_removes_what_an_interrupted_run_left_and_pixels_on_request(cli, store, split, clip):
     folder = cached_pixels(clip, split, store).folder
-    left = folder.with_name(".partial-99999999-left")
+    left = folder.with_name(".wisepatch-partial-0123abcd")
     left.mkdir()
     assert cli("store", "gc", "--store", store.root).stdout.splitlines() == ["removed 1 files and folders", f"  {left}"]
     assert folder.is_dir()
