@@ -18,7 +18,7 @@ def pytest_configure(config):
     settings.register_profile("repeatable", derandomize=True, deadline=None)  # a red run is red again
     # For fuzzing: pytest -k fuzzed --hypothesis-profile=thorough
     settings.register_profile(
-        "thorough", max_examples=20_000, deadline=None, database=None, suppress_health_check=HealthCheck
+        "thorough", max_examples=10_000, deadline=None, database=None, suppress_health_check=HealthCheck
     )
     settings.load_profile(config.getoption("--hypothesis-profile", None) or "repeatable")
     os.environ["WISEPATCH_PLUGINS"] = "0"  # what else is installed must not change what is tested

@@ -161,6 +161,14 @@ def test_settings_that_are_no_json_object_are_an_error(tmp_path, text):
             use(model)
 
 
+def test_settings_are_looked_through_however_deep_they_lie(tmp_path):
+    deep = {"trust_remote_code": True}
+    for _ in range(400):
+        deep = {"a": [deep]}
+    with pytest.raises(ModelError, match="asks to run code of its own: trust_remote_code"):
+        describe(local_dir(tmp_path / "model", also=deep))
+
+
 def test_published_weights_with_nan_are_named_before_they_are_used(tmp_path):
     import shutil
 

@@ -105,18 +105,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _settings(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(content: Any) -> Iterator[tuple[str, Any]]:
     """Yield every setting with its name, at any depth; the items of a list under the name of the list."""
-    yield name, content
-    pairs = (
-        content.items()
-        if isinstance(content, dict)
-        else ((name, item) for item in content)
-        if isinstance(content, list)
-        else ()
-    )
-    for key, value in pairs:
-        yield from _settings(value, key)
+    waiting = [("", content)]
+    while waiting:
+        name, value = waiting.pop()
+        yield name, value
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += ((name, item) for item in value)
 
 
 def _refuse_code(config: ModelConfig, path: Path, content: dict[str, Any]) -> None:
