@@ -136,7 +136,8 @@ def finetune(
         # Train.
         train_mode(wrapped)
         progress.start(f"fine-tuning on {task.name}", steps)
-        progress.advance(at.step)
+        if at.step:
+            progress.advance(at.step)
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
         with Signals(progress.note) as signals:
