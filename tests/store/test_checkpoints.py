@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from wisepatch.errors import StoreError, UnknownNameError
 from wisepatch.files import PARTIAL, hash_tensors, sha256, unseal
 from wisepatch.locks import locked
+from wisepatch.store import checkpoints
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store, describe
 from wisepatch.store.sharing import MARK
 
@@ -621,3 +623,34 @@ def test_what_a_training_began_with_is_removed_only_with_it(store):
     assert caught.value.hint == "remove tuned first, or name both"
     assert store.everything() == [start, end]
     assert store.remove([start, end]) == [end, start]
+
+
+def test_room_is_looked_for_before_weights_are_written(store, monkeypatch):
+    save(store)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    monkeypatch.setattr("wisepatch.store.checkpoints.write_tensors", lambda *_: pytest.fail("written"))
+    with pytest.raises(StoreError, match=f"{store.root} needs 0 MB, and its disk has 0 MB free"):
+        save(store, 2.0)
+    with pytest.raises(StoreError, match="needs 0 MB"):
+        store.cache.tensors("features", "f", lambda: {"features": torch.ones(3)})
+    assert len(store.everything()) == 1
+
+
+def test_look_ups_parse_what_they_return(store, monkeypatch):
+    start, end = save(store, 0.0), save(store, 1.0, kind="finetuned", name="tuned")
+    for number in range(8):
+        save_recipe(store, start, end, alpha=number / 8, name=f"alpha={number / 8}")
+    parse, parsed = checkpoints.parse_manifest, []
+    monkeypatch.setattr(
+        checkpoints, "parse_manifest", lambda content, folder: parsed.append(folder) or parse(content, folder)
+    )
+    assert store.find("latest") == end
+    assert store.find("alpha=0.5").alpha == 0.5
+    assert store.find("interpolated").alpha == 0.875
+    assert len(parsed) == 3
+
+
+def test_the_newest_whose_manifest_can_be_read_is_found(store):
+    older, newer = save(store, 1.0, name="same"), save(store, 2.0, name="same")
+    (newer.home / MANIFEST).write_bytes((newer.home / MANIFEST).read_bytes()[:-2])
+    assert store.find("same") == store.find("zeroshot") == older

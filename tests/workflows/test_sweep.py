@@ -8,7 +8,7 @@ import pytest
 
 from tests.samples import Notes, draw_folder, fails
 from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, sweep
-from wisepatch.errors import UsageError
+from wisepatch.errors import StoreError, UsageError
 from wisepatch.store.results import read
 from wisepatch.workflows.run_tasks import run_tasks
 
@@ -222,3 +222,11 @@ def test_the_precision_of_a_sweep_changes_nothing_that_is_stored_as_weights(run_
         stored.append({each.id: each.files for each in store.everything()})
     assert stored[0] == stored[1]
     assert len(stored[0]) == 3
+
+
+def test_room_for_all_mixes_is_looked_for_before_the_first_is_written(run_store, tmp_path, monkeypatch):
+    before = run_store.everything()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10**6))
+    with pytest.raises(StoreError, match=r"needs \d+ MB, and its disk has 1 MB free"):
+        sweep(run_store, tmp_path, tasks=["Colors"], alphas=[i / 20 for i in range(21)], materialize=True)
+    assert run_store.everything() == before

@@ -128,7 +128,10 @@ def collect(
     caches: CachesOption = False,
     runs: RunsOption = False,
 ) -> None:
-    """Remove what nothing needs: unfinished writes, recipes without parents, Fisher information and predictions of neither.
+    """Remove what interrupted writes left behind and what no checkpoint needs; with --caches what can be made again.
+
+    That is recipes whose parents are gone, Fisher information that no recipe names, predictions of removed checkpoints.
+    What a running process uses stays.
 
     Example: `wisepatch store gc`
     """
