@@ -47,7 +47,9 @@ def guarded(what: str) -> Iterator[None]:
             raise
         of_file = isinstance(error, UNREADABLE)
         reason = f"{error}" if of_file and str(error) else f"{type(error).__name__}: {error}"
-        raise BrokenDatasetError(f"{what}: {reason}", THE_FILE if of_file else ITS_AUTHOR) from error
+        raise BrokenDatasetError(
+            f"{what}: {' '.join(reason.split())[:300]}", THE_FILE if of_file else ITS_AUTHOR
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,8 @@ class Guarded:
         except TypeError:
             raise self._broken(f"{what} is {_kind(value)}, not an integer") from None
         if not 0 <= number < self.classes:
-            raise self._broken(
-                f"{what} is {number}, which is outside the {self.classes} classes; they are counted from 0"
-            )
+            outside = f"outside the {self.classes} classes; they are counted from 0"
+            raise self._broken(f"{what} is {_kind(number)}, which is {outside}")
         return number
 
     @cached_property
@@ -174,6 +175,8 @@ class Guarded:
 
 def _kind(value: Any) -> str:
     """Return the type of a value for people; of a number the number."""
+    if isinstance(value, int) and abs(value) > sys.maxsize:  # Python does not even print one of 5,000 digits
+        return "a huge integer"
     return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
 
 
