@@ -26,6 +26,8 @@ from wisepatch.errors import ResourceError, StoreError, UsageError
 from wisepatch.launcher import check_launcher, is_main, local_rank, rank, size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=1)  # for a process that is at work; that one has failed is noticed at once
 SECONDS_TO_END = 5.0  # for a process to end by itself, where another one has failed
 SECONDS_TO_SPEAK = 2.0  # for the process that says why: launchers kill it when another one ends
+SHARED_STORE = "name with --store one that all machines see, on a shared file system"
 FAILURES, EXIT_CODE = "wisepatch/failures", "wisepatch/exit code"
 LOST = ("connection closed by peer", "connection reset", "broken pipe", "connection refused")
 
@@ -42,32 +45,48 @@ class _Meeting:
     """The store at which the processes met, and the group in which they exchange objects, and tensors on the CPU."""
 
     store: Any
-    group: Any
+    group: Any = None
     over: bool = False
 
 
 _meeting: _Meeting | None = None
 
 
-def join() -> None:
-    """Meet the other processes, once; in one process nothing happens. Raises the errors of :func:`check_launcher`."""
+def meet() -> None:
+    """Meet the other processes, once: from here on one that fails ends all. In one process nothing happens.
+
+    Raises the errors of :func:`check_launcher`.
+    """
     global _meeting
+    if _meeting is not None:
+        return
     check_launcher()
-    if size() == 1 or _meeting is not None:
+    if size() == 1:
         return
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "nccl" if device().type == "cuda" else "gloo"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun has it, or Accelerate sets another and warns
     if distributed.is_initialized():
         store = distributed.distributed_c10d._get_default_store()
     else:
-        store, number, count = next(rendezvous("env://"))
-        distributed.init_process_group(backend, store=store, rank=number, world_size=count)
-    _meeting = _Meeting(store, distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        store, _, _ = next(rendezvous("env://"))
+    _meeting = _Meeting(store)
     # Cloned here: the thread waits on a connection of its own, and nobody may be there to connect to when it begins.
     threading.Thread(target=_watch, args=(_meeting, store.clone()), daemon=True).start()
+
+
+def join() -> None:
+    """Meet the other processes, and form the groups in which tensors and objects are exchanged, once; see :func:`meet`."""
+    meet()
+    if _meeting is None or _meeting.group is not None:
+        return
+    from torch import distributed
+
+    backend = "nccl" if device().type == "cuda" else "gloo"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun has it, or Accelerate sets another and warns
+    if not distributed.is_initialized():
+        distributed.init_process_group(backend, store=_meeting.store, rank=rank(), world_size=size())
+    _meeting.group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
 
 
 def leave() -> None:
@@ -250,10 +269,14 @@ def made_together(find: Callable[[Callable[..., Any]], T], make: Callable[..., A
 
 
 def _not_seen(*_: Any) -> Any:
-    raise StoreError(
-        f"process {rank()} does not see what the main process has put into the store",
-        "name with --store one that all machines see, on a shared file system",
-    )
+    raise StoreError(f"process {rank()} does not see what the main process has put into the store", SHARED_STORE)
+
+
+def check_seen(folders: Iterable[Path]) -> None:
+    """Raise :class:`StoreError` where the main process has folders that another one does not see."""
+    for folder in folders:
+        if size() > 1 and not all(seen := from_all(folder.is_dir())):
+            raise StoreError(f"process {seen.index(False)} does not see {folder}", SHARED_STORE)
 
 
 def check_size(processes: int) -> None:

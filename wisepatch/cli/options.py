@@ -19,7 +19,7 @@ from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.files import expanded
 from wisepatch.launcher import is_main, size
-from wisepatch.process_group import join, leave
+from wisepatch.process_group import join, leave, meet
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -106,6 +106,7 @@ class Machine:
             raise typer.Exit(start_processes(self.processes, command))
         if self.processes not in (1, size()):
             raise UsageError(f"--processes {self.processes}, and a launcher has started {size()}", "leave it out")
+        meet()
         with computing_on(self.device):
             join()
             yield
