@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wisepatch.errors import UsageError
@@ -35,6 +36,19 @@ def use_device(name: str | None) -> None:
         torch.cuda.set_device(device())
 
 
+@contextmanager
+def computing_on(name: str | None) -> Iterator[None]:
+    """Compute on a device meanwhile; see :func:`use_device`. ``None`` changes nothing, and loads nothing."""
+    if name is None:
+        yield
+        return
+    use_device(name)
+    try:
+        yield
+    finally:
+        use_device(None)
+
+
 def device() -> torch.device:
     """Return the device of this process: of several on a machine each has the GPU of its own number."""
     import torch
@@ -61,11 +75,13 @@ def available() -> list[str]:
     return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
-def accelerate_on_cpu() -> bool:
+def set_up_accelerate() -> bool:
     """Let Accelerate compute on the same device; return what :class:`accelerate.Accelerator` is to be given as ``cpu``."""
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import patch_environment
 
+    on_cpu = size() > 1 and device().type == "cpu"
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process may have had another
-    if _chosen and size() == 1:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = _chosen[0]
-    return size() > 1 and device().type == "cpu"
+    with patch_environment(**({"ACCELERATE_TORCH_DEVICE": _chosen[0]} if _chosen and size() == 1 else {})):
+        PartialState(cpu=on_cpu)
+    return on_cpu

@@ -1,5 +1,6 @@
 """The program: its help, what it loads, and the boundary where errors become words."""
 
+import os
 import re
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_help_lists_every_command_in_its_own_words(cli):
         assert f" {name} {summary}" in text
     assert set(group.list_commands(None)) == set(COMMANDS) == set(KNOWN)
     folder = Path(sys.modules["wisepatch.cli"].__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output", "processes"}
     assert {file for file, _ in KNOWN.values()} == files
 
 
@@ -220,28 +221,35 @@ def test_a_name_of_300_letters_is_a_user_error(cli, run_store, words):
     assert result.stdout == ""
 
 
-def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monkeypatch, tmp_path):
-    """The main process sweeps and prints; commands that do not train are left to it."""
-    from wisepatch.workflows import patching
-
-    trained = []
-    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_, **__: trained.append(config.task))
-    monkeypatch.setattr(patching, "run_sweep", lambda *_, **__: pytest.fail("a helper sweeps"))
+def test_of_several_processes_the_main_one_alone_does_what_is_not_shared(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    words = ("patch", "--model", "demo", "--task", shapes, "--steps", 2, "--output", tmp_path / "plot.png")
-    for each, count in (
-        (words, 1),
-        (("store", "list"), 1),
-        (("datasets", "--json"), 1),
-        (("eval", "--task", "Shapes"), 1),
-    ):
-        result = cli(*each)
+    attack = ("typo-attack", "make", "--task", "Shapes", "--output", tmp_path / "attacked")
+    for words in (("store", "list"), ("datasets", "--json"), ("plot",), attack):
+        result = cli(*words)
         assert (result.exit_code, result.output) == (0, "")
-        assert len(trained) == count
-    assert trained == [str(shapes)]
+    assert not (tmp_path / "attacked").exists()
     monkeypatch.setenv("RANK", "0")
     assert "MNIST" in cli("datasets").output
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("RANK", "1")  # of something else
     assert "MNIST" in cli("datasets").output
+
+
+def test_of_several_processes_on_a_machine_one_says_what_is_wrong_before_they_meet(cli, monkeypatch):
+    monkeypatch.setattr("wisepatch.process_group.SECONDS_TO_SPEAK", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("0", "error: WORLD_SIZE is 2, and MASTER_ADDR, MASTER_PORT not set"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        result = cli("eval", "zeroshot", "--task", "Shapes")
+        assert (result.exit_code, result.output.partition("\n")[0]) == (2, said)
+
+
+def test_standard_output_is_the_main_process_s():
+    for rank, printed in (("0", "wisepatch "), ("1", "")):
+        out = subprocess.run(
+            [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=60,
+            env={**os.environ, "WORLD_SIZE": "2", "RANK": rank},
+        )  # fmt: skip
+        assert out.stdout[: len("wisepatch ")] == printed

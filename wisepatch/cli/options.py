@@ -15,6 +15,7 @@ import typer
 
 from wisepatch.cli.output import Output
 from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
+from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.launcher import is_main, size
 from wisepatch.process_group import join, leave
@@ -103,13 +104,10 @@ class Machine:
             raise typer.Exit(start_processes(self.processes, command))
         if self.processes not in (1, size()):
             raise UsageError(f"--processes {self.processes}, and a launcher has started {size()}", "leave it out")
-        if self.device:
-            from wisepatch.devices import use_device
-
-            use_device(self.device)
-        join()
-        yield
-        leave()
+        with computing_on(self.device):
+            join()
+            yield
+            leave()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.datasets.loading import Seeded, checked, same_for_all, training_loader, weight_of, worker_count
 from wisepatch.datasets.samples import Samples, set_epoch
-from wisepatch.devices import accelerate_on_cpu, device
+from wisepatch.devices import device, set_up_accelerate
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.features import split_features
 from wisepatch.files import hash_tensors
@@ -86,7 +86,7 @@ def finetune(
         raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
     join()
     accelerator = Accelerator(
-        cpu=accelerate_on_cpu(),
+        cpu=set_up_accelerate(),
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.grad_accumulation,
         step_scheduler_with_optimizer=False,
