@@ -66,7 +66,8 @@ def join() -> None:
         store, number, count = next(rendezvous("env://"))
         distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     _meeting = _Meeting(store, distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
-    threading.Thread(target=_watch, args=(_meeting,), daemon=True).start()
+    # Cloned here: the thread waits on a connection of its own, and nobody may be there to connect to when it begins.
+    threading.Thread(target=_watch, args=(_meeting, store.clone()), daemon=True).start()
 
 
 def leave() -> None:
@@ -80,12 +81,11 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def _watch(meeting: _Meeting) -> None:
+def _watch(meeting: _Meeting, store: Any) -> None:
     """End this process soon after another one has failed, whatever it waits for or computes."""
     from torch.distributed import DistError
 
     try:
-        store = meeting.store.clone()
         store.wait([EXIT_CODE], timedelta(days=365))
         code = int(store.get(EXIT_CODE))
     except DistError:  # the one that holds the store has ended
