@@ -5,13 +5,17 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, process_group
 from wisepatch.evaluation import pixels
 from wisepatch.evaluation.measurement import watcher
+from wisepatch.launcher import rank
 from wisepatch.models import zeroshot_head
+from wisepatch.models.tower import Tower
 from wisepatch.training import fisher_information
 from wisepatch.workflows.sweep import sweep
 
@@ -54,10 +58,27 @@ def train(folder, images):
     return losses
 
 
+def counted(holder, name, kind, done, argument):
+    """Count the images, or texts, that this process computes."""
+    original = getattr(holder, name)
+
+    def counting(*given, **more):
+        done[kind] = done.get(kind, 0) + len(given[argument])
+        return original(*given, **more)
+
+    return mock.patch.object(holder, name, counting)
+
+
 def work(folder, images):
-    for module, name, value in SMALL:
-        setattr(module, name, value)
-    measure(folder, images)
+    done = {}
+    with ExitStack() as stack:
+        for module, name, value in SMALL:
+            stack.enter_context(mock.patch.object(module, name, value))
+        stack.enter_context(counted(Tower, "features", "images", done, 1))
+        stack.enter_context(counted(zeroshot_head, "text_features", "texts", done, 1))
+        stack.enter_context(counted(fisher_information, "batched", "gradients", done, 2))
+        measure(folder, images)
+    (folder / f"done-{rank()}.json").write_text(json.dumps(done))
     losses = train(folder, images)
     if process_group.is_main():
         (folder / "losses.json").write_text(json.dumps(losses))

@@ -54,7 +54,8 @@ def of_processes(folder, run):
     try:
         run()
         result = contents(folder), {kind: weights(folder / kind) for kind in KINDS}
-        return *result, json.loads((folder / "losses.json").read_text())
+        done = [json.loads(path.read_text()) for path in sorted(folder.glob("done-*.json"))]
+        return *result, json.loads((folder / "losses.json").read_text()), done
     finally:
         shutil.rmtree(folder)
         before.rename(folder)
@@ -85,12 +86,17 @@ def test_several_processes_measure_what_one_does_to_the_bit_and_train_the_same_b
         words = ("-m", "tests.shared_work", folder, finished[0] / "shapes")
         assert together(count, *words, monkeypatch=monkeypatch) == 0
 
-    found, trained, losses = of_processes(folder, run)
+    found, trained, losses, done = of_processes(folder, run)
     assert found == alone[0]
     kinds = {name.split("/")[2] for name in found if name.startswith("store/cache/")}
     assert kinds == {"heads", "fisher", "pixels"}
     assert any(name.startswith("probes/cache/features/") for name in found)
     assert len(found["store"]) == 5
+    assert len(done) == count
+    for kind, total in alone[3][0].items():
+        shares = [each.get(kind, 0) for each in done]
+        assert sum(shares) == total  # each once
+        assert max(shares) < total
     for kind in KINDS:
         for name, tensor in alone[1][kind].items():
             assert torch.allclose(trained[kind][name], tensor, rtol=1e-3, atol=1e-4), (kind, name)

@@ -246,6 +246,14 @@ def test_of_several_processes_on_a_machine_one_says_what_is_wrong_before_they_me
         assert (result.exit_code, result.output.partition("\n")[0]) == (2, said)
 
 
+def test_a_number_of_processes_that_is_not_the_launcher_s_is_refused(cli, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    result = cli("eval", "zeroshot", "--processes", "3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: --processes 3, and a launcher has started 2\nhint: leave it out\n" in result.stderr
+
+
 def test_standard_output_is_the_main_process_s():
     for rank, printed in (("0", "wisepatch "), ("1", "")):
         out = subprocess.run(
