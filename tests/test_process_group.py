@@ -19,7 +19,7 @@ from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load
 from wisepatch.cli.processes import start_processes
 from wisepatch.datasets import loading
 from wisepatch.datasets.loading import checked, same_for_all, training_loader, weight_of
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError, StoreError, UsageError
 
 ROOT = Path(__file__).parents[1]
 SLOW = pytest.mark.slow
@@ -238,6 +238,28 @@ def test_data_that_is_not_the_same_for_all_processes_is_an_error_that_names_them
         assert "--data" in caught.value.hint
     monkeypatch.setattr(loading, "from_all", lambda value: [value, value])
     assert same_for_all(split) is split
+
+
+def test_a_store_that_another_machine_does_not_see_is_an_error_that_names_it(as_process, monkeypatch, tmp_path):
+    process_group.check_seen([tmp_path / "nowhere"])  # of one process nobody asks
+    as_process(1, 2)
+    monkeypatch.setattr(process_group, "from_all", lambda value: [True, value])
+    process_group.check_seen([tmp_path])
+    with pytest.raises(StoreError, match=r"process 1 does not see .*nowhere") as caught:
+        process_group.check_seen([tmp_path, tmp_path / "nowhere"])
+    assert "shared file system" in caught.value.hint
+
+
+def test_what_the_main_process_made_is_read_by_the_others_and_never_made_by_one_alone(as_process, monkeypatch):
+    as_process(1, 2)
+    made, announced = [], iter([True, False, True, False])
+    monkeypatch.setattr(process_group, "_meeting", object())
+    monkeypatch.setattr(process_group, "on_main", lambda _: next(announced))
+    assert process_group.made_together(lambda make: "read", lambda: made.append("share")) == "read"
+    assert made == ["share"]
+    with pytest.raises(StoreError, match="process 1 does not see what the main process has put into the store"):
+        process_group.made_together(lambda make: make(), lambda: made.append("share"))
+    assert made == ["share", "share"]
 
 
 @pytest.mark.parametrize(("rank", "local", "before"), [(0, 0, 0), (2, 0, 1), (1, 1, 2), (3, 1, 2)])

@@ -26,6 +26,8 @@ from wisepatch.errors import ResourceError, StoreError, UsageError
 from wisepatch.launcher import check_launcher, is_main, local_rank, rank, size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=1)  # for a process that is at work; that one has failed is noticed at once
 SECONDS_TO_END = 5.0  # for a process to end by itself, where another one has failed
 SECONDS_TO_SPEAK = 2.0  # for the process that says why: launchers kill it when another one ends
+SHARED_STORE = "name with --store one that all machines see, on a shared file system"
 FAILURES, EXIT_CODE = "wisepatch/failures", "wisepatch/exit code"
 LOST = ("connection closed by peer", "connection reset", "broken pipe", "connection refused")
 
@@ -52,8 +55,10 @@ _meeting: _Meeting | None = None
 def join() -> None:
     """Meet the other processes, once; in one process nothing happens. Raises the errors of :func:`check_launcher`."""
     global _meeting
+    if _meeting is not None:
+        return
     check_launcher()
-    if size() == 1 or _meeting is not None:
+    if size() == 1:
         return
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
@@ -250,10 +255,14 @@ def made_together(find: Callable[[Callable[..., Any]], T], make: Callable[..., A
 
 
 def _not_seen(*_: Any) -> Any:
-    raise StoreError(
-        f"process {rank()} does not see what the main process has put into the store",
-        "name with --store one that all machines see, on a shared file system",
-    )
+    raise StoreError(f"process {rank()} does not see what the main process has put into the store", SHARED_STORE)
+
+
+def check_seen(folders: Iterable[Path]) -> None:
+    """Raise :class:`StoreError` where the main process has folders that another one does not see."""
+    for folder in folders:
+        if size() > 1 and not all(seen := from_all(folder.is_dir())):
+            raise StoreError(f"process {seen.index(False)} does not see {folder}", SHARED_STORE)
 
 
 def check_size(processes: int) -> None:

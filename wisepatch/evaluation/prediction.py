@@ -24,7 +24,7 @@ from wisepatch.evaluation.pixels import cached_pixels
 from wisepatch.launcher import size
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
-from wisepatch.process_group import add_up, from_all, on_main, rows_of_all
+from wisepatch.process_group import add_up, check_seen, from_all, on_main, rows_of_all
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
@@ -71,6 +71,7 @@ def predict_many(
     model then gets its own pass, with its own preprocessing. Several processes share each pass, and each has all predictions.
     """
     checkpoints = on_main(lambda: list(checkpoints))
+    check_seen(checkpoint.home for checkpoint in checkpoints)
     endpoints = Endpoints(store, this_device())
     mixes = mixes_of(checkpoints, endpoints)
     rows_by_model: dict[ModelConfig, list[int]] = {}
