@@ -33,4 +33,4 @@ def command(machine: Machine, common: Common) -> None:
 
 if __name__ == "__main__":
     sys.modules["wisepatch.cli.evaluate"] = SimpleNamespace(command=command)
-    app(["eval"], prog_name="wisepatch")
+    app(["eval", *(["--device=cuda:9"] if HOW == "no device" and rank() == 1 else [])], prog_name="wisepatch")

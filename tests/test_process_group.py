@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,6 +114,7 @@ def test_several_processes_measure_what_one_does_to_the_bit_and_train_the_same_b
         pytest.param("everywhere", 1, "error: image 7 cannot be read\nhint: replace it\n", marks=SLOW),
         pytest.param("killed", 137, "error: another of the 2 processes ended without a word: ", marks=SLOW),
         pytest.param("bug", 1, "ZeroDivisionError\n", marks=SLOW),
+        pytest.param("no device", 2, "error: there is no device", marks=SLOW),
     ],
 )
 def test_a_process_that_fails_ends_all_with_its_reason_said_once(how, code, said, monkeypatch, capfd):
@@ -253,7 +255,7 @@ def test_a_store_that_another_machine_does_not_see_is_an_error_that_names_it(as_
 def test_what_the_main_process_made_is_read_by_the_others_and_never_made_by_one_alone(as_process, monkeypatch):
     as_process(1, 2)
     made, announced = [], iter([True, False, True, False])
-    monkeypatch.setattr(process_group, "_meeting", object())
+    monkeypatch.setattr(process_group, "_meeting", SimpleNamespace(group="group"))
     monkeypatch.setattr(process_group, "on_main", lambda _: next(announced))
     assert process_group.made_together(lambda make: "read", lambda: made.append("share")) == "read"
     assert made == ["share"]

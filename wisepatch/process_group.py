@@ -45,15 +45,18 @@ class _Meeting:
     """The store at which the processes met, and the group in which they exchange objects, and tensors on the CPU."""
 
     store: Any
-    group: Any
+    group: Any = None
     over: bool = False
 
 
 _meeting: _Meeting | None = None
 
 
-def join() -> None:
-    """Meet the other processes, once; in one process nothing happens. Raises the errors of :func:`check_launcher`."""
+def meet() -> None:
+    """Meet the other processes, once: from here on one that fails ends all. In one process nothing happens.
+
+    Raises the errors of :func:`check_launcher`.
+    """
     global _meeting
     if _meeting is not None:
         return
@@ -63,16 +66,27 @@ def join() -> None:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "nccl" if device().type == "cuda" else "gloo"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun has it, or Accelerate sets another and warns
     if distributed.is_initialized():
         store = distributed.distributed_c10d._get_default_store()
     else:
-        store, number, count = next(rendezvous("env://"))
-        distributed.init_process_group(backend, store=store, rank=number, world_size=count)
-    _meeting = _Meeting(store, distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        store, _, _ = next(rendezvous("env://"))
+    _meeting = _Meeting(store)
     # Cloned here: the thread waits on a connection of its own, and nobody may be there to connect to when it begins.
     threading.Thread(target=_watch, args=(_meeting, store.clone()), daemon=True).start()
+
+
+def join() -> None:
+    """Meet the other processes, and form the groups in which tensors and objects are exchanged, once; see :func:`meet`."""
+    meet()
+    if _meeting is None or _meeting.group is not None:
+        return
+    from torch import distributed
+
+    backend = "nccl" if device().type == "cuda" else "gloo"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun has it, or Accelerate sets another and warns
+    if not distributed.is_initialized():
+        distributed.init_process_group(backend, store=_meeting.store, rank=rank(), world_size=size())
+    _meeting.group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
 
 
 def leave() -> None:

@@ -18,7 +18,7 @@ from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.launcher import is_main, size
-from wisepatch.process_group import join, leave
+from wisepatch.process_group import join, leave, meet
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -104,6 +104,7 @@ class Machine:
             raise typer.Exit(start_processes(self.processes, command))
         if self.processes not in (1, size()):
             raise UsageError(f"--processes {self.processes}, and a launcher has started {size()}", "leave it out")
+        meet()
         with computing_on(self.device):
             join()
             yield
