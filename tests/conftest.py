@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from tests.samples import draw_folder
@@ -14,9 +14,13 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=0, help="kills in each test of crashes (a few without)")
 
 
-def pytest_configure():
+def pytest_configure(config):
     settings.register_profile("repeatable", derandomize=True, deadline=None)  # a red run is red again
-    settings.load_profile("repeatable")
+    # For fuzzing: pytest -k fuzzed --hypothesis-profile=thorough
+    settings.register_profile(
+        "thorough", max_examples=10_000, deadline=None, database=None, suppress_health_check=HealthCheck
+    )
+    settings.load_profile(config.getoption("--hypothesis-profile", None) or "repeatable")
     os.environ["WISEPATCH_PLUGINS"] = "0"  # what else is installed must not change what is tested
     os.environ["HF_HUB_OFFLINE"] = "1"
     for name in ("WISEPATCH_STORE", "WISEPATCH_DATA", "WISEPATCH_DEBUG"):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzzing import or_an_error_for_users, texts
 from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, EvalConfig, ModelConfig, TrainConfig, parse_alphas
 from wisepatch.errors import UsageError
 
@@ -83,6 +84,24 @@ def test_alphas_that_cannot_be_right_are_usage_errors(text, message, hint):
 
 def test_the_largest_range_is_ten_thousand_steps():
     assert len(parse_alphas("0:1:0.0001")) == MAX_ALPHAS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0:1:1e1000000",
+        "-1e1000000:1e1000000:1",
+        "1e1000000",
+        "0:1:" + "9" * 5000,
+        "0." + "3" * 500,
+        "1e-99999999999999999999",
+        "1" * 5000,
+    ],
+)
+def test_alphas_with_monstrous_numbers_are_a_usage_error(text):
+    with pytest.raises(UsageError) as caught:
+        parse_alphas(text)
+    assert len(caught.value.message) < 500
 
 
 @pytest.mark.parametrize("text", ["0:1:0.00001", "0:1:1e-5000", "0:1e999999:1e-999999"])
@@ -251,3 +270,17 @@ def test_settings_read_back_are_validated():
 def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
         TrainConfig("MNIST").lr = 1.0
+
+
+alpha_words = st.lists(
+    texts | st.from_regex(r"-?[0-9]{1,4}(\.[0-9]{0,6})?(e-?[0-9]{1,8})?", fullmatch=True), min_size=1, max_size=4
+)
+
+
+@given(st.lists(alpha_words.map(":".join) | texts, max_size=3).map(",".join))
+def test_fuzzed_alphas_give_numbers_from_0_to_1_or_an_error(text):
+    with or_an_error_for_users:
+        alphas = parse_alphas(text)
+        assert all(0 <= alpha <= 1 for alpha in alphas)
+        assert len(alphas) <= 3 * MAX_ALPHAS
+        assert list(alphas) == sorted(set(alphas))

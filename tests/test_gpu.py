@@ -17,8 +17,8 @@ from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.drawn_shapes import SHAPES
 from wisepatch.evaluation.endpoints import Mix
-from wisepatch.evaluation.measurement import watcher
 from wisepatch.evaluation.prediction import predict_many
+from wisepatch.evaluation.validation import watcher
 from wisepatch.models.clip import load_clip
 from wisepatch.models.tower import Tower
 from wisepatch.training.fisher_information import line_fishers

@@ -3,13 +3,16 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from tests.fuzzing import or_an_error_for_users, texts
 from tests.samples import draw_folder, write_mnist
 from wisepatch.datasets.names import names
 from wisepatch.datasets.typography import attacked
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.plugins import registry
-from wisepatch.tasks import existing, find_task, find_tasks, renamed
+from wisepatch.tasks import RunTasks, existing, find_task, find_tasks, renamed
 
 
 @pytest.fixture
@@ -265,3 +268,57 @@ def test_other_words_on_the_images_are_another_version(tmp_path):
     clean = find_task("Shapes").dataset.classes
     plain, other = (find_task("typo:Shapes", names) for names in (None, [f"my {name}" for name in clean]))
     assert plain.dataset.split("val", tmp_path).fingerprint() != other.dataset.split("val", tmp_path).fingerprint()
+
+
+words = st.sampled_from(
+    [
+        "Shapes",
+        "MNIST",
+        "mnistVal",
+        "shapes",
+        "shapes/",
+        "./mail@home",
+        "few.csv",
+        "attacked",
+        "typo:Shapes",
+        "ImageNetA",
+        "hf:a",
+    ]
+)
+suffixes = st.sampled_from(["", "@val", "@train", "@test", "@", "@@val", "/@val", "Val", "@VAL", " "])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(st.sampled_from(["", "typo:", "TYPO:", "typo: ", "~"]), words | texts, suffixes | texts).map("".join),
+    words | texts,
+)
+def test_fuzzed_words_become_tasks_that_their_words_find_again_or_give_an_error(places, word, other):
+    with or_an_error_for_users:
+        task = find_task(word)
+        again = find_task(task.spec)
+        assert (again.spec, again.name, again.split, again.dataset.classes) == (
+            task.spec,
+            task.name,
+            task.split,
+            task.dataset.classes,
+        )
+        with or_an_error_for_users:
+            find_tasks([word, other])
+        RunTasks.find(word, [other])
+
+
+def test_a_folder_and_a_split_of_one_spelling_can_both_be_named(tmp_path, monkeypatch):
+    for name in ("a", "a@val"):
+        draw_folder(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    folder, split = find_task("a@val"), find_task("a/@val")
+    assert (folder.name, folder.split) == ("a@val", None)
+    assert (split.name, split.split) == ("a", "val")
+    assert find_task("a@val@val").split == "val"
+    for task in (folder, split):
+        again = find_task(task.spec)
+        assert (again.name, again.split, again.base_spec) == (task.name, task.split, task.base_spec)
+    with pytest.raises(UsageError, match="unknown split 'home'") as caught:
+        find_task("b@home")
+    assert "check the path of a folder with @ in its name; a/@val is the split val of a folder" in caught.value.hint

@@ -199,18 +199,38 @@ def test_what_breaks_the_contract_without_data_is_named(write, old, new, problem
     [
         ('"pets" / split', '"nowhere" / split', "Pets, test: opens: Pets: there are no images below"),
         (BODY, "return image.convert('L'), label", "Pets, train: first image: the image is of mode 'L'"),
-        (BODY, "return 'image', label", "Pets, train: first image: the image is a str, not a PIL image"),
-        (BODY, BODY.replace("label", "str(label)"), "Pets, train: labels: the label of image 0 is a str, not an int"),
-        (BODY, "raise KeyError(index)", "Pets, train: first image: KeyError: "),
-        (BODY, "return image, label", "Pets, train: transform: the transform is not applied to the image"),
+        (BODY, "return 'image', label", "Pets, test: first image: Pets (test): image 0 is a str, not a PIL image"),
+        (
+            BODY,
+            BODY.replace("label", "str(label)"),
+            "Pets, test: first image: Pets (test): the label of image 0 is a str, not an integer",
+        ),
+        (BODY, "raise KeyError(index)", "Pets, test: first image: Pets (test): image 0 cannot be read: KeyError: 0"),
+        (
+            BODY,
+            "return image, label",
+            "Pets, test: transform: Pets (test): image 0 is a PngImageFile, not a list, as the transform makes it",
+        ),
         (
             BODY,
             "image = image.convert('L') if self.transform else image\n        " + BODY,
             "Pets, train: transform: the image is of mode 'L'",
         ),
-        (BODY, BODY + " + 1", "Pets, train: labels: label 2 of image"),
-        ("[label for _,", "['cat' for _,", "Pets, test: labels: the attribute with the labels holds something else"),
-        ("[label for _,", "[2 * label for _,", "Pets, test: labels: label 2 of image 12 is outside the 2 classes"),
+        (
+            BODY,
+            BODY + " + 1",
+            "Pets, train: first image: Pets (train): the label of image 20 is 2, which is outside the 2 classes",
+        ),
+        (
+            "[label for _,",
+            "['cat' for _,",
+            "Pets, test: labels: Pets (test): the labels cannot be read: invalid literal",
+        ),
+        (
+            "[label for _,",
+            "[2 * label for _,",
+            "Pets, test: labels: Pets (test): the label of image 12 is 2, which is outside the 2 classes",
+        ),
         (
             BODY,
             "self.count = getattr(self, 'count', 0) + 1\n        " + BODY + " if self.count < 22 else 1 - label",
@@ -222,21 +242,21 @@ def test_what_breaks_the_contract_without_data_is_named(write, old, new, problem
             "self.reader = lambda: files\n        self.files, self",
             "Pets, test: workers: the samples",
         ),
-        ("[0] * len(files)", "[0] * 3", "Pets, test: annotations: groups has 3 entries for 24 images"),
+        ("[0] * len(files)", "[0] * 3", "Pets, test: annotations: Pets (test): groups has 3 entries for 24 images"),
         (
             "[0] * len(files)",
             "[1] * len(files)",
-            "Pets, test: annotations: groups has 1, which is outside the 1 group names",
+            "Pets, test: annotations: Pets (test): groups has 1, which is outside the 1 group names",
         ),
         (
             "group_names=",
             "accepted=[{2}] * len(files), group_names=",
-            "Pets, test: annotations: accepted has 2, which is outside the 2 classes",
+            "Pets, test: annotations: Pets (test): accepted has 2, which is outside the 2 classes",
         ),
         (
             "group_names=",
             "sequences=[(0, 24)], group_names=",
-            "Pets, test: annotations: sequences has 24, which is outside the 24 images",
+            "Pets, test: annotations: Pets (test): sequences has 24, which is outside the 24 images",
         ),
     ],
 )
@@ -258,7 +278,10 @@ def test_all_problems_are_raised_together_with_plugin_task_and_reason(write, pet
     name = write((BODY, "return image, label"), ('("cat", "dog")', '("cat", "dog", "dog")'))
     with pytest.raises(PluginError, match=r"^the plugin pets has 4 problems:") as caught:
         check_plugin(name, pets)
-    assert "Pets, test: transform: the transform is not applied to the image" in caught.value.message
+    assert (
+        "Pets, test: transform: Pets (test): image 0 is a PngImageFile, not a list, as the transform makes it"
+        in caught.value.message
+    )
     assert "Pets, class names: dog is the name of two classes" in caught.value.message
     assert "wisepatch plugins check" in caught.value.hint
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.folder_or_csv import FileSamples
     from wisepatch.datasets.published.readers import open_folders
     from wisepatch.datasets.samples import Annotations, Split, Subset
+    from wisepatch.devices import use_device
     from wisepatch.errors import DataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
@@ -46,6 +47,7 @@ _NAMES = {  # module: the public names in it
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
     "datasets.folder_or_csv": "FileSamples",
+    "devices": "use_device",
     "datasets.published.readers": "open_folders",
     "errors": "DataError WisepatchError",
     "evaluation.measurement": "evaluate",
@@ -126,6 +128,7 @@ __all__ = [
     "save_figure",
     "sweep",
     "sweep_table",
+    "use_device",
     "zeroshot",
     "zeroshot_head",
 ]

@@ -1,11 +1,22 @@
 """The program: ``wisepatch``, and ``python -m wisepatch`` for ``accelerate launch -m wisepatch`` and ``torchrun -m wisepatch``."""
 
+import os
+import sys
+
 
 def main() -> None:
-    """Run the command line."""
-    from wisepatch.cli.app import app
+    """Run the command line; of several processes the main one alone has a stdout."""
+    try:
+        from wisepatch.cli.app import app
+        from wisepatch.launcher import is_main
 
-    app(prog_name="wisepatch")
+        if not is_main():
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- as long as the process lives
+
+        app(prog_name="wisepatch")
+    except KeyboardInterrupt:  # before a command began
+        sys.stderr.write("interrupted: nothing was under way\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 from wisepatch.errors import UsageError
 
 MAX_ALPHAS = 10_001
+MAX_DIGITS = 400  # of an alpha as it is written
 DEFAULT_ALPHAS = "0:1:0.1"
 DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
@@ -72,6 +73,8 @@ class EvalConfig(Config):
         default=False, help="Compile the image tower, which pays for long work.", panel=SPEED, flags=("--compile",)
     )
 
+    again: bool = setting(default=False, help="Compute answers that the store holds already anew.", panel=SPEED)
+
     def problems(self) -> Iterable[str]:
         """Check every field."""
         if self.batch_size is not None and self.batch_size < 1:
@@ -90,6 +93,8 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         """Drop the tag of a model that brings its own weights."""
+        if not isinstance(self.model, str) or not isinstance(self.pretrained, str):
+            raise UsageError(f"the model {self.model!r} ({self.pretrained!r}) is named by no text", "name a model")
         super().__post_init__()
         if self.brings_weights:
             object.__setattr__(self, "pretrained", "")
@@ -117,7 +122,7 @@ class ModelConfig(Config):
 class TrainConfig(Config):
     """Settings of one fine-tuning run; exactly one of ``steps`` and ``epochs`` is set.
 
-    A step sees ``batch_size`` images times ``grad_accumulation`` times the number of processes.
+    A step sees ``batch_size`` images times ``grad_accumulation``, in any number of processes: they share each batch.
 
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear probe). ``warmup`` of ``None`` is the
@@ -151,22 +156,35 @@ class TrainConfig(Config):
         None, "Start from this checkpoint of the store, not from the published model.", MODEL, flags=("--from",)
     )
     eval_every: float | None = setting(None, "Measure on validation data each so many epochs.", TRAINING)
+    keep_best: str | None = setting(
+        None, "Keep the weights that are best on validation data by this metric, such as top1.", TRAINING
+    )
+    patience: int | None = setting(
+        None, "Stop after so many validations without a better one; with --keep-best.", TRAINING
+    )
+    save_every: int = setting(
+        500, "Save the state to resume from each so many steps; 0: when interrupted.", TRAINING, min=0
+    )
 
     def __post_init__(self) -> None:
-        """Check, after this: who freezes the encoder trains the head, or nothing would be trained."""
+        """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
         if self.freeze_encoder:
             object.__setattr__(self, "head", "trained")
+        if self.keep_best and self.eval_every is None:
+            object.__setattr__(self, "eval_every", 1.0)
         super().__post_init__()
 
     def problems(self) -> Iterable[str]:
         """Check every field."""
         if (self.steps is None) == (self.epochs is None):
             yield "give either steps or epochs"
-        for name in ("steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every"):
+        for name in ("steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every", "patience"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 yield f"{name.replace('_', '-')} must be above 0, not {value}"
-        for name in ("warmup", "wd", "workers"):
+        if self.patience is not None and not self.keep_best:
+            yield "patience needs keep-best, which names the metric"
+        for name in ("warmup", "wd", "workers", "save_every"):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 yield f"{name} must not be negative"
         if not 0 <= self.seed < 2**32:
@@ -175,6 +193,11 @@ class TrainConfig(Config):
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide about the weights or belong to their record, as JSON types."""
+        return {name: value for name, value in self.to_json().items() if name != "save_every"}
 
     @property
     def paper_warmup(self) -> int:
@@ -229,24 +252,32 @@ def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:
         if len(bounds) == 1:
             values.add(bounds[0])
         elif len(bounds) == 3:
-            start, stop, step = bounds
-            if step <= 0 or stop < start:
-                raise UsageError(
-                    f"alphas {word!r} lead nowhere", "write START:STOP:STEP with START <= STOP and STEP > 0"
-                )
-            if stop - start >= step * MAX_ALPHAS:
-                raise UsageError(
-                    f"alphas {word!r} are more than {MAX_ALPHAS} values", f"at most {MAX_ALPHAS}; take a larger step"
-                )
-            count = int((stop - start) / step) + 1
-            values.update(start + i * step for i in range(count))
-            values.add(stop)
+            try:
+                values.update(_steps(word, *bounds))
+            except ArithmeticError as error:  # an exponent of a million
+                raise _not_understood(word) from error
         else:
-            raise UsageError(f"alphas {word!r} are not understood", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
+            raise _not_understood(word)
     outside = [value for value in values if not 0 <= value <= 1]
     if outside:
         raise UsageError(f"alpha {min(outside)} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
     return tuple(sorted({float(value) for value in values}))
+
+
+def _steps(word: str, start: Decimal, stop: Decimal, step: Decimal) -> list[Decimal]:
+    """Return START, START + STEP, ... and STOP."""
+    if step <= 0 or stop < start:
+        hint = "write START:STOP:STEP with START <= STOP and STEP > 0"
+        raise UsageError(f"alphas {word[:60]!r} lead nowhere", hint)
+    if stop - start >= step * MAX_ALPHAS:
+        hint = f"at most {MAX_ALPHAS}; take a larger step"
+        raise UsageError(f"alphas {word[:60]!r} are more than {MAX_ALPHAS} values", hint)
+    count = int((stop - start) / step) + 1
+    return [*(start + i * step for i in range(count)), stop]
+
+
+def _not_understood(word: str, reason: str = "") -> UsageError:
+    return UsageError(f"alphas {word[:60]!r} are not understood{reason}", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
 
 
 def _decimal(piece: str, word: str) -> Decimal:
@@ -254,8 +285,6 @@ def _decimal(piece: str, word: str) -> Decimal:
         value = Decimal(piece.strip())
     except InvalidOperation:
         value = Decimal("nan")
-    if not value.is_finite():
-        raise UsageError(
-            f"alphas {word!r} are not understood: {piece!r} is no number", "write 0:1:0.1, 0,0.25,0.5 or 0.5"
-        )
-    return value
+    if not value.is_finite() or len(piece) > MAX_DIGITS:
+        raise _not_understood(word, f": {piece[:60]!r} is no number")
+    return value or Decimal(0)

@@ -18,6 +18,7 @@ class WisepatchError(Exception):
     """A user's mistake, or a circumstance that the user can mend. ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
+    word = "error"
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Store one line that names the thing and the reason, and one line that names the next step."""
@@ -70,6 +71,17 @@ class TrainingError(WisepatchError):
 
 class ResourceError(WisepatchError):
     """A machine that is too small for what was asked."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program; ``number`` is the signal's, and the exit code is 128 more."""
+
+    def __init__(self, number: int, note: str = "") -> None:
+        """Name the signal, and what is kept and how to go on."""
+        super().__init__()
+        self.number = number
+        if note:
+            self.add_note(note)
 
 
 def warn_renamed(old: str, new: str) -> None:

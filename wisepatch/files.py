@@ -29,6 +29,14 @@ OLDER_PARTIAL_NAME = re.compile(r"\.partial-\d+-[0-9a-f]{8}")  # of 0.1.0, in st
 SEAL = "sha256"
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with the home folder for ``~``. Raises :class:`UsageError` for that of a user who is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} names the home folder of a user who is not there", "write out the path") from error
+
+
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Write a safetensors file and wait until the disk has it."""
     from safetensors.torch import save_file

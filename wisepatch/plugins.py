@@ -143,7 +143,7 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
         if not manager.get_hookcallers(module):
             raise PluginError("it has no hook: mark its functions with @wisepatch.hookimpl")
         registered = {hook: _registered(manager, hook, kind) for hook, kind in REGISTERED.items()}
-    except Exception as error:  # noqa: BLE001 -- whatever a plugin raises, it is skipped and named
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a plugin raises, it is skipped and named
         expected = isinstance(error, WisepatchError | pluggy.PluginValidationError)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         return Plugin(entry_point.name, distribution, problem=" ".join(reason.split()))
@@ -192,7 +192,7 @@ def ask(plugin: Plugin, name: str) -> Dataset | None:
         dataset = plugin.find_dataset(name)
     except WisepatchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if plugin.distribution == BUILTIN:
             raise
         reason = f"{plugin.owner}: find_dataset of {name!r} raised {type(error).__name__}: {error}"

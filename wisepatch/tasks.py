@@ -93,7 +93,10 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
     """
     name, split = _without_split(spec)
     dataset = renamed(_look_up(name), classnames, templates)
-    return Task(_canonical(name) + (f"@{split}" if split else ""), dataset, split)
+    base, ending = _canonical(name), f"@{split}" if split else ""
+    if ending and existing(base + ending):  # a folder has this very name
+        base += "/"
+    return Task(base + ending, dataset, split)
 
 
 def find_tasks(
@@ -199,7 +202,9 @@ def _without_split(spec: str) -> tuple[str, str | None]:
     name, at, split = spec.strip().rpartition("@")
     if not at or split.lower() not in SPLITS or existing(spec):
         if at and "/" not in split and existing(spec) is None:
-            raise UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join(SPLITS)}")
+            hint = "check the path of a folder with @ in its name; a/@val is the split val of a folder"
+            hint = f"splits are {', '.join(SPLITS)}; {hint}"
+            raise UsageError(f"unknown split {split!r} in task {spec!r}", hint)
         name, split = spec.strip(), ""
     split = split.lower()
     if not name.strip():

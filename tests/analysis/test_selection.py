@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzzing import or_an_error_for_users, texts
 from wisepatch.analysis.selection import (
     BEST_MEAN,
     MAX_DROP,
@@ -250,3 +251,17 @@ def test_a_task_that_was_not_measured_everywhere_is_named_with_its_alpha(patchin
         points(measured, patching, supported)
     assert caught.value.message == f"{missing!r} was not measured at alpha 0.25"
     assert caught.value.hint == "evaluate every task at every alpha"
+
+
+@given(
+    texts
+    | st.tuples(
+        st.sampled_from([BEST_MEAN, MAX_DROP, "max_drop", "MAX-DROP"]) | texts,
+        st.sampled_from(["=", "==", " = "]),
+        texts,
+    ).map("".join)
+)
+def test_fuzzed_rules_are_read_and_written_or_give_an_error(text):
+    with or_an_error_for_users:
+        rule = parse_rule(text)
+        assert parse_rule(str(rule)) == rule

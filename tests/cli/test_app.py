@@ -1,5 +1,7 @@
 """The program: its help, what it loads, and the boundary where errors become words."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -75,7 +77,7 @@ def test_help_lists_every_command_in_its_own_words(cli):
         assert f" {name} {summary}" in text
     assert set(group.list_commands(None)) == set(COMMANDS) == set(KNOWN)
     folder = Path(sys.modules["wisepatch.cli"].__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output", "processes"}
     assert {file for file, _ in KNOWN.values()} == files
 
 
@@ -192,6 +194,106 @@ def test_interrupt_exits_130_and_says_what_is_safe(cli, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("datasets", "check", "Nope"), 2, "unknown task 'Nope'"),
+        (("eval",), 2, "Missing argument 'CHECKPOINT'."),
+        (("eval", "zeroshot", "--workers", "many"), 2, "Invalid value for '--workers'"),
+        (("dataset",), 2, "No such command 'dataset'"),
+        (("--nothing", "eval"), 2, "No such option: --nothing"),
+        (("eval", "zeroshot", "--task", "Shapes"), 1, "no zero-shot checkpoint in the store"),
+        (("datasets", "show", "x" * 300), 2, "unknown task 'xxx"),
+        (("store", "list", "--store", "x" * 300), 1, "name too long"),
+    ],
+)
+def test_errors_are_json_too_where_json_is_asked_for(cli, words, code, message):
+    result = cli(*words, "--json")
+    assert result.exit_code == code
+    (record,) = map(json.loads, result.stdout.splitlines())
+    assert record["error"].startswith(message) or message in record["error"]
+    assert (record["exit_code"], bool(record["hint"])) == (code, True)
+    assert f"error: {record['error']}" in result.stderr
+
+
+def test_an_interrupt_is_json_too(cli, monkeypatch):
+    import wisepatch.plugins
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", interrupt)
+    result = cli("datasets", "--json")
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["exit_code"] == 130
+
+
+def test_a_file_that_ends_too_soon_is_a_bug_and_not_an_aborted_program(cli, monkeypatch):
+    import wisepatch.plugins
+
+    def ended():
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(wisepatch.plugins, "registry", ended)
+    with pytest.raises(RuntimeError, match="a file ended too soon: Ran out of input"):
+        cli("datasets")
+
+
+def program(words, **streams):
+    """The program in a process of its own, with its streams as they are given."""
+    return subprocess.Popen([sys.executable, "-m", "wisepatch", *words], stderr=subprocess.PIPE, text=True, **streams)
+
+
+@pytest.mark.parametrize("words", [("datasets", "--json"), ("datasets",), ("--help",)])
+def test_nobody_who_reads_ends_the_program_without_a_word(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = program(words, stdout=writing)
+    os.close(writing)
+    assert (run.communicate(timeout=60)[1], run.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("words", [("datasets", "--json"), ("datasets",)])
+def test_a_full_disk_below_the_output_is_an_error(words):
+    with Path("/dev/full").open("w") as full:
+        run = program(words, stdout=full)
+    said = run.communicate(timeout=60)[1]
+    assert said.startswith("error: the output cannot be written: No space left on device\nhint: ")
+    assert "Traceback" not in said
+    assert run.returncode == 1
+
+
+def test_an_output_that_was_closed_before_takes_nothing():
+    run = program(("datasets",), preexec_fn=lambda: os.close(1))
+    assert (run.communicate(timeout=60)[1], run.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "zeroshot", "--task", "Shapes", "--data", "~nouser"),
+        ("eval", "zeroshot", "--task", "Shapes", "--store", "~nouser/a"),
+        ("eval", "~nouser", "--task", "Shapes"),
+        ("eval", "zeroshot", "--task", "~nouser"),
+        ("datasets", "download", "MNIST", "--data", "~nouser"),
+        ("store", "list", "--store", "~nouser"),
+        ("export", "finetuned", "~nouser"),
+        ("plot", "~nouser"),
+        ("typo-attack", "make", "--task", "Shapes", "--output", "out", "--font", "~nouser"),
+        ("interpolate", "--eval", "~nouser"),
+        ("zeroshot", "--model", "local-dir:~nouser", "--task", "Shapes"),
+        ("zeroshot", "--model", "ViT-B-32", "--pretrained", "~nouser", "--task", "Shapes"),
+    ],
+)
+def test_the_home_of_nobody_is_a_user_error(cli, run_store, words):
+    result = cli(*words)
+    assert result.exit_code in (1, 2)
+    assert "error: " in result.stderr
+    assert "~nouser" in result.stderr
+    assert "Traceback" not in result.output
+    assert not list(run_store.root.parent.glob("~*"))
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("eval", "LONG", "--task", "Shapes"),
@@ -220,28 +322,43 @@ def test_a_name_of_300_letters_is_a_user_error(cli, run_store, words):
     assert result.stdout == ""
 
 
-def test_a_helper_of_several_processes_trains_and_says_nothing(cli, shapes, monkeypatch, tmp_path):
-    """The main process sweeps and prints; commands that do not train are left to it."""
-    from wisepatch.workflows import patching
-
-    trained = []
-    monkeypatch.setattr(patching, "finetune_watched", lambda config, *_, **__: trained.append(config.task))
-    monkeypatch.setattr(patching, "run_sweep", lambda *_, **__: pytest.fail("a helper sweeps"))
+def test_of_several_processes_the_main_one_alone_does_what_is_not_shared(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    words = ("patch", "--model", "demo", "--task", shapes, "--steps", 2, "--output", tmp_path / "plot.png")
-    for each, count in (
-        (words, 1),
-        (("store", "list"), 1),
-        (("datasets", "--json"), 1),
-        (("eval", "--task", "Shapes"), 1),
-    ):
-        result = cli(*each)
+    attack = ("typo-attack", "make", "--task", "Shapes", "--output", tmp_path / "attacked")
+    for words in (("store", "list"), ("datasets", "--json"), ("plot",), attack):
+        result = cli(*words)
         assert (result.exit_code, result.output) == (0, "")
-        assert len(trained) == count
-    assert trained == [str(shapes)]
+    assert not (tmp_path / "attacked").exists()
     monkeypatch.setenv("RANK", "0")
     assert "MNIST" in cli("datasets").output
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("RANK", "1")  # of something else
     assert "MNIST" in cli("datasets").output
+
+
+def test_of_several_processes_on_a_machine_one_says_what_is_wrong_before_they_meet(cli, monkeypatch):
+    monkeypatch.setattr("wisepatch.process_group.SECONDS_TO_SPEAK", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("0", "error: WORLD_SIZE is 2, and MASTER_ADDR, MASTER_PORT not set"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        result = cli("eval", "zeroshot", "--task", "Shapes")
+        assert (result.exit_code, result.output.partition("\n")[0]) == (2, said)
+
+
+def test_a_number_of_processes_that_is_not_the_launcher_s_is_refused(cli, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    result = cli("eval", "zeroshot", "--processes", "3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: --processes 3, and a launcher has started 2\nhint: leave it out\n" in result.stderr
+
+
+def test_standard_output_is_the_main_process_s():
+    for rank, printed in (("0", "wisepatch "), ("1", "")):
+        out = subprocess.run(
+            [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=60,
+            env={**os.environ, "WORLD_SIZE": "2", "RANK": rank},
+        )  # fmt: skip
+        assert out.stdout[: len("wisepatch ")] == printed

@@ -44,8 +44,9 @@ def test_datasets_check_counts_images_and_classes(cli, shapes):
 def test_datasets_check_goes_on_after_a_task_that_is_not_there(cli, data):
     result = cli("datasets", "check", "ImageNetA", "Digits@test", "MNIST", "--data", data, "--json")
     assert result.exit_code == 1
-    (record,) = map(json.loads, result.stdout.splitlines())
+    record, first, second = map(json.loads, result.stdout.splitlines())
     assert (record["task"], record["images"]) == ("Digits", 500)
+    assert [each["error"].partition(" ")[0] for each in (first, second)] == ["ImageNetA", "MNIST"]
     assert "error: ImageNetA is not below" in result.stderr
     assert "error: MNIST is not below" in result.stderr
     assert "`wisepatch datasets download MNIST` fetches it" in result.stderr  # a look fetches nothing

@@ -1,12 +1,14 @@
 """What people see and what programs read."""
 
+import io
 import json
 import re
 
 import pytest
 
 from wisepatch import Point, Rule
-from wisepatch.cli.output import Output, show_sweep
+from wisepatch.cli.output import Output, print_error, show_sweep, write
+from wisepatch.errors import UsageError
 from wisepatch.workflows.sweep import Sweep
 
 TABLES = [
@@ -158,3 +160,38 @@ def test_json_holds_no_nan(cli, run_store):
     cli("interpolate", "--alpha", "0,1", "--eval", "")
     for line in cli("plot", "--json").stdout.splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+
+HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\u202ee\x9bf\ud800g"
+SHOWN = "a\\x1b[31mb\\x1b]0;title\\x07c\\rd\\u202ee\\x9bf\\ud800g"
+
+
+def test_what_a_terminal_would_obey_is_written_out(capsys):
+    output = Output()
+    output.say(HOSTILE)
+    output.result(HOSTILE)
+    output.table((HOSTILE, "b"), [(HOSTILE, "[bold]x[/bold]")])
+    output.progress().note(HOSTILE)
+    bar = output.progress()
+    bar.start(HOSTILE, 1)
+    bar.finish()
+    print_error(UsageError(HOSTILE, HOSTILE))
+    out, err = capsys.readouterr()
+    assert out.count(SHOWN) == 3
+    assert "[bold]x[/bold]" in out
+    assert err.count(SHOWN) == 5
+    assert not set(out + err) & set("\x1b\x07\r\u202e\x9b")
+
+
+def test_programs_read_names_as_they_are(capsys):
+    Output(as_json=True).records([{"name": HOSTILE, "value": float("nan"), "more": {"values": [float("inf"), 1]}}])
+    line = capsys.readouterr().out
+    assert json.loads(line) == {"name": HOSTILE, "value": None, "more": {"values": [None, 1]}}
+    assert "\x1b" not in line
+
+
+def test_signs_that_the_terminal_cannot_show_are_written_out():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    write(stream, "café 日\n")
+    assert stream.buffer.getvalue() == b"caf\\xe9 \\u65e5\n"
+    write(None, "nobody has a stream here")

@@ -8,8 +8,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.fuzzing import damaged, or_an_error_for_users
 from wisepatch import find_task
-from wisepatch.datasets.attacked_folder import COLUMNS, MAX_NAME_BYTES, attacked_folder, file_name, parse_name
+from wisepatch.datasets.attacked_folder import (
+    COLUMNS,
+    MAX_NAME_BYTES,
+    as_text,
+    attacked_folder,
+    file_name,
+    parse_name,
+)
 from wisepatch.errors import DataError, UsageError
 
 ODD = (
@@ -185,3 +193,36 @@ def test_class_folders_beside_an_index_of_something_else_stay_class_folders(shap
 
 def test_columns_of_the_index_begin_with_those_that_are_needed():
     assert COLUMNS[:3] == ("path", "label", "text")
+
+
+INDEX = 'path,label,text,image,task,split,seed\n"a.png","dog","cat",0,"Pets","test",0\n"b.png","\'=1+1","\'-2",1,"Pets","test",0\n'
+
+
+def test_names_that_a_spreadsheet_would_compute_are_read_back(tmp_path):
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "index.csv").write_text(INDEX)
+    assert set(attacked_folder(tmp_path).classes) == {"dog", "cat", "=1+1", "-2"}
+    assert [as_text(name) for name in ("=1+1", "+a", "-a", "@a", "'a", "a=", "\ta")] == [
+        "'=1+1",
+        "'+a",
+        "'-a",
+        "'@a",
+        "''a",
+        "a=",
+        "'\ta",
+    ]
+
+
+@given(st.just(INDEX.encode()).flatmap(damaged))
+def test_fuzzed_indexes_become_tasks_or_give_an_error(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-index"
+    if not folder.is_dir():
+        folder.mkdir()
+        for name in "ab":
+            Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    (folder / "index.csv").write_bytes(data)
+    with or_an_error_for_users:
+        opened = find_task(str(folder)).dataset.split("test", folder)
+        assert opened.annotations.written is not None
+        assert [opened[index][0].size for index in range(len(opened))] == [(8, 8)] * len(opened)

@@ -1,14 +1,21 @@
 """Folders of images and CSVs."""
 
+import csv
+import io
+import os
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from tests.fuzzing import damaged, or_an_error_for_users, texts
 from tests.samples import draw_folder
 from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets.drawn_shapes import SHAPES
 from wisepatch.datasets.samples import Subset
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, UsageError
 from wisepatch.tasks import find_task
 
 
@@ -219,3 +226,56 @@ def test_boxes_are_cut_out_of_files_and_named(shapes):
     assert [samples[i][0].size for i in range(2)] == [(8, 4), (10, 9)]
     assert samples.image_ids() == [f"{path}#0,0,8,4", f"{path}#2,0,12,9"]
     assert samples.fingerprint() != folder.FileSamples([(path, 0), (path, 1)], boxes=boxes[::-1]).fingerprint()
+
+
+def test_a_field_that_no_csv_has_is_an_error(tmp_path):
+    (tmp_path / "long.csv").write_text(f"path,label\n{'x' * 200_000},a\n")
+    with pytest.raises(DataError, match=r"long\.csv, line \d: field larger than field limit"):
+        task(tmp_path / "long.csv")
+    (tmp_path / "open.csv").write_text('path,label\n"' + "x,a\n" * 50_000)
+    with pytest.raises(DataError, match="field larger than field limit") as caught:
+        task(tmp_path / "open.csv")
+    assert "quotation mark" in caught.value.hint
+
+
+def test_class_folders_whose_names_are_no_text_are_refused(tmp_path):
+    root = draw_folder(tmp_path / "things")
+    (root / "circle").rename(root / os.fsdecode(b"bad\xff"))
+    with pytest.raises(UsageError, match=r"the classes of dataset 'things': 'bad\\udcff' is no text"):
+        task(root)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return draw_folder(tmp_path_factory.mktemp("fuzzed") / "shapes", per_class=3)
+
+
+WHOLE = "path,label,split\n" + "".join(
+    f"shapes/{shape}/{i}.png,{shape},{('train', 'val', 'test')[i]}\n" for shape in SHAPES[:3] for i in range(3)
+)
+cells = texts | st.sampled_from(
+    ["shapes/circle/0.png", "shapes/circle/../circle/1.png", "a", "b", "test", "TRAIN", "~/x", "~nobody/x"]
+)
+
+
+def as_csv(rows):
+    table = io.StringIO()
+    csv.writer(table, quoting=csv.QUOTE_ALL).writerows(rows)
+    return table.getvalue()
+
+
+@given(
+    st.just(WHOLE.encode()).flatmap(damaged)
+    | st.lists(st.lists(cells, min_size=1, max_size=4), max_size=6).map(
+        lambda rows: (WHOLE + as_csv(rows)).encode(errors="surrogatepass")
+    )
+)
+def test_fuzzed_csvs_become_tasks_or_give_an_error(pictures, data):
+    path = pictures.parent / "fuzzed.csv"
+    path.write_bytes(data)
+    with or_an_error_for_users:
+        dataset = task(path)
+        for split in dataset.available_splits:
+            opened = dataset.split(split, pictures)
+            opened.fingerprint()
+            assert all(opened[index][0].mode == "RGB" for index in range(len(opened)))

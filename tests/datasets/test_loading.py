@@ -39,10 +39,11 @@ def test_batches_are_joined_from_pieces_in_order(size, images, expected, monkeyp
     monkeypatch.setattr(loading, "loader", lambda *args, **more: asked.append(args[1]) or original(*args, **more))
     found = list(loading.batches_on(Numbers(), size, torch.device("cpu"), workers=2))
     assert asked == [min(size, 64) if size != 97 else 48]
-    assert [len(labels) for _, labels in found] == expected
-    assert torch.cat([pixels[:, 0] for pixels, _ in found]).tolist() == list(range(images))
-    assert torch.cat([labels for _, labels in found]).tolist() == [-index for index in range(images)]
-    assert len(next(loading.batches_on(Numbers(), size, torch.device("cpu")))[1]) == min(size, images)
+    assert [len(batch.labels) for batch in found] == expected
+    assert [batch.first for batch in found] == [int(batch.images[0, 0]) for batch in found]
+    assert torch.cat([batch.images[:, 0] for batch in found]).tolist() == list(range(images))
+    assert torch.cat([batch.labels for batch in found]).tolist() == [-index for index in range(images)]
+    assert len(next(loading.batches_on(Numbers(), size, torch.device("cpu"))).labels) == min(size, images)
     assert asked[1] == size  # nobody hands anything over
 
 

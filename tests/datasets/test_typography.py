@@ -202,7 +202,8 @@ def test_no_image_is_given_its_own_class_name(classes, text, seed, known):
     labels = list(range(len(classes))) * 3
     dataset = Dataset("few", tuple(classes), lambda split, root, transform: Listed(labels, known), splits=("test",))
     opened = attacked(dataset, Style(text, seed=seed)).split("test", None)
-    texts = [opened.samples._text(label, opened.samples._generator(i)) for i, label in enumerate(labels)]
+    written = opened.samples.samples
+    texts = [written._text(label, written._generator(i)) for i, label in enumerate(labels)]
     for label, said in zip(labels, texts, strict=True):
         assert " ".join(said.split()).casefold() != folded[label]
     # The written class is the first of that name, in any case, or none.

@@ -208,15 +208,19 @@ def test_no_checkpoint_is_an_error(run_store):
 
 
 @pytest.mark.parametrize("name", ["visual.head.proj.weight", "token_embedding.weight"])
-@pytest.mark.parametrize("mixed", [False, True])
-def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(run_store, tasks, tmp_path, decoded, name, mixed):
+@pytest.mark.parametrize(("mixed", "number"), [(False, torch.nan), (True, torch.nan), (True, torch.inf)])
+def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(
+    run_store, tasks, tmp_path, decoded, name, mixed, number
+):
     start, end = run_store.find("zeroshot"), run_store.find("finetuned")
     weights = load_weights(run_store, end)
     weights[name] = weights[name].clone()
-    weights[name].view(-1)[3] = torch.nan
+    weights[name].view(-1)[3] = number
     broken = save_like(run_store, end, weights, "broken")
     checkpoints = recipes(run_store, [0.5], parents=(start, broken)) if mixed else [broken]
-    with pytest.raises(StoreError, match=rf"{broken.id} \(broken\) holds NaN in 1 tensors, such as {name}") as caught:
+    with pytest.raises(
+        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensors, such as {name}"
+    ) as caught:
         list(predict_many(checkpoints, tasks, run_store, tmp_path))
     assert "store rm" in caught.value.hint
     assert not decoded
@@ -226,11 +230,13 @@ def test_a_head_with_nan_is_named(probe, tasks, tmp_path):
     start, end = probe.find("zeroshot"), probe.find("finetuned")
     weights = load_weights(probe, end)
     broken = save_like(probe, end, weights | {"classifier.bias": weights["classifier.bias"] * torch.nan}, "broken")
-    with pytest.raises(StoreError, match=rf"{broken.id} \(broken\) holds NaN in 1 tensors, such as classifier.bias"):
+    with pytest.raises(
+        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensors, such as classifier.bias"
+    ):
         list(predict_many(recipes(probe, [0.5], parents=(start, broken)), tasks[:1], probe, tmp_path))
 
 
-def test_infinite_weights_are_no_reason_by_themselves(run_store, tasks):
+def test_infinities_of_a_mask_are_no_reason(run_store, tasks):
     end = run_store.find("finetuned")
     masked = save_like(run_store, end, load_weights(run_store, end) | {"mask": torch.tensor([-torch.inf, 0])}, "masked")
     assert load_file(masked.home / WEIGHTS)["mask"].isinf().any()

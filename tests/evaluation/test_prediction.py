@@ -274,7 +274,7 @@ def test_logits_that_are_no_numbers_are_an_error_that_names_the_checkpoint(run_s
     """Of weights that are numbers, but too large; a class drawn from NaN would be the first one."""
     start = run_store.find("zeroshot")
     weights = load_weights(run_store, start)
-    huge = {"visual.head.proj.weight": weights["visual.head.proj.weight"] * torch.inf}
+    huge = {"visual.head.proj.weight": torch.full_like(weights["visual.head.proj.weight"], 3e38)}
     end = run_store.save(weights | huge, kind="zeroshot", name="huge", model=start.model, training="zeroshot")
     with pytest.raises(ModelError, match=rf"huge \({end.id}\) gives NaN for 12 of 12 images of shapes \(train\)"):
         predict_one([start, end], tasks[0], run_store, tmp_path)

@@ -114,6 +114,23 @@ def test_pickle_with_code_in_it_is_refused(tmp_path):
         load_clip(ModelConfig("ViT-B-32", str(tmp_path / "bomb.pt")))
 
 
+@pytest.mark.parametrize("suffix", ["pt", "bin", "safetensors", "npz"])
+@pytest.mark.parametrize(
+    "content",
+    [{}, [], 5, None, "a", {"state_dict": {}}, {"state_dict": 5}, {1: 2}, {"a": "b"}, [torch.ones(1)],
+        {"w": torch.ones(1)}, b"", b"PK", b"\x80\x05."],
+)  # fmt: skip
+def test_odd_files_of_weights_are_an_error_that_names_them(tmp_path, monkeypatch, suffix, content):
+    path = tmp_path / f"odd.{suffix}"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    small = {"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 64, "patch_size": 8}}
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "ViT-B-32", small | {"text_cfg": {"width": 8, "heads": 1, "layers": 1}}
+    )
+    with pytest.raises(ModelError, match=rf"odd\.{suffix} weights of ViT-B-32: could not be fetched or read"):
+        load_clip(ModelConfig("ViT-B-32", str(path)))
+
+
 def test_file_of_weights_as_model_says_to_name_the_architecture(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"")
     with pytest.raises(ModelError, match="is a file of weights") as caught:
@@ -139,6 +156,24 @@ def test_bytes_normalised_in_a_batch_are_the_transform_bit_for_bit(size):
     assert torch.equal(clip.normalise(pixels), torch.stack([clip.transform(image) for image in images]))
     floats = torch.rand(2, 3, 8, 8)
     assert clip.normalise(floats) is floats
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 200_000)])
+def test_an_image_too_narrow_to_be_resized_is_named_and_takes_no_memory(tmp_path, clip, size):
+    import resource
+
+    from wisepatch.datasets.folder_or_csv import FileSamples
+    from wisepatch.errors import DataError
+
+    Image.new("RGB", size).save(tmp_path / "thin.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for transform in (clip.pixels, clip.transform):
+        with pytest.raises(
+            DataError, match=rf"thin\.png cannot be read: it is {size[0]} x {size[1]} pixels, too narrow"
+        ):
+            FileSamples([(tmp_path / "thin.png", 0)], transform)[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # in KB
+    assert clip.pixels(Image.new("RGB", (10, 10_000))).shape == (3, 64, 64)
 
 
 def test_transform_of_another_making_stays_whole():

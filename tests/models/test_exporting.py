@@ -54,7 +54,7 @@ def test_exported_model_gives_the_features_of_the_checkpoint(run_store, tmp_path
 
     clip = load_clip(ModelConfig("demo", ""), weights)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'model'}")
-    assert str(transform) == str(clip.transform)
+    assert str(transform.transforms) == str(clip.transform.transforms[1:])  # the first looks at the shape of the image
     images, texts = torch.randn(3, 3, 64, 64), clip.tokenizer(["a star", "a photo of a ring."])
     with torch.no_grad():
         assert torch.equal(model.eval().encode_image(images), clip.model.encode_image(images))
@@ -220,7 +220,7 @@ def test_model_of_a_folder_needs_its_configuration(tmp_path):
     with pytest.raises(ModelError, match=r"open_clip_config\.json cannot be read"):
         export(store, checkpoint, tmp_path / "again")
     (tmp_path / "local" / CONFIG).unlink()
-    with pytest.raises(ModelError, match=r"open_clip_config\.json cannot be read") as caught:
+    with pytest.raises(ModelError, match=r"holds no open_clip_config\.json") as caught:
         export(store, checkpoint, tmp_path / "again")
     assert "model_cfg" in caught.value.hint
     assert not (tmp_path / "again").exists()
@@ -235,11 +235,11 @@ def test_tokenizer_of_its_own_goes_along(tmp_path, monkeypatch):
         def save_pretrained(self, folder):
             (folder / "tokenizer.json").write_text("{}")
 
-    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: {model["model"]: Tokenizer()}[name])
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name, **_: {model["model"]: Tokenizer()}[name])
     export(store, checkpoint, tmp_path / "model")
     assert files(tmp_path / "model") == [CONFIG, WEIGHTS, "tokenizer.json"]
 
-    def fail(name):
+    def fail(name, **_):
         raise ImportError("No module named 'transformers'")
 
     monkeypatch.setattr(open_clip, "get_tokenizer", fail)

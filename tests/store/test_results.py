@@ -353,6 +353,44 @@ def test_the_newest_sweep_needs_a_sweep(runs):
     assert caught.value.hint == "run `wisepatch interpolate` or `wisepatch patch` first"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"task": "\ud800"}, {"task": None}, {"task": 5}, {"metric": ["top1"]}, {"metric": {}}, {"run": 1.5},
+        {"split": "\udfff"}, {"alpha": "0.5"},
+        {"alpha": 10**400}, {"value": -(10**400)}, {"value": True}, {"n": [1]}, {"ci_low": float("inf")}, {"params": []},
+        {"chosen": "yes"},
+        {"role": {"a": 1}}, {"model": "x" * 20_000}, {"patching": 1},
+    ],
+)  # fmt: skip
+def test_fields_that_nobody_wrote_leave_their_line_out(path, odd):
+    append(path, [row()])
+    with path.open("a") as file:
+        file.write(json.dumps(row(alpha=1.0) | odd) + "\n")
+    frame, problems = read(path)
+    assert len(frame) == 1
+    (problem,) = problems
+    assert f"line 2 is not a result and was left out: its {next(iter(odd))} is " in problem
+
+
+def test_names_stand_in_pictures_as_they_are(path, tmp_path):
+    from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
+
+    names = {
+        "task": "$x^$",
+        "run": "$\\frac$",
+        "run_name": "$_$",
+        "patching": "$x^$",
+        "role": "patching",
+        "metric": "$%",
+    }
+    append(path, [row(**names, alpha=alpha) for alpha in (0.0, 0.5, 1.0)])
+    frame, _ = read(path)
+    save_figure(draw_sweep(sweep_table(frame)), tmp_path / "sweep.png")
+    save_figure(draw_over_alpha(alpha_table(frame)), tmp_path / "alpha.svg")
+    assert (tmp_path / "alpha.svg").stat().st_size > 1000
+
+
 def test_rows_that_cannot_be_kept_are_in_the_error(tmp_path):
     (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(RowsNotKeptError) as caught:

@@ -282,3 +282,14 @@ def test_vit_b_32_with_weights_from_a_file_goes_the_whole_way(cli, shapes, tmp_p
     again = rows("eval", "zeroshot", "finetuned", "--task", shapes)
     assert [row["value"] for row in again] == [swept[0]["value"], swept[2]["value"]]
     assert zeroshot[0]["value"] == swept[0]["value"]
+
+
+def test_start_from_a_checkpoint_with_nan_is_refused_before_the_first_step(run_store, shapes, tmp_path):
+    end = run_store.find("finetuned")
+    weights = {
+        name: tensor * torch.nan if name == "logit_scale" else tensor for name, tensor in run_store.read(end).items()
+    }
+    broken = run_store.save(weights, kind="finetuned", name="broken", model=end.model, training="paint")
+    config = TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8, start=broken.id)
+    with pytest.raises(StoreError, match=r"\(broken\) holds NaN or infinities in 1 tensors, such as logit_scale"):
+        finetune(config, DEMO, run_store, tmp_path)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from tests.fuzzing import changed, damaged, or_an_error_for_users
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.weights import methods, streaming
@@ -356,6 +357,79 @@ def test_broken_indexes_are_errors_that_name_what_is_missing(tmp_path):
         with pytest.raises(ModelError, match="is no index of safetensors files") as caught:
             read_weights(index)
         assert "weight_map" in caught.value.hint
+
+
+ENTRY = '{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "reason"),
+    [
+        (f'{{"a":{ENTRY % (0, 8)},"b":{ENTRY % (4, 12)}}}', 12, ""),
+        (f'{{"a":{ENTRY % (0, 8)},"b":{ENTRY % (0, 8)}}}', 8, ""),
+        (f'{{"a":{ENTRY % (0, 8)},"b":{ENTRY % (12, 20)}}}', 20, ""),
+        (f'{{"a":{ENTRY % (4, 12)}}}', 12, ""),
+        (f'{{"a":{ENTRY % (0, 8)}}}', 12, ""),
+        (f'{{"a":{ENTRY % (0, 8)},"a":{ENTRY % (0, 8)}}}', 8, "'a' is named twice"),
+        (f'{{"a":{ENTRY % (0, 8)},"a":{ENTRY % (8, 16)}}}', 16, "'a' is named twice"),
+        ('{"a":' + (ENTRY % (0, 8))[:-1] + ',"shape":[2]}}', 8, "'shape' is named twice"),
+        (f'{{"__metadata__":{{"a":"1","a":"2"}},"a":{ENTRY % (0, 8)}}}', 8, "'a' is named twice"),
+        ('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}', 0, ""),
+        (f'{{"a":{ENTRY % (0, 8)}}}more', 8, ""),
+    ],
+)
+def test_overlaps_holes_and_names_that_stand_twice_are_errors(tmp_path, header, size, reason):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(size))
+    with pytest.raises(ModelError) as caught:
+        read_weights(path)
+    assert caught.value.message.startswith(f"{path} is no safetensors file: {reason}")
+
+
+@pytest.mark.parametrize(
+    "shard", ["../one.safetensors", "ABSOLUTE", "folder/one.safetensors", "..", ".", "", "a\\b", "a\0b", 5, None, ["a"]]
+)
+def test_shards_outside_the_folder_of_their_index_are_refused(tmp_path, shard):
+    outside = save(tmp_path / "one.safetensors", {"w": torch.ones(2)})
+    (tmp_path / "model" / "folder").mkdir(parents=True)
+    save(tmp_path / "model" / "folder" / "one.safetensors", {"w": torch.ones(2)})
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": str(outside) if shard == "ABSOLUTE" else shard}}))
+    with pytest.raises(ModelError, match=r"is no (index of )?safetensors file"):
+        read_weights(index)
+    index.write_text('{"weight_map": {"w": "one.safetensors", "w": "two.safetensors"}}')
+    with pytest.raises(ModelError, match="'w' is named twice"):
+        read_weights(index)
+
+
+HEADER = {
+    "__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    "b": {"dtype": "I64", "shape": [1, 1], "data_offsets": [8, 16]},
+    "c": {"dtype": "BF16", "shape": [0, 3], "data_offsets": [16, 16]},
+}  # fmt: skip
+headers = st.just(HEADER).flatmap(changed).map(lambda header: json.dumps(header).encode())
+bodies = st.just(bytes(16)) | st.binary(max_size=24)
+whole = st.builds(lambda text, data: len(text).to_bytes(8, "little") + text + data, headers, bodies)
+
+
+@given(whole | whole.flatmap(damaged))
+def test_fuzzed_safetensors_files_give_tensors_or_an_error(scratch, data):
+    path = scratch / "fuzzed.safetensors"
+    path.write_bytes(data)
+    with or_an_error_for_users:
+        stream_weights(methods.LINEAR, [path, path], {"alpha": 0.5}, scratch / "fuzzed-merge.safetensors")
+
+
+INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": "shard.safetensors", "b": "shard.safetensors"}}
+
+
+@given(st.just(INDEX).flatmap(changed).map(json.dumps) | st.just(json.dumps(INDEX).encode()).flatmap(damaged))
+def test_fuzzed_indexes_give_tensors_or_an_error(scratch, text):
+    save(scratch / "shard.safetensors", {"a": torch.ones(2), "b": torch.ones(1)})
+    path = scratch / "fuzzed.index.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with or_an_error_for_users:
+        read_weights(path)
 
 
 def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):

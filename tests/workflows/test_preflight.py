@@ -59,6 +59,17 @@ def test_a_split_is_opened_once_and_no_image_is_decoded(monkeypatch, tmp_path, s
     assert opened == ["train", "val", "test"]
 
 
+def test_metrics_are_checked_for_training_images_that_are_measured_and_for_no_others(cli, run_store, shapes, data):
+    named, unnamed = find_task(f"{shapes}@train"), find_task(str(shapes))
+    preflight([(unnamed, ["test"])], data, ["top1"], read=[(unnamed, ["train"])])
+    preflight((), data, ["worst_group"], read=[(unnamed, ["train"])])
+    for measured in ([(named, ["train"])], [(unnamed, ["train"])]):
+        with pytest.raises(UsageError, match=r"shapes \(train\): worst_group needs groups of images"):
+            preflight(measured, data, ["worst_group"], read=[(unnamed, ["train"])])
+    for words in (("--task", f"{shapes}@train"), ("--task", shapes, "--split", "train")):
+        fails(cli("eval", "zeroshot", *words, "--metric", "worst_group"), 2, "(train): worst_group needs groups")
+
+
 @pytest.mark.usefixtures("no_work")
 def test_all_that_is_wrong_with_a_patch_is_said_before_training(data, shapes, tmp_path):
     config = TrainConfig.with_defaults(str(shapes), supported=("ImageNetA", "ImageNetR", "Colors@val"), steps=1)

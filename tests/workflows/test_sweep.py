@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.samples import Notes, draw_folder, fails
-from wisepatch import ModelConfig, Rule, Store, TrainConfig, choose, sweep
+from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, sweep
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.store.results import read
 from wisepatch.workflows.run_tasks import run_tasks
@@ -204,6 +204,24 @@ def without_values(monkeypatch, *alphas):
         return [row | ({"value": math.nan} if row["alpha"] in alphas else {}) for row in original(*given, **settings)]
 
     monkeypatch.setattr(module, "evaluate", evaluate)
+
+
+def test_the_precision_of_a_sweep_changes_nothing_that_is_stored_as_weights(run_store, tmp_path):
+    """bf16 is what the image tower computes in: mixes are made, and kept, in the type of their ends."""
+    stored = []
+    for number, precision in enumerate(("no", "bf16")):
+        store = Store(shutil.copytree(run_store.root, tmp_path / str(number)))
+        sweep(
+            store,
+            tmp_path,
+            tasks=[],
+            alphas=(0, 0.5, 1),
+            materialize=True,
+            settings=EvalConfig(mixed_precision=precision),
+        )
+        stored.append({each.id: each.files for each in store.everything()})
+    assert stored[0] == stored[1]
+    assert len(stored[0]) == 3
 
 
 def test_room_for_all_mixes_is_looked_for_before_the_first_is_written(run_store, tmp_path, monkeypatch):

@@ -86,6 +86,15 @@ def odd_task(size=160):
 # Make.
 
 
+def test_an_index_holds_nothing_that_a_spreadsheet_computes_and_reads_back(tmp_path):
+    classes = ("=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "'quoted", "plain")
+    task = Task("=odd", Dataset("=odd", classes, lambda *_: Flat(classes), splits=("test",)))
+    make(task, "test", tmp_path, tmp_path / "out", Style(seed=5))
+    for row in rows_of(tmp_path / "out"):
+        assert not {row[name][0] for name in ("path", "label", "text", "task", "split")} & set("=+-@")
+    assert set(attacked_folder(tmp_path / "out").classes) == set(classes)
+
+
 def test_folder_is_named_by_the_convention_and_the_index_carries_the_truth(tmp_path):
     assert make(odd_task(), "test", tmp_path, tmp_path / "out", Style(seed=5)) == 3 * len(ODD)
     rows = rows_of(tmp_path / "out")
@@ -343,7 +352,7 @@ def test_broken_image_is_named(tmp_path, shapes):
             raise SyntaxError("broken PNG file")
 
     task = Task("b", Dataset("b", ODD, lambda *_: Broken(ODD), splits=("test",)))
-    with pytest.raises(DataError, match=r"typo:b \(test\): image 0 cannot be read: broken PNG file"):
+    with pytest.raises(DataError, match=r"b \(test\): image 0 cannot be read: broken PNG file"):
         make(task, "test", tmp_path, tmp_path / "out", Style())
 
 

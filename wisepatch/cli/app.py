@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -15,11 +18,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from wisepatch.cli.output import close_bars, is_helper, print_error
-from wisepatch.errors import UsageError, WisepatchError, out_of_memory
+from wisepatch.cli.output import OutputClosedError, close_bars, print_error
+from wisepatch.errors import Stopped, UsageError, WisepatchError, out_of_memory
+from wisepatch.process_group import end_unless_first, lost_process
 
-INTERRUPTED = 130
-TRAINING = ("finetune", "patch", "demo")  # what several processes do together; all else the main one does alone
+ENDING = ("SIGTERM", "SIGHUP")  # as Ctrl-C: processes that load images end too, and what is kept is said
 PATCHING, DATA, HOUSEKEEPING = "Patch a model", "Data", "Housekeeping"
 COMMANDS = {  # name: its file, and its section of --help
     "demo": ("demo", PATCHING),
@@ -62,26 +65,86 @@ class Program(TyperGroup):
         holder.callback()(lambda: None)  # or one command alone would be the program
         return get_group(holder).commands[cmd_name]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words up to the command's name."""
+        with _boundary(as_json="--json" in args):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command inside the boundary."""
-        try:
+        with _boundary(as_json="--json" in ctx.args), ending_signals():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            close_bars()
-            next_step = "; ".join(getattr(error, "__notes__", ["run the same command again"]))
-            sys.stderr.write(
-                f"interrupted: what is in the store is whole, what was under way is not kept; {next_step}\n"
-            )
-            raise typer.Exit(INTERRUPTED) from error
-        except Exception as error:
-            known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
-            if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
-                raise
-            close_bars()
-            print_error(known)
-            raise typer.Exit(known.exit_code) from error
-        finally:
-            close_bars()
+
+
+@contextmanager
+def _boundary(*, as_json: bool) -> Iterator[None]:
+    """Turn errors that a user can mend into words and an exit code; ``as_json`` prints them for programs too."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except OutputClosedError as error:
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise _ended(InterruptedByUserError(error), as_json=as_json) from error
+    except EOFError as error:  # the library that reads options would say "Aborted!" and nothing else
+        raise RuntimeError(f"a file ended too soon: {error}") from error
+    except Exception as error:
+        known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
+        known = known or lost_process(error) or (_usage_error(error) if as_json else None)
+        if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
+            end_unless_first(getattr(error, "exit_code", 1))  # errors of the library that reads options have one
+            raise
+        raise _ended(known, as_json=as_json) from error
+    finally:
+        close_bars()
+
+
+class InterruptedByUserError(WisepatchError):
+    """A signal that ended the program; the exit code is 128 more than its number."""
+
+    word = "interrupted"
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        """Say what is kept and how to go on."""
+        kept = getattr(error, "__notes__", ["what was under way is not kept; run the same command again"])
+        super().__init__(f"what is in the store is whole; {'; '.join(kept)}")
+        self.exit_code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
+
+
+def _ended(error: WisepatchError, *, as_json: bool) -> typer.Exit:
+    """Say what is wrong, where no other process does; return what ends the program."""
+    close_bars()
+    end_unless_first(error.exit_code)
+    with suppress(OutputClosedError, WisepatchError):  # nobody reads it
+        print_error(error, as_json=as_json)
+    return typer.Exit(error.exit_code)
+
+
+def _usage_error(error: Exception) -> UsageError | None:
+    """Return an error of the library that reads options as one of ours; ``None`` for every other error."""
+    message = getattr(error, "format_message", None)
+    return UsageError(message(), "see --help") if callable(message) else None
+
+
+@contextmanager
+def ending_signals() -> Iterator[None]:
+    """Let signals that end the program raise :class:`Stopped`; those that are ignored, as under nohup, stay so."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    numbers = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+        numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _too_long(error: Exception) -> UsageError | None:
@@ -111,11 +174,8 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Patch CLIP-like models: fine-tune on one task, mix the weights from before and after, keep the rest."""
-    if is_helper() and ctx.invoked_subcommand not in TRAINING:
-        raise typer.Exit

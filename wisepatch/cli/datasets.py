@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import percent, print_error
+from wisepatch.cli.output import Output, percent, print_error
 from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.files import expanded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +194,7 @@ def check(
         problems.append(
             DataError(f"{len(broken)} images cannot be read", "replace or remove the files that are named above")
         )
-    _raise(problems)
+    _raise(problems, output)
 
 
 def _named(words: list[str]) -> list[Task]:
@@ -206,10 +207,10 @@ def _named(words: list[str]) -> list[Task]:
     return find_tasks(names)
 
 
-def _raise(problems: list[WisepatchError]) -> None:
+def _raise(problems: list[WisepatchError], output: Output) -> None:
     """Raise the last problem, after printing the others: one task's problem does not hide the reports of the rest."""
     for problem in problems[:-1]:
-        print_error(problem)
+        print_error(problem, as_json=output.as_json)
     if problems:
         raise problems[-1]
 
@@ -233,7 +234,7 @@ def download(
     """
     from wisepatch.datasets.inspection import download as fetch
 
-    output, folder = common.output, (common.data or o.DEFAULT_DATA).expanduser()
+    output, folder = common.output, expanded(common.data or o.DEFAULT_DATA)
     problems = []
     for each in _named(task):
         dataset = each.dataset
@@ -248,4 +249,4 @@ def download(
         output.records([{"task": dataset.name, "folder": str(folder)}])
         here = f"is below {folder}" if dataset.downloads else "is there without a download"
         output.result(f"{dataset.name} {here}")
-    _raise(problems)
+    _raise(problems, output)

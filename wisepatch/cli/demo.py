@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wisepatch.cli.options import Common, with_settings
+from wisepatch.cli.options import Common, FreshOption, Machine, with_settings
 from wisepatch.cli.patch import run_patch
 from wisepatch.config import ModelConfig, TrainConfig
 
@@ -18,11 +18,13 @@ RULE = "max-drop=0.02"
 
 @with_settings
 def command(
+    machine: Machine,
     common: Common,
     output_path: Annotated[Path, typer.Option("--output", "-o", help="The picture: a .png, .svg or .pdf.")] = Path(
         "wisepatch-demo.png"
     ),
     seed: Annotated[int, typer.Option("--seed", help="Seed of the fine-tuning.")] = 0,
+    fresh: FreshOption = False,
 ) -> None:
     """Patch the embedded model on real handwritten digits: about a minute, no download.
 
@@ -34,5 +36,5 @@ def command(
     from wisepatch.analysis.selection import parse_rule
 
     config = TrainConfig.with_defaults(TASK, supported=SUPPORTED, seed=seed, **TRAINING)
-    run_patch(common, config, ModelConfig("demo", ""), rule=parse_rule(RULE), picture=output_path)
+    run_patch(common, config, ModelConfig("demo", ""), rule=parse_rule(RULE), picture=output_path, fresh=fresh)
     common.output.say("next: wisepatch patch --model demo --task YOUR_FOLDER --supported Shapes,Colors,Textures")

@@ -14,6 +14,7 @@ def command(
     checkpoints: o.CheckpointsArgument,
     names: o.ClassOptions,
     evaluation: EvalConfig,
+    machine: o.Machine,
     common: o.Common,
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
     split: o.SplitOption = "test",

@@ -13,12 +13,15 @@ def command(
     train: o.TrainOptions,
     model: o.ModelOptions,
     names: o.ClassOptions,
+    machine: o.Machine,
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
+    fresh: o.FreshOption = False,
 ) -> None:
     """Fine-tune on one task; saves the zero-shot parent and the fine-tuned checkpoint.
 
-    Trains on the training split less the tenth that is held out for validation.
+    Trains on the training split less the tenth that is held out for validation. The same command goes on where it was
+    interrupted.
 
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
     """
@@ -28,7 +31,7 @@ def command(
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
 
-    done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks)
+    done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks, fresh=fresh)
     output.records([describe(done.zeroshot), describe(done.finetuned)])
     output.table(
         ("checkpoint", "id", "kind"),

@@ -15,6 +15,7 @@ from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, parse_alphas
 @o.with_settings
 def command(
     evaluation: EvalConfig,
+    machine: o.Machine,
     common: o.Common,
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006 -- Typer copies defaults
     method: o.MethodOption = "linear",

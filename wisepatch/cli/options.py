@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -12,8 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from wisepatch.cli.output import Output
-from wisepatch.config import MODEL, ModelConfig, TrainConfig, setting
+from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
+from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
+from wisepatch.files import expanded
+from wisepatch.launcher import is_main, size
+from wisepatch.process_group import join, leave, meet
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -54,13 +60,14 @@ class Common:
     def data_folder(self) -> Path:
         """Return the data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
         if self.data is None:
-            return DEFAULT_DATA.expanduser()
-        if not self.data.expanduser().is_dir():
-            reason = "is no folder" if self.data.expanduser().exists() else "does not exist"
+            return expanded(DEFAULT_DATA)
+        folder = expanded(self.data)
+        if not folder.is_dir():
+            reason = "is no folder" if folder.exists() else "does not exist"
             raise DataError(
                 f"the data folder {self.data} {reason}", "make it, or name another with --data or WISEPATCH_DATA"
             )
-        return self.data.expanduser()
+        return folder
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,30 @@ class ModelOptions:
         if self.pretrained and config.brings_weights:
             raise UsageError(f"the model {config.model} brings its own weights", "leave --pretrained out")
         return config
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a command computes on; one that takes these options is shared by the processes that are started for it."""
+
+    device: str | None = setting(None, "cpu, cuda, cuda:1 or mps. (default: a GPU where there is one)", SPEED)
+    processes: int = setting(1, "Processes of this machine that share the work, a GPU each.", SPEED, min=1)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Within this every process does its share. Raises :class:`UsageError` for what cannot be shared, before any work."""
+        if self.processes > 1 and size() == 1:
+            from wisepatch.cli.processes import start_processes
+
+            command = [sys.executable, "-m", "wisepatch", *sys.argv[1:]]
+            raise typer.Exit(start_processes(self.processes, command))
+        if self.processes not in (1, size()):
+            raise UsageError(f"--processes {self.processes}, and a launcher has started {size()}", "leave it out")
+        meet()
+        with computing_on(self.device):
+            join()
+            yield
+            leave()
 
 
 @dataclass(frozen=True)
@@ -142,6 +173,9 @@ FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
 ]
 SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
+]
 NameOption = Annotated[str, typer.Option("--name", help="A name for this run, in results and pictures.")]
 SelectOnOption = Annotated[
     Literal["val", "test"],
@@ -180,7 +214,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             for name, (kind, names) in groups.items()
         }
         grouped = {option for _, names in groups.values() for option in names.values()}
-        command(**{name: value for name, value in given.items() if name not in grouped}, **filled)
+        machine = next((each for each in filled.values() if isinstance(each, Machine)), None)
+        if machine is None and not is_main():
+            return  # the main process does alone what is not shared
+        with machine.shared() if machine else nullcontext():
+            command(**{name: value for name, value in given.items() if name not in grouped}, **filled)
 
     run.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: option.annotation for name, option in options.items()}

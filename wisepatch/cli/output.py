@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import math
 import os
+import re
 import shutil
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from wisepatch.launcher import is_main
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import TextIO
 
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from wisepatch.errors import WisepatchError
     from wisepatch.workflows.sweep import Sweep
 
+from wisepatch.errors import WisepatchError
+
+# What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
-def is_helper() -> bool:
-    """Tell whether this process helps another one to train (``accelerate launch``, ``torchrun``)."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and int(os.environ.get("RANK") or 0) > 0
+class OutputClosedError(Exception):
+    """Nobody reads what is printed any more (``| head``)."""
+
+
+def harmless(text: str) -> str:
+    """Return text in which what a terminal would obey is written out, as in Python's strings."""
+    return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+
+
+def write(stream: TextIO | None, text: str) -> None:
+    """Print text on a stream of this process; one that was closed before (``>&-``) takes nothing.
+
+    Raises :class:`OutputClosedError` where nobody reads it, :class:`WisepatchError` where it cannot be written.
+    """
+    if stream is None:
+        return
+    try:
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        _give_up(stream)
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosedError from None
+        raise WisepatchError(
+            f"the output cannot be written: {error.strerror}", "free space there, or name another place"
+        ) from None
+
+
+def _give_up(stream: TextIO) -> None:
+    """Lead a stream nowhere, or Python would try again when it ends."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class Output:
@@ -34,8 +73,8 @@ class Output:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out."""
         self.as_json = as_json
-        self.quiet = quiet or is_helper()
-        self.helps = is_helper()  # says nothing: the main process says it
+        self.quiet = quiet or not is_main()
+        self.helps = not is_main()  # says nothing: the main process says it
         # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
         logging.getLogger("wisepatch").setLevel(logging.ERROR if self.quiet else logging.WARNING)
 
@@ -49,27 +88,23 @@ class Output:
     @cached_property
     def width(self) -> int | None:
         """Return the columns of the terminal; ``None`` where stdout is none."""
-        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
 
     def say(self, text: str) -> None:
         """Tell a person something that is no result (stderr)."""
         if not self.quiet:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+            write(sys.stderr, f"{harmless(text)}\n")
 
     def result(self, text: str) -> None:
         """Print a line that is a result, for people (stdout)."""
         if not self.as_json and not self.helps:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+            write(sys.stdout, f"{harmless(text)}\n")
 
     def records(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Print records as JSON lines; nothing for people."""
         if self.as_json and not self.helps:
             for record in records:
-                clean = {key: None if value != value else value for key, value in record.items()}  # JSON knows no NaN
-                sys.stdout.write(json.dumps(clean, default=str, allow_nan=False) + "\n")
-            sys.stdout.flush()
+                write(sys.stdout, json.dumps(_without_nan(record), default=str, allow_nan=False) + "\n")
 
     def table(
         self,
@@ -84,15 +119,21 @@ class Output:
         from rich.console import Console
         from rich.table import Table
 
-        body = [[str(cell) for cell in row] for row in rows]
+        body = [[harmless(str(cell)) for cell in row] for row in rows]
         grid = Table(header_style="bold")
         for index, column in enumerate(columns):
             numbers = bool(body) and all(_is_number_or_nothing(row[index]) for row in body)
-            grid.add_column(column, justify="right" if numbers else "left", overflow="fold")
+            grid.add_column(
+                harmless(column).replace("[", "\\["), justify="right" if numbers else "left", overflow="fold"
+            )
         for number, row in enumerate(body):
             grid.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
         width = self.width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
-        Console(highlight=False, width=width).print(grid)
+        text = io.StringIO()
+        Console(file=text, highlight=False, width=width, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(
+            grid
+        )
+        write(sys.stdout, text.getvalue())
 
     def progress(self) -> Bar:
         """Return a bar on stderr for long work."""
@@ -131,14 +172,14 @@ class Bar:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
             TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.output.err,
         )  # fmt: skip
-        self.task = self.bars.add_task(what, total=total, detail="")
+        self.task = self.bars.add_task(harmless(what).replace("[", "\\["), total=total, detail="")
         self.bars.start()
         Bar.live.append(self)
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
         """Go on."""
         if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, advance=steps, detail=detail)
+            self.bars.update(self.task, advance=steps, detail=harmless(detail).replace("[", "\\["))
 
     def finish(self) -> None:
         """End the stage."""
@@ -150,7 +191,7 @@ class Bar:
     def note(self, text: str) -> None:
         """Say something that stays."""
         if self.bars is not None:
-            self.bars.console.print(text, markup=False)
+            self.bars.console.print(harmless(text), markup=False)
         else:
             self.output.say(text)
 
@@ -161,16 +202,25 @@ def close_bars() -> None:
         bar.finish()
 
 
-def print_error(error: WisepatchError) -> None:
-    """Print on stderr what is wrong and why, the next step, and what was kept."""
-    if is_helper():
-        return
+def print_error(error: WisepatchError, *, as_json: bool = False) -> None:
+    """Print on stderr what is wrong and why, the next step, and what was kept; for programs one JSON object on stdout too."""
     Output(as_json=True).records(getattr(error, "rows", ()))  # measured, and not kept
-    sys.stderr.write(f"error: {error.message}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {error.hint}\n")
-    for note in getattr(error, "__notes__", ()):
-        sys.stderr.write(f"{note}\n")
+    notes = getattr(error, "__notes__", [])
+    lines = [f"{error.word}: {error.message}", *([f"hint: {error.hint}"] if error.hint else []), *notes]
+    for line in lines:
+        write(sys.stderr, f"{harmless(line)}\n")
+    if as_json:
+        record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        write(sys.stdout, json.dumps(record | ({"notes": notes} if notes else {})) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a value of JSON types with ``None`` for the numbers that JSON does not know."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _is_number_or_nothing(cell: str) -> bool:

@@ -24,6 +24,7 @@ def command(
     evaluation: EvalConfig,
     model: o.ModelOptions,
     names: o.ClassOptions,
+    machine: o.Machine,
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006
@@ -32,6 +33,7 @@ def command(
     select: o.SelectOption = "best-mean",
     select_on: o.SelectOnOption = "val",
     name: o.NameOption = "",
+    fresh: o.FreshOption = False,
     output_path: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw the sweep: a .png, .svg or .pdf.")
     ] = None,
@@ -46,7 +48,7 @@ def command(
     run_patch(
         common, config, model.config(train["start"]), picture=output_path, tasks=tasks,
         alphas=parse_alphas(alpha), method=method, fisher_examples=fisher_examples, rule=parse_rule(select or "best-mean"),
-        select_on=select_on, run_name=name, settings=evaluation,
+        select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
     )  # fmt: skip
 
 
@@ -57,22 +59,20 @@ def run_patch(
     *,
     picture: Path | None,
     tasks: RunTasks | None = None,
+    fresh: bool = False,
     **options: Any,
 ) -> None:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
     from wisepatch.reports.plots import check_picture_path, draw_sweep, save_figure, sweep_table
     from wisepatch.store.results import pick_runs, read
-    from wisepatch.workflows.patching import finetune_watched, patch
+    from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
     if picture is not None:
         check_picture_path(picture)
-    if output.helps:  # trains with the main process, which sweeps
-        finetune_watched(config, model, store, data, tasks=tasks)
-        return
-    sweep = patch(config, model, store, data, tasks=tasks, progress=output.progress(), **options).sweep
+    sweep = patch(config, model, store, data, tasks=tasks, fresh=fresh, progress=output.progress(), **options).sweep
     show_sweep(output, sweep)
-    if picture is not None:
+    if picture is not None and not output.helps:
         save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [sweep.run]))), picture)
     output.result(summary(sweep, picture))
 

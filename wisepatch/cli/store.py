@@ -8,6 +8,9 @@ import typer
 
 from wisepatch.cli import options as o
 
+RunsOption = Annotated[
+    bool, typer.Option("--runs", help="Remove the states of trainings that stopped, too; they cannot go on then.")
+]
 CachesOption = Annotated[
     bool, typer.Option("--caches", help="Remove cached pixels and features too; they are made again when needed.")
 ]
@@ -25,6 +28,7 @@ def listing(
     Example: `wisepatch store list`
     """
     from wisepatch.store.checkpoints import describe
+    from wisepatch.store.runs import unfinished_runs
 
     output = common.output
     place = common.open_store()
@@ -43,6 +47,8 @@ def listing(
     )  # fmt: skip
     for error in unreadable:
         output.say(f"unreadable: {error.message}")
+    for run in unfinished_runs(place.root):
+        output.say(f"stopped: the training of {run.task} after step {run.step}; its command goes on ({run.folder})")
     if not checkpoints:
         output.result(f"no checkpoints in {common.store}")
 
@@ -120,6 +126,7 @@ def remove(
 def collect(
     common: o.Common,
     caches: CachesOption = False,
+    runs: RunsOption = False,
 ) -> None:
     """Remove what interrupted writes left behind and what no checkpoint needs; with --caches what can be made again.
 
@@ -129,6 +136,6 @@ def collect(
     Example: `wisepatch store gc`
     """
     output = common.output
-    gone = common.open_store().collect_garbage(caches=caches)
+    gone = common.open_store().collect_garbage(caches=caches, runs=runs)
     output.records({"removed": str(path)} for path in gone)
     output.result(f"removed {len(gone)} files and folders" + "".join(f"\n  {path}" for path in gone))

@@ -11,6 +11,7 @@ from wisepatch.cli import options as o
 from wisepatch.cli.output import percent
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
+from wisepatch.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,6 +90,7 @@ def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="As for `wisepatch eval`.")],
     names: o.ClassOptions,
     evaluation: EvalConfig,
+    machine: o.Machine,
     common: o.Common,
     task: OneTaskOption = None,
     images: Annotated[
@@ -151,7 +153,7 @@ def style(text: str, size: str, fonts: Sequence[Path], seed: int) -> Style:
         raise UsageError(
             f"the size {size!r} is not understood", "write LOW:HIGH, such as 0.1:0.3, or one fraction"
         ) from error
-    return Style(text, *bounds, fonts=tuple(str(path.expanduser()) for path in fonts) or FONTS, seed=seed)
+    return Style(text, *bounds, fonts=tuple(str(expanded(path)) for path in fonts) or FONTS, seed=seed)
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ def command(
     model: o.ModelOptions,
     names: o.ClassOptions,
     evaluation: EvalConfig,
+    machine: o.Machine,
     common: o.Common,
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
     metric: o.MetricOption = [],  # noqa: B006

@@ -29,6 +29,7 @@ UNFINISHED = ".unfinished"  # in a folder that is being written
 COLUMNS = ("path", "label", "text", "image", "task", "split", "seed")
 NEEDED_COLUMNS = COLUMNS[:3]  # of an index that was not written by wisepatch
 ESCAPED_SIGNS = re.compile(r'[%/\\=:*?"<>|\x00-\x1f\x7f]')
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # begin what a spreadsheet computes, or takes for the mark of a text
 MAX_NAME_BYTES = 90  # of a label or text in a file name; 255 is what file systems take in all
 FILE_NAME = re.compile(r"label=(?P<label>.+)_text=(?P<text>.+?)(?:_id=\d+)?", re.DOTALL)
 MAX_LISTED = 3  # files that a message names
@@ -59,6 +60,15 @@ def parse_name(stem: str) -> tuple[str, str] | None:
     """Read label and text from a file name without suffix; ``None`` where it does not follow the convention."""
     match = FILE_NAME.fullmatch(stem)
     return (unquote(match["label"]), unquote(match["text"])) if match else None
+
+
+def as_text(name: str) -> str:
+    """Return a name as it stands in an index: one that a spreadsheet would compute (``=1+1``) begins with an apostrophe."""
+    return f"'{name}" if name.startswith(FORMULAS) else name
+
+
+def _from_text(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULAS) else cell
 
 
 def is_attacked_folder(folder: Path) -> bool:
@@ -137,7 +147,7 @@ def _read_names(folder: Path) -> Iterator[Attacked]:
 def _read_index(index: Path) -> list[Attacked]:
     images = []
     for where, row in csv_rows(index, NEEDED_COLUMNS):
-        path, label, text = (row[column] or "" for column in NEEDED_COLUMNS)
+        path, label, text = (_from_text(row[column] or "") for column in NEEDED_COLUMNS)
         if not (path.strip() and label.strip() and text.strip()):
             raise DataError(f"{where}: an empty path, label or text", "fill it in, or remove the line")
         if "\0" in path + label + text:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
+from wisepatch.datasets.guarding import Guarded, open_guarded
 from wisepatch.datasets.samples import Samples, Split, Transform
 from wisepatch.datasets.splits import SPLITS, cut_validation, held_out
 from wisepatch.errors import DataError, UsageError, warn_renamed
+
+SURROGATES = re.compile("[\ud800-\udfff]")  # of names of files that are not in UTF-8
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ class Dataset:
             given = getattr(self, name)
             if isinstance(given, str):
                 raise UsageError(f"the {name} of dataset {self.name!r} are one string", f"give a tuple: ({given!r},)")
-            object.__setattr__(self, name, tuple(given))
+            object.__setattr__(self, name, tuple(given) if isinstance(given, Iterable) else given)
             if not getattr(self, name):
                 raise UsageError(f"dataset {self.name!r} has no {words}")
+        self._check_types()
         for name in ("splits", "extra_metrics", "aliases", "head_classes", "layouts"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "label_map", tuple(tuple(row) for row in self.label_map))
@@ -75,6 +79,19 @@ class Dataset:
         if (self.label_map or self.head_classes) and not (self.head_classes and fits):
             problem = f"the label_map of dataset {self.name!r} does not fit its classes and head_classes"
             raise UsageError(problem, "give for each class the indices of the head's classes that it stands for")
+
+    def _check_types(self) -> None:
+        """Raise :class:`UsageError` for texts and lists that are something else."""
+        for name in ("name", "metric", "family", "source", "licence"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"the {name} of dataset {self.name!r} is no text", "give a string")
+        for name in ("classes", "templates", "splits", "extra_metrics", "aliases", "head_classes", "layouts"):
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise UsageError(f"the {name} of dataset {self.name!r} are no list", "give a tuple of strings")
+            wrong = next((each for each in tuple(given) if not isinstance(each, str) or SURROGATES.search(each)), None)
+            if wrong is not None:
+                raise UsageError(f"the {name} of dataset {self.name!r}: {wrong!r} is no text", "give texts, in UTF-8")
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -98,7 +115,10 @@ class Dataset:
 
         def there(part: str) -> bool:
             path = root / part
-            return any(path.iterdir()) if path.is_dir() else path.exists()
+            try:
+                return any(path.iterdir()) if path.is_dir() else path.exists()
+            except OSError:  # no permission to look
+                return False
 
         return next((layout for layout in self.layouts if all(map(there, parts(layout)))), None)
 
@@ -108,12 +128,16 @@ class Dataset:
             hint = f"it offers {', '.join(self.available_splits)}"
             raise DataError(f"task {self.name!r} has no {split!r} split", hint)
 
+    def open_guarded(self, split: str, root: Path, transform: Transform | None = None) -> Guarded:
+        """Open a published split; whatever is wrong with it, now or when it is read, is a :class:`DataError`."""
+        return open_guarded(self.open, self.name, len(self.classes), split, root, transform)
+
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
         """Open ``split`` below ``root``. Raises :class:`DataError` where the data is missing or the task has no such split."""
         self.check_split(split)
         cut = "val" not in self.splits and split in ("train", "val")
-        samples = self.open("train" if cut else split, root, transform)
-        samples = cut_validation(samples, split) if cut else samples
+        whole = self.open_guarded("train" if cut else split, root, transform)
+        samples = cut_validation(whole, split) if cut and len(whole) else whole
         if len(samples) == 0:
             raise DataError(f"the {split!r} split of {self.name!r} holds no images", "add some, or name another split")
         return Split(self.name, split, self.classes, self.metric, samples)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.samples import Annotations, Transform
 from wisepatch.datasets.splits import SPLITS, hold_out_files, ordered_labels
@@ -69,34 +70,13 @@ class FileSamples:
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
-        from PIL import Image
-
         path, label = self.files[index]
         try:
-            with Image.open(path) as opened:
-                image = _rgb(opened)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            absent = isinstance(error, FileNotFoundError)
-            reason = "it is missing" if absent else str(error).replace(str(path), Path(path).name)
-            raise DataError(f"image {path} cannot be read: {reason}", REPLACE_IT) from error
-        if self.boxes is not None:
-            image = image.crop(self.boxes[index])
-        return (self.transform(image) if self.transform else image), label
-
-
-def _rgb(image: Any) -> Any:
-    """Convert any image to 8-bit RGB; 16-bit ones are scaled, others with more than 8 bits a channel are refused."""
-    if image.mode.startswith("I;16"):
-        import numpy as np
-        from PIL import Image
-
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise OSError(f"its pixels are of mode {image.mode!r}, whose range is unknown; save it with 8 or 16 bits")
-    if image.mode == "RGB":  # convert() would copy it
-        image.load()
-        return image
-    return image.convert("RGB")
+            image = read_rgb(path)
+            image = image if self.boxes is None else image.crop(self.boxes[index])
+            return (self.transform(image) if self.transform else image), label
+        except ValueError as error:
+            raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
 
 
 def folder_dataset(path: Path) -> Dataset:

@@ -1,20 +1,28 @@
-"""Load batches of images and labels from a split, in this process or in workers."""
+"""Load batches of images and labels from a split, in this process or in workers; of several processes each loads its own."""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import json
 import math
 import multiprocessing
 import os
+import platform
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wisepatch.datasets.samples import Samples, set_epoch
-from wisepatch.errors import WisepatchError
+from wisepatch.datasets.samples import Samples, Split, labels_of, set_epoch
+from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.launcher import rank, size
+from wisepatch.process_group import deal, from_all
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +32,11 @@ IMAGES_PER_WORKER = 50  # fewer are not worth the start of a process
 MAX_IMAGES_PER_PIECE = 64  # that a worker hands over at once
 BATCHES_AHEAD = 3  # that a worker has in shared memory: two that wait and one under way
 SHARED_MEMORY = Path("/dev/shm")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True)
-class _Guarded:
+class _ErrorsAsValues:
     """Hand an error over as a value: raised in a worker it would lose its type and message on the way."""
 
     samples: Samples
@@ -40,6 +49,30 @@ class _Guarded:
             return self.samples[index]
         except WisepatchError as error:
             return error
+
+
+class _Share(list[Any]):
+    """The images of a batch that this process trains on, and the weight of their mean loss in that of all processes."""
+
+    weight: float
+
+
+class _Shared(_ErrorsAsValues):
+    """Take every process's share of each batch, one image after the other in turn."""
+
+    def __getitems__(self, batch: Sequence[int]) -> _Share:
+        mine = batch[rank() :: size()]
+        share = _Share(self[index] for index in mine or batch[:1])  # an image without weight where there are too few
+        share.weight = len(mine) * size() / len(batch)
+        return share
+
+
+class Batch(NamedTuple):
+    """Some images that follow each other, the number of the first, and their labels."""
+
+    first: int
+    images: torch.Tensor
+    labels: torch.Tensor
 
 
 @dataclass
@@ -76,8 +109,10 @@ def _collate(items: Sequence[Any]) -> Any:
     from torch.utils.data import default_collate
 
     error = next((item for item in items if isinstance(item, WisepatchError)), None)
-    # Pickled on its way from a worker, an error would lose its hint.
-    return default_collate(list(items)) if error is None else {"error": (type(error), error.message, error.hint)}
+    if error is not None:  # pickled on its way from a worker, an error would lose its hint
+        return {"error": (type(error), error.message, error.hint)}
+    collated = default_collate(list(items))
+    return [*collated, items.weight] if isinstance(items, _Share) else collated
 
 
 def worker_count(asked: int | None, images: int, batch_bytes: int) -> int:
@@ -94,35 +129,91 @@ def worker_count(asked: int | None, images: int, batch_bytes: int) -> int:
     method = multiprocessing.get_start_method(allow_none=True) or ("fork" if sys.platform == "linux" else "spawn")
     if cores < 2 or method != "fork":
         return 0
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    sharing, images = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), images // size()
     fitting = MAX_WORKERS
     if SHARED_MEMORY.is_dir():
         fitting = shutil.disk_usage(SHARED_MEMORY).free // (BATCHES_AHEAD * batch_bytes)
     return min(cores // sharing, MAX_WORKERS, images // IMAGES_PER_WORKER, fitting // sharing)
 
 
+def same_for_all(split: Split) -> Split:
+    """Return a split, of which all processes see the same number of images and the same labels; else raise :class:`DataError`."""
+    if size() == 1:
+        return split
+    labels = hashlib.sha256(json.dumps(labels_of(split.samples)).encode()).hexdigest()
+    seen = from_all((len(split), labels, platform.node()))
+    other = next((number for number, each in enumerate(seen) if each[:2] != seen[0][:2]), None)
+    if other is not None:
+        (images, _, host), (others, _, host_of_other) = seen[0], seen[other]
+        raise DataError(
+            f"{split.task} ({split.name}) is not the same for all processes: {images} images for process 0 ({host}), {others}, or"
+            f" other labels, for process {other} ({host_of_other})",
+            "name with --data a folder that all machines see, or equal copies of it",
+        )
+    return split
+
+
 def loader(
-    samples: Samples, batch_size: int, *, workers: int = 0, shuffle: torch.Generator | None = None
+    samples: Samples, batch_size: int, *, workers: int = 0, pin: bool = False, join: int = 1
 ) -> torch.utils.data.DataLoader[Any]:
-    """Load batches of ``(images, labels)``, in order, or shuffled by a generator. Read them through :func:`checked`."""
+    """Load batches of ``(images, labels)`` in order. Read them through :func:`checked`.
+
+    Of several processes each loads its own batches, or its own groups of ``join`` batches. ``pin`` puts them into memory that a GPU
+    reads from.
+    """
+    batches = [range(first, min(first + batch_size, len(samples))) for first in range(0, len(samples), batch_size)]
+    groups = [batches[first : first + join] for first in range(0, len(batches), join)]
+    return _data_loader(_ErrorsAsValues(samples), [batch for group in deal(groups) for batch in group], workers, pin)
+
+
+def training_loader(
+    samples: Samples, batch_size: int, *, workers: int = 0, shuffle: torch.Generator, pin: bool = False
+) -> torch.utils.data.DataLoader[Any]:
+    """Load batches of ``(images, labels)``, shuffled by a generator; of several processes each loads its share of every batch.
+
+    Read them through :func:`checked`, and multiply the loss by :func:`weight_of`. Raises :class:`UsageError` for batches with
+    fewer images than there are processes.
+    """
+    import torch
+
+    if batch_size < size():
+        raise UsageError(
+            f"a batch of {batch_size} images cannot be shared by {size()} processes", "give a larger --batch-size"
+        )
+    order = torch.utils.data.RandomSampler(samples, generator=shuffle)
+    batches = torch.utils.data.BatchSampler(order, batch_size, drop_last=False)
+    guarded = _ErrorsAsValues(samples) if size() == 1 else _Shared(samples)
+    return _data_loader(guarded, batches, workers, pin, shuffle)
+
+
+def _data_loader(
+    samples: _ErrorsAsValues, batches: Any, workers: int, pin: bool, shuffle: torch.Generator | None = None
+) -> torch.utils.data.DataLoader[Any]:
     import torch
 
     return torch.utils.data.DataLoader(
-        _Guarded(samples),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        shuffle=shuffle is not None,
+        samples,  # type: ignore[arg-type]
+        batch_sampler=batches,
         # Of its own, so that looking at data in the middle of a run leaves the run's random numbers alone.
         generator=shuffle if shuffle is not None else torch.Generator(),
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=partial(_in_worker, os.getpid()),
+        pin_memory=pin,
     )
 
 
-def batches_on(
-    samples: Samples, size: int, device: torch.device, *, workers: int = 0
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches of ``size`` images on ``device`` and their labels on the CPU, in order.
+def _in_worker(parent: int, _: int) -> None:
+    """Leave signals to the parent, which ends this process; where it is killed itself, Linux ends this process with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(1)
+
+
+def batches_on(samples: Samples, size: int, device: torch.device, *, workers: int = 0) -> Iterator[Batch]:
+    """Yield batches of ``size`` images on ``device`` and their labels on the CPU, in order; of several processes each its own.
 
     Workers hand over pieces of :data:`MAX_IMAGES_PER_PIECE` images at most (``size`` is rounded down to whole ones): with a GPU's
     hundreds the first batch would be long in coming, and shared memory would have room for fewer workers.
@@ -130,10 +221,12 @@ def batches_on(
     import torch
 
     pieces = math.ceil(size / MAX_IMAGES_PER_PIECE) if workers else 1
-    batches = map(checked, loader(samples, size // pieces, workers=workers))
-    while group := [(images.to(device, non_blocking=True), labels) for images, labels in islice(batches, pieces)]:
-        images, labels = (list(parts) for parts in zip(*group, strict=True))
-        yield group[0] if len(group) == 1 else (torch.cat(images), torch.cat(labels))
+    piece = size // pieces
+    loaded = map(checked, loader(samples, piece, workers=workers, pin=device.type == "cuda", join=pieces))
+    for first in deal(range(0, len(samples), piece * pieces)):
+        group = [(images.to(device, non_blocking=True), labels) for images, labels in islice(loaded, pieces)]
+        images, labels = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*group, strict=True))
+        yield Batch(first, images, labels)
 
 
 def checked(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,5 +234,10 @@ def checked(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(batch, dict):
         kind, message, hint = batch["error"]
         raise kind(message, hint)
-    images, labels = batch
+    images, labels = batch[:2]
     return images, labels
+
+
+def weight_of(batch: Any) -> float:
+    """Return the weight of a training batch's mean loss: not 1 where some processes have more of its images than others."""
+    return batch[2] if len(batch) > 2 else 1.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from wisepatch.errors import DataError, warn_renamed
+from wisepatch.errors import warn_renamed
 
 Transform = Callable[[Any], Any]
 
@@ -80,13 +80,7 @@ class Split:
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return ``(image, label)``; an image that cannot be read is a :class:`DataError` that names it."""
-        try:
-            return self.samples[index]
-        except DataError:
-            raise
-        except (OSError, SyntaxError) as error:  # Pillow raises both for broken files
-            problem = f"{self.task} ({self.name}): image {index} cannot be read: {error}"
-            raise DataError(problem, "replace or remove the file, then run the command again") from error
+        return self.samples[index]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def hold_out_files(
     for label in ordered_labels({label for _, label in listed}):
         files = [file for file in listed if file[1] == label]
         # In the order of a hash of the path below the folder: an image that is added moves few others.
-        files.sort(key=lambda file: sha256(os.path.relpath(file[0], root).encode()).digest())
+        files.sort(key=lambda file: sha256(os.fsencode(os.path.relpath(file[0], root))).digest())
         count = max(round(len(files) * fraction), 1) if len(files) > 2 else 0
         held_out += files[:count]
         rest += files[count:]

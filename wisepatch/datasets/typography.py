@@ -99,7 +99,7 @@ class AttackedOpener:
 
     def __call__(self, split: str, root: Path, transform: Transform | None = None) -> AttackedSamples:
         """Open a split of the clean task, and write on its images."""
-        samples = self.dataset.open(split, root, None)
+        samples = self.dataset.open_guarded(split, root)
         return AttackedSamples(samples, self.dataset.classes, split, self.style, transform)
 
 

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import float32
-
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.files import hash_tensors
@@ -25,6 +23,7 @@ from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import Checkpoint, Store, part_of
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
+from wisepatch.weights.finite import not_finite
 from wisepatch.weights.methods import check_same, merge_tensor, with_fishers
 
 if TYPE_CHECKING:
@@ -230,13 +229,10 @@ def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:
 
 
 def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
-    """Raise :class:`StoreError` where tensors of a checkpoint hold NaN; infinities may be a mask's."""
-    # The sum tells in a fifth of the time.
-    suspects = [name for name, each in tensors.items() if each.is_floating_point() and each.sum(dtype=float32).isnan()]
-    broken = [name for name in suspects if tensors[name].isnan().any()]
-    if broken:
+    """Raise :class:`StoreError` where tensors of a checkpoint hold NaN or infinities (but for those of a mask)."""
+    if broken := not_finite(tensors):
         raise StoreError(
-            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN in {len(broken)} tensors, such as {broken[0]}",
+            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {len(broken)} tensors, such as {broken[0]}",
             "it cannot be measured; remove it with `wisepatch store rm` and make it again",
         )
 
@@ -248,6 +244,12 @@ class Heads:
         """Prepare the heads of ``task``; none is made yet. ``note`` is told of a head that is damaged or unused."""
         self.task, self.endpoints, self.note = task, endpoints, note
         self.from_text: dict[str, torch.Tensor] = {}
+
+    def prepare(self, mixes: Sequence[Mix]) -> None:
+        """Make the heads from text that ``mixes`` need: several processes make them together, whichever images each sees."""
+        for mix in mixes:
+            if not self.is_trained(mix):
+                self.of(mix)
 
     def is_trained(self, mix: Mix) -> bool:
         """Return whether ``mix`` has a trained head for the task's classes."""

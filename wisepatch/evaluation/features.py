@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from wisepatch.config import EvalConfig, ModelConfig
-from wisepatch.datasets.loading import batches_on, worker_count
+from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Split, Transform
 from wisepatch.files import check_room
+from wisepatch.launcher import size
 from wisepatch.models.clip import Clip, describe
 from wisepatch.models.tower import Tower
+from wisepatch.process_group import from_all, made_together, rows_of_all
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import versions
 from wisepatch.store.checkpoints import Store
@@ -63,30 +65,32 @@ def split_features(
     ``open_split`` opens it with a transform, ``visual`` is the hash of the image tower. ``load`` returns a CLIP with that tower,
     not prepared for evaluation before, and is called where the features are not in the cache.
     """
-    progress, plain = progress or Silent(), open_split(None)
+    progress, plain = progress or Silent(), same_for_all(open_split(None))
     precision, name = PRECISIONS[settings.mixed_precision], f"{plain.task} ({plain.name})"
 
     def compute() -> dict[str, torch.Tensor]:
         clip = load()
         tower = Tower(copy.deepcopy(clip.model.visual), device, precision, compiled=settings.compiled)
         split = open_split(clip.pixels)
-        batch_size = settings.batch_size or tower.largest_batch(*clip.image_size)
+        batch_size = settings.batch_size or min(from_all(tower.largest_batch(*clip.image_size)))
         workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size))
-        features, labels = [], []
-        progress.start(f"features of {name}", len(split))
+        features, labels = {}, {}
+        progress.start(f"features of {name}", len(split) // size())
         with torch.inference_mode():
-            for images, truth in batches_on(split, batch_size, device, workers=workers):
-                features.append(tower.features(tower.take(clip.normalise(images))).cpu())
+            for first, images, truth in batches_on(split, batch_size, device, workers=workers):
+                features[first] = tower.features(tower.take(clip.normalise(images))).cpu()
+                labels[first] = truth
                 if len(features) == 1:
-                    check_room(store.root, len(split) * (features[0][0].nbytes + truth[0].nbytes))
-                labels.append(truth)
+                    check_room(store.root, len(split) * (features[first][0].nbytes + truth[0].nbytes))
                 progress.advance(len(truth))
         progress.finish()
-        return {"features": torch.cat(features), "labels": torch.cat(labels)}
+        return {"features": rows_of_all(features, len(split)), "labels": rows_of_all(labels, len(split))}
 
     def waiting() -> None:
         progress.note(f"another process computes the features of {name}: waiting for it")
 
     key = features_key(visual, model, precision, plain)
-    tensors = store.cache.tensors("features", key, compute, waiting, note=progress.note)
+    tensors = made_together(
+        lambda make: store.cache.tensors("features", key, make, waiting, note=progress.note), compute
+    )
     return Features(tensors["features"], tensors["labels"])

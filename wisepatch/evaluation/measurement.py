@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.loading import checked, loader, worker_count
-from wisepatch.evaluation.prediction import Predictions, class_logits, predict_many
+from wisepatch.evaluation.prediction import Predictions
+from wisepatch.evaluation.recall import about_answers, predict_missing
 from wisepatch.hookspecs import Metric
-from wisepatch.models.classifier import Classifier, logits
-from wisepatch.models.clip import Clip
-from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_metric
-from wisepatch.progress import Progress
+from wisepatch.process_group import on_main
+from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
 from wisepatch.store.results import append, showing
@@ -45,7 +41,9 @@ def evaluate(
     A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``extra_fields`` gives further
     fields of the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
 
-    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task.
+    Per-image predictions go to ``predictions/``, and to ``watch`` if given, task by task. Those that are there already are not
+    computed again, unless ``settings.again``. Of several processes, which share the images, the main one measures and writes, and
+    all return the rows.
 
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric, before any work.
     """
@@ -54,30 +52,43 @@ def evaluate(
     for task in tasks:
         task.dataset.check_split(task.split or split)
     rows: list[dict[str, Any]] = []
-    for predictions in predict_many(checkpoints, tasks, store, data, split=split, settings=settings, progress=progress):
-        task = predictions.task
-        rows_of_task = [
-            row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
-            for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
-            for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
-        ]
-        with showing([*([] if record else rows), *rows_of_task]):
-            for index, checkpoint in enumerate(predictions.checkpoints):
-                save_predictions(
-                    store, checkpoint, task.name, predictions.split,
-                    {
-                        "image": predictions.image_ids, "label": predictions.labels,
-                        "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
-                    },
-                    {
-                        "spec": task.base_spec, "fingerprint": predictions.fingerprint, "precision": settings.mixed_precision,
-                        "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
-                    },
-                )  # fmt: skip
+    for predictions in predict_missing(
+        checkpoints, tasks, store, data, split=split, settings=settings, progress=progress or Silent()
+    ):
+
+        def measure(
+            predictions: Predictions = predictions, unrecorded: Sequence[dict[str, Any]] = () if record else tuple(rows)
+        ) -> list[dict[str, Any]]:
+            task = predictions.task
+            rows_of_task = [
+                row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
+                for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
+                for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
+            ]
+            with showing([*unrecorded, *rows_of_task]):
+                _save(predictions, store, settings)
+            return append(store.results, rows_of_task) if record else rows_of_task
+
+        rows += on_main(measure)
         if watch:
             watch(predictions)
-        rows += append(store.results, rows_of_task) if record else rows_of_task
     return rows
+
+
+def _save(predictions: Predictions, store: Store, settings: EvalConfig) -> None:
+    """Store the answers image by image, a file a checkpoint, but for those that come from there."""
+    task = predictions.task
+    for index, checkpoint in enumerate(predictions.checkpoints):
+        if checkpoint.id in predictions.recalled:
+            continue
+        save_predictions(
+            store, checkpoint, task.name, predictions.split,
+            {
+                "image": predictions.image_ids, "label": predictions.labels,
+                "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
+            },
+            about_answers(task, predictions.fingerprint, settings),
+        )  # fmt: skip
 
 
 def metrics_for(task: Task, asked: Sequence[str] = ()) -> list[Metric]:
@@ -105,39 +116,3 @@ def _rows(
 def alpha_of(checkpoint: Checkpoint) -> float | None:
     """Return the alpha of a checkpoint: 0 for a zero-shot one, 1 for a fine-tuned one, of a mix the recipe's."""
     return {"zeroshot": 0.0, "finetuned": 1.0}.get(checkpoint.kind, checkpoint.alpha)
-
-
-def watcher(
-    tasks: Sequence[Task], store: Store, data: Path, settings: EvalConfig | None = None
-) -> Callable[[Clip, Classifier, float], str]:
-    """Return a function for :func:`~wisepatch.training.finetuning.finetune` to call: top-1 accuracy on validation, as a line.
-
-    The first task is the one that is trained; where its head is trained too, that head is used. Tasks without a validation
-    split are left out.
-    """
-    settings = settings or EvalConfig()
-    watched = [task for task in tasks if "val" in task.dataset.available_splits]
-
-    @torch.inference_mode()
-    def watch(clip: Clip, classifier: Classifier, epoch: float) -> str:
-        classifier.eval()
-        device = classifier.weight.device
-        accuracies = []
-        for task in watched:
-            weight: torch.Tensor = classifier.weight
-            bias: torch.Tensor | None = classifier.bias
-            if task is not tasks[0]:
-                weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store).to(device)
-                bias = None
-            hits, total, to_classes = 0, 0, class_logits(task.dataset.label_map, device)
-            split = task.dataset.split("val", data, clip.transform)
-            batch_size = settings.batch_size or 64
-            workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size, pixel=4))
-            for batch in loader(split, batch_size, workers=workers):
-                images, labels = checked(batch)
-                classes = to_classes(logits(classifier.visual, images.to(device), weight, bias)).argmax(1).cpu()
-                hits, total = hits + int((classes == labels).sum()), total + len(labels)
-            accuracies.append(f"{task.name} {100 * hits / total:.1f} %")
-        return f"epoch {epoch:.1f} (val): {', '.join(accuracies)}"
-
-    return watch

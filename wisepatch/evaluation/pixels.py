@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import shutil
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from wisepatch.datasets.loading import checked, loader
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import StoreError
 from wisepatch.models.clip import Clip
+from wisepatch.process_group import made_together, to_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import versions
 from wisepatch.store.checkpoints import Store
@@ -62,10 +64,16 @@ def cached_pixels(
     """
     progress, name = progress or Silent(), f"{split.task} ({split.name})"
 
-    def build(folder: Path) -> None:
+    def build(folder: Path | None = None) -> None:
+        """Decode this process's share; only the main process has a folder, and writes."""
         labels: list[torch.Tensor] = []
         pixels, done = None, 0
-        for images, truth in map(checked, loader(split, IMAGES_PER_WRITE, workers=workers)):
+        share = map(checked, loader(split, IMAGES_PER_WRITE, workers=workers))
+        decoded = to_main(share, math.ceil(len(split) / IMAGES_PER_WRITE))
+        if folder is None:
+            deque(decoded, maxlen=0)
+            return
+        for images, truth in decoded:
             if pixels is None:
                 shape = (len(split), *images.shape[1:])
                 size = math.prod(shape) * images.element_size()
@@ -86,7 +94,9 @@ def cached_pixels(
     def waiting() -> None:
         progress.note(f"another process keeps the pixels of {name}: waiting for it")
 
-    return Pixels(store.cache.folder("pixels", pixels_key(clip, split), build, waiting, note=progress.note))
+    key = pixels_key(clip, split)
+    folder = made_together(lambda make: store.cache.folder("pixels", key, make, waiting, note=progress.note), build)
+    return Pixels(folder)
 
 
 def pixels_key(clip: Clip, split: Split) -> str:

@@ -14,22 +14,23 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.config import EvalConfig, ModelConfig
-from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, batches_on, worker_count
+from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, Batch, batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Annotations, Samples, Split, Transform, images_of, labels_of
+from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError
 from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
+from wisepatch.launcher import size
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
+from wisepatch.process_group import add_up, check_seen, from_all, on_main, rows_of_all
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    Batch = tuple[torch.Tensor, torch.Tensor]  # images or features on the device, and labels
 
 IMAGES_PER_MIX = 256  # images that see a mix before the next is written, at least
 GPU_BATCHES_PER_MIX = 4  # at least: to mix starts as many kernels on a GPU as a batch does
@@ -40,7 +41,7 @@ class Predictions:
     """Hold the answers of some checkpoints to one split.
 
     ``predicted`` and ``confidence`` (the probability of the predicted class) are ``(checkpoints, n)``, ``labels`` is ``(n,)``;
-    ``image_ids`` names the images.
+    ``image_ids`` names the images. ``recalled`` holds the ids of checkpoints whose answers come from the store.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class Predictions:
     annotations: Annotations
     image_ids: list[str]
     fingerprint: str
+    recalled: frozenset[str] = frozenset()
 
 
 def predict_many(
@@ -67,9 +69,11 @@ def predict_many(
     """Yield each task's predictions by all checkpoints after one pass over its images.
 
     Neighbouring tasks with the same images share one pass, and the features. Checkpoints of different models may be mixed; each
-    model then gets its own pass, with its own preprocessing.
+    model then gets its own pass, with its own preprocessing. Several processes share each pass, and each has all predictions.
     """
-    endpoints = Endpoints(store, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    checkpoints = on_main(lambda: list(checkpoints))
+    check_seen(checkpoint.home for checkpoint in checkpoints)
+    endpoints = Endpoints(store, this_device())
     mixes = mixes_of(checkpoints, endpoints)
     rows_by_model: dict[ModelConfig, list[int]] = {}
     for row, mix in enumerate(mixes):
@@ -96,7 +100,7 @@ def _sharing_images(tasks: Sequence[Task], split: str, data: Path) -> Iterator[l
     """Open the tasks; those that follow each other with the same images come together."""
     group: list[tuple[Task, Split]] = []
     for task in tasks:
-        opened = task.dataset.split(task.split or split, data)
+        opened = same_for_all(task.dataset.split(task.split or split, data))
         if group:
             before, now = images_of(group[0][1]), images_of(opened)
             if before is None or before != now or labels_of(opened.samples) is None:
@@ -139,31 +143,33 @@ class _Pass:
         heads = [Heads(task, self.endpoints, self.progress.note) for task, _ in group]
         to_classes = [class_logits(task.dataset.label_map, device) for task, _ in group]
         shape = (len(group), len(self.mixes), len(opened))
-        predicted = torch.empty(shape, dtype=torch.int64, device=device)
-        confidence = torch.empty(shape, dtype=torch.float32, device=device)
-        labels: list[torch.Tensor] = []
+        predicted = torch.zeros(shape, dtype=torch.int64, device=device)
+        confidence = torch.zeros(shape, dtype=torch.float32, device=device)
+        labels: dict[int, torch.Tensor] = {}
         source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data))
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
-        self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes))
-        min_batches, done = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX, 0
+        for head in heads:
+            head.prepare(self.mixes)
+        self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes) // size())
+        min_batches = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
         for held in _chunks(
             batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, min_batches)
         ):
-            images = [self._prepared(batch) for batch, _ in held]
+            images = [self._prepared(batch.images) for batch in held]
             for index, features in self._features(images):
                 weights = [head.of(self.mixes[index]) for head in heads]
-                start = done
-                for part in features:
-                    place = slice(start, start := start + len(part))
+                for batch, part in zip(held, features, strict=True):
+                    place = slice(batch.first, batch.first + len(part))
                     for number, (weight, bias) in enumerate(weights):
                         logits = to_classes[number](F.linear(part, weight, bias))
                         predicted[number, index, place], confidence[number, index, place] = most_likely(logits)
                     self.progress.advance(len(part))
-            labels += [truth for _, truth in held]
-            done += sum(len(truth) for _, truth in held)
+            labels |= {batch.first: batch.labels for batch in held}
         self.progress.finish()
+        predicted, confidence = predicted.cpu(), confidence.cpu()
+        add_up(predicted, confidence)
         self._check_numbers(confidence, names)
-        return torch.cat(labels).numpy(), predicted.cpu().numpy(), confidence.cpu().numpy()
+        return rows_of_all(labels, len(opened)).numpy(), predicted.numpy(), confidence.numpy()
 
     def _check_numbers(self, confidence: torch.Tensor, names: str) -> None:
         """Raise :class:`ModelError` where the logits of an image hold NaN: its class would be any."""
@@ -200,7 +206,7 @@ class _Pass:
             )  # fmt: skip
             return source, IMAGES_PER_MIX, 0
         if not self._batch_size:
-            self._batch_size = self.tower.largest_batch(*self.clip.image_size, held=GPU_BATCHES_PER_MIX)
+            self._batch_size = min(from_all(self.tower.largest_batch(*self.clip.image_size, held=GPU_BATCHES_PER_MIX)))
         images = open_split(self.clip.pixels)
         piece = self.clip.batch_bytes(min(self._batch_size, MAX_IMAGES_PER_PIECE))
         workers = worker_count(self.settings.workers, len(images), piece)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.overrides import TorchFunctionMode
 
 from wisepatch.config import DEMO, SCHEMAS, ModelConfig
-from wisepatch.errors import ModelError, UnknownNameError
+from wisepatch.datasets.images import ResizeCheck
+from wisepatch.errors import ModelError, UnknownNameError, WisepatchError
+from wisepatch.models.model_files import load_tokenizer, read_description
 from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
+from wisepatch.weights.finite import not_finite
 
-CONFIG_NAME = "open_clip_config.json"
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 EMBEDDED = Path(__file__).with_name("embedded")
 
@@ -89,8 +88,10 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     name = resolve_name(config.model)
     tag = None if name.startswith(SCHEMAS) else config.pretrained
     details = _tag_details(name, tag, needed=weights is None)
-    if config.is_local and not Path(name.removeprefix("local-dir:"), CONFIG_NAME).is_file():
-        raise ModelError(f"{config.model} holds no {CONFIG_NAME}", "a local-dir needs it and the weights beside it")
+    hint = _weights_by_hand(config, details)
+    if name.startswith(SCHEMAS):
+        with _loading(config.model, hint):
+            read_description(config, name)
     options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
     if weights is None:
         options |= {"pretrained": tag, "require_pretrained": True}
@@ -99,22 +100,35 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
         options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
     source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
     initialisation = nullcontext() if weights is None else _ZeroInitialisation()
-    with _loading(source, _weights_by_hand(config, details)), initialisation:
-        model, tokenizer = open_clip.create_model(name, **options), open_clip.get_tokenizer(name)
-    check_assumptions(model, tokenizer)
+    with _loading(source, hint), initialisation:
+        model, tokenizer = open_clip.create_model(name, **options), load_tokenizer(name)
+    with _loading(source, "its settings are not those of a CLIP"):
+        check_assumptions(model, tokenizer)
+        transform, train_transform = _transforms(model)
+    if weights is None and (broken := not_finite(model.state_dict())):
+        raise ModelError(f"{source}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}", hint)
     if weights is not None:
         try:
             model.load_state_dict({k: tensor for k, tensor in weights.items() if not k.startswith("classifier.")})
         except RuntimeError as error:
             reason = f"the weights do not fit the model {config.model!r}: {_one_line(error)}"
             raise ModelError(reason, "name the model they were made with") from error
+    return Clip(config, model.eval(), transform, train_transform, tokenizer)
+
+
+def _transforms(model: Any) -> tuple[Any, Any]:
+    """Make the transforms for evaluation and for training."""
+    import open_clip
+
     preprocess_cfg = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=False)
     if split_transform(transform) is None:
         raise unexpected("its transform does not end in ToTensor and Normalize")
     augmentation = {"scale": (0.9, 1.0)}
     train_transform = open_clip.transform.image_transform_v2(preprocess_cfg, is_train=True, aug_cfg=augmentation)
-    return Clip(config, model.eval(), transform, train_transform, tokenizer)
+    if preprocess_cfg.resize_mode == "shortest":
+        transform.transforms.insert(0, ResizeCheck(max(preprocess_cfg.input_size[1:])))
+    return transform, train_transform
 
 
 def resolve_name(model: str) -> str:
@@ -145,14 +159,11 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     imported only for models that it knows by name or from the Hub. Raises as :func:`load_clip` does.
     """
     name = resolve_name(config.model)
-    if config.is_local:
-        return _read_config(Path(name.removeprefix("local-dir:"), CONFIG_NAME), config)
-    import open_clip
-
     if name.startswith(SCHEMAS):
         with _loading(config.model, _weights_by_hand(config, {})):
-            path = open_clip.pretrained.download_pretrained_from_hf(name.removeprefix("hf-hub:"), filename=CONFIG_NAME)
-        return _read_config(Path(path), config)
+            return read_description(config, name)
+    import open_clip
+
     details = _tag_details(name, config.pretrained, needed=False)
     model = open_clip.get_model_config(name)
     if details.get("quick_gelu"):
@@ -161,22 +172,12 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": {key: preprocessing[key] for key in PREPROCESSING}}
 
 
-def _read_config(path: Path, config: ModelConfig) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        return {"model_cfg": description["model_cfg"], "preprocess_cfg": description.get("preprocess_cfg", {})}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{config.model}: {path} cannot be read: {error!r}"
-        raise ModelError(reason, "it is the open_clip_config.json with the model_cfg") from error
-
-
 def save_tokenizer(config: ModelConfig, folder: Path) -> None:
     """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
-    import open_clip
-
+    describe(config)  # refuses a tokenizer with code of its own
     hint = "it needs the package transformers, and the network where it was never fetched"
     with _loading(f"the tokenizer of {config.model}", hint):
-        open_clip.get_tokenizer(resolve_name(config.model)).save_pretrained(folder)
+        load_tokenizer(resolve_name(config.model)).save_pretrained(folder)
 
 
 def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
@@ -201,15 +202,19 @@ def _weights_by_hand(config: ModelConfig, details: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _loading(thing: str, hint: str) -> Iterator[None]:
-    """Keep open_clip's log lines off the terminal, and turn its errors into a :class:`ModelError`."""
+    """Keep open_clip's log lines off the terminal, and turn its errors, of whatever kind, into a :class:`ModelError`."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         yield
     except ImportError as error:
         raise ModelError(f"{thing} needs a package that is not installed", f"install it with pip: {error}") from error
-    except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
-        raise ModelError(f"{thing}: could not be fetched or read: {_one_line(error)}", hint) from error
+    except WisepatchError:
+        raise
+    except Exception as error:
+        plain = isinstance(error, RuntimeError | OSError | ValueError)
+        reason = _one_line(error) if plain else f"{type(error).__name__}: {_one_line(error)}"
+        raise ModelError(f"{thing}: could not be fetched or read: {reason}", hint) from error
     finally:
         logging.disable(previous)
 

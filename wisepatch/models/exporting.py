@@ -8,8 +8,9 @@ from pathlib import Path
 
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
-from wisepatch.files import check_room, partial_folder, refused, remove_leftovers, sync_folder, write_durably
-from wisepatch.models.clip import CONFIG_NAME, describe, save_tokenizer
+from wisepatch.files import check_room, expanded, partial_folder, refused, remove_leftovers, sync_folder, write_durably
+from wisepatch.models.clip import describe, save_tokenizer
+from wisepatch.models.model_files import CONFIG_NAME
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import weights_size, weights_writer
 
@@ -41,7 +42,7 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
         raise UsageError(f"the folder {folder} is not empty", "name a new folder")
     model = ModelConfig.from_json(checkpoint.model)
     config = describe(model)
-    target = folder.expanduser().resolve()
+    target = expanded(folder).resolve()
     with refused(str(folder), StoreError, "free space there, or name another folder"):
         if not target.parent.exists():
             target.parent.mkdir(parents=True)

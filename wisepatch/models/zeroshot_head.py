@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.datasets.prompts import prompts
+from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError
 from wisepatch.files import hash_tensors
 from wisepatch.models.clip import Clip
 from wisepatch.models.open_clip_assumptions import reads_end_token_causally
+from wisepatch.process_group import deal, made_together, rows_of_all
 from wisepatch.store.checkpoints import Store
 
 TEXTS_PER_BATCH = 256
@@ -32,14 +34,17 @@ def zeroshot_head(
     """Build the head ``(classes, dim)`` in fp32 from text, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
 
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
-    :func:`head_key`; ``note`` is told of a damaged one. Needs no images.
+    :func:`head_key`; ``note`` is told of a damaged one. Needs no images. Several processes share the prompts.
 
     Raises :class:`ModelError` for a prompt that is longer than the model's context.
     """
     if store is None:
         return _compute_head(clip, classes, templates)
     key = head_key(clip, classes, templates)
-    cached = store.cache.tensors("heads", key, lambda: {"weight": _compute_head(clip, classes, templates)}, note=note)
+    cached = made_together(
+        lambda make: store.cache.tensors("heads", key, make, note=note),
+        lambda: {"weight": _compute_head(clip, classes, templates)},
+    )
     return cached["weight"]
 
 
@@ -62,7 +67,7 @@ def _text_tower_on_gpu(model: Any) -> Iterator[torch.device]:
     visual, device_before = model.visual, model.logit_scale.device
     model.visual = None
     try:
-        model.to("cuda" if torch.cuda.is_available() else device_before)
+        model.to(this_device() if this_device().type == "cuda" else device_before)
         yield model.logit_scale.device
     finally:
         model.to(device_before).visual = visual
@@ -77,12 +82,13 @@ def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) 
     tokens, lengths = tokenize(clip, unique_texts)
     order = lengths.argsort(stable=True)
     shortened = reads_end_token_causally(clip.model)
-    embedded = []
+    embedded = {}
     with _text_tower_on_gpu(clip.model) as device:
-        for rows in order.split(TEXTS_PER_BATCH):
+        for first in deal(range(0, len(order), TEXTS_PER_BATCH)):
+            rows = order[first : first + TEXTS_PER_BATCH]
             batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
-            embedded.append(text_features(clip.model, batch.to(device)).float().cpu())
-    embeddings = torch.cat(embedded)[order.argsort()]
+            embedded[first] = text_features(clip.model, batch.to(device)).float().cpu()
+    embeddings = rows_of_all(embedded, len(order))[order.argsort()]
     means = torch.stack([embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class])
     scale: torch.Tensor = clip.model.logit_scale.float().exp()
     return F.normalize(means, dim=-1) * scale

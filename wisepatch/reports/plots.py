@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,20 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     ).reset_index()  # fmt: skip
 
 
+def _as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let names stand in pictures as they are: a dollar sign begins no formula."""
+
+    @wraps(draw)
+    def run(*arguments: Any, **named: Any) -> Figure:
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False}):
+            return draw(*arguments, **named)
+
+    return run
+
+
+@_as_written
 def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw accuracy on the patching task (y) over mean accuracy on the supported tasks (x), in per cent, one curve a run.
 
@@ -165,6 +180,7 @@ def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | Non
     return rows.drop_duplicates(["task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")[columns]
 
 
+@_as_written
 def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw every task over alpha, in per cent, one curve a task and metric; ``table`` is what :func:`alpha_table` returns.
 

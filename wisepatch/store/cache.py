@@ -98,7 +98,7 @@ class Cache:
             return folder
         with self.lock(kind, digest, waiting), ExitStack() as stack:
             use(self.store, f"{kind}/{digest}")
-            problem = _problem(folder)
+            problem = entry_problem(folder)
             if problem:
                 if note and folder.exists():
                     note(f"{problem}: it is made again")
@@ -106,8 +106,8 @@ class Cache:
                     partial = stack.enter_context(partial_folder(folder.parent))
                 build(partial)
                 with writing(self.store):
-                    _seal(partial, about or {})
-                    publish(partial, folder, lambda: not _problem(folder))
+                    seal_entry(partial, about or {})
+                    publish(partial, folder, lambda: not entry_problem(folder))
         return folder
 
     def find(self, kind: str, digest: str) -> Path | None:
@@ -115,7 +115,7 @@ class Cache:
         folder = self.root / kind / digest
         if folder.exists():
             use(self.store, f"{kind}/{digest}")
-        return None if _problem(folder) else folder
+        return None if entry_problem(folder) else folder
 
     def sha256(self, kind: str, digest: str) -> str:
         """Return the sha256 of an entry's file of tensors."""
@@ -134,7 +134,7 @@ class Cache:
     def problems(self) -> list[str]:
         """Hash all entries; return one sentence for each that is damaged."""
         entries = sorted(path for path in self.root.glob("*/[!.]*") if path.is_dir())
-        found = {path: _problem(path) for path in entries}
+        found = {path: entry_problem(path) for path in entries}
         return [problem for path, problem in found.items() if problem and path.exists()]  # not removed meanwhile
 
     def removable(self) -> list[Path]:
@@ -190,7 +190,7 @@ class Cache:
         return [path for path in paths if path.is_file()]
 
 
-def _problem(folder: Path) -> str:
+def entry_problem(folder: Path, kind: str = "cache entry") -> str:
     """Return what is wrong with an entry: it is not there, cannot be read, or differs from its hashes; empty if nothing is."""
     try:
         entry = unseal((folder / ENTRY).read_bytes())
@@ -199,11 +199,12 @@ def _problem(folder: Path) -> str:
         files = entry["files"]
         damaged = [name for name, digest in files.items() if sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"the cache entry {folder} cannot be read ({error})"
-    return f"the cache entry {folder} is damaged ({', '.join(damaged) or ENTRY})" if damaged or not files else ""
+        return f"the {kind} {folder} cannot be read ({error})"
+    return f"the {kind} {folder} is damaged ({', '.join(damaged) or ENTRY})" if damaged or not files else ""
 
 
-def _seal(folder: Path, about: Mapping[str, Any]) -> None:
+def seal_entry(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the hashes of all files of an entry, and ``about`` (JSON types) with them, last."""
     files = sorted(folder.iterdir())
     for path in files:
         sync_file(path)

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError, UnknownNameError
-from wisepatch.files import check_room, hash_tensors, partial_folder, publish, sha256, write_durably, write_tensors
+from wisepatch.files import (
+    check_room,
+    expanded,
+    hash_tensors,
+    partial_folder,
+    publish,
+    sha256,
+    write_durably,
+    write_tensors,
+)
 from wisepatch.store import removal, verification
 from wisepatch.store.cache import Cache, versions
 from wisepatch.store.manifests import (
@@ -61,7 +70,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         """Name the folder; nothing is read or made yet."""
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.checkpoints = self.root / "checkpoints"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"
@@ -299,7 +308,9 @@ class Store:
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
-        if checkpoint.is_recipe:
+        if checkpoint.recipe and checkpoint.is_recipe:
+            if problem := verification.params_problem(checkpoint.recipe):
+                raise StoreError(f"checkpoint {checkpoint.id} ({checkpoint.name}) is a recipe {problem}", DAMAGED_HINT)
             verification.check_ancestors(store, checkpoint)
         return [store.get(parent) for parent in checkpoint.parents]
 
@@ -333,9 +344,9 @@ class Store:
         """
         return removal.remove_checkpoints(self, checkpoints, with_recipes=with_recipes)
 
-    def collect_garbage(self, *, caches: bool = False) -> list[Path]:
+    def collect_garbage(self, *, caches: bool = False, runs: bool = False) -> list[Path]:
         """Remove what nothing needs any more, and return the paths; see :func:`~wisepatch.store.removal.collect_garbage`."""
-        return removal.collect_garbage(self, caches=caches)
+        return removal.collect_garbage(self, caches=caches, runs=runs)
 
 
 def _home(checkpoint: Checkpoint) -> Store:

@@ -21,6 +21,7 @@ from wisepatch.files import (
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.cache import KINDS
 from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint
+from wisepatch.store.runs import remove_states, unfinished_runs
 from wisepatch.store.sharing import NewerStoreError, is_marked, store_lock, used_by_others
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def remove_checkpoints(
         store.check_own(checkpoint)
     with _removing(store) as (everything, used):
         plan = _plan(store, everything, named, with_recipes=with_recipes)
+        _check_no_training_needs(store, plan)
         for checkpoint in plan:
             if not checkpoint.home.exists():
                 reason = f"checkpoint {checkpoint.id} is not in the store {store.root}"
@@ -73,6 +75,15 @@ def _plan(
     return _dependents_first(plan.values())
 
 
+def _check_no_training_needs(store: Store, plan: Sequence[Checkpoint]) -> None:
+    """Raise :class:`StoreError` where a training that stopped begins with one of the checkpoints."""
+    starts = {run.identity.get("parent"): run for run in unfinished_runs(store.root)}
+    for checkpoint in plan:
+        if run := starts.get(checkpoint.id):
+            reason = f"{checkpoint.id} ({checkpoint.name}) is the start of a training that stopped, in {run.folder}"
+            raise StoreError(reason, "let it go on, or remove what it has with `wisepatch store gc --runs`")
+
+
 def children(everything: Iterable[Checkpoint], checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     """Return the recipes that are merged from any of the checkpoints, also through other recipes."""
     needed = {checkpoint.id for checkpoint in checkpoints}
@@ -84,13 +95,14 @@ def children(everything: Iterable[Checkpoint], checkpoints: Iterable[Checkpoint]
     return found
 
 
-def collect_garbage(store: Store, *, caches: bool = False) -> list[Path]:
+def collect_garbage(store: Store, *, caches: bool = False, runs: bool = False) -> list[Path]:
     """Remove what nothing needs any more; return the paths.
 
     That is what interrupted writes left, recipes whose parents or Fisher information are gone, Fisher information that no recipe
     names, and predictions of checkpoints that were removed. ``caches`` removes cached pixels and features too, which are made again
-    when they are needed. What a running process uses stays, and so does all that wisepatch cannot have written: a folder
-    without a manifest may be another tool's. Raises :class:`StoreError` for a folder that is no store.
+    when they are needed, and ``runs`` the states of trainings that stopped. What a running process uses stays, and so does
+    all that wisepatch cannot have written: a folder without a manifest may be another tool's. Raises :class:`StoreError` for a
+    folder that is no store.
     """
     if not store.root.exists():
         return []
@@ -104,6 +116,7 @@ def collect_garbage(store: Store, *, caches: bool = False) -> list[Path]:
             _remove_aside(path)
             gone.append(path)
         gone += _remove_predictions(store, used)
+        gone += [path for run in unfinished_runs(store.root) for path in remove_states(run)] if runs else []
         kinds = [store.cache.root / kind for kind in KINDS]
         kept = [folder for folder in _folders(store.checkpoints) if ID.fullmatch(folder.name)]
         for folder in [

@@ -34,6 +34,10 @@ COLUMNS = (
 EXTRA = ("role", "patching", "chosen", "selected_on")
 MAX_LISTED = 8  # runs that a message names
 RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
+LARGEST, MAX_LETTERS = 1e300, 10_000
+SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
+NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed")
+OTHERS: dict[str, type] = {"params": dict, "chosen": bool}  # all other fields are texts
 WIDE_FIELDS = {"model": "model", "train_dataset": "patching", "alpha": "alpha", "split": "split"}
 
 
@@ -194,10 +198,29 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
             tidy = "metric" in record and "value" in record
-            rows.extend([_with_training(record)] if tidy else _from_wide(record, path.stem))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            problems.append(f"{path}, line {number} is not a result and was left out: {error}")
+            of_line = [_with_training(record)] if tidy else _from_wide(record, path.stem)
+            for row in of_line:
+                _check(row, required=("task", "metric") if tidy else ())
+            rows.extend(of_line)
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            problems.append(f"{path}, line {number} is not a result and was left out: {str(error)[:200]}")
     return rows, problems
+
+
+def _check(row: Mapping[str, Any], required: Sequence[str] = ()) -> None:
+    """Raise :class:`ValueError` for a field that is missing, or of another type than :func:`append` writes."""
+    for name in (*COLUMNS, *EXTRA):
+        value = row.get(name)
+        if value is None:
+            fits = name not in required
+        elif name in NUMBERS:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > LARGEST
+        elif name in OTHERS:
+            fits = isinstance(value, OTHERS[name])
+        else:
+            fits = isinstance(value, str) and len(value) <= MAX_LETTERS and not SURROGATES.search(value)
+        if not fits:
+            raise ValueError(f"its {name} is {str(value)[:40]!r}")
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:

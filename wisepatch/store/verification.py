@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from wisepatch.store.manifests import MANIFEST, Checkpoint, Recipe, identify
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
 
+MAX_ALPHA = 1e6
 BETWEEN_TWO = ("linear", "fisher")  # methods that mix two parents, with alpha from 0 to 1
 
 
@@ -54,7 +54,7 @@ def _merge_problem(store: Store, checkpoint: Checkpoint) -> str:
     recipe = checkpoint.recipe
     if recipe is None:
         return "" if checkpoint.files else "has neither weights nor a recipe"
-    if found := _params_problem(recipe):
+    if found := params_problem(recipe):
         return f"is a recipe {found}"
     if checkpoint.files:  # its parents may be gone
         return ""
@@ -66,15 +66,17 @@ def _merge_problem(store: Store, checkpoint: Checkpoint) -> str:
     return ""
 
 
-def _params_problem(recipe: Recipe) -> str:
-    alpha = recipe.params.get("alpha", 0)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        return f"with alpha {alpha}"
+def params_problem(recipe: Recipe) -> str:
+    """Return what is wrong with the method, the parents and alpha of a recipe; empty if nothing is."""
     if not recipe.method or not recipe.parents:
         return f"without {'parents' if recipe.method else 'a method'}"
-    if recipe.method in BETWEEN_TWO and len(recipe.parents) != 2:
+    between_two = recipe.method in BETWEEN_TWO
+    if between_two and len(recipe.parents) != 2:
         return f"of {len(recipe.parents)} parents, and {recipe.method} mixes two"
-    if recipe.method in BETWEEN_TWO and not 0 <= alpha <= 1:
+    alpha = recipe.params.get("alpha", None if between_two else 0)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= MAX_ALPHA:  # NaN is not
+        return f"with alpha {str(alpha)[:40]}"
+    if between_two and not 0 <= alpha <= 1:
         return f"with alpha {alpha}, which is not from 0 to 1"
     return ""
 

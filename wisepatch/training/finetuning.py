@@ -8,34 +8,47 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.loading import Seeded, checked, loader, worker_count
+from wisepatch.datasets.loading import Seeded, checked, same_for_all, training_loader, weight_of, worker_count
 from wisepatch.datasets.samples import Samples, set_epoch
-from wisepatch.errors import TrainingError, UsageError
+from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.features import split_features
+from wisepatch.evaluation.validation import Validation
 from wisepatch.files import hash_tensors
+from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
-from wisepatch.models.clip import Clip, load_clip
+from wisepatch.models.clip import Clip
 from wisepatch.models.tower import prepare_training
-from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
+from wisepatch.models.zeroshot_head import check_prompts
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task, find_task
+from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
+from wisepatch.training.start import (
+    check_trainable,
+    checkpoint_prefix,
+    classifier_tensors,
+    head_details,
+    load_start,
+    new_accelerator,
+)
 
-Watcher = Callable[[Clip, Classifier, float], str]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Watcher = Callable[[Clip, Classifier, float], Validation]
 
 STEPS_PER_REPORT = 10  # to look at the loss waits for the device
 MAX_WARMUP_SHARE = 0.1  # of the run, where the warm-up is the paper's and not the user's
@@ -60,182 +73,205 @@ def finetune(
     *,
     task: Task | None = None,
     others: Sequence[Task] = (),
+    fresh: bool = False,
 ) -> Finetuned:
     """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both endpoints.
 
     ``task`` is ``config.task`` where it was looked up before; the prompts of ``others``, to be measured later, are checked before
-    the first step. ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs and returns a line
-    to show. Raises :class:`TrainingError` where the loss stops being finite, and the errors of data, model and store.
+    the first step. ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs; ``config.keep_best``
+    and ``config.patience`` go by its score.
+
+    A training that was interrupted goes on where its state was saved last, and one that is finished is not repeated; ``fresh``
+    begins anew. Raises :class:`TrainingError` where the loss stops being finite, :class:`~wisepatch.errors.Stopped` after a
+    signal, with the state saved, :class:`DataError` where the images are not those that the training began with, and the errors
+    of data, model and store.
     """
     progress = progress or Silent()
     task = task or find_task(config.task, config.classnames, config.templates)
-    if task.split not in (None, "train"):
-        raise UsageError(
-            f"{task.spec} names the {task.split} split, and training uses train",
-            f"write {task.name}: a tenth of train is held out anyway",
-        )
-    task.dataset.check_split("train")
-    if task.dataset.label_map:
-        raise UsageError(
-            f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
-            "fine-tune on the task that has this head, and measure this one",
-        )
-    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
-    AcceleratorState._reset_state()  # a second run in this process may ask for another precision
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.grad_accumulation,
-        step_scheduler_with_optimizer=False,
-        dataloader_config=DataLoaderConfiguration(non_blocking=True),
-    )
+    check_trainable(config, task)
+    accelerator = new_accelerator(config)
     set_seed(config.seed)
 
-    # Load the model to start from: the published one, or a checkpoint of the store.
-    start = store.find(config.start) if config.start else None
-    if start:
-        store.check_own(start)
-    weights = load_weights(store, start) if start else None
-    design = ModelConfig.from_json(start.model) if start else model
-    progress.start(f"loading {design}", 1)
-    clip = load_clip(design, weights)
-    progress.advance()
-    progress.finish()
+    # Load the model to start from, and save it as the parent.
+    clip, classifier, zeroshot = load_start(config, model, store, task, progress)
     for other in others:
         check_prompts(clip, other.dataset.head_names, other.dataset.templates)
-    classifier = Classifier(
-        clip.model.visual,
-        zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note),
-    )
-    train_head = config.head == "trained"
-    if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
-        classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
-    zeroshot = start
-    if zeroshot is None or zeroshot.head or train_head:
-        zeroshot = on_main(
-            accelerator, store, lambda: save_start(store, clip, task, classifier if train_head else None, start)
-        )
 
-    # Open the data. With a frozen encoder the features are computed once and stand in for the images.
-    open_train, generator = partial(task.dataset.split, "train", data), torch.Generator()
-    workers = 0
+    # Open the data, and look for an earlier run of this very training.
+    samples, workers, fingerprint = open_samples(config, task, clip, store, data, accelerator, progress)
+    generator = torch.Generator()
+    on_gpu = accelerator.device.type == "cuda"
+    batches: Any = training_loader(samples, config.batch_size, workers=workers, shuffle=generator, pin=on_gpu)
+    identity = {
+        "config": {name: value for name, value in config.identity.items() if name != "workers"} | {"task": task.base_spec},
+        "parent": zeroshot.id, "processes": size(),
+        "head": hash_tensors({"weight": classifier.weight, "bias": classifier.bias}),
+    }  # fmt: skip
+    with open_run(store, identity, fingerprint, task.name, progress.note, fresh=fresh) as (run, outcome):
+        if outcome:
+            progress.note(f"{task.name}: this training is finished already, and taken as it is; --fresh repeats it")
+            return Finetuned(store.get(outcome["zeroshot"]), store.get(outcome["finetuned"]), tuple(outcome["losses"]))
+
+        # Freeze what is not trained.
+        trained = freeze(config, classifier)
+        check_room_for_training(
+            store, clip.model, classifier, trained, saves=0 < config.save_every < (config.steps or math.inf)
+        )
+        optimizer = torch.optim.AdamW(
+            trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
+        )
+        wrapped, optimizer = accelerator.prepare(classifier, optimizer)
+        # Of each batch the loader has taken this process's share already.
+        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True, non_blocking=True)
+        steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
+        steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
+        warmup = warmup_steps(config, steps)
+
+        # Go on where an earlier run stopped, if one did.
+        states = States(run, accelerator, progress.note)
+        at, best = states.restore() or (Position(next_validation=config.eval_every or math.inf), {})
+        if at.step:
+            progress.note(f"{task.name}: going on after step {at.step} of {steps}; --fresh begins anew")
+
+        # Train.
+        train_mode(wrapped)
+        progress.start(f"fine-tuning on {task.name}", steps)
+        if at.step:
+            progress.advance(at.step)
+        images_seen, began = 0, time.monotonic()
+        loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
+        with Signals(progress.note) as signals:
+            for images, labels, weight in batches_from(at, batches, samples, generator, config.seed, accelerator):
+                rate = learning_rate(at.step, steps, warmup, config.lr)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                with accelerator.accumulate(wrapped):
+                    loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing) * weight
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(trained, config.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                loss_sum += loss.detach() / config.grad_accumulation
+                images_seen += len(labels) * size()
+                if not accelerator.sync_gradients:
+                    continue
+                at.step += 1
+                epoch = at.step / steps_per_epoch
+                reports = at.step == 1 or at.step % STEPS_PER_REPORT == 0 or at.step == steps
+                if reports:
+                    mean = mean_of_all(loss_sum, accelerator) / (at.step - at.reported)
+                    loss_sum.zero_()
+                    if not math.isfinite(mean):
+                        raise TrainingError(
+                            f"the loss is {mean} at step {at.step} of {steps}",
+                            "lower --lr, lengthen --warmup, or use --mixed-precision no or bf16",
+                        )
+                    speed = images_seen / (time.monotonic() - began)
+                    progress.advance(at.step - at.reported, f"loss {mean:.3f}  lr {rate:.1e}  {speed:.0f} images/s")
+                    run.log(step=at.step, epoch=epoch, loss=mean, lr=rate, images_per_second=speed)
+                    at.losses.append(mean)
+                    at.reported = at.step
+                if watch and epoch >= at.next_validation:
+                    at.next_validation += config.eval_every or math.inf
+                    validation = watch(clip, accelerator.unwrap_model(wrapped), epoch)
+                    train_mode(wrapped)
+                    progress.note(validation.text)
+                    run.log(step=at.step, epoch=epoch, validation=dict(validation.values))
+                    if at.is_better(validation.score, epoch):
+                        best = {
+                            name: each.detach().cpu().clone() for name, each in trained_parameters(classifier).items()
+                        }
+                    if config.patience and at.validations_since_best >= config.patience:
+                        progress.note(f"stopping after step {at.step}: nothing better since epoch {at.best_epoch:.1f}")
+                        break
+                if at.step == steps:
+                    break
+                asked, stop = signals.asked() if reports or size() == 1 else (False, 0)
+                if asked or (config.save_every and at.step % config.save_every == 0):
+                    at.loss_sum = mean_of_all(loss_sum, accelerator)
+                    states.save(at, best)
+                if stop:
+                    raise Stopped(
+                        stop, f"the state after step {at.step} of {steps} is saved; the same command goes on from there"
+                    )
+        progress.finish()
+        if best:
+            progress.note(f"keeping the weights of epoch {at.best_epoch:.1f}, the best on validation data")
+            classifier.load_state_dict(best, strict=False)
+
+        # Save.
+        if not all(torch.isfinite(parameter).all() for parameter in trained):
+            raise TrainingError(
+                f"weights are not finite after step {at.step}", "lower --lr, or use --mixed-precision no or bf16"
+            )
+        train_head = config.head == "trained"
+        finetuned = on_main(lambda: store.save(
+            {**clip.model.state_dict(), **(classifier_tensors(classifier) if train_head else {})},
+            kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
+            trained_from=[zeroshot.id], training=config.training, config=config.identity | {"task": task.base_spec},
+            head=head_details(task) if train_head else None,
+        ))  # fmt: skip
+        run.finish({"zeroshot": zeroshot.id, "finetuned": finetuned.id, "losses": at.losses})
+    return Finetuned(zeroshot, finetuned, tuple(at.losses))
+
+
+def open_samples(
+    config: TrainConfig, task: Task, clip: Clip, store: Store, data: Path, accelerator: Accelerator, progress: Progress
+) -> tuple[Samples, int, str]:
+    """Open the training split; return its samples, the number of processes that load them, and the split's fingerprint.
+
+    With a frozen encoder the features are computed once and stand in for the images.
+    """
+    open_train = partial(task.dataset.split, "train", data)
     if config.freeze_encoder:
-        samples: Samples = split_features(
-            open_train, store, hash_tensors(clip.model.visual.state_dict()), design, lambda: clip, accelerator.device,
+        features = split_features(
+            open_train, store, hash_tensors(clip.model.visual.state_dict()), clip.config, lambda: clip, accelerator.device,
             replace(config.evaluation, batch_size=config.batch_size), progress,
         )  # fmt: skip
-    else:
-        samples = Seeded(open_train(clip.train_transform), config.seed)
-        # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
-        if config.workers is not None or accelerator.device.type != "cpu":
-            workers = worker_count(config.workers, len(samples), clip.batch_bytes(config.batch_size, pixel=4))
-    batches = loader(samples, config.batch_size, workers=workers, shuffle=generator)
+        return features, 0, open_train().fingerprint()
+    split = same_for_all(open_train(clip.train_transform))
+    workers = 0
+    # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
+    if config.workers is not None or accelerator.device.type != "cpu":
+        workers = worker_count(config.workers, len(split), clip.batch_bytes(config.batch_size, pixel=4))
+    return Seeded(split, config.seed), workers, split.fingerprint()
 
-    # Freeze what is not trained.
+
+def freeze(config: TrainConfig, classifier: Classifier) -> list[torch.nn.Parameter]:
+    """Freeze what the settings leave as it is; return the parameters to train."""
     classifier.visual.requires_grad_(not config.freeze_encoder)
     if not config.freeze_encoder:
         prepare_training(classifier.visual)
-    classifier.weight.requires_grad_(train_head)
-    classifier.bias.requires_grad_(train_head)
-    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
-    )
-    wrapped, optimizer, batches = accelerator.prepare(classifier, optimizer, batches)
-    steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
-    steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
-    warmup = warmup_steps(config, steps)
-    next_watch = config.eval_every or math.inf
-
-    # Train.
-    train_mode(wrapped)
-    progress.start(f"fine-tuning on {task.name}", steps)
-    step, reported, epoch, images_seen, began = 0, 0, 0, 0, time.monotonic()
-    loss_sum, losses = torch.zeros((), device=accelerator.device), []
-    while step < steps:
-        generator.manual_seed(config.seed * 1_000_003 + epoch)
-        set_epoch(samples, epoch)  # typographic attacks write anew
-        for batch in batches:
-            images, labels = checked(batch)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, warmup, config.lr)
-            with accelerator.accumulate(wrapped):
-                loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(trained, config.clip)
-                optimizer.step()
-                optimizer.zero_grad()
-            loss_sum += loss.detach() / config.grad_accumulation
-            images_seen += len(labels) * accelerator.num_processes
-            if not accelerator.sync_gradients:
-                continue
-            step += 1
-            if step == 1 or step % STEPS_PER_REPORT == 0 or step == steps:
-                mean = loss_sum.item() / (step - reported)
-                loss_sum.zero_()
-                losses.append(mean)
-                if not math.isfinite(mean):
-                    raise TrainingError(
-                        f"the loss is {mean} at step {step} of {steps}",
-                        "lower --lr, lengthen --warmup, or use --mixed-precision no or bf16",
-                    )
-                rate, lr = images_seen / (time.monotonic() - began), optimizer.param_groups[0]["lr"]
-                progress.advance(step - reported, f"loss {mean:.3f}  lr {lr:.1e}  {rate:.0f} images/s")
-                reported = step
-            if watch and step / steps_per_epoch >= next_watch:
-                progress.note(watch(clip, accelerator.unwrap_model(wrapped), step / steps_per_epoch))
-                train_mode(wrapped)
-                next_watch += config.eval_every or math.inf
-            if step == steps:
-                break
-        epoch += 1
-    progress.finish()
-
-    # Save.
-    if not all(torch.isfinite(parameter).all() for parameter in trained):
-        raise TrainingError(
-            f"weights are not finite after step {step}", "lower --lr, or use --mixed-precision no or bf16"
-        )
-    finetuned = on_main(accelerator, store, lambda: store.save(
-        {**clip.model.state_dict(), **(_classifier_tensors(classifier) if train_head else {})},
-        kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
-        trained_from=[zeroshot.id], training=config.training, config=config.to_json() | {"task": task.base_spec},
-        head=_head_details(task) if train_head else None,
-    ))  # fmt: skip
-    return Finetuned(zeroshot, finetuned, tuple(losses))
+    classifier.weight.requires_grad_(config.head == "trained")
+    classifier.bias.requires_grad_(config.head == "trained")
+    return list(trained_parameters(classifier).values())
 
 
-def on_main(accelerator: Accelerator, store: Store, save: Callable[[], Checkpoint]) -> Checkpoint:
-    """Save a checkpoint on the main process alone; every process gets it."""
-    saved = [save().id if accelerator.is_main_process else ""]
-    return store.get(broadcast_object_list(saved)[0])
+def trained_parameters(classifier: Classifier) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that are not frozen, by name."""
+    return {name: parameter for name, parameter in classifier.named_parameters() if parameter.requires_grad}
 
 
-def save_start(
-    store: Store,
-    clip: Clip,
-    task: Task | None = None,
-    head: Classifier | None = None,
-    start: Checkpoint | None = None,
-) -> Checkpoint:
-    """Save the checkpoint at alpha 0; ``head`` is the one for ``task`` that training begins with, where it is trained too.
+def mean_of_all(value: torch.Tensor, accelerator: Accelerator) -> float:
+    """Return the mean of a number over all processes."""
+    return float(accelerator.reduce(value, "mean"))
 
-    That is the zero-shot checkpoint of a published model, or a ``start``: the weights of another checkpoint with this head.
+
+def batches_from(
+    at: Position, batches: Any, samples: Samples, generator: torch.Generator, seed: int, accelerator: Accelerator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Yield images, labels and the weight of their loss without an end, from ``at`` on; epochs and batches are counted there.
+
+    The order of an epoch follows from seed and epoch alone.
     """
-    prefix, kind = checkpoint_prefix(clip.config), "start" if start else "zeroshot"
-    return store.save(
-        {**clip.model.state_dict(), **(_classifier_tensors(head) if head else {})},
-        kind=kind, name=f"{prefix}/{task.name}/{kind}" if task and (head or start) else f"{prefix}/{kind}",
-        model=clip.config.to_json(), trained_from=[start.id] if start else [], training="zeroshot",
-        head=_head_details(task) if task and head else None,
-    )  # fmt: skip
-
-
-def checkpoint_prefix(model: ModelConfig) -> str:
-    """Return the first part of the names of a model's checkpoints, such as ``demo`` or ``ViT-B-32``."""
-    schema, colon, rest = model.model.partition(":")
-    return rest.rstrip("/").rpartition("/")[2] if colon else schema.replace("/", "-")
+    while True:
+        generator.manual_seed(seed * 1_000_003 + at.epoch)
+        set_epoch(samples, at.epoch)  # typographic attacks write anew
+        for batch in accelerator.skip_first_batches(batches, at.batches) if at.batches else batches:
+            at.batches += 1
+            yield *checked(batch), weight_of(batch)
+        at.epoch, at.batches = at.epoch + 1, 0
 
 
 def train_mode(classifier: torch.nn.Module) -> None:
@@ -261,11 +297,3 @@ def warmup_steps(config: TrainConfig, steps: int) -> int:
     if config.warmup is not None:
         return config.warmup
     return min(config.paper_warmup, int(steps * MAX_WARMUP_SHARE))
-
-
-def _classifier_tensors(classifier: Classifier) -> Mapping[str, torch.Tensor]:
-    return {"classifier.weight": classifier.weight.data, "classifier.bias": classifier.bias.data}
-
-
-def _head_details(task: Task) -> dict[str, Any]:
-    return {"task": task.name, "classes": list(task.dataset.head_names)}

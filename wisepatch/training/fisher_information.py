@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,16 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wisepatch.config import ModelConfig
-from wisepatch.datasets.loading import checked, loader, worker_count
+from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Samples, Subset
+from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import hash_tensors
+from wisepatch.launcher import size as process_count
 from wisepatch.models.classifier import Classifier, features
 from wisepatch.models.clip import load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.process_group import from_all, from_process, made_together
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import FISHER_ENTRIES
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -39,7 +44,7 @@ Tensors = Mapping[str, torch.Tensor]
 NLL = Callable[[Tensors, torch.Tensor, torch.Tensor], torch.Tensor]  # parameters, image, uniform: of one label
 
 EXAMPLES = 1000  # images, unless another number is given
-MAX_BATCH_IMAGES = 64
+MAX_BATCH_IMAGES = 64  # also what is added up first, and then to the whole: the order does not depend on the processes
 MIN_BATCH_IMAGES_ON_CPU = 16
 GRADIENT_BYTES_ON_CPU = 2 << 30
 GPU_MEMORY_SHARE = 4  # gradients take up to one part in so many
@@ -90,14 +95,14 @@ def endpoint_fisher(
     progress: Progress,
 ) -> dict[str, Any]:
     """Measure the Fisher information of one endpoint for the tensors ``changed``, or read it; return the entry of the cache."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = this_device()
     clip = load_clip(ModelConfig.from_json(checkpoint.model), theta)
     head, bias = theta.get(f"{HEAD_PREFIX}weight"), theta.get(f"{HEAD_PREFIX}bias")
     if head is None:
         head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note)
     classifier = Classifier(clip.model.visual, head, bias)
     names = [name for name, _ in classifier.named_parameters() if _name_in_checkpoint(name) in changed]
-    split = task.dataset.split("train", data, clip.pixels)
+    split = same_for_all(task.dataset.split("train", data, clip.pixels))
     count, generator = min(examples, len(split)), torch.Generator().manual_seed(seed)
     chosen = sorted(torch.randperm(len(split), generator=generator)[:count].tolist())
     uniforms = torch.rand(count, generator=generator)
@@ -110,7 +115,7 @@ def endpoint_fisher(
     progress.note(f"{label}: {count} of {len(split)} training images{' (from the store)' if cached else ''}")
 
     def measure() -> Tensors:
-        progress.start(label, count)
+        progress.start(label, count // process_count())
         fisher = diagonal(
             classifier.to(device), names, Subset(split, chosen), uniforms, prepare=clip.normalise,
             workers=worker_count(workers, count, clip.batch_bytes(MAX_BATCH_IMAGES)), progress=progress,
@@ -122,7 +127,12 @@ def endpoint_fisher(
 
     about = {"checkpoint": checkpoint.id, "task": task.name, "examples": count, "of": len(split), "seed": seed}
     waiting = f"another process measures the {label}: waiting for it"
-    store.cache.tensors(FISHER_ENTRIES, key, measure, lambda: progress.note(waiting), note=progress.note, about=about)
+    made_together(
+        lambda make: store.cache.tensors(
+            FISHER_ENTRIES, key, make, lambda: progress.note(waiting), note=progress.note, about=about
+        ),
+        measure,
+    )
     return about | {"file": [key, store.cache.sha256(FISHER_ENTRIES, key)]}
 
 
@@ -148,52 +158,74 @@ def diagonal(
     the device.
 
     The gradients of a batch are taken at once (``torch.func``), one image at a time where the model does something that this
-    cannot do. The batch is as large as memory allows unless ``batch_size`` is given.
+    cannot do. The batch is as large as memory allows unless ``batch_size`` is given. Several processes share the images, and each
+    has the sums that one process has.
     """
-    progress = progress or Silent()
     device = classifier.weight.device
     classifier.eval().requires_grad_(False)
     parameters = {name: parameter.detach() for name, parameter in classifier.named_parameters() if name in set(names)}
-    sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    if not parameters:
+        return {}
     through_tower = any(name.startswith("visual.") for name in parameters)
-    size = batch_size or batch_that_fits(parameters, device)
-    squared_gradients = batched if size > 1 else one_by_one
+    fitting = min(from_all(batch_size or batch_that_fits(parameters, device)))
+    gradients = _SquaredGradients(classifier, parameters, min(fitting, MAX_BATCH_IMAGES), progress or Silent())
+    chunk = MAX_BATCH_IMAGES // gradients.size * gradients.size
+    chunks = batches_on(samples, chunk, device, workers=workers)
+    count, processes = math.ceil(len(samples) / chunk), process_count()
+    totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    for done in range(0, count, processes):
+        sums: Tensors = parameters  # where this process has no chunk left, for their shapes alone
+        for first, batch, _ in islice(chunks, 1):
+            images = prepare(batch)
+            if not through_tower:
+                with torch.no_grad():
+                    images = features(classifier.visual, images)
+            sums = gradients.sum_over(images, uniforms[first : first + len(images)].to(device))
+        for owner in range(min(processes, count - done)):
+            for name, total in totals.items():
+                total += from_process(owner, sums[name])
+    return {name: (total / len(samples)).cpu() for name, total in totals.items()}
 
-    def nll(parameters: Tensors, image: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+
+class _SquaredGradients:
+    """Add up the squared gradients of ``-log p(y | x)``, of as many images at once as there is memory for."""
+
+    def __init__(self, classifier: Classifier, parameters: Tensors, size: int, progress: Progress) -> None:
+        self.classifier, self.parameters, self.size, self.progress = classifier, parameters, size, progress
+        self.summed = batched if size > 1 else one_by_one
+
+    def nll(self, parameters: Tensors, image: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Return ``-log p(y | x)`` of one image."""
-        logits = functional_call(classifier, dict(parameters), (image[None],))[0].float()
+        logits = functional_call(self.classifier, dict(parameters), (image[None],))[0].float()
         label = (logits.detach().softmax(0).cumsum(0) <= uniform).sum().clamp(max=len(logits) - 1)
         return F.cross_entropy(logits, label)
 
-    done = 0
-    for batch in loader(samples, size, workers=workers) if parameters else ():
-        images = prepare(checked(batch)[0].to(device, non_blocking=True))
-        if not through_tower:
-            with torch.no_grad():
-                images = features(classifier.visual, images)
+    def sum_over(self, images: torch.Tensor, uniforms: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the sums over images, or features ``(n, dim)`` where the head alone is measured."""
+        sums = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         first = 0
         while first < len(images):
-            part = images[first : first + size]
+            part = slice(first, first + self.size)
             try:
-                squares = squared_gradients(nll, parameters, part, uniforms[done : done + len(part)].to(device))
+                squares = self.summed(self.nll, self.parameters, images[part], uniforms[part])
             except torch.OutOfMemoryError:
-                if size == 1:
+                if self.size == 1:
                     raise
-                size = size // 2
+                self.size = self.size // 2
                 torch.cuda.empty_cache()
                 continue
             except (RuntimeError, NotImplementedError) as error:
-                if squared_gradients is one_by_one:
+                if self.summed is one_by_one:
                     raise
-                squared_gradients = one_by_one
+                self.summed = one_by_one
                 reason = str(error).strip().splitlines()[0][:200]
-                progress.note(f"the images go through the model one at a time, which takes longer: {reason}")
+                self.progress.note(f"the images go through the model one at a time, which takes longer: {reason}")
                 continue
             for name, tensor in squares.items():
                 sums[name] += tensor
-            first, done = first + len(part), done + len(part)
-            progress.advance(len(part))
-    return {name: (tensor / max(done, 1)).cpu() for name, tensor in sums.items()}
+            first += self.size
+            self.progress.advance(len(images[part]))
+        return sums
 
 
 def batch_that_fits(parameters: Tensors, device: torch.device) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,8 @@ TYPE_NAMES = {
     "uint64": "U64", "int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32", "bfloat16": "BF16",
     "float16": "F16", "uint16": "U16", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
+
+MAX_HEADER_BYTES = 100_000_000  # as safetensors itself has it
 
 
 def merge_files(
@@ -97,7 +100,14 @@ def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
     if path.suffix != ".json":
         return _map_file(path)
     try:
-        shards: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        shards: dict[str, str] = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)[
+            "weight_map"
+        ]
+        outside = next(
+            (shard for shard in shards.values() if shard in ("", ".", "..") or set(shard) & {"/", "\\"}), None
+        )
+        if outside is not None:
+            raise ValueError(f"{outside!r} is no file beside it")
         mapped = {shard: _map_file(path.parent / shard) for shard in sorted(set(shards.values()))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "it needs a weight_map: name of a tensor to file"
@@ -115,17 +125,37 @@ def _map_file(path: Path) -> tuple[Tensors, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        _check_header(path)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- it is no mapping
             metadata = file.metadata() or {}
         for name, tensor in tensors.items():
             if _type(tensor.dtype) not in TYPE_NAMES:
                 raise ValueError(f"{name} is of the type {_type(tensor.dtype)}, which is not known here")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error
         hint = "give a whole .safetensors file, or the .index.json of one in shards"
         raise ModelError(f"{path} is no safetensors file: {reason}", hint) from error
     return tensors, dict(sorted(metadata.items()))
+
+
+def _check_header(path: Path) -> None:
+    """Raise :class:`ValueError` where a name stands twice in the header: which tensor is meant would be anybody's guess.
+
+    safetensors itself refuses all else: tensors that overlap, bytes of no tensor, shapes that do not fit.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length <= MAX_HEADER_BYTES:
+            json.loads(file.read(length), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r} is named twice")
+    return content
 
 
 def _type(dtype: torch.dtype) -> str:

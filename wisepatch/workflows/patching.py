@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
-from wisepatch.errors import out_of_memory
-from wisepatch.evaluation.measurement import evaluate, watcher
+from wisepatch.errors import UsageError, WisepatchError, out_of_memory
+from wisepatch.evaluation.measurement import evaluate
+from wisepatch.evaluation.validation import watcher
 from wisepatch.models.clip import load_clip
+from wisepatch.plugins import find_metric
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
-from wisepatch.training.finetuning import Finetuned, finetune, save_start
+from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
+from wisepatch.training.start import save_start
 from wisepatch.workflows.preflight import evaluation_splits, preflight
 from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
@@ -40,16 +45,30 @@ def zeroshot(
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Save the zero-shot checkpoint and measure it on ``tasks``."""
+    """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
     progress = progress or Silent()
     preflight(evaluation_splits(tasks, "test"), data, metrics)
     progress.start(f"loading {model}", 1)
-    checkpoint = save_start(store, load_clip(model))
+    checkpoint = on_main(lambda: save_start(store, load_clip(model)))
     progress.advance()
     progress.finish()
     return checkpoint, evaluate(
         [checkpoint], tasks, store, data, run=new_run("zeroshot"), metrics=metrics, settings=settings, progress=progress
     )
+
+
+def keep_best_problems(tasks: RunTasks, config: TrainConfig, data: Path) -> list[WisepatchError]:
+    """Return why the best weights cannot be told by validation data; none where they need not be."""
+    if not config.keep_best:
+        return []
+    dataset = tasks.patching.dataset
+    if VAL not in dataset.available_splits:
+        reason = f"{tasks.patching.name} has no validation split to tell the best weights by"
+        return [UsageError(reason, "leave --keep-best out")]
+    try:
+        return list(missing_needs(find_metric(config.keep_best), dataset.split(VAL, data).annotations))
+    except WisepatchError as error:
+        return [error]
 
 
 def training_splits(tasks: RunTasks, config: TrainConfig) -> list[tuple[Task, list[str]]]:
@@ -67,22 +86,31 @@ def finetune_watched(
     progress: Progress | None = None,
     *,
     tasks: RunTasks | None = None,
+    fresh: bool = False,
 ) -> Finetuned:
     """Fine-tune; with ``config.eval_every`` set, measure task and supported tasks on validation data as it goes.
 
-    Raises all that is missing before the first step.
+    A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    preflight(training_splits(tasks, config), data)
-    return _finetune(config, model, store, data, progress, tasks)
+    preflight((), data, problems=keep_best_problems(tasks, config, data), read=training_splits(tasks, config))
+    return _finetune(config, model, store, data, progress, tasks, fresh)
 
 
 def _finetune(
-    config: TrainConfig, model: ModelConfig, store: Store, data: Path, progress: Progress | None, tasks: RunTasks
+    config: TrainConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path,
+    progress: Progress | None,
+    tasks: RunTasks,
+    fresh: bool,
 ) -> Finetuned:
     watched = [tasks.patching, *tasks.supported]
-    watch = watcher(watched, store, data, config.evaluation) if config.eval_every else None
-    return finetune(config, model, store, data, progress, watch, task=tasks.patching, others=tasks.supported)
+    watch = watcher(watched, store, data, config.evaluation, config.keep_best) if config.eval_every else None
+    return finetune(
+        config, model, store, data, progress, watch, task=tasks.patching, others=tasks.supported, fresh=fresh
+    )
 
 
 def patch(
@@ -101,20 +129,21 @@ def patch(
     run: str | None = None,
     run_name: str = "",
     settings: EvalConfig | None = None,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> Patched:
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
     PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
-    training. Raises all that is missing for training and sweep before the first step. Of several processes, each would sweep for
-    itself: let the main one call this and the others :func:`finetune_watched`, as the command does.
+    training. A training that was interrupted goes on and one that is finished is taken as it is, unless it is to be ``fresh``.
+    Raises all that is missing for training and sweep before the first step. Several processes all call this.
     """
     tasks = tasks or RunTasks.of(config)
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
-    plan.check(data, training_splits(tasks, config))
-    finished = _finetune(config, model, store, data, progress, tasks)
+    plan.check(data, training_splits(tasks, config), keep_best_problems(tasks, config, data))
+    finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
     try:
         swept = run_sweep(

@@ -8,6 +8,7 @@ from pathlib import Path
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
+from wisepatch.process_group import main_first
 from wisepatch.tasks import Task
 
 
@@ -27,30 +28,36 @@ def preflight(
     data: Path,
     metrics: Sequence[str] = (),
     problems: Iterable[WisepatchError] = (),
+    *,
+    read: Iterable[tuple[Task, Iterable[str]]] = (),
 ) -> None:
     """Open each task's splits once and check that they support its metrics (or ``metrics``); no image is decoded.
 
-    Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that
-    the caller met.
+    The splits ``read`` are opened first, and no metric is asked of them: training has none. Of several processes the main one
+    goes first, so that data is downloaded once. Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError`
+    with all of them, after those ``problems`` that the caller met.
     """
     errors = {error.message: error for error in problems}
-    opened = set()
-    for task, split in ((task, split) for task, splits in splits_of for split in splits):
-        if (task, split) in opened:
-            continue
-        opened.add((task, split))
-        try:
-            annotations = task.dataset.split(split, data).annotations
-            for metric in metrics_for(task, metrics) if split != "train" else ():
-                for error in missing_needs(metric, annotations):
-                    message = f"{task.name} ({split}): {error.message}"
-                    errors.setdefault(message, UsageError(message, error.hint))
-        except WisepatchError as error:
-            errors.setdefault(error.message, error)
+    measured = [(task, split) for task, splits in splits_of for split in splits]
+    both = [*((task, split) for task, splits in read for split in splits), *measured]
+    with main_first():
+        for task, split in dict.fromkeys(both):
+            try:
+                annotations = task.dataset.split(split, data).annotations
+                for metric in metrics_for(task, metrics) if (task, split) in measured else ():
+                    for error in missing_needs(metric, annotations):
+                        message = f"{task.name} ({split}): {error.message}"
+                        errors.setdefault(message, UsageError(message, error.hint))
+            except WisepatchError as error:
+                errors.setdefault(error.message, error)
+        _raise(list(errors.values()))
+
+
+def _raise(errors: Sequence[WisepatchError]) -> None:
     if len(errors) > 1:
-        raise PreflightError(list(errors.values()))
+        raise PreflightError(errors)
     if errors:
-        raise next(iter(errors.values()))
+        raise errors[0]
 
 
 def evaluation_splits(tasks: Sequence[Task], split: str) -> list[tuple[Task, list[str]]]:

@@ -16,13 +16,14 @@ from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
 from wisepatch.files import check_room
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file, weights_size
 from wisepatch.store.results import append
 from wisepatch.tasks import Task
-from wisepatch.training.finetuning import checkpoint_prefix
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
+from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
@@ -118,7 +119,7 @@ def run_sweep(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
             workers=settings.workers if settings else None, progress=progress,
         )  # fmt: skip
-    mixes = save_mixes(store, start, end, plan, params, materialize=materialize)
+    mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     alpha_by_id = {mix.id: alpha for alpha, mix in mixes.items()}
 
     def fields(mix: Checkpoint, task: Task) -> dict[str, Any]:
@@ -147,14 +148,14 @@ def run_sweep(
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
                 choice = choose(points_by_split[split], plan.rule)
-                chosen = _save_patched(store, start, end, plan, params, choice)
+                chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
             except WisepatchError:
-                append(store.results, measured)
+                on_main(partial(append, store.results, measured))
                 raise
         if choice:
             chosen_fields = {"selected_on": plan.select_on}
             measured = [row | {"chosen": row["alpha"] == choice.alpha} | chosen_fields for row in measured]
-        rows += append(store.results, measured)
+        rows += on_main(partial(append, store.results, measured))
     return Sweep(
         run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
         plan.select_on if plan.rule else None, choice, chosen,
@@ -195,7 +196,7 @@ def save_mixes(
             recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
             write = partial(stream_weights, plan.method, files, recipe.params, fishers=fishers) if materialize else None
             mixes[alpha] = store.save(
-                write, kind="interpolated", name=f"{prefix}/{method}alpha={alpha:g}", model=end.model, training=end.training,
+                write, kind="interpolated", name=f"{prefix}/{method}alpha={alpha!r}", model=end.model, training=end.training,
                 recipe=recipe, config=end.config, head=end.head,
             )  # fmt: skip
     return mixes

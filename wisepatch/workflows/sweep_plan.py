@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wisepatch.analysis.selection import Rule, missing_for_rule
 from wisepatch.config import DEFAULT_ALPHAS, parse_alphas
-from wisepatch.errors import UsageError
+from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method
@@ -70,10 +70,16 @@ class SweepPlan:
         }
         return shlex.join(["wisepatch", "interpolate", *(f"{key}={value}" for key, value in options.items() if value)])
 
-    def check(self, data: Path, training: Iterable[tuple[Task, Iterable[str]]] = ()) -> None:
+    def check(
+        self,
+        data: Path,
+        training: Iterable[tuple[Task, Iterable[str]]] = (),
+        problems: Iterable[WisepatchError] = (),
+    ) -> None:
         """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
         fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
-        preflight([*training, *fisher, *self.task_splits().items()], data, self.metrics, self._problems())
+        problems = [*self._problems(), *problems]
+        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher])
 
     def _problems(self) -> Iterator[UsageError]:
         """Yield why alpha cannot be chosen as it is asked for."""

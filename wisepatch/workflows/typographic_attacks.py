@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, attacked_folder, file_name
+from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_text, attacked_folder, file_name
 from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.guarding import Guarded
+from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import drawing, refused, remove_leftovers, write_durably
+from wisepatch.launcher import is_main
 from wisepatch.locks import check_held, locked
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -82,10 +85,8 @@ def make(
             write_durably(output / INDEX, _csv(rows))
             (output / UNFINISHED).unlink()
     if preview:
-        from PIL import Image
-
         first = [
-            (Image.open(output / name), (f"shows {label}", f"says {text}"))
+            (read_rgb(output / name), (f"shows {label}", f"says {text}"))
             for name, label, text, *_ in rows[:PREVIEW_IMAGES]
         ]
         with drawing(preview):
@@ -96,7 +97,10 @@ def make(
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerow(COLUMNS)
-    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)  # names may hold any character
+    cells = [[as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(
+        cells
+    )  # names may hold any character
     return table.getvalue().encode()
 
 
@@ -168,6 +172,8 @@ def _render_one(opened: Split, index: int) -> tuple[str, str, bytes]:
 
 def written(samples: Samples, index: int) -> tuple[Image.Image, int, str]:
     """Return image ``index`` of attacked samples, also through subsets, its label, and the text on it."""
+    if isinstance(samples, Guarded):
+        return written(samples.samples, index)
     if isinstance(samples, Subset):
         return written(samples.samples, samples.indices[index])
     assert isinstance(samples, AttackedSamples)
@@ -206,7 +212,7 @@ def measure(
         checkpoints, tasks, store, data, split=split, run=run, progress=progress, watch=predictions.append,
         extra_fields=lambda _, of: attack if of.name.startswith(PREFIX) else {}, settings=settings,
     )  # fmt: skip
-    if picture:
+    if picture and is_main():
         with drawing(picture):
             draw_worst(predictions[-1], data).save(picture)
     return rows

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from wisepatch.datasets.guarding import Guarded
 from wisepatch.datasets.names import names
 from wisepatch.datasets.samples import Subset, labels_of
 from wisepatch.tasks import find_task
@@ -42,8 +43,9 @@ def classes_of(split):
 def places(split):
     """The files of a split, below the data folder."""
     samples, indices = split.samples, range(len(split))
-    while isinstance(samples, Subset):
-        indices, samples = [samples.indices[i] for i in indices], samples.samples
+    while not hasattr(samples, "files") or isinstance(samples, Guarded):
+        indices = [samples.indices[i] for i in indices] if isinstance(samples, Subset) else indices
+        samples = samples.samples
     return [str(samples.files[i][0]) for i in indices]
 
 

@@ -51,7 +51,6 @@ def test_cifar_is_read_from_its_batches(data, monkeypatch, name, below, key, met
     assert len(split) == 4
     image, label = split[3]
     assert (image.getpixel((0, 0)), label) == ((3, 0, 0), 3)
-    assert [c.replace("_", " ") for c in split.samples.classes] == list(split.classes)
 
 
 def test_cifar10_1_is_version_6_and_test_images_alone(data):
@@ -149,8 +148,8 @@ def test_cifar10_2_refuses_a_pickle_that_runs_code(data, tmp_path, kind, asked):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: np.save(path, np.zeros(3)), "it holds an array of float64, not a dict"),
-        (lambda path: np.save(path, [{"images": 1}], allow_pickle=True), "it holds an array of object, not a dict"),
+        (lambda path: np.save(path, np.zeros(3)), "it holds an array, not a dict"),
+        (lambda path: np.save(path, [{"images": 1}], allow_pickle=True), "it holds an array, not a dict"),
         (lambda path: np.save(path, {"images": 1}, allow_pickle=True), "no dict with images and labels"),
         (lambda path: np.save(path, np.array(None), allow_pickle=True), "no dict with images and labels"),
         (lambda path: np.save(path, {"images": np.zeros((2, 3)), "labels": [1, 2]}, allow_pickle=True), "float64"),

@@ -1,0 +1,108 @@
+"""Recall answers that the store holds, and compute only those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wisepatch.config import EvalConfig
+from wisepatch.datasets.samples import Split
+from wisepatch.evaluation.prediction import Predictions, predict_many
+from wisepatch.progress import Progress
+from wisepatch.store.cache import versions
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.predictions import load_predictions
+from wisepatch.tasks import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def predict_missing(
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    store: Store,
+    data: Path,
+    *,
+    split: str,
+    settings: EvalConfig,
+    progress: Progress,
+) -> Iterator[Predictions]:
+    """Yield each task's predictions by all checkpoints, in one pass over the images for those that the store does not hold.
+
+    Answers are recalled where images, classes, prompts, precision and versions are the same, unless ``settings.again``.
+    """
+    opened = [task.dataset.split(task.split or split, data) for task in tasks]
+    recalled = [
+        _recall(checkpoints, task, each, store, settings, progress) for task, each in zip(tasks, opened, strict=True)
+    ]
+    missing = [[c for c in checkpoints if c.id not in frames] for frames in recalled]
+    for _, group in groupby(range(len(tasks)), key=lambda index: [c.id for c in missing[index]]):
+        indices = list(group)
+        todo = missing[indices[0]]
+        passes: Iterator[Predictions | None] = iter([None] * len(indices))
+        if todo:
+            group_tasks = [tasks[index] for index in indices]
+            passes = iter(
+                predict_many(todo, group_tasks, store, data, split=split, settings=settings, progress=progress)
+            )
+        for index, computed in zip(indices, passes, strict=True):
+            yield _joined(checkpoints, tasks[index], opened[index], recalled[index], computed)
+
+
+def about_answers(task: Task, fingerprint: str, settings: EvalConfig) -> dict[str, Any]:
+    """Return what answers depend on beside the checkpoint, as JSON types."""
+    return {
+        "spec": task.base_spec, "fingerprint": fingerprint, "precision": settings.mixed_precision,
+        "classes": list(task.dataset.classes), "templates": list(task.dataset.templates),
+        "versions": versions("torch", "torchvision", "pillow", "open_clip_torch"),
+    }  # fmt: skip
+
+
+def _recall(
+    checkpoints: Sequence[Checkpoint], task: Task, opened: Split, store: Store, settings: EvalConfig, progress: Progress
+) -> dict[str, pd.DataFrame]:
+    """Return the stored answers by the id of the checkpoint."""
+    if settings.again:
+        return {}
+    about = about_answers(task, opened.fingerprint(), settings)
+    frames = {}
+    for checkpoint in checkpoints:
+        frame = load_predictions(store, checkpoint, task.name, opened.name, about, note=progress.note)
+        if frame is not None and len(frame) == len(opened):
+            frames[checkpoint.id] = frame
+    if frames:
+        of = f"{len(frames)} of {len(checkpoints)} checkpoints" if len(checkpoints) > 1 else checkpoints[0].name
+        progress.note(f"{task.name} ({opened.name}): the store holds the answers of {of}; --again computes them anew")
+    return frames
+
+
+def _joined(
+    checkpoints: Sequence[Checkpoint],
+    task: Task,
+    opened: Split,
+    frames: dict[str, pd.DataFrame],
+    computed: Predictions | None,
+) -> Predictions:
+    """Put recalled and computed answers into the order of the checkpoints."""
+    if computed is not None and not frames:
+        return computed
+    rows = {
+        identity: (frame["answer"].to_numpy(), frame["confidence"].to_numpy()) for identity, frame in frames.items()
+    }
+    if computed is not None:
+        rows |= {
+            checkpoint.id: (computed.predicted[index], computed.confidence[index])
+            for index, checkpoint in enumerate(computed.checkpoints)
+        }
+    first = next(iter(frames.values()))
+    return Predictions(
+        task, opened.name, tuple(checkpoints), first["label"].to_numpy(),
+        np.stack([rows[checkpoint.id][0] for checkpoint in checkpoints]),
+        np.stack([rows[checkpoint.id][1] for checkpoint in checkpoints]),
+        opened.annotations, list(first["image"]), opened.fingerprint(), frozenset(frames),
+    )  # fmt: skip
