@@ -61,7 +61,7 @@ def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_
     verified = cli("store", "verify")
     assert verified.exit_code == 1
     assert "error: 2 cached entries or files of predictions are damaged" in verified.stderr
-    again = cli("eval", "zeroshot", "--task", "Colors")
+    again = cli("eval", "zeroshot", "--task", "Colors", "--again")
     assert [json.loads(line)["value"] for line in before] == [
         json.loads(line)["value"] for line in cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
     ]
@@ -97,8 +97,9 @@ def test_results_that_cannot_be_kept_are_printed_before_the_error(cli, run_store
         assert result.exit_code == 1
         assert "error: the results wisepatch-store/results.jsonl cannot be written: Is a directory" in result.stderr
         assert "1 results that were measured stand above" in result.stderr
-        (row,) = [json.loads(line) for line in result.stdout.splitlines()]
+        row, *errors = [json.loads(line) for line in result.stdout.splitlines()]
         assert (row["task"], row["metric"]) == ("Colors", "top1")
+        assert len(errors) == len(more)
     swept = cli("interpolate", "--alpha", "0,1", "--eval", "Colors", "--select", "best-mean")
     rows = [json.loads(line) for line in swept.stdout.splitlines()]
     assert {(row["alpha"], row["split"]) for row in rows} == {(0, "val"), (1, "val")}

@@ -570,7 +570,7 @@ def test_a_manifest_whose_content_its_id_does_not_name_is_a_problem(store, field
         ("linear", 2, {"alpha": "half"}, "alpha half"),
         ("", 2, {"alpha": 0.5}, "without a method"),
         ("linear", 0, {"alpha": 0.5}, "without parents"),
-        ("fisher", 2, {"fisher": {"files": [["a" * 32, "0"]]}}, "Fisher information .* is gone"),
+        ("fisher", 2, {"alpha": 0.5, "fisher": {"files": [["a" * 32, "0"]]}}, "Fisher information .* is gone"),
     ],
 )
 def test_a_recipe_that_cannot_be_right_is_a_problem(store, method, parents, params, reason):
@@ -584,8 +584,10 @@ def test_a_recipe_that_cannot_be_right_is_a_problem(store, method, parents, para
 def test_recipes_that_are_merged_from_themselves_are_a_problem_and_no_endless_loop(store):
     start = save(store)
     one, two = save_recipe(store, start, start, alpha=0.1), save_recipe(store, start, start, alpha=0.2)
-    first = edit_manifest(store, one, recipe={"method": "linear", "parents": [start.id, two.id], "params": {}})
-    edit_manifest(store, two, recipe={"method": "linear", "parents": [start.id, one.id], "params": {}})
+    first = edit_manifest(
+        store, one, recipe={"method": "linear", "parents": [start.id, two.id], "params": {"alpha": 0.5}}
+    )
+    edit_manifest(store, two, recipe={"method": "linear", "parents": [start.id, one.id], "params": {"alpha": 0.5}})
     outer = save_recipe(store, start, first, alpha=0.3)
     for recipe in (first, outer):
         assert "merged from itself" in store.problem(recipe)
