@@ -161,6 +161,12 @@ def test_settings_that_are_no_json_object_are_an_error(tmp_path, text):
             use(model)
 
 
+def test_numbers_that_no_model_has_are_an_error_wherever_settings_are_read(tmp_path):
+    for number in (10**400, -(10**400), 1e300, 10**9):
+        with pytest.raises(ModelError, match="layers is a number that no model has"):
+            describe(local_dir(tmp_path / str(number)[:20] / str(abs(number) > 10**300), {"layers": number}))
+
+
 def test_settings_are_looked_through_however_deep_they_lie(tmp_path):
     deep = {"trust_remote_code": True}
     for _ in range(400):

@@ -6,7 +6,6 @@ open_clip hands some of them on to transformers, which runs Python files of a mo
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,7 @@ def _check_types(model: dict[str, Any], preprocessing: dict[str, Any]) -> None:
             raise ValueError(f"{part} is {type(settings).__name__}, not an object")
     for name, value in _settings([model, preprocessing]):
         if isinstance(value, int | float) and not abs(value) <= LARGEST.get(name, LARGEST_OTHER):
-            raise ValueError(f"{name} is {value if math.isfinite(value) else 'infinite'}")
+            raise ValueError(f"{name} is a number that no model has")
     for name in ("hf_model_name", "hf_tokenizer_name"):
         if not isinstance(model["text_cfg"].get(name, ""), str):
             raise ValueError(f"{name} is no text")
