@@ -209,7 +209,8 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
 
 def _check(row: Mapping[str, Any], required: Sequence[str] = ()) -> None:
     """Raise :class:`ValueError` for a field that is missing, or of another type than :func:`append` writes."""
-    for name in (*COLUMNS, *EXTRA):
+    known = (*COLUMNS, *EXTRA)
+    for name in {**dict.fromkeys(known), **row}:
         value = row.get(name)
         if value is None:
             fits = name not in required
@@ -218,9 +219,13 @@ def _check(row: Mapping[str, Any], required: Sequence[str] = ()) -> None:
         elif name in OTHERS:
             fits = isinstance(value, OTHERS[name])
         else:
-            fits = isinstance(value, str) and len(value) <= MAX_LETTERS and not SURROGATES.search(value)
-        if not fits:
+            fits = _is_text(value) if name in known or isinstance(value, str) else True
+        if not fits or not _is_text(name):
             raise ValueError(f"its {name} is {str(value)[:40]!r}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_LETTERS and not SURROGATES.search(value)
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
