@@ -260,7 +260,8 @@ def test_merges_of_three_parents_are_mixes_too(run_store, tasks, tmp_path, monke
     )
     written = save_like(run_store, end, load_weights(run_store, mix), "written")
     (predictions,) = predict_many([mix, written], tasks[:1], run_store, tmp_path, split="train")
-    assert np.array_equal(*predictions.confidence)
+    assert np.array_equal(*predictions.predicted)
+    assert np.allclose(*predictions.confidence, atol=1e-6)  # where weights lie in memory decides about a last bit
 
 
 def test_a_trained_head_that_other_class_names_put_aside_is_told(probe, tasks):

@@ -128,6 +128,12 @@ def test_accumulated_batches_are_one_larger_batch(shapes, tmp_path):
     assert torch.allclose(ends[0], ends[1], atol=1e-4)
 
 
+def test_what_the_launcher_was_told_of_accumulation_changes_nothing(shapes, tmp_path, monkeypatch):
+    straight = run(shapes, tmp_path / "one")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    assert run(shapes, tmp_path / "two").finetuned.files == straight.finetuned.files
+
+
 def test_loss_falls_when_there_is_something_to_learn(shapes, tmp_path):
     wrong = ("star", "heart", "ring")  # names that the model has to learn for circles, squares and triangles
     losses = run(shapes, tmp_path / "store", steps=40, lr=3e-3, classnames=wrong).losses

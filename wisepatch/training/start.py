@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 
 from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.devices import device, set_up_accelerate
@@ -47,7 +48,8 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     accelerator = Accelerator(
         cpu=set_up_accelerate(),
         mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.grad_accumulation,
+        # Given as a plugin: a number would give way to what `accelerate launch` was told.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.grad_accumulation),
         step_scheduler_with_optimizer=False,
     )
     check_size(accelerator.num_processes)
