@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wisepatch.errors import WisepatchError
-from wisepatch.files import PARTIAL, remove_leftovers
+from wisepatch.errors import StoreError, WisepatchError
+from wisepatch.files import PARTIAL, refused, remove_leftovers
 from wisepatch.locks import LOCK
 from wisepatch.store import sharing
 from wisepatch.store.cache import TENSORS
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.store.predictions import load_predictions, prediction_problems, save_predictions
 from wisepatch.store.results import append, read
+from wisepatch.store.runs import Run
 
 EVENTS = {
     "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.scandir", "os.listdir", "fcntl.flock",
@@ -30,6 +31,7 @@ EVENTS = {
 KILLED, REFUSED = 9, 3
 MODEL = {"model": "demo", "pretrained": ""}
 ROWS = [{"run": "r", "task": "Shapes", "metric": "top1", "value": value / 10} for value in range(3)]
+OUTCOME = {"losses": [0.5]}
 damaged_id = []
 COLUMNS = ("image", "label", "answer", "confidence")
 os.fsync = lambda _: None  # the machine does not end here
@@ -62,8 +64,34 @@ def flip(path):
     path.write_bytes(data)
 
 
+def run_of(store):
+    return Run(store.root, {"config": {"task": "Shapes"}}, "fingerprint of the images")
+
+
+def keep_state(store, step):
+    run = run_of(store)
+    with run.lock():
+        run.begin()
+        folder = run.new_state()
+        with refused("the state", StoreError, ""):
+            (folder / "weights").write_bytes(bytes(100))
+        run.keep_state(folder, step, {"step": step})
+
+
+def finish(store):
+    with run_of(store).lock():
+        run_of(store).finish(OUTCOME)
+
+
+def newest_state(store):
+    found = run_of(store).newest_state(lambda _: None)
+    return found[1]["step"] if found else None
+
+
 def fill(store):
     """What is in the store before each action, and must be there after it."""
+    keep_state(store, 1)
+    keep_state(store, 2)
     save(store, "kept", 0.0)
     mix(store, "kept mix", save(store, "kept end", 2.0), store.look_up("kept"))
     put(store, digest="1" * 32)
@@ -131,6 +159,10 @@ ACTIONS = {
         lambda store: store.remove([store.look_up_damaged(*damaged_id)]),
         lambda store: not store.unreadable(),
     ),
+    "state": (lambda _: None, lambda store: keep_state(store, 3), lambda store: newest_state(store) == 3),
+    "finish": (
+        lambda _: None, finish, lambda store: run_of(store).finished() == OUTCOME and not run_of(store).states(),
+    ),
     "gc": (litter, lambda store: store.collect_garbage(caches=True), is_clean),
 }  # fmt: skip
 
@@ -195,6 +227,7 @@ def check_whole(store, step, *, damage=False):
     assert len(frame) in (len(ROWS), 2 * len(ROWS)), step
     predicted = list(load_predictions(store, store.look_up("kept"), "Shapes", "val")["answer"])
     assert predicted in ([0, 1], [1, 2]), step
+    assert newest_state(store) in (2, 3) or run_of(store).finished() == OUTCOME, step
 
 
 def try_one(template, root, act, is_done, at, kills, step):

@@ -397,6 +397,26 @@ def test_the_same_training_twice_at_once_is_done_once(tmp_path):
     assert sum("finished already" in err for _, err in told) == 1
 
 
+def test_a_state_that_cannot_be_saved_is_said_and_ends_no_training(shapes, tmp_path, stop_at, monkeypatch):
+    straight = train(shapes, tmp_path / "straight")
+    progress = Notes()
+
+    def refuse(self, folder):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nmore")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("accelerate.Accelerator.save_state", refuse)
+        done = train(shapes, tmp_path / "store", save_every=3, progress=progress)
+        stop_at(2)
+        with pytest.raises(Stopped) as stopped:
+            train(shapes, tmp_path / "other")
+    assert done.finetuned.id == straight.finetuned.id
+    reason = "cannot be saved (PytorchStreamWriter failed writing file data/0: file write failed)"
+    assert f"the state after step 3 {reason}; the training goes on" in progress.notes
+    assert reason in stopped.value.__notes__[0]
+    assert train(shapes, tmp_path / "other").finetuned.id == straight.finetuned.id
+
+
 @pytest.mark.parametrize("save_every", [0, 2])
 def test_room_on_the_disk_is_looked_for_before_the_training(shapes, tmp_path, monkeypatch, save_every):
     asked = []

@@ -21,7 +21,7 @@ from wisepatch.files import (
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.cache import KINDS
 from wisepatch.store.manifests import ID, MANIFEST, WEIGHTS, Checkpoint
-from wisepatch.store.runs import remove_states, unfinished_runs
+from wisepatch.store.runs import remove_run_leftovers, remove_states, unfinished_runs
 from wisepatch.store.sharing import NewerStoreError, is_marked, store_lock, used_by_others
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def collect_garbage(store: Store, *, caches: bool = False, runs: bool = False) -
             _remove_aside(path)
             gone.append(path)
         gone += _remove_predictions(store, used)
+        gone += remove_run_leftovers(store.root)
         gone += [path for run in unfinished_runs(store.root) for path in remove_states(run)] if runs else []
         kinds = [store.cache.root / kind for kind in KINDS]
         kept = [folder for folder in _folders(store.checkpoints) if ID.fullmatch(folder.name)]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wisepatch.files import remove, seal, sync_folder, unseal, write_durably
+from wisepatch.files import remove, remove_leftovers, seal, sync_folder, unseal, write_durably
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.cache import entry_problem, seal_entry
 from wisepatch.store.manifests import ID
@@ -51,10 +51,10 @@ class Run:
     @contextmanager
     def lock(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
         """Let no other process train this meanwhile; ``waiting`` is called where another one does."""
-        with writing(self.store):
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.folder.parent / f".{self.id}{LOCK}", waiting)
-        with lock:
+        with ExitStack() as stack:
+            with writing(self.store):
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.folder.parent / f".{self.id}{LOCK}", waiting))
             yield
 
     def begin(self, *, fresh: bool = False) -> None:
@@ -65,6 +65,7 @@ class Run:
             self.folder.mkdir(exist_ok=True)
             for leftover in (self.folder / FINISHED, self.folder / PARTIAL_STATE):
                 remove(leftover)
+            remove_leftovers(self.folder)
             write_durably(self.folder / RUN, seal({"identity": dict(self.identity), "data": self.data}))
 
     def has_other_data(self) -> bool:
@@ -112,7 +113,9 @@ class Run:
         """Hash and publish the state after ``step``; of the older ones, one is kept. ``position`` holds JSON types."""
         with writing(self.store):
             write_durably(partial / POSITION, seal(position))
+            remove_leftovers(partial)
             seal_entry(partial, {})
+            remove_leftovers(partial)
             state = self.folder / f"state-{step:09d}"
             remove(state)
             partial.rename(state)
@@ -170,6 +173,19 @@ def unfinished_runs(store: Path) -> list[Unfinished]:
         if ID.fullmatch(folder.name) and record and isinstance(record.get("identity"), dict) and states:
             runs.append(Unfinished(folder, record["identity"], int(states[-1].name.removeprefix("state-"))))
     return runs
+
+
+def remove_run_leftovers(store: Path) -> list[Path]:
+    """Remove what interrupted writes left of trainings that are not under way; return the paths."""
+    gone = []
+    for folder in sorted(path for path in (store / "runs").glob("[!.]*") if ID.fullmatch(path.name)):
+        with locked(folder.parent / f".{folder.name}{LOCK}", wait=False) as stopped:
+            if stopped:
+                partial = [path for path in (folder / PARTIAL_STATE,) if path.exists()]
+                for path in partial:
+                    remove(path)
+                gone += [*partial, *remove_leftovers(folder)]
+    return gone
 
 
 def remove_states(run: Unfinished) -> list[Path]:

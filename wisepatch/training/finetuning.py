@@ -190,11 +190,13 @@ def finetune(
                 asked, stop = signals.asked() if reports or size() == 1 else (False, 0)
                 if asked or (config.save_every and at.step % config.save_every == 0):
                     at.loss_sum = mean_of_all(loss_sum, accelerator)
-                    states.save(at, best)
-                if stop:
-                    raise Stopped(
-                        stop, f"the state after step {at.step} of {steps} is saved; the same command goes on from there"
-                    )
+                    problem = states.save(at, best)
+                    saved = f"cannot be saved ({problem})" if problem else "is saved"
+                    if problem:
+                        progress.note(f"the state after step {at.step} {saved}; the training goes on")
+                    if stop:
+                        note = f"the state after step {at.step} of {steps} {saved}; the same command goes on from "
+                        raise Stopped(stop, note + ("the one before" if problem else "there"))
         progress.finish()
         if best:
             progress.note(f"keeping the weights of epoch {at.best_epoch:.1f}, the best on validation data")

@@ -115,18 +115,30 @@ class States:
         best = load_file(folder / BEST) if (folder / BEST).exists() else {}
         return Position(**position), best
 
-    def save(self, position: Position, best: Mapping[str, torch.Tensor]) -> None:
-        """Save a state, whole or not at all."""
-        folder = on_main(self.run.new_state)
-        self.accelerator.save_state(str(folder))
-        self.accelerator.wait_for_everyone()
+    def save(self, position: Position, best: Mapping[str, torch.Tensor]) -> str:
+        """Save a state, whole or not at all; return why it cannot be saved, empty if it is: no reason to lose the training."""
 
         def publish() -> None:
             if best:
                 write_tensors(folder / BEST, best)
             self.run.keep_state(folder, position.step, asdict(position))
 
-        on_main(publish)
+        folder, problem = on_main(lambda: _attempt(self.run.new_state))
+        if not problem:
+            problem = next(filter(None, from_all(_attempt(lambda: self.accelerator.save_state(str(folder)))[1])), "")
+        return problem or on_main(lambda: _attempt(publish)[1])
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
+    """Return what ``work`` returns, and why it cannot write, empty if it can."""
+    from safetensors import SafetensorError
+
+    try:
+        return work(), ""
+    except StoreError as error:
+        return None, error.message
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch raises the last where a disk is full
+        return None, getattr(error, "strerror", None) or str(error).partition("\n")[0]
 
 
 def check_room_for_training(
