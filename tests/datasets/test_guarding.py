@@ -208,7 +208,7 @@ def test_reading_all_of_a_broken_dataset_names_it_and_the_image(case, tmp_path, 
         assert "Pets" in caught.value.message
         assert caught.value.hint
     else:
-        assert sum(len(truth) for _, truth in read_all()) == SIZE
+        assert sum(len(batch.labels) for batch in read_all()) == SIZE
 
 
 @pytest.mark.parametrize("case", BROKEN)

@@ -181,7 +181,7 @@ def test_two_runs_at_once_decode_each_image_once(store, split, clip, decoded):
 
 def test_command_keeps_pixels_on_request_alone(cli, shapes, tmp_path):
     for options, count in (((), 0), (("--cache-images",), 1), (("--cache-images", "--mixed-precision", "bf16"), 1)):
-        result = cli("zeroshot", "--model", "demo", "--task", shapes, *options, "--json")
+        result = cli("zeroshot", "--model", "demo", "--task", shapes, *options, "--again", "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout.splitlines()[0])["n"] == 3
         folders = [path.parent for path in tmp_path.rglob("pixels.npy")]

@@ -45,7 +45,7 @@ def predict_missing(
         indices = list(group)
         todo = missing[indices[0]]
         passes: Iterator[Predictions | None] = iter([None] * len(indices))
-        if todo:
+        if todo or not checkpoints:
             group_tasks = [tasks[index] for index in indices]
             passes = iter(
                 predict_many(todo, group_tasks, store, data, split=split, settings=settings, progress=progress)
