@@ -39,9 +39,9 @@ def wait_until(condition, seconds=60):
     ("number", "to_all", "code"),
     [
         (signal.SIGINT, True, 130),
-        (signal.SIGTERM, False, 143),
-        (signal.SIGHUP, False, 129),
-        (signal.SIGKILL, False, -9),
+        pytest.param(signal.SIGTERM, False, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, False, 129, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, False, -9, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_a_command_and_all_that_it_started(tmp_path, number, to_all, code):

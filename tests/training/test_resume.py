@@ -349,6 +349,7 @@ def killed(words, folder, number, enough):
     return program.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_killed_goes_on_and_says_so(shapes, tmp_path):
     """SIGKILL while states are written, then SIGTERM (exit code 143), then to the end: as if nothing had been."""
     steps, store = ("--steps", "30", "--save-every", "2"), tmp_path / "wisepatch-store"
