@@ -38,7 +38,7 @@ def command(
     from wisepatch.workflows.sweep import new_run
 
     tasks = evaluation_tasks(named, o.split_list(task), classnames, templates)
-    preflight(evaluation_splits(tasks, split), data, metrics)
+    preflight(evaluation_splits(tasks, split), data, metrics, store=store)
     rows = evaluate(
         named, tasks, store, data, split=split, metrics=metrics, run=new_run("eval"), settings=evaluation,
         progress=output.progress(),

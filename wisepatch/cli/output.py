@@ -277,19 +277,19 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         for row in tasks.values()
         if row
     }
-    values = {
-        (row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == first[row["task"]]["metric"]
-    }
+    measured = {(row["alpha"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]["metric"]}
     mixed = len(set(metrics.values())) > 1
     body, strong = [], None
     for number, point in enumerate(sweep.points[split]):
-        cells = [f"{point.alpha:g}", *(percent(values.get((point.alpha, task))) for task in tasks)]
+        chosen = sweep.choice is not None and point.alpha == sweep.choice.alpha
+        of_tasks = [measured.get((point.alpha, task), {}) for task in tasks]
+        cells = [f"{point.alpha:g}", *(with_interval(row) if chosen else percent(row.get("value")) for row in of_tasks)]
         if sweep.supported:
             mean = None if point.supported is None else (point.patching + point.supported) / 2
             cells += [percent(point.mean_score)] if mixed else [percent(point.supported), percent(mean)]
         if sweep.choice:
-            strong = number if point.alpha == sweep.choice.alpha else strong
-            cells.append("chosen" if strong == number else "")
+            strong = number if chosen else strong
+            cells.append("chosen" if chosen else "")
         body.append(cells)
     columns = [
         "alpha",
@@ -303,5 +303,22 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
         note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
     words = " / ".join(name if higher else f"{name} (lower is better)" for name, higher in metrics.items())
-    output.result(f"{words} in per cent, {split} split{note}")
+    output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}")
     output.table(columns, body, strong=strong)
+
+
+def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Return on how many images each task was measured; one number where it is the same for all."""
+    numbers = {task: row["n"] for task, row in tasks.items() if row and row.get("n")}
+    if not numbers:
+        return ""
+    if len(set(numbers.values())) == 1:
+        return f", n = {next(iter(numbers.values()))}"
+    return f", n = {', '.join(f'{n} ({task})' for task, n in numbers.items())}"
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """Write a measurement in per cent with its 95 % interval, where it has one."""
+    if row.get("ci_low") is None:
+        return percent(row.get("value"))
+    return f"{percent(row['value'])} ({percent(row['ci_low'])} to {percent(row['ci_high'])})"

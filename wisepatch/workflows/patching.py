@@ -47,7 +47,7 @@ def zeroshot(
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
     """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
     progress = progress or Silent()
-    preflight(evaluation_splits(tasks, "test"), data, metrics)
+    preflight(evaluation_splits(tasks, "test"), data, metrics, store=store)
     progress.start(f"loading {model}", 1)
     checkpoint = on_main(lambda: save_start(store, load_clip(model)))
     progress.advance()
@@ -93,7 +93,8 @@ def finetune_watched(
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    preflight((), data, problems=keep_best_problems(tasks, config, data), read=training_splits(tasks, config))
+    problems = keep_best_problems(tasks, config, data)
+    preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
     return _finetune(config, model, store, data, progress, tasks, fresh)
 
 
@@ -130,19 +131,22 @@ def patch(
     run_name: str = "",
     settings: EvalConfig | None = None,
     fresh: bool = False,
+    problems: Sequence[WisepatchError] = (),
     progress: Progress | None = None,
 ) -> Patched:
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
     PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
     training. A training that was interrupted goes on and one that is finished is taken as it is, unless it is to be ``fresh``.
-    Raises all that is missing for training and sweep before the first step. Several processes all call this.
+    Raises all that is missing for training and sweep before the first step, with the ``problems`` that the caller met. Several
+    processes all call this.
     """
     tasks = tasks or RunTasks.of(config)
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
-    plan.check(data, training_splits(tasks, config), keep_best_problems(tasks, config, data))
+    problems = [*problems, *keep_best_problems(tasks, config, data)]
+    plan.check(data, training_splits(tasks, config), problems, store=store)
     finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
     try:

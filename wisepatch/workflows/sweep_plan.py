@@ -10,9 +10,8 @@ from pathlib import Path
 from wisepatch.analysis.selection import Rule, missing_for_rule
 from wisepatch.config import DEFAULT_ALPHAS, parse_alphas
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.hookspecs import MergeMethod
-from wisepatch.plugins import find_merge_method
+from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
 from wisepatch.workflows.preflight import preflight
@@ -75,11 +74,13 @@ class SweepPlan:
         data: Path,
         training: Iterable[tuple[Task, Iterable[str]]] = (),
         problems: Iterable[WisepatchError] = (),
+        *,
+        store: Store | None = None,
     ) -> None:
         """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
         fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
         problems = [*self._problems(), *problems]
-        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher])
+        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher], store=store)
 
     def _problems(self) -> Iterator[UsageError]:
         """Yield why alpha cannot be chosen as it is asked for."""
@@ -123,6 +124,6 @@ def plan_sweep(
     if not words:
         raise UsageError("there are no alphas", "give at least one, such as 0:1:0.1")
     alphas = parse_alphas(words)
-    for task in (patching, *others):
-        metrics_for(task, metrics)
+    for metric in metrics:
+        find_metric(metric)
     return SweepPlan(patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics))
