@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from wisepatch.cli.options import Common, with_settings
+from wisepatch.cli.options import CHECKPOINT_HELP, Common, with_settings
 
 
 @with_settings
 def command(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+        typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     common: Common,

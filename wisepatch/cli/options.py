@@ -174,9 +174,10 @@ SupportedOption = Annotated[
 MetricOption = Annotated[
     list[str], typer.Option("--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.")
 ]
+CHECKPOINT_HELP = "zeroshot, finetuned, patched, latest, a name, an id, or a folder."
 CheckpointsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+    typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="test, val or train, for tasks that name none.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]

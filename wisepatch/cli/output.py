@@ -16,19 +16,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wisepatch.launcher import is_main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import TextIO
 
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from wisepatch.store.checkpoints import Checkpoint
     from wisepatch.workflows.sweep import Sweep
 
 from wisepatch.errors import WisepatchError
 
 # What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+ID_LETTERS = 12
+ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
@@ -112,8 +115,12 @@ class Output:
         rows: Iterable[Sequence[object]],
         *,
         strong: int | None = None,
+        ends: Container[int] = (),
     ) -> None:
-        """Print a table for people; numbers right, the row ``strong`` in bold. Never cut off: a narrow terminal wraps it."""
+        """Print a table for people; numbers right, the row ``strong`` in bold, a line below each row of ``ends``.
+
+        Never cut off: a narrow terminal wraps it, but for ids, which stay whole.
+        """
         if self.as_json or self.helps:
             return
         from rich.console import Console
@@ -123,11 +130,17 @@ class Output:
         grid = Table(header_style="bold")
         for index, column in enumerate(columns):
             numbers = bool(body) and all(_is_number_or_nothing(row[index]) for row in body)
+            ids = bool(body) and all(_is_id_or_nothing(row[index]) for row in body)
             grid.add_column(
-                harmless(column).replace("[", "\\["), justify="right" if numbers else "left", overflow="fold"
-            )
+                harmless(column).replace("[", "\\["), overflow="fold", no_wrap=ids,
+                justify="right" if numbers and not ids else "left", min_width=ID_LETTERS if ids else None,
+            )  # fmt: skip
         for number, row in enumerate(body):
-            grid.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
+            grid.add_row(
+                *(cell.replace("[", "\\[") for cell in row),
+                style="bold" if number == strong else None,
+                end_section=number in ends,
+            )
         width = self.width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
         text = io.StringIO()
         Console(file=text, highlight=False, width=width, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(
@@ -223,6 +236,10 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
 
 
+def _is_id_or_nothing(cell: str) -> bool:
+    return cell in ("", "-") or bool(ID.fullmatch(cell))
+
+
 def _is_number_or_nothing(cell: str) -> bool:
     return cell in ("", "-") or cell.lstrip("-")[:1].isdigit()
 
@@ -230,6 +247,13 @@ def _is_number_or_nothing(cell: str) -> bool:
 def percent(value: float | None) -> str:
     """Write a fraction in per cent, with one decimal; ``-`` for none and for NaN."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def labels(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """Return by id what checkpoints are called in a table: the name, and the id beside one that several have."""
+    checkpoints = list(checkpoints)
+    names = [checkpoint.name for checkpoint in checkpoints]
+    return {each.id: each.name if names.count(each.name) == 1 else f"{each.name} ({each.id})" for each in checkpoints}
 
 
 def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:

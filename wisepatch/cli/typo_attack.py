@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import with_interval
+from wisepatch.cli.output import labels, with_interval
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 from wisepatch.files import expanded
@@ -132,9 +132,13 @@ def evaluate(
         run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     output.records(rows)
+    called = labels(named)
     output.table(
         ("checkpoint", "clean", "attacked", "says what is written", "says neither", "n"),
-        [_line(checkpoint.name, [row for row in rows if row["checkpoint"] == checkpoint.id]) for checkpoint in named],
+        [
+            _line(called[checkpoint.id], [row for row in rows if row["checkpoint"] == checkpoint.id])
+            for checkpoint in named
+        ],
     )
     output.result("per cent, with 95 % intervals")
     if output_path:

@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ COLUMNS = (
 EXTRA = ("role", "patching", "chosen", "selected_on")
 MAX_LISTED = 8  # runs that a message names
 RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
+RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
 LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
 NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed")
@@ -123,10 +124,10 @@ def read_runs(paths: Sequence[Path], runs: Sequence[str]) -> tuple[pd.DataFrame,
     for path in paths:
         # Wide records do not hold their run: it is called as their file.
         rows_of_file, problems_of_file = _read_rows(path, () if path.stem in names else sorted(names))
-        rows += [row for row in rows_of_file if row.get("run") in names]
+        rows += [row for row in rows_of_file if names & {row.get("run"), row.get("run_name") or None}]
         problems += problems_of_file
     for name in runs:
-        if name != "newest" and name not in {row["run"] for row in rows}:
+        if name != "newest" and name not in {row.get(field) for row in rows for field in ("run", "run_name")}:
             known = ", ".join(_run_names(paths)[-MAX_LISTED:])
             raise ResultsError(f"there is no run {name!r}", f"runs there are: {known}")
     return _to_frame(rows), problems
@@ -155,9 +156,23 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     names: dict[str, None] = {}
     for path in paths:
         for _, line in _lines(path):
-            match = RUN.search(line)
+            match, named = RUN.search(line), RUN_NAME.search(line)
             names[json.loads(match[1]) if match else path.stem] = None
+            if named:
+                names[json.loads(named[1])] = None
     return list(names)
+
+
+def names_of_checkpoints(path: Path) -> dict[str, str]:
+    """Return by the id of a checkpoint the name that was given to the newest run that measured it; empty without results."""
+    names: dict[str, str] = {}
+    with suppress(ResultsError):
+        for _, line in _lines(path):
+            if RUN_NAME.search(line):
+                with suppress(ValueError, KeyError, TypeError, RecursionError):
+                    row = json.loads(line)
+                    names[str(row["checkpoint"])] = str(row["run_name"])
+    return names
 
 
 def _to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -229,7 +244,9 @@ def _is_text(value: Any) -> bool:
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of some runs: by name, ``all`` (also when none is named), or ``newest``, the last one that swept alpha.
+    """Return the rows of some runs, named by id or by the name that they were given.
+
+    ``all`` (also when none is named) are all runs, ``newest`` is the last one that swept alpha.
 
     Raises :class:`ResultsError` for a run that is not there, and where no run swept alpha.
     """
@@ -242,11 +259,11 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
             raise ResultsError("no run in these results swept alpha", hint)
         runs = [*(run for run in runs if run != "newest"), swept["run"].iloc[-1]]
     known = frame["run"].unique()
-    if missing := [run for run in runs if run not in set(known)]:
+    if missing := [run for run in runs if run not in {*known, *frame["run_name"]}]:
         raise ResultsError(
             f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-MAX_LISTED:]))}"
         )
-    return frame[frame["run"].isin(runs)]
+    return frame[frame["run"].isin(runs) | frame["run_name"].isin(runs)]
 
 
 def _with_training(record: dict[str, Any]) -> dict[str, Any]:
