@@ -39,7 +39,7 @@ def command(
     classnames, templates = names.names(), names.templates()
     store, data = common.open_store(), common.data_folder()
     named = o.find_checkpoints(store, checkpoints)
-    if stray := of_other_runs(store, o.split_list(checkpoints), named):
+    if stray := of_other_runs(common, o.split_list(checkpoints), named):
         output.say(f"note: {stray}")
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.store.results import wide as widen
@@ -59,18 +59,19 @@ def command(
         show_rows(output, rows, labels(named))
 
 
-def of_other_runs(store: Store, words: Sequence[str], named: Sequence[Checkpoint]) -> str:
+def of_other_runs(common: o.Common, words: Sequence[str], named: Sequence[Checkpoint]) -> str:
     """Say which of the newest checkpoints of their kinds belong to different runs; an empty string where all are of one."""
     from wisepatch.store.checkpoints import REFERENCES
 
     newest = [checkpoint for checkpoint in named if checkpoint.id not in words and set(words) & set(REFERENCES)]
+    store = common.open_store()
     families = {checkpoint.id: _family(store, checkpoint) for checkpoint in newest}
     for number, one in enumerate(newest):
         for other in newest[number + 1 :]:
             if one.id in families[other.id] or other.id in families[one.id] or one.parents == other.parents != ():
                 continue
-            last = max(newest, key=lambda each: each.created)
-            whole = " ".join(["wisepatch eval", *last.parents, last.id])
+            last = max(newest, key=lambda each: (each.recipe is not None, each.created))
+            whole = common.again("eval", *last.parents, last.id)
             return f"{one.name} ({one.id}) and {other.name} ({other.id}) are of different runs; of one run: {whole}"
     return ""
 
