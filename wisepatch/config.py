@@ -165,6 +165,9 @@ class TrainConfig(Config):
     save_every: int = setting(
         500, "Save the state to resume from each so many steps; 0: when interrupted.", TRAINING, min=0
     )
+    track: str | None = setting(
+        None, "Also log to trackers of Accelerate, by comma: tensorboard, wandb, trackio, ...", TRAINING
+    )
 
     def __post_init__(self) -> None:
         """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
@@ -197,7 +200,7 @@ class TrainConfig(Config):
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide about the weights or belong to their record, as JSON types."""
-        return {name: value for name, value in self.to_json().items() if name != "save_every"}
+        return {name: value for name, value in self.to_json().items() if name not in ("save_every", "track")}
 
     @property
     def paper_warmup(self) -> int:

@@ -112,7 +112,7 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     ).reset_index()  # fmt: skip
 
 
-def _as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Let names stand in pictures as they are: a dollar sign begins no formula."""
 
     @wraps(draw)
@@ -125,7 +125,7 @@ def _as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return run
 
 
-@_as_written
+@as_written
 def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw accuracy on the patching task (y) over mean accuracy on the supported tasks (x), in per cent, one curve a run.
 
@@ -184,7 +184,7 @@ def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | Non
     return rows.drop_duplicates(["task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")[columns]
 
 
-@_as_written
+@as_written
 def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw every task over alpha, in per cent, one curve a task and metric; ``table`` is what :func:`alpha_table` returns.
 

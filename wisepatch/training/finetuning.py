@@ -44,6 +44,7 @@ from wisepatch.training.start import (
     load_start,
     new_accelerator,
 )
+from wisepatch.training.tracking import tracked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -89,7 +90,7 @@ def finetune(
     progress = progress or Silent()
     task = task or find_task(config.task, config.classnames, config.templates)
     check_trainable(config, task)
-    accelerator = new_accelerator(config)
+    accelerator = new_accelerator(config, store)
     set_seed(config.seed)
 
     # Load the model to start from, and save it as the parent.
@@ -140,7 +141,7 @@ def finetune(
             progress.advance(at.step)
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
-        with Signals(progress.note) as signals:
+        with Signals(progress.note) as signals, tracked(accelerator, config, run.id, run.log, progress) as log:
             for images, labels, weight in batches_from(at, batches, samples, generator, config.seed, accelerator):
                 rate = learning_rate(at.step, steps, warmup, config.lr)
                 for group in optimizer.param_groups:
@@ -169,7 +170,7 @@ def finetune(
                         )
                     speed = images_seen / (time.monotonic() - began)
                     progress.advance(at.step - at.reported, f"loss {mean:.3f}  lr {rate:.1e}  {speed:.0f} images/s")
-                    run.log(step=at.step, epoch=epoch, loss=mean, lr=rate, images_per_second=speed)
+                    log(step=at.step, epoch=epoch, loss=mean, lr=rate, images_per_second=speed)
                     at.losses.append(mean)
                     at.reported = at.step
                 if watch and epoch >= at.next_validation:
@@ -177,7 +178,7 @@ def finetune(
                     validation = watch(clip, accelerator.unwrap_model(wrapped), epoch)
                     train_mode(wrapped)
                     progress.note(validation.text)
-                    run.log(step=at.step, epoch=epoch, validation=dict(validation.values))
+                    log(step=at.step, epoch=epoch, validation=dict(validation.values))
                     if at.is_better(validation.score, epoch):
                         best = {
                             name: each.detach().cpu().clone() for name, each in trained_parameters(classifier).items()

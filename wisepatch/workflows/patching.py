@@ -22,6 +22,7 @@ from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.training.start import save_start
+from wisepatch.training.tracking import tracker_problems
 from wisepatch.workflows.preflight import evaluation_splits, preflight
 from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
@@ -93,7 +94,7 @@ def finetune_watched(
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
     tasks = tasks or RunTasks.of(config)
-    problems = keep_best_problems(tasks, config, data)
+    problems = [*keep_best_problems(tasks, config, data), *tracker_problems(config)]
     preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
     return _finetune(config, model, store, data, progress, tasks, fresh)
 
@@ -145,7 +146,7 @@ def patch(
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
-    problems = [*problems, *keep_best_problems(tasks, config, data)]
+    problems = [*problems, *keep_best_problems(tasks, config, data), *tracker_problems(config)]
     plan.check(data, training_splits(tasks, config), problems, store=store)
     finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
