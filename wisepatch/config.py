@@ -171,6 +171,9 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
+        for name in ("supported", "classnames", "templates"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, listed(getattr(self, name)))
         if self.freeze_encoder:
             object.__setattr__(self, "head", "trained")
         if self.keep_best and self.eval_every is None:
@@ -235,6 +238,11 @@ class TrainConfig(Config):
         if "steps" in chosen and "epochs" not in chosen:
             papers.pop("epochs", None)
         return cls(task=task, head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
+
+
+def listed(given: Any) -> tuple[Any, ...]:
+    """Return a list as a tuple, and one thing alone as a tuple of one; a text is one thing."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
 
 
 def _not_a_choice(name: str, value: str, choices: Any) -> str:

@@ -11,25 +11,22 @@ import re
 import shutil
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from wisepatch.launcher import is_main
+from wisepatch.progress import RichProgress, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import TextIO
 
     from rich.console import Console
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
 
     from wisepatch.store.checkpoints import Checkpoint
     from wisepatch.workflows.sweep import Sweep
 
 from wisepatch.errors import WisepatchError
 
-# What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 ID_LETTERS = 12
 ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
@@ -37,11 +34,6 @@ MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 class OutputClosedError(Exception):
     """Nobody reads what is printed any more (``| head``)."""
-
-
-def harmless(text: str) -> str:
-    """Return text in which what a terminal would obey is written out, as in Python's strings."""
-    return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def write(stream: TextIO | None, text: str) -> None:
@@ -153,65 +145,32 @@ class Output:
         return Bar(self)
 
 
-class Bar:
-    """Draws the library's progress with rich; silent when quiet. Without a terminal, one line a stage."""
-
-    live: ClassVar[list[Bar]] = []
+class Bar(RichProgress):
+    """Draws the library's progress as the command line was asked to; silent when quiet."""
 
     def __init__(self, output: Output) -> None:
         """Draw to the stderr of ``output``."""
+        super().__init__()
         self.output = output
-        self.bars: Bars | None = None
-        self.task: TaskID | None = None
 
-    def start(self, what: str, total: int) -> None:
-        """Begin a stage."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+    @property
+    def quiet(self) -> bool:
+        """Tell whether nothing is to be said."""
+        return self.output.quiet
 
-        self.finish()
-        if self.output.quiet:
-            return
-        if not self.output.err.is_terminal:
-            self.output.say(f"{what} ...")
-            return
-        self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
-            TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.output.err,
-        )  # fmt: skip
-        self.task = self.bars.add_task(harmless(what).replace("[", "\\["), total=total, detail="")
-        self.bars.start()
-        Bar.live.append(self)
+    @property
+    def console(self) -> Console:
+        """Return where bars are drawn."""
+        return self.output.err
 
-    def advance(self, steps: int = 1, detail: str = "") -> None:
-        """Go on."""
-        if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, advance=steps, detail=harmless(detail).replace("[", "\\["))
-
-    def finish(self) -> None:
-        """End the stage."""
-        if self.bars is not None:
-            self.bars.stop()
-            self.bars = None
-            Bar.live.remove(self)
-
-    def note(self, text: str) -> None:
-        """Say something that stays."""
-        if self.bars is not None:
-            self.bars.console.print(harmless(text), markup=False)
-        else:
-            self.output.say(text)
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self.output.say(text)
 
 
 def close_bars() -> None:
     """Give the terminal back: end every bar that an error left open."""
-    for bar in list(Bar.live):
+    for bar in list(RichProgress.live):
         bar.finish()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError, WisepatchError
-from wisepatch.files import check_writable, drawing
+from wisepatch.files import check_writable, drawing, expanded
 from wisepatch.plugins import find_metric
 
 if TYPE_CHECKING:
@@ -293,8 +293,9 @@ def _label_alphas(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
                       fontsize=8, color="#333333", zorder=6)  # fmt: skip
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Write PNG, SVG or PDF by suffix. Raises :class:`UsageError` for any other, and for a folder that cannot be written."""
+    path = expanded(path)
     check_picture_path(path)
     with drawing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, StoreError
-from wisepatch.files import refused
+from wisepatch.files import expanded, refused
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
 
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from wisepatch.store.checkpoints import Store
+
 COLUMNS = (
     "time", "run", "run_name", "checkpoint", "model", "pretrained", "training", "method", "alpha", "params", "task", "split",
     "metric", "value", "n", "ci_low", "ci_high", "seed", "version",
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
+STORE, RESULTS = "wisepatch-store", "results.jsonl"
 MAX_LISTED = 8  # runs that a message names
 RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
 RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
@@ -95,13 +99,27 @@ def _append(file: FileIO, lines: bytes) -> None:
         raise
 
 
-def read(*paths: Path) -> tuple[pd.DataFrame, list[str]]:
+def load(*places: Store | Path | str) -> pd.DataFrame:
+    """Return the results of stores, folders of stores, or files, as one tidy table, one measurement a row.
+
+    Without a place those of ``WISEPATCH_STORE`` or ``./wisepatch-store``. Lines that cannot be read are a warning. Raises
+    :class:`ResultsError` where there are no results.
+    """
+    default = os.environ.get("WISEPATCH_STORE", STORE)
+    paths = [expanded(p) if isinstance(p, Path | str) else p.root for p in places or (default,)]
+    frame, problems = read(*(path / RESULTS if path.is_dir() else path for path in paths))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return frame
+
+
+def read(*paths: Path | str) -> tuple[pd.DataFrame, list[str]]:
     """Read files of tidy or wide records as one tidy table; return it with one sentence for each line that could not be read.
 
     Raises :class:`ResultsError` where a file is not there, or no line of it can be read.
     """
     rows, problems = [], []
-    for path in paths:
+    for path in map(Path, paths):
         rows_of_file, problems_of_file = _read_rows(path)
         if not rows_of_file:
             raise ResultsError(f"{path} holds no results", next(iter(problems_of_file), "the file is empty"))

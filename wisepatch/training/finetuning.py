@@ -25,7 +25,7 @@ from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.validation import Validation
-from wisepatch.files import hash_tensors
+from wisepatch.files import expanded, hash_tensors
 from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
@@ -34,7 +34,7 @@ from wisepatch.models.zeroshot_head import check_prompts
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task, find_task
+from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
 from wisepatch.training.start import (
     check_trainable,
@@ -63,12 +63,16 @@ class Finetuned:
     finetuned: Checkpoint
     losses: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        """Return the two checkpoints and the last loss."""
+        return f"Finetuned({self.zeroshot!r}, {self.finetuned!r}, loss {self.losses[-1]:.3f})"
+
 
 def finetune(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
-    data: Path,
+    data: Path | str,
     progress: Progress | None = None,
     watch: Watcher | None = None,
     *,
@@ -88,7 +92,10 @@ def finetune(
     of data, model and store.
     """
     progress = progress or Silent()
-    task = task or find_task(config.task, config.classnames, config.templates)
+    data = expanded(data)
+    if task is None:  # what is to be measured later is looked up now too
+        tasks = RunTasks.of(config)
+        task, others = tasks.patching, others or tasks.supported
     check_trainable(config, task)
     accelerator = new_accelerator(config, store)
     set_seed(config.seed)

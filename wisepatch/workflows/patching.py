@@ -9,16 +9,17 @@ from typing import Any
 
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
 from wisepatch.errors import UsageError, WisepatchError, out_of_memory
 from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.validation import watcher
+from wisepatch.files import expanded
 from wisepatch.models.clip import load_clip
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks, Task
+from wisepatch.tasks import RunTasks, Task, as_tasks
 from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.training.start import save_start
@@ -38,16 +39,17 @@ class Patched:
 
 def zeroshot(
     model: ModelConfig,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | str] | Task | str,
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
     """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
     progress = progress or Silent()
+    data, metrics, tasks = expanded(data), listed(metrics), as_tasks(tasks)
     preflight(evaluation_splits(tasks, "test"), data, metrics, store=store)
     progress.start(f"loading {model}", 1)
     checkpoint = on_main(lambda: save_start(store, load_clip(model)))
@@ -83,7 +85,7 @@ def finetune_watched(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
-    data: Path,
+    data: Path | str,
     progress: Progress | None = None,
     *,
     tasks: RunTasks | None = None,
@@ -93,7 +95,7 @@ def finetune_watched(
 
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
-    tasks = tasks or RunTasks.of(config)
+    data, tasks = expanded(data), tasks or RunTasks.of(config)
     problems = [*keep_best_problems(tasks, config, data), *tracker_problems(config)]
     preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
     return _finetune(config, model, store, data, progress, tasks, fresh)
@@ -119,15 +121,15 @@ def patch(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
     tasks: RunTasks | None = None,
-    alphas: Sequence[float] | None = None,
+    alphas: Sequence[float] | float | str | None = None,
     method: str = "linear",
     fisher_examples: int = EXAMPLES,
-    rule: Rule | None = None,
+    rule: Rule | str | None = None,
     select_on: str = VAL,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     run: str | None = None,
     run_name: str = "",
     settings: EvalConfig | None = None,
@@ -142,7 +144,7 @@ def patch(
     Raises all that is missing for training and sweep before the first step, with the ``problems`` that the caller met. Several
     processes all call this.
     """
-    tasks = tasks or RunTasks.of(config)
+    data, tasks = expanded(data), tasks or RunTasks.of(config)
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip

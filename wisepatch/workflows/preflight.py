@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wisepatch.analysis.metrics import missing_needs
+from wisepatch.config import listed
 from wisepatch.errors import StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
-from wisepatch.files import check_writable, refused
+from wisepatch.files import check_writable, expanded, refused
 from wisepatch.hookspecs import Metric
 from wisepatch.process_group import main_first
 from wisepatch.store.checkpoints import Store
@@ -29,8 +30,8 @@ class PreflightError(WisepatchError):
 
 def preflight(
     splits_of: Iterable[tuple[Task, Iterable[str]]],
-    data: Path,
-    metrics: Sequence[str] = (),
+    data: Path | str,
+    metrics: Sequence[str] | str = (),
     problems: Iterable[WisepatchError] = (),
     *,
     read: Iterable[tuple[Task, Iterable[str]]] = (),
@@ -43,6 +44,7 @@ def preflight(
     :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that the caller met.
     """
     errors = {error.message: error for error in [*problems, *(_store_problems(store) if store else ())]}
+    data, metrics = expanded(data), listed(metrics)
     measured = [(task, split) for task, splits in splits_of for split in splits]
     both = [*((task, split) for task, splits in read for split in splits), *measured]
     with main_first():

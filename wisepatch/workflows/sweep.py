@@ -13,9 +13,10 @@ from typing import Any
 
 from wisepatch.analysis.selection import Point, Rule, choose, points
 from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.counting import count
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
-from wisepatch.files import check_room
+from wisepatch.files import check_room, expanded
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
@@ -48,6 +49,11 @@ class Sweep:
     judges: tuple[str, ...] = ()  # the supported tasks that had a part in the choice
     start: str = ZEROSHOT  # the name of the checkpoint at alpha 0, where that is not a zero-shot one
 
+    def __repr__(self) -> str:
+        """Return the task, the number of alphas and the choice."""
+        chosen = f", chosen {self.choice.alpha:g}" if self.choice else ""
+        return f"Sweep({self.patching!r}, {count(len(self.checkpoints), 'alpha')}{chosen})"
+
     @property
     def start_words(self) -> str:
         """Return what people call the model at alpha 0."""
@@ -65,16 +71,16 @@ def new_run(command: str) -> str:
 
 def sweep(
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
     checkpoint: Checkpoint | str = "finetuned",
-    tasks: Sequence[Task | str] | None = None,
-    alphas: Sequence[float] | None = None,
+    tasks: Sequence[Task | str] | Task | str | None = None,
+    alphas: Sequence[float] | float | str | None = None,
     method: str = "linear",
     fisher_examples: int = EXAMPLES,
-    rule: Rule | None = None,
+    rule: Rule | str | None = None,
     select_on: str = VAL,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     materialize: bool = False,
     run: str | None = None,
     run_name: str = "",
@@ -91,6 +97,7 @@ def sweep(
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
     fine-tuning on up to ``fisher_examples`` images of its training split. Raises all that is missing before any work.
     """
+    data = expanded(data)
     end = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if end.kind != "finetuned" or not end.parents:
         raise StoreError(
