@@ -72,3 +72,91 @@ def test_everything_public_has_a_docstring():
 
 def test_package_says_that_it_is_typed():
     assert (ROOT / "py.typed").exists()
+
+
+def test_paths_may_be_texts_and_one_thing_stands_for_a_list_of_one(run_store, shapes, tmp_path, monkeypatch):
+    store, data = run_store, str(tmp_path)
+    rows = wp.evaluate("finetuned", "Colors@val", store, data, metrics="top1")
+    assert [(row["task"], row["metric"]) for row in rows] == [("Colors", "top1")]
+    swept = wp.sweep(store, data, tasks="Colors", alphas="0,0.5", rule="best-mean", metrics="top1")
+    assert swept.choice is not None
+    assert sorted(swept.checkpoints) == [0, 0.5]
+    assert list(wp.sweep(store, data, tasks="Colors@val", alphas=0.5).checkpoints) == [0.5]
+    _, rows = wp.zeroshot(wp.ModelConfig("demo", ""), "Colors@val", store, data)
+    assert len(rows) == 1
+    config = wp.TrainConfig.with_defaults(str(shapes), supported="Colors", templates="a {}.", steps=1, batch_size=4)
+    assert (config.supported, config.templates) == (("Colors",), ("a {}.",))
+    assert [task.name for task in wp.find_tasks("Colors")] == ["Colors"]
+    figure = wp.draw_over_alpha(wp.alpha_table(wp.load_results(store).query("run == @swept.run")))
+    wp.save_figure(figure, str(tmp_path / "new" / "a.png"))
+    assert (tmp_path / "new" / "a.png").exists()
+    assert wp.export(store, "zeroshot", str(tmp_path / "exported")).folder.is_dir()
+    first, second = (str(store.find(kind).home / "model.safetensors") for kind in ("zeroshot", "finetuned"))
+    assert len(wp.merge_files(first, second, 0.5, str(tmp_path / "merged.safetensors"))) == 64
+
+
+def test_what_is_misspelt_is_said_before_any_work(run_store, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("wisepatch.training.finetuning.load_start", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    model, settings = wp.ModelConfig("demo", ""), {"steps": 1, "batch_size": 4}
+    for train in (wp.training.finetuning.finetune, wp.patch):
+        with pytest.raises(wp.WisepatchError, match="unknown task 'Colours'"):
+            train(
+                wp.TrainConfig.with_defaults(str(shapes), supported="Colours", **settings), model, run_store, tmp_path
+            )
+    config = wp.TrainConfig.with_defaults(str(shapes), **settings)
+    for more, problem in (
+        ({"alphas": "0:1"}, "alphas"),
+        ({"metrics": "top"}, "unknown metric"),
+        ({"rule": "best"}, "rule"),
+    ):
+        with pytest.raises(wp.WisepatchError, match=problem):
+            wp.patch(config, model, run_store, tmp_path, **more)
+        with pytest.raises(wp.WisepatchError, match=problem):
+            wp.sweep(run_store, tmp_path, **more)
+
+
+def test_results_of_stores_and_files_are_one_table(run_store, tmp_path, monkeypatch):
+    wp.evaluate("zeroshot", "Colors@val", run_store, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert len(wp.load_results()) == len(wp.load_results(run_store)) == len(wp.load_results(str(run_store.root))) == 1
+    with run_store.results.open("a") as file:
+        file.write("{torn\n")
+    with pytest.warns(UserWarning, match="line 2 is not a result"):
+        assert len(wp.load_results(run_store, str(run_store.results))) == 2
+    with pytest.raises(wp.WisepatchError, match="there are no results at"):
+        wp.load_results("nowhere")
+
+
+def test_reprs_are_short(run_store, tmp_path):
+    finetuned, task = run_store.find("finetuned"), wp.find_task("ImageNet@val")
+    assert repr(finetuned) == f"Checkpoint('demo/shapes/finetuned', {finetuned.id}, finetuned)"
+    assert repr(task) == "Task('ImageNet@val')"
+    assert repr(task.dataset) == "Dataset('ImageNet', 1,000 classes)"
+    assert repr(run_store) == f"Store('{run_store.root}')"
+    assert repr(wp.find_task("Colors").dataset.split("test", tmp_path)) == "Split('Colors', 'test', 500 images)"
+    assert repr(wp.load_clip(wp.ModelConfig("demo", ""))) == "Clip('demo')"
+    swept = wp.sweep(run_store, tmp_path, tasks="Colors@val", alphas="0,0.5,1")
+    assert repr(swept) == "Sweep('shapes', 3 alphas)"
+
+
+def test_progress_is_a_line_a_stage_without_a_terminal_and_a_bar_with_one(capsys, monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    progress = wp.RichProgress()
+    progress.start("training\x1b[2J", 2)
+    progress.advance()
+    progress.note("a note")
+    progress.finish()
+    assert capsys.readouterr().err == "training\\x1b[2J ...\na note\n"
+    drawn = io.StringIO()
+    monkeypatch.setattr(wp.RichProgress, "console", Console(file=drawn, force_terminal=True, width=100))
+    progress.start("training", 2)
+    progress.advance(2, "loss [1]")
+    progress.note("half way")
+    progress.finish()
+    assert "loss [1]" in drawn.getvalue()
+    assert "half way" in drawn.getvalue()
+    assert wp.RichProgress.live == []

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
     from wisepatch.models.zeroshot_head import zeroshot_head
+    from wisepatch.progress import RichProgress
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
+    from wisepatch.reports.training_curves import draw_training, training_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.manifests import Recipe
     from wisepatch.store.recipes import load_weights
+    from wisepatch.store.results import load as load_results
     from wisepatch.store.results import read as read_results
     from wisepatch.tasks import Task, find_task, find_tasks
     from wisepatch.training.finetuning import finetune
@@ -57,11 +60,13 @@ _NAMES = {  # module: the public names in it
     "models.clip": "Clip load_clip",
     "models.exporting": "export",
     "models.zeroshot_head": "zeroshot_head",
+    "progress": "RichProgress",
     "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
+    "reports.training_curves": "draw_training training_table",
     "store.checkpoints": "Checkpoint Store",
     "store.manifests": "Recipe",
     "store.recipes": "load_weights",
-    "store.results": "read_results",
+    "store.results": "load_results read_results",
     "tasks": "Task find_task find_tasks",
     "training.finetuning": "finetune",
     "weights.methods": "interpolate",
@@ -71,7 +76,7 @@ _NAMES = {  # module: the public names in it
     "workflows.sweep": "sweep",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
-_CALLED_THERE = {"read_results": "read"}
+_CALLED_THERE = {"read_results": "read", "load_results": "load"}
 _RENAMED = {  # old name: new name; `predict` will be for images
     "Encoder": "Clip",
     "FinetuneConfig": "TrainConfig",
@@ -94,6 +99,7 @@ __all__ = [
     "ModelConfig",
     "Point",
     "Recipe",
+    "RichProgress",
     "Rule",
     "SelectionRule",
     "Split",
@@ -107,6 +113,7 @@ __all__ = [
     "choose",
     "draw_over_alpha",
     "draw_sweep",
+    "draw_training",
     "evaluate",
     "export",
     "find_task",
@@ -115,6 +122,7 @@ __all__ = [
     "hookimpl",
     "interpolate",
     "load_clip",
+    "load_results",
     "load_weights",
     "measure",
     "merge_files",
@@ -128,6 +136,7 @@ __all__ = [
     "save_figure",
     "sweep",
     "sweep_table",
+    "training_table",
     "use_device",
     "zeroshot",
     "zeroshot_head",

@@ -165,9 +165,15 @@ class TrainConfig(Config):
     save_every: int = setting(
         500, "Save the state to resume from each so many steps; 0: when interrupted.", TRAINING, min=0
     )
+    track: str | None = setting(
+        None, "Also log to trackers of Accelerate, by comma: tensorboard, wandb, trackio, ...", TRAINING
+    )
 
     def __post_init__(self) -> None:
         """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
+        for name in ("supported", "classnames", "templates"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, listed(getattr(self, name)))
         if self.freeze_encoder:
             object.__setattr__(self, "head", "trained")
         if self.keep_best and self.eval_every is None:
@@ -197,7 +203,7 @@ class TrainConfig(Config):
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide about the weights or belong to their record, as JSON types."""
-        return {name: value for name, value in self.to_json().items() if name != "save_every"}
+        return {name: value for name, value in self.to_json().items() if name not in ("save_every", "track")}
 
     @property
     def paper_warmup(self) -> int:
@@ -232,6 +238,11 @@ class TrainConfig(Config):
         if "steps" in chosen and "epochs" not in chosen:
             papers.pop("epochs", None)
         return cls(task=task, head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
+
+
+def listed(given: Any) -> tuple[Any, ...]:
+    """Return a list as a tuple, and one thing alone as a tuple of one; a text is one thing."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
 
 
 def _not_a_choice(name: str, value: str, choices: Any) -> str:

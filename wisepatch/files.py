@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -151,6 +152,21 @@ def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise kind(f"{what} cannot be written: {getattr(error, 'strerror', None) or error}", hint) from error
+
+
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Raise :class:`OSError` where a file (or a folder to write into) cannot be made or replaced at ``path``; nothing is left."""
+    if path.exists() and path.is_dir() != folder:
+        wrong = IsADirectoryError if path.is_dir() else NotADirectoryError
+        number = errno.EISDIR if path.is_dir() else errno.ENOTDIR
+        raise wrong(number, os.strerror(number), str(path))
+    if path.is_file() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    there = path if folder else path.parent
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with tempfile.TemporaryFile(dir=there):  # asks the disk itself: permissions do not tell of one that is read-only
+        pass
 
 
 def drawing(path: Path) -> AbstractContextManager[None]:

@@ -1,8 +1,18 @@
-"""Let long work report itself: a protocol that the command line draws as a bar, and a silent one."""
+"""Let long work report itself: a protocol, a bar in the terminal, and a silent one."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+import sys
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+# What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Progress(Protocol):
@@ -35,3 +45,82 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Say nothing."""
+
+
+def harmless(text: str) -> str:
+    """Return text in which what a terminal would obey is written out, as in Python's strings."""
+    return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+
+
+class RichProgress:
+    """Progress as a bar on stderr; without a terminal, one line a stage."""
+
+    live: ClassVar[list[RichProgress]] = []
+
+    def __init__(self) -> None:
+        """Draw nothing yet."""
+        self.bars: Bars | None = None
+        self.task: TaskID | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Tell whether nothing is to be said."""
+        return False
+
+    @property
+    def console(self) -> Console:
+        """Return where bars are drawn."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        if sys.stderr is not None:
+            sys.stderr.write(f"{harmless(text)}\n")
+            sys.stderr.flush()
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.finish()
+        if self.quiet:
+            return
+        console = self.console
+        if not console.is_terminal:
+            self.say(f"{what} ...")
+            return
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
+            TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self.task = self.bars.add_task(harmless(what).replace("[", "\\["), total=total, detail="")
+        self.bars.start()
+        RichProgress.live.append(self)
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        """Go on."""
+        if self.bars is not None and self.task is not None:
+            self.bars.update(self.task, advance=steps, detail=harmless(detail).replace("[", "\\["))
+
+    def finish(self) -> None:
+        """End the stage."""
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+            RichProgress.live.remove(self)
+
+    def note(self, text: str) -> None:
+        """Say something that stays."""
+        if self.bars is not None:
+            self.bars.console.print(harmless(text), markup=False)
+        else:
+            self.say(text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
-from wisepatch.config import TrainConfig
+from wisepatch.config import TrainConfig, listed
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.splits import SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -38,6 +38,10 @@ class Task:
     spec: str
     dataset: Dataset
     split: str | None = None
+
+    def __repr__(self) -> str:
+        """Return the word that finds the task again."""
+        return f"Task({self.spec!r})"
 
     @property
     def base_spec(self) -> str:
@@ -99,12 +103,17 @@ def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Seq
     return Task(base + ending, dataset, split)
 
 
+def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
+    """Return tasks, of which some may be named; one alone stands for a list of one."""
+    return [find_task(each) if isinstance(each, str) else each for each in listed(given)]
+
+
 def find_tasks(
-    specs: Iterable[str], classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None
+    specs: Iterable[str] | str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None
 ) -> list[Task]:
     """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
     tasks: dict[tuple[str, str | None], Task] = {}
-    specs = list(specs)
+    specs = listed(specs)
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
     for spec in specs:
@@ -116,11 +125,12 @@ def find_tasks(
     return list(tasks.values())
 
 
-def other_tasks(patching: Task, tasks: Sequence[Task | str]) -> list[Task]:
+def other_tasks(patching: Task, tasks: Sequence[Task | str] | Task | str) -> list[Task]:
     """Return the tasks to measure besides ``patching``; words are looked up.
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
+    tasks = listed(tasks)
     others = [task for task in tasks if isinstance(task, Task)]
     others += find_tasks([task for task in tasks if isinstance(task, str)])
     others = [task for task in others if task.base_spec != patching.base_spec]

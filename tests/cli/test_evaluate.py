@@ -10,3 +10,20 @@ def test_eval_takes_many_checkpoints_and_metrics(cli, run_store):
     assert {(row["task"], row["alpha"], row["metric"]) for row in rows} == {
         (task, alpha, metric) for task in ("shapes", "Colors") for alpha in (0, 1) for metric in ("top1", "macro_f1")
     }
+
+
+def test_newest_checkpoints_of_different_runs_are_said_and_rows_of_one_name_show_ids(cli, run_store, shapes):
+    words = ("--alpha", "0,0.5", "--eval", "Colors", "--select", "best-mean")
+    cli("interpolate", *words)
+    first = run_store.find("patched")
+    together = cli("eval", "zeroshot", "finetuned", "patched", "--task", "Colors@val")
+    assert "different runs" not in together.stderr
+    cli("finetune", "--model", "demo", "--task", shapes, "--steps", "1", "--batch-size", "4")
+    second = run_store.find("finetuned")
+    result = cli("eval", "zeroshot", "finetuned", "patched", "--task", "Colors@val")
+    assert f"({second.id}) and demo/shapes/patched ({first.id}) are of different runs; of one run: " in result.stderr
+    assert f"wisepatch eval {' '.join(first.parents)} {first.id}" in result.stderr
+    named = cli("eval", first.parents[1], second.id, first.id, "--task", "Colors@val")
+    assert "different runs" not in named.stderr
+    assert named.stdout.count("demo/shapes/finetuned (") == 2
+    assert "demo/shapes/patched (" not in named.stdout

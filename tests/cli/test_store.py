@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.samples import fails
 
 
@@ -110,3 +112,67 @@ def test_predictions_that_cannot_be_kept_lose_no_results(cli, run_store):
     result = cli("eval", "finetuned", "--task", "Colors")
     assert result.exit_code == 1
     assert [json.loads(line)["task"] for line in result.stdout.splitlines()] == ["Colors"]
+
+
+@pytest.fixture
+def swept(cli, run_store):
+    """A store with a sweep that has a name and chose an alpha."""
+    words = ("--alpha", "0:1:0.25", "--eval", "Colors", "--select", "best-mean", "--name", "first try")
+    assert cli("interpolate", *words).exit_code == 0
+    return run_store
+
+
+def test_the_listing_is_by_run_and_its_mixes_share_a_line(cli, swept):
+    listed = cli("store", "list").stdout
+    lines = [line for line in listed.splitlines() if line.startswith("│")]
+    assert [sum(word in line for line in lines) for word in ("finetuned", "3 mixes", "0.25 to 0.75", "patched")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert listed.count("first try") == 3  # of the fine-tuned one, the mixes and the patched one
+    assert len(lines) == 4
+    assert cli("store", "list", "--all").stdout.count("alpha=0.") == 3
+    assert len(cli("store", "list", "--json").stdout.splitlines()) == 6
+
+
+def test_ids_stay_whole_in_a_terminal_of_80_columns(cli, swept, capsys, monkeypatch):
+    monkeypatch.setattr("wisepatch.cli.output.Output.width", 80)
+    listed = cli("store", "list").stdout
+    for checkpoint in (swept.find("finetuned"), swept.find("patched")):
+        assert checkpoint.id in listed
+    assert max(map(len, listed.splitlines())) <= 80
+
+
+def test_show_tells_settings_seed_lineage_and_recipe(cli, swept):
+    patched, finetuned = swept.find("patched"), swept.find("finetuned")
+    shown = " ".join(cli("store", "show", "patched").stdout.split())
+    for part in (patched.id, finetuned.id, "best-mean", "alpha", "seed", "lr", "0.01", "first try", "paint", "Colors"):
+        assert part in shown
+    (record,) = map(json.loads, cli("store", "show", "patched", "--json").stdout.splitlines())
+    assert record["id"] == patched.id
+    finetuned.home.rename(swept.root / "gone")
+    assert f"{finetuned.id} (removed)" in cli("store", "show", "patched").stdout
+    fails(cli("store", "show", "nonesuch"), 2, "unknown checkpoint 'nonesuch'")
+
+
+def test_diff_tells_in_what_two_checkpoints_differ(cli, swept):
+    result = cli("store", "diff", "finetuned", "patched")
+    assert result.exit_code == 0, result.output
+    for field in ("kind", "made from", "recipe: alpha", "select"):
+        assert field in result.stdout
+    assert "seed" not in result.stdout
+    assert "other fields the same" in result.stdout
+    same = cli("store", "diff", "patched", "patched")
+    assert same.stdout.endswith("other fields the same\n")
+    records = [json.loads(line) for line in cli("store", "diff", "finetuned", "patched", "--json").stdout.splitlines()]
+    assert {"kind": ("finetuned", "patched")}.items() <= {
+        r["field"]: (r["first"], r["second"]) for r in records
+    }.items()
+
+
+def test_plot_takes_the_name_of_a_run(cli, swept):
+    assert "drew 5 points of 1 run" in cli("plot", "--run", "first try").stdout
+    assert "drew 2 tasks at 5 alphas" in cli("plot", "--run", "first try", "--over-alpha").stdout
+    fails(cli("plot", "--run", "second try"), 1, "there is no run 'second try'", "first try")

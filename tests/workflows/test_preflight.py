@@ -151,3 +151,64 @@ def test_watching_needs_the_data_of_supported_tasks(tmp_path, shapes, data):
 def test_max_drop_without_a_judge_is_refused_before_training(cli, shapes, untold):
     words = ("patch", "--model", "demo", "--task", shapes, "--supported", untold, "--select", "max-drop=0.01")
     fails(cli(*words), 2, "max-drop needs a supported task with a val split, and there is none: untold", "best-mean")
+
+
+@pytest.mark.usefixtures("no_work")
+def test_places_that_cannot_be_written_are_said_with_the_rest_before_work(cli, data, shapes, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = ("--task", shapes, "--model", "demo", "--data", data, "--store", "file/store")
+    result = cli("patch", *words, "--supported", "ImageNetA", "--output", "file/plot.png")
+    fails(result, 2, "3 things are wrong", "the picture file/plot.png cannot be written: Not a directory")
+    assert "the store file/store cannot be written: Not a directory" in result.stderr
+    assert "ImageNetA is not below" in result.stderr
+    for command in ("finetune", "zeroshot"):
+        fails(cli(command, *words), 1, "the store file/store cannot be written: Not a directory", "--store")
+    assert "the store" in cli("patch", *words, "--output", "plot.gif").stderr
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_disk_that_is_read_only_is_said_before_work(cli, data, run_store, shapes, monkeypatch):
+    def refuse(dir):  # noqa: A002 -- as tempfile calls it
+        raise OSError(30, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("wisepatch.files.tempfile.TemporaryFile", refuse)
+    for words in (
+        ("interpolate", "--eval", "Colors"),
+        ("eval", "finetuned"),
+        ("patch", "--task", shapes, "--output", "a.png"),
+    ):
+        result = cli(*words)
+        assert "the store wisepatch-store cannot be written: Read-only file system" in result.stderr
+        assert result.exit_code in (1, 2)
+        assert result.stdout == ""
+    assert "the picture a.png cannot be written: Read-only file system" in result.stderr
+
+
+def test_nothing_is_made_where_a_command_is_refused(cli, data, shapes, tmp_path):
+    words = ("--task", shapes, "--supported", "ImageNetA", "--output", "pictures/a.png", "--store", "new/store")
+    fails(cli("patch", "--model", "demo", "--data", data, *words), 1, "ImageNetA is not below")
+    assert not (tmp_path / "pictures").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_metric_of_a_task_is_said_with_the_task_and_the_rest(data):
+    from dataclasses import replace
+
+    from wisepatch.tasks import Task
+
+    odd = Task("Odd", replace(find_task("Colors").dataset, name="Odd", metric="nonesuch"))
+    with pytest.raises(PreflightError, match="Odd: unknown metric 'nonesuch'"):
+        preflight([(odd, ["test"]), (find_task("ImageNetA"), ["test"])], data)
+
+
+@pytest.mark.parametrize(("folder", "reason"), [(False, "Is a directory"), (True, "Not a directory")])
+def test_what_is_no_file_or_no_folder_cannot_be_written(tmp_path, folder, reason):
+    from wisepatch.files import check_writable
+
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match=reason):
+        check_writable(tmp_path / "file" if folder else tmp_path, folder=folder)
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new" / "folder", folder=True)
+    assert (tmp_path / "file").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

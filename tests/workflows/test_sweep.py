@@ -109,7 +109,8 @@ def test_line_from_a_checkpoint_with_a_trained_head(shapes, tmp_path):
     assert (again.zeroshot.kind, again.zeroshot.name, again.zeroshot.head) == ("start", "demo/shapes/start", None)
     assert again.zeroshot.parents == (first.finetuned.id,)
     rows = sweep(store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"]).rows
-    assert [row["alpha"] for row in rows if row["task"] == "Colors"] == [0, 0.5, 1]
+    assert [row["alpha"] for row in rows if row["task"] == "Colors"] == [0, 0.5, 1, None]  # and the zero-shot model
+    assert {row["start"] for row in rows} == {f"{first.finetuned.name} ({first.finetuned.id})"}
     assert store.find("zeroshot").id == first.zeroshot.id
 
 

@@ -87,12 +87,13 @@ def missing_for_rule(rule: Rule, alphas: Iterable[float], *, supported: bool) ->
     return f"{rule.name} needs {missing} to measure the drop from zero-shot"
 
 
-def choose(points: Sequence[Point], rule: Rule) -> Point:
+def choose(points: Sequence[Point], rule: Rule, zeroshot: Point | None = None) -> Point:
     """Choose the point of a sweep by ``rule``; of equally good ones the smallest alpha, the one that moves least.
 
     ``best-mean`` maximises the mean of patching accuracy and mean supported accuracy (PAINT section 2); ``max-drop`` the
     patching accuracy among points whose supported accuracy lies at most ``rule.drop`` below that of alpha 0. Points whose
-    metric has no value (NaN) are never chosen.
+    metric has no value (NaN) are never chosen. Where the sweep does not start at the zero-shot model, ``zeroshot`` is that model's
+    point: a rule that measures a drop then allows no more than its value from there either, but for alpha 0, where nothing moves.
 
     Raises :class:`ResultsError` for a sweep that the rule cannot judge.
     """
@@ -108,6 +109,9 @@ def choose(points: Sequence[Point], rule: Rule) -> Point:
         without = ", ".join(f"{point.alpha:g}" for point in ordered if point not in valued)
         reason = f"{rule.name} cannot choose: the metric has no value at alpha {without}"
         raise ResultsError(reason, "choose by another metric with --metric, or measure more images")
+    if zeroshot and row.needs_drop:
+        floor = (zeroshot.supported_score or 0.0) - rule.drop - ROUNDING
+        valued = [point for point in valued if point.alpha == 0 or (point.supported_score or 0.0) >= floor]
     chosen: Point = row.choose(valued, rule.drop if row.takes else None)
     return chosen
 

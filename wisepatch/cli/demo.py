@@ -36,5 +36,8 @@ def command(
     from wisepatch.analysis.selection import parse_rule
 
     config = TrainConfig.with_defaults(TASK, supported=SUPPORTED, seed=seed, **TRAINING)
-    run_patch(common, config, ModelConfig("demo", ""), rule=parse_rule(RULE), picture=output_path, fresh=fresh)
-    common.output.say("next: wisepatch patch --model demo --task YOUR_FOLDER --supported Shapes,Colors,Textures")
+    sweep = run_patch(common, config, ModelConfig("demo", ""), rule=parse_rule(RULE), picture=output_path, fresh=fresh)
+    over_alpha = ("--over-alpha", "--run", sweep.run, "--output", "wisepatch-demo-alpha.png")
+    common.output.say(f"next: {common.again('plot', *over_alpha)}")
+    own = ("--model", "demo", "--task", "FOLDER", "--supported", ",".join(SUPPORTED))
+    common.output.say(f"your own images, a folder a class: {common.again('patch', *own)}")

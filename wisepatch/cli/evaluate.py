@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import show_rows
+from wisepatch.cli.output import labels, show_rows
 from wisepatch.config import EvalConfig
+from wisepatch.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wisepatch.store.checkpoints import Checkpoint, Store
 
 
 @o.with_settings
@@ -31,6 +39,8 @@ def command(
     classnames, templates = names.names(), names.templates()
     store, data = common.open_store(), common.data_folder()
     named = o.find_checkpoints(store, checkpoints)
+    if stray := of_other_runs(common, o.split_list(checkpoints), named):
+        output.say(f"note: {stray}")
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.store.results import wide as widen
     from wisepatch.workflows.preflight import evaluation_splits, preflight
@@ -38,7 +48,7 @@ def command(
     from wisepatch.workflows.sweep import new_run
 
     tasks = evaluation_tasks(named, o.split_list(task), classnames, templates)
-    preflight(evaluation_splits(tasks, split), data, metrics)
+    preflight(evaluation_splits(tasks, split), data, metrics, store=store)
     rows = evaluate(
         named, tasks, store, data, split=split, metrics=metrics, run=new_run("eval"), settings=evaluation,
         progress=output.progress(),
@@ -46,4 +56,32 @@ def command(
     if wide:
         output.records(widen(rows))
     else:
-        show_rows(output, rows, {checkpoint.id: checkpoint.name for checkpoint in named})
+        show_rows(output, rows, labels(named))
+
+
+def of_other_runs(common: o.Common, words: Sequence[str], named: Sequence[Checkpoint]) -> str:
+    """Say which of the newest checkpoints of their kinds belong to different runs; an empty string where all are of one."""
+    from wisepatch.store.checkpoints import REFERENCES
+
+    newest = [checkpoint for checkpoint in named if checkpoint.id not in words and set(words) & set(REFERENCES)]
+    store = common.open_store()
+    families = {checkpoint.id: _family(store, checkpoint) for checkpoint in newest}
+    for number, one in enumerate(newest):
+        for other in newest[number + 1 :]:
+            if one.id in families[other.id] or other.id in families[one.id] or one.parents == other.parents != ():
+                continue
+            last = max(newest, key=lambda each: (each.recipe is not None, each.created))
+            whole = common.again("eval", *last.parents, last.id)
+            return f"{one.name} ({one.id}) and {other.name} ({other.id}) are of different runs; of one run: {whole}"
+    return ""
+
+
+def _family(store: Store, checkpoint: Checkpoint) -> set[str]:
+    """Return the ids of a checkpoint and of all that it comes from, as far as these are there."""
+    family, waiting = set(), [checkpoint.id]
+    while waiting:
+        identity = waiting.pop()
+        family.add(identity)
+        with suppress(StoreError):
+            waiting += [parent for parent in store.get(identity).parents if parent not in family]
+    return family

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from wisepatch.cli.options import Common, with_settings
+from wisepatch.cli.options import CHECKPOINT_HELP, Common, with_settings
 
 
 @with_settings
 def command(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+        typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     common: Common,
@@ -39,6 +39,6 @@ def command(
         output.result(
             f"its trained head of {classes} classes is in {HEAD_WEIGHTS} and {HEAD}: {MODEL_WEIGHTS} is the CLIP alone"
         )
-    output.say(
-        f'next: open_clip.create_model_and_transforms("local-dir:{done.folder}"), or --model local-dir:{done.folder}'
-    )
+    output.say(f'in Python: open_clip.create_model_and_transforms("local-dir:{done.folder}")')
+    words = ("--model", f"local-dir:{done.folder}", "--task", done.checkpoint.config.get("task") or "Shapes")
+    output.say(f"next: {common.again('zeroshot', *words)}")

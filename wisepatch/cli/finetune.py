@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wisepatch.cli import options as o
-from wisepatch.config import TrainConfig
+from wisepatch.config import DEFAULT_ALPHAS, TrainConfig
 from wisepatch.tasks import RunTasks
 
 
@@ -28,6 +28,7 @@ def command(
     (config, tasks), published = training(task, supported, names, train), model.config(train["start"])
     output = common.output
     store, data = common.open_store(), common.data_folder()
+    from wisepatch.analysis.selection import BEST_MEAN
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
 
@@ -37,9 +38,10 @@ def command(
         ("checkpoint", "id", "kind"),
         [(checkpoint.name, checkpoint.id, checkpoint.kind) for checkpoint in (done.zeroshot, done.finetuned)],
     )
-    output.say(
-        f"loss {done.losses[0]:.3f} at the start, {done.losses[-1]:.3f} at the end; next: wisepatch interpolate --alpha 0:1:0.1"
-    )
+    output.say(f"loss {done.losses[0]:.3f} at the start, {done.losses[-1]:.3f} at the end")
+    select = ["--select", BEST_MEAN] if "val" in tasks.patching.dataset.available_splits else []
+    words = ("--checkpoint", done.finetuned.id, "--alpha", DEFAULT_ALPHAS, *select)
+    output.say(f"next: {common.again('interpolate', *words)}")
 
 
 def training(

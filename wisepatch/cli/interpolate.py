@@ -51,6 +51,7 @@ def command(
     store, data = common.open_store(), common.data_folder()
     end = store.find(checkpoint)
     from wisepatch.store.results import wide as widen
+    from wisepatch.workflows.cautions import cautions
     from wisepatch.workflows.sweep import sweep
 
     done = sweep(
@@ -66,4 +67,6 @@ def command(
         on = "TEST" if done.selected_on == "test" else "validation"
         saved = f"saved as {done.chosen.name} ({done.chosen.id})"
         output.say(f"chosen: alpha {done.choice.alpha:g} by {rule} on {on} data, {saved}")
-    output.say("next: wisepatch plot --output plot.png")
+    for caution in cautions(done):
+        output.say(f"note: {caution}")
+    output.say(f"next: {common.again('plot', '--run', done.run, '--output', 'plot.png')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,7 +25,7 @@ from wisepatch.process_group import join, leave, meet
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Checkpoint, Store
 
-DEFAULT_DATA = Path("~/data")
+DEFAULT_DATA, DEFAULT_STORE = Path("~/data"), "wisepatch-store"
 WHERE = "Where things are"
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
@@ -37,9 +38,7 @@ class TrainOptions(dict[str, Any]):
 class Common:
     """Options of every command, also where one of them has no use: scripts can always pass them."""
 
-    store: Path = setting(
-        Path("wisepatch-store"), "Folder of checkpoints and results.", WHERE, envvar="WISEPATCH_STORE"
-    )
+    store: Path = setting(Path(DEFAULT_STORE), "Folder of checkpoints and results.", WHERE, envvar="WISEPATCH_STORE")
     data: Path | None = setting(None, "Folder of datasets. (default: ~/data)", WHERE, envvar="WISEPATCH_DATA")
     as_json: bool = setting(
         default=False, help="Print one JSON object a line and nothing else.", panel=None, flags=("--json",)
@@ -56,6 +55,12 @@ class Common:
         from wisepatch.store.checkpoints import Store
 
         return Store(self.store)
+
+    def again(self, *words: str) -> str:
+        """Return a command that works when it is pasted: with the store and the data folder of this one."""
+        where = [] if self.store == Path(DEFAULT_STORE) else ["--store", str(self.store)]
+        where += [] if self.data is None else ["--data", str(self.data)]
+        return shlex.join(["wisepatch", *words, *where])
 
     def data_folder(self) -> Path:
         """Return the data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
@@ -78,6 +83,11 @@ class ModelOptions:
         None, "An open_clip name, hf-hub:, local-dir:, or demo (embedded). (default: ViT-B-32)", MODEL
     )
     pretrained: str | None = setting(None, "A tag of open_clip, or a file of weights. (default: openai)", MODEL)
+
+    def words(self) -> list[str]:
+        """Return the options as they were given."""
+        given = (("--model", self.model), ("--pretrained", self.pretrained))
+        return [word for name, value in given if value for word in (name, value)]
 
     def config(self, start: str | None = None) -> ModelConfig:
         """Return the model. Raises :class:`UsageError` where two options contradict each other."""
@@ -124,6 +134,11 @@ class ClassOptions:
         None, "Prompt with {} for the class name, or the name of a set. Repeatable.", None
     )
 
+    def words(self) -> list[str]:
+        """Return the options as they were given."""
+        named = ["--classnames", str(self.classnames)] if self.classnames else []
+        return named + [f"--template={template}" for template in self.template or ()]
+
     def names(self) -> tuple[str, ...] | None:
         """Return the lines of the file of class names. Raises :class:`UsageError` if it cannot be read or is empty."""
         path = self.classnames
@@ -159,9 +174,10 @@ SupportedOption = Annotated[
 MetricOption = Annotated[
     list[str], typer.Option("--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.")
 ]
+CHECKPOINT_HELP = "zeroshot, finetuned, patched, latest, a name, an id, or a folder."
 CheckpointsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="CHECKPOINT", help="zeroshot, finetuned, patched, latest, a name, an id, or a folder."),
+    typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="test, val or train, for tasks that name none.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]

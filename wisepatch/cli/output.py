@@ -11,34 +11,29 @@ import re
 import shutil
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from wisepatch.launcher import is_main
+from wisepatch.progress import RichProgress, harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import TextIO
 
     from rich.console import Console
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
 
+    from wisepatch.store.checkpoints import Checkpoint
     from wisepatch.workflows.sweep import Sweep
 
 from wisepatch.errors import WisepatchError
 
-# What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+ID_LETTERS = 12
+ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
 class OutputClosedError(Exception):
     """Nobody reads what is printed any more (``| head``)."""
-
-
-def harmless(text: str) -> str:
-    """Return text in which what a terminal would obey is written out, as in Python's strings."""
-    return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def write(stream: TextIO | None, text: str) -> None:
@@ -112,8 +107,12 @@ class Output:
         rows: Iterable[Sequence[object]],
         *,
         strong: int | None = None,
+        ends: Container[int] = (),
     ) -> None:
-        """Print a table for people; numbers right, the row ``strong`` in bold. Never cut off: a narrow terminal wraps it."""
+        """Print a table for people; numbers right, the row ``strong`` in bold, a line below each row of ``ends``.
+
+        Never cut off: a narrow terminal wraps it, but for ids, which stay whole.
+        """
         if self.as_json or self.helps:
             return
         from rich.console import Console
@@ -123,11 +122,17 @@ class Output:
         grid = Table(header_style="bold")
         for index, column in enumerate(columns):
             numbers = bool(body) and all(_is_number_or_nothing(row[index]) for row in body)
+            ids = bool(body) and all(_is_id_or_nothing(row[index]) for row in body)
             grid.add_column(
-                harmless(column).replace("[", "\\["), justify="right" if numbers else "left", overflow="fold"
-            )
+                harmless(column).replace("[", "\\["), overflow="fold", no_wrap=ids,
+                justify="right" if numbers and not ids else "left", min_width=ID_LETTERS if ids else None,
+            )  # fmt: skip
         for number, row in enumerate(body):
-            grid.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if number == strong else None)
+            grid.add_row(
+                *(cell.replace("[", "\\[") for cell in row),
+                style="bold" if number == strong else None,
+                end_section=number in ends,
+            )
         width = self.width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
         text = io.StringIO()
         Console(file=text, highlight=False, width=width, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(
@@ -140,65 +145,32 @@ class Output:
         return Bar(self)
 
 
-class Bar:
-    """Draws the library's progress with rich; silent when quiet. Without a terminal, one line a stage."""
-
-    live: ClassVar[list[Bar]] = []
+class Bar(RichProgress):
+    """Draws the library's progress as the command line was asked to; silent when quiet."""
 
     def __init__(self, output: Output) -> None:
         """Draw to the stderr of ``output``."""
+        super().__init__()
         self.output = output
-        self.bars: Bars | None = None
-        self.task: TaskID | None = None
 
-    def start(self, what: str, total: int) -> None:
-        """Begin a stage."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+    @property
+    def quiet(self) -> bool:
+        """Tell whether nothing is to be said."""
+        return self.output.quiet
 
-        self.finish()
-        if self.output.quiet:
-            return
-        if not self.output.err.is_terminal:
-            self.output.say(f"{what} ...")
-            return
-        self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
-            TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.output.err,
-        )  # fmt: skip
-        self.task = self.bars.add_task(harmless(what).replace("[", "\\["), total=total, detail="")
-        self.bars.start()
-        Bar.live.append(self)
+    @property
+    def console(self) -> Console:
+        """Return where bars are drawn."""
+        return self.output.err
 
-    def advance(self, steps: int = 1, detail: str = "") -> None:
-        """Go on."""
-        if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, advance=steps, detail=harmless(detail).replace("[", "\\["))
-
-    def finish(self) -> None:
-        """End the stage."""
-        if self.bars is not None:
-            self.bars.stop()
-            self.bars = None
-            Bar.live.remove(self)
-
-    def note(self, text: str) -> None:
-        """Say something that stays."""
-        if self.bars is not None:
-            self.bars.console.print(harmless(text), markup=False)
-        else:
-            self.output.say(text)
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self.output.say(text)
 
 
 def close_bars() -> None:
     """Give the terminal back: end every bar that an error left open."""
-    for bar in list(Bar.live):
+    for bar in list(RichProgress.live):
         bar.finish()
 
 
@@ -223,6 +195,10 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
 
 
+def _is_id_or_nothing(cell: str) -> bool:
+    return cell in ("", "-") or bool(ID.fullmatch(cell))
+
+
 def _is_number_or_nothing(cell: str) -> bool:
     return cell in ("", "-") or cell.lstrip("-")[:1].isdigit()
 
@@ -230,6 +206,13 @@ def _is_number_or_nothing(cell: str) -> bool:
 def percent(value: float | None) -> str:
     """Write a fraction in per cent, with one decimal; ``-`` for none and for NaN."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def labels(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """Return by id what checkpoints are called in a table: the name, and the id beside one that several have."""
+    checkpoints = list(checkpoints)
+    names = [checkpoint.name for checkpoint in checkpoints]
+    return {each.id: each.name if names.count(each.name) == 1 else f"{each.name} ({each.id})" for each in checkpoints}
 
 
 def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
@@ -277,19 +260,19 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         for row in tasks.values()
         if row
     }
-    values = {
-        (row["alpha"], row["task"]): row["value"] for row in rows if row["metric"] == first[row["task"]]["metric"]
-    }
+    measured = {(row["alpha"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]["metric"]}
     mixed = len(set(metrics.values())) > 1
     body, strong = [], None
     for number, point in enumerate(sweep.points[split]):
-        cells = [f"{point.alpha:g}", *(percent(values.get((point.alpha, task))) for task in tasks)]
+        chosen = sweep.choice is not None and point.alpha == sweep.choice.alpha
+        of_tasks = [measured.get((point.alpha, task), {}) for task in tasks]
+        cells = [f"{point.alpha:g}", *(with_interval(row) if chosen else percent(row.get("value")) for row in of_tasks)]
         if sweep.supported:
             mean = None if point.supported is None else (point.patching + point.supported) / 2
             cells += [percent(point.mean_score)] if mixed else [percent(point.supported), percent(mean)]
         if sweep.choice:
-            strong = number if point.alpha == sweep.choice.alpha else strong
-            cells.append("chosen" if strong == number else "")
+            strong = number if chosen else strong
+            cells.append("chosen" if chosen else "")
         body.append(cells)
     columns = [
         "alpha",
@@ -303,5 +286,22 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
         note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
     words = " / ".join(name if higher else f"{name} (lower is better)" for name, higher in metrics.items())
-    output.result(f"{words} in per cent, {split} split{note}")
+    output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}")
     output.table(columns, body, strong=strong)
+
+
+def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Return on how many images each task was measured; one number where it is the same for all."""
+    numbers = {task: row["n"] for task, row in tasks.items() if row and row.get("n")}
+    if not numbers:
+        return ""
+    if len(set(numbers.values())) == 1:
+        return f", n = {next(iter(numbers.values()))}"
+    return f", n = {', '.join(f'{n} ({task})' for task, n in numbers.items())}"
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """Write a measurement in per cent with its 95 % interval, where it has one."""
+    if row.get("ci_low") is None:
+        return percent(row.get("value"))
+    return f"{percent(row['value'])} ({percent(row['ci_low'])} to {percent(row['ci_high'])})"

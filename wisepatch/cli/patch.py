@@ -61,38 +61,56 @@ def run_patch(
     tasks: RunTasks | None = None,
     fresh: bool = False,
     **options: Any,
-) -> None:
+) -> Sweep:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
-    from wisepatch.reports.plots import check_picture_path, draw_sweep, save_figure, sweep_table
+    from wisepatch.reports.plots import draw_sweep, picture_problems, save_figure, sweep_table
     from wisepatch.store.results import pick_runs, read
+    from wisepatch.workflows.cautions import cautions
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    if picture is not None:
-        check_picture_path(picture)
-    sweep = patch(config, model, store, data, tasks=tasks, fresh=fresh, progress=output.progress(), **options).sweep
-    show_sweep(output, sweep)
-    if picture is not None and not output.helps:
-        save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [sweep.run]))), picture)
-    output.result(summary(sweep, picture))
+    problems = picture_problems(picture) if picture else []
+    sweep = patch(
+        config, model, store, data, tasks=tasks, fresh=fresh, problems=problems, progress=output.progress(), **options
+    ).sweep
+    draw = common.again("plot", "--run", sweep.run, "--output", "plot.png")
+    try:
+        show_sweep(output, sweep)
+        if picture is not None and not output.helps:
+            save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [sweep.run]))), picture)
+    except BaseException as error:
+        assert sweep.chosen is not None
+        error.add_note(f"the patched model is stored as {sweep.chosen.name} ({sweep.chosen.id}); draw it with: {draw}")
+        raise
+    for caution in cautions(sweep):
+        output.result(f"note: {caution}")
+    output.result(summary(sweep, f"the picture is {picture}" if picture else f"next: {draw}"))
+    return sweep
 
 
-def summary(sweep: Sweep, picture: Path | None) -> str:
+def summary(sweep: Sweep, drawn: str) -> str:
     """Say in one line what happened, and what to do next."""
     assert sweep.choice is not None
     assert sweep.chosen is not None
     after = sweep.at("test", sweep.choice.alpha)
     before = min(sweep.points["test"], key=lambda point: point.alpha)
-    start = "zero-shot" if before.alpha == 0 else f"alpha {before.alpha:g}"
+    start = sweep.start_words if before.alpha == 0 else f"alpha {before.alpha:g}"
     supported = ""
     if after.supported is not None:
-        supported = f", supported tasks from {percent(before.supported)} to {percent(after.supported)} %"
-    drawn = f"the picture is {picture}" if picture else "draw it with: wisepatch plot --output plot.png"
+        change = f"from {percent(before.supported)} to {percent(after.supported)} %"
+        supported = f", {supported_words(sweep)} {change}"
     on = "validation data" if sweep.selected_on == "val" else "TEST data"
     if sweep.supported and not sweep.judges:
         on += f" of {sweep.patching} alone, as no supported task has a {sweep.selected_on} split"
     return (
         f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
         f"at alpha {sweep.choice.alpha:g} chosen on {on}; "
-        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id}); {drawn}"
+        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id})\n{drawn}"
     )
+
+
+def supported_words(sweep: Sweep) -> str:
+    """Say what the supported accuracy is the mean of."""
+    measured = {row["task"] for row in sweep.rows if row["split"] == "test"}
+    names = [name for name in sweep.supported if name in measured] or list(sweep.supported)
+    return f"the supported task {names[0]}" if len(names) == 1 else f"the mean of {', '.join(names)}"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.errors import UsageError
+from wisepatch.counting import count
+from wisepatch.errors import ResultsError, UsageError, WisepatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wisepatch.store.checkpoints import Store
+    from wisepatch.store.runs import Training
 
 ResultsArgument = Annotated[
     list[Path] | None,
@@ -40,11 +48,17 @@ def command(
     over_alpha: Annotated[
         bool, typer.Option("--over-alpha", help="Draw each task over alpha instead, for one run.")
     ] = False,
+    kind: Annotated[
+        Literal["sweep", "alpha", "training"],
+        typer.Option("--kind", help="sweep, alpha (as --over-alpha), or training: losses, rates and validation."),
+    ] = "sweep",
     title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
 ) -> None:
     """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
 
-    Example: `wisepatch plot --output plot.png`
+    With --kind training, what the trainings of the store have logged; --run takes their ids or their fine-tuned checkpoints.
+
+    Example: `wisepatch plot --output plot.png`, `wisepatch plot --kind training`
     """
     from wisepatch.reports.plots import (
         alpha_table,
@@ -58,6 +72,15 @@ def command(
 
     output = common.output
     check_picture_path(output_path)
+    over_alpha = over_alpha or kind == "alpha"
+    if kind == "training":
+        if results or over_alpha or patching or supported or metric:
+            raise UsageError(
+                "--kind training draws what trainings of the store have logged",
+                "give --run, --title and --output alone",
+            )
+        draw_trainings(common, o.split_list(run) or ["newest"], output_path, title)
+        return
     runs = o.split_list(run) or ([] if results else ["newest"])
     frame, problems = read_runs(results or [common.open_store().results], runs)
     for problem in problems:
@@ -68,7 +91,8 @@ def command(
         table = alpha_table(frame, split=split, metric=metric)
         save_figure(draw_over_alpha(table, title), output_path)
         output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
-        output.result(f"drew {table['task'].nunique()} tasks at {table['alpha'].nunique()} alphas to {output_path}")
+        tasks, alphas = count(table["task"].nunique(), "task"), count(table["alpha"].nunique(), "alpha")
+        output.result(f"drew {tasks} at {alphas} to {output_path}")
         return
     table = sweep_table(
         frame, patching=patching, supported=o.split_list(supported) or None, split=split,
@@ -80,6 +104,37 @@ def command(
             f"warning: runs without supported tasks are not drawn beside others: {', '.join(table.attrs['left_out'])}"
         )
     output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
-    counts = {"point": len(table), "run": table["run"].nunique()}
-    shown, drawn = (f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-    output.result(f"drew {shown} of {drawn} to {output_path}")
+    points, drawn = count(len(table), "point"), count(table["run"].nunique(), "run")
+    output.result(f"drew {points} of {drawn} to {output_path}")
+
+
+def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, title: str | None) -> None:
+    """Draw trainings by id, by the fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
+    from wisepatch.reports.plots import save_figure
+    from wisepatch.reports.training_curves import draw_training, training_table
+    from wisepatch.store.runs import logged_trainings
+
+    output, store = common.output, common.open_store()
+    known = logged_trainings(store.root)
+    chosen = {training.folder.name: training for word in runs for training in find_trainings(store, known, word)}
+    logs = {f"{Path(each.task).name} ({identity})": each.entries for identity, each in chosen.items()}
+    table = training_table(logs)
+    save_figure(draw_training(table, title), output_path)
+    output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
+    output.result(f"drew {count(len(chosen), 'training')} to {output_path}")
+
+
+def find_trainings(store: Store, known: Sequence[Training], word: str) -> Sequence[Training]:
+    """Return the trainings that a word names. Raises :class:`ResultsError` where there is none."""
+    if word in ("newest", "all"):
+        return known[-1:] if word == "newest" else known
+    found = [training for training in known if training.folder.name == word]
+    if not found:
+        with suppress(WisepatchError):
+            checkpoint = store.look_up(word)
+            ends = {checkpoint.id, *checkpoint.parents}
+            found = [training for training in known if training.finetuned in ends]
+    if not found:
+        ids = ", ".join(training.folder.name for training in known) or "none"
+        raise ResultsError(f"no training {word!r} has logged anything", f"trainings there are: {ids}")
+    return found

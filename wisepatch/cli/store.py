@@ -1,12 +1,15 @@
-"""``wisepatch store``: list, verify, remove, collect garbage."""
+"""``wisepatch store``: list, show, compare, verify, remove, collect garbage."""
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Annotated
 
 import typer
 
 from wisepatch.cli import options as o
+from wisepatch.cli.output import labels
+from wisepatch.counting import count
 
 RunsOption = Annotated[
     bool, typer.Option("--runs", help="Remove the states of trainings that stopped, too; they cannot go on then.")
@@ -15,42 +18,87 @@ CachesOption = Annotated[
     bool, typer.Option("--caches", help="Remove cached pixels and features too; they are made again when needed.")
 ]
 
-app = typer.Typer(help="Checkpoints: list, verify, rm, gc.", no_args_is_help=True)
+app = typer.Typer(
+    help="Checkpoints: list, show, diff, verify, rm, gc.\n\nExample: `wisepatch store list`", no_args_is_help=True
+)
 
 
 @app.command("list")
 @o.with_settings
 def listing(
     common: o.Common,
+    every: Annotated[bool, typer.Option("--all", help="A line for each mix, not one for all of a run.")] = False,
 ) -> None:
-    """List the checkpoints, oldest first.
+    """List the checkpoints by run, oldest first; the mixes of a run share a line.
 
     Example: `wisepatch store list`
     """
+    from wisepatch.cli.checkpoint_tables import COLUMNS, NARROW, grouped, lines
     from wisepatch.store.checkpoints import describe
+    from wisepatch.store.results import names_of_checkpoints
     from wisepatch.store.runs import unfinished_runs
 
     output = common.output
     place = common.open_store()
     checkpoints, unreadable = place.scan()
     output.records(describe(checkpoint) for checkpoint in checkpoints)
-    output.table(
-        ("name", "id", "kind", "training", "method", "alpha", "parents", "weights", "created"),
-        [
-            (
-                c.name, c.id, c.kind, c.training or "-", c.method or "-", "-" if c.alpha is None else f"{c.alpha:g}",
-                " ".join(c.parents) or "-",
-                "recipe" if c.is_recipe else f"{place.size(c) / 1e6:.1f} MB", c.created[:19].replace("T", " "),
-            )
-            for c in checkpoints
-        ],
-    )  # fmt: skip
+    names = {} if output.as_json else names_of_checkpoints(place.results)
+    groups = [lines(place, group, names, every=every) for group in grouped(checkpoints)]
+    rows = [row for group in groups for row in group]
+    kept = range(len(COLUMNS)) if (output.width or NARROW) >= NARROW else range(4)
+    ends = set(accumulate(len(group) for group in groups))
+    output.table([COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows], ends={end - 1 for end in ends})
     for error in unreadable:
         output.say(f"unreadable: {error.message}")
     for run in unfinished_runs(place.root):
         output.say(f"stopped: the training of {run.task} after step {run.step}; its command goes on ({run.folder})")
     if not checkpoints:
         output.result(f"no checkpoints in {common.store}")
+
+
+@app.command("show")
+@o.with_settings
+def show(
+    common: o.Common,
+    checkpoint: o.CheckpointsArgument,
+) -> None:
+    """Tell of checkpoints: what each was made from and how, with which settings and seed, and what was measured.
+
+    Example: `wisepatch store show patched`
+    """
+    from wisepatch.cli.checkpoint_tables import facts
+    from wisepatch.store.checkpoints import describe
+
+    output, place = common.output, common.open_store()
+    named = o.find_checkpoints(place, checkpoint, place.look_up)
+    output.records(describe(each) for each in named)
+    for each in named:
+        output.table((each.name, each.id), list(facts(place, each).items()))
+
+
+@app.command("diff")
+@o.with_settings
+def diff(
+    common: o.Common,
+    first: Annotated[str, typer.Argument(metavar="CHECKPOINT", help=o.CHECKPOINT_HELP)],
+    second: Annotated[str, typer.Argument(metavar="CHECKPOINT", help=o.CHECKPOINT_HELP)],
+) -> None:
+    """Tell in what two checkpoints differ: settings, seed, model, lineage.
+
+    Example: `wisepatch store diff finetuned patched`
+    """
+    from wisepatch.cli.checkpoint_tables import facts
+
+    output, place = common.output, common.open_store()
+    one, other = place.look_up(first), place.look_up(second)
+    of_one, of_other = facts(place, one), facts(place, other)
+    both = {name: (of_one.get(name, "-"), of_other.get(name, "-")) for name in [*of_one, *of_other]}
+    differing = {name: values for name, values in both.items() if values[0] != values[1]}
+    output.records({"field": name, "first": values[0], "second": values[1]} for name, values in differing.items())
+    names = labels([one, other])
+    if differing:
+        output.table(("", names[one.id], names[other.id]), [(name, *values) for name, values in differing.items()])
+    output.result(f"{count(len(both) - len(differing), 'other field')} the same")
 
 
 @app.command("verify")

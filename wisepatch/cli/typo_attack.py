@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import percent
+from wisepatch.cli.output import labels, with_interval
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 from wisepatch.files import expanded
@@ -132,9 +132,13 @@ def evaluate(
         run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     output.records(rows)
+    called = labels(named)
     output.table(
         ("checkpoint", "clean", "attacked", "says what is written", "says neither", "n"),
-        [_line(checkpoint.name, [row for row in rows if row["checkpoint"] == checkpoint.id]) for checkpoint in named],
+        [
+            _line(called[checkpoint.id], [row for row in rows if row["checkpoint"] == checkpoint.id])
+            for checkpoint in named
+        ],
     )
     output.result("per cent, with 95 % intervals")
     if output_path:
@@ -160,9 +164,5 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:
     """Return the row of a checkpoint in the table; a folder of attacked images has no clean accuracy."""
     attacked = {row["metric"]: row for row in rows if row["metric"] != "top1"}
     tops = [row for row in rows if row["metric"] == "top1"]
-    cells = [_cell(tops[0]) if len(tops) > 1 else "-", _cell(tops[-1])]
-    return (name, *cells, _cell(attacked["attack_success"]), _cell(attacked["neither"]), tops[-1]["n"])
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    return f"{percent(row['value'])} ({percent(row['ci_low'])} to {percent(row['ci_high'])})"
+    cells = [with_interval(tops[0]) if len(tops) > 1 else "-", with_interval(tops[-1])]
+    return (name, *cells, with_interval(attacked["attack_success"]), with_interval(attacked["neither"]), tops[-1]["n"])

@@ -32,9 +32,10 @@ def command(
         published, tasks, store, data, metrics=metrics, settings=evaluation, progress=output.progress()
     )
     show_rows(output, rows, {checkpoint.id: checkpoint.name})
-    same = "".join(
-        f"--{name} {word} " for name, word in (("model", model.model), ("pretrained", model.pretrained)) if word
-    )
-    output.say(
-        f"saved {checkpoint.name} ({checkpoint.id}) in {common.store}; next: wisepatch finetune {same}--task TASK"
-    )
+    output.say(f"saved {checkpoint.name} ({checkpoint.id}) in {common.store}")
+    trainable = [each for each in tasks if "train" in each.dataset.available_splits and not each.dataset.label_map]
+    if trainable:
+        first, *others = trainable[0], *(each for each in tasks if each is not trainable[0])
+        supported = ["--supported", ",".join(each.base_spec for each in others)] if others else []
+        words = ("--task", first.base_spec, *supported, *model.words(), *names.words())
+        output.say(f"next: {common.again('finetune', *words)}")

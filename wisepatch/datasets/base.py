@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
+from wisepatch.counting import count
 from wisepatch.datasets.guarding import Guarded, open_guarded
 from wisepatch.datasets.samples import Samples, Split, Transform
 from wisepatch.datasets.splits import SPLITS, cut_validation, held_out
@@ -79,6 +80,10 @@ class Dataset:
         if (self.label_map or self.head_classes) and not (self.head_classes and fits):
             problem = f"the label_map of dataset {self.name!r} does not fit its classes and head_classes"
             raise UsageError(problem, "give for each class the indices of the head's classes that it stands for")
+
+    def __repr__(self) -> str:
+        """Return the name and the number of classes."""
+        return f"Dataset({self.name!r}, {count(len(self.classes), 'class', 'classes')})"
 
     def _check_types(self) -> None:
         """Raise :class:`UsageError` for texts and lists that are something else."""

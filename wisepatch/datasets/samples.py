@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from wisepatch.counting import count
 from wisepatch.errors import warn_renamed
 
 Transform = Callable[[Any], Any]
@@ -60,6 +61,10 @@ class Split:
     classes: tuple[str, ...]
     metric: str
     samples: Samples
+
+    def __repr__(self) -> str:
+        """Return the task, the split and the number of images."""
+        return f"Split({self.task!r}, {self.name!r}, {count(len(self), 'image')})"
 
     def __len__(self) -> int:
         return len(self.samples)

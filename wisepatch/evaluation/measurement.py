@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.analysis.metrics import measurements
-from wisepatch.config import EvalConfig
+from wisepatch.config import EvalConfig, listed
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.evaluation.recall import about_answers, predict_missing
+from wisepatch.files import expanded
 from wisepatch.hookspecs import Metric
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
@@ -17,17 +18,17 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import save_predictions
 from wisepatch.store.results import append, showing
-from wisepatch.tasks import Task
+from wisepatch.tasks import Task, as_tasks
 
 
 def evaluate(
-    checkpoints: Sequence[Checkpoint],
-    tasks: Sequence[Task],
+    checkpoints: Sequence[Checkpoint | str] | Checkpoint | str,
+    tasks: Sequence[Task | str] | Task | str,
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
     split: str = "test",
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     run: str = "",
     run_name: str = "",
     extra_fields: Callable[[Checkpoint, Task], Mapping[str, Any]] | None = None,
@@ -38,6 +39,7 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Measure every checkpoint on every task, append the rows to the store's results, and return them.
 
+    Checkpoints, tasks and metrics may be named, and one of them stands for a list of one.
     A task that names a split (``NAME@val``) keeps it. ``metrics`` replaces each task's own. ``extra_fields`` gives further
     fields of the rows of a checkpoint and task, or other values. Without ``record`` the rows are returned and not appended.
 
@@ -48,12 +50,14 @@ def evaluate(
     Raises the errors of data, model and store, and :class:`UnknownNameError` for an unknown metric, before any work.
     """
     settings = settings or EvalConfig()
+    data, metrics, tasks = expanded(data), listed(metrics), as_tasks(tasks)
+    found = [store.find(each) if isinstance(each, str) else each for each in listed(checkpoints)]
     metrics_of = {task.name: metrics_for(task, metrics) for task in tasks}
     for task in tasks:
         task.dataset.check_split(task.split or split)
     rows: list[dict[str, Any]] = []
     for predictions in predict_missing(
-        checkpoints, tasks, store, data, split=split, settings=settings, progress=progress or Silent()
+        found, tasks, store, data, split=split, settings=settings, progress=progress or Silent()
     ):
 
         def measure(

@@ -21,6 +21,7 @@ from wisepatch.errors import ModelError
 from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
+from wisepatch.files import expanded
 from wisepatch.launcher import size
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
@@ -60,7 +61,7 @@ def predict_many(
     checkpoints: Sequence[Checkpoint],
     tasks: Sequence[Task],
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
     split: str = "test",
     settings: EvalConfig | None = None,
@@ -71,6 +72,7 @@ def predict_many(
     Neighbouring tasks with the same images share one pass, and the features. Checkpoints of different models may be mixed; each
     model then gets its own pass, with its own preprocessing. Several processes share each pass, and each has all predictions.
     """
+    data = expanded(data)
     checkpoints = on_main(lambda: list(checkpoints))
     check_seen(checkpoint.home for checkpoint in checkpoints)
     endpoints = Endpoints(store, this_device())

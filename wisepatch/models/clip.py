@@ -40,6 +40,10 @@ class Clip:
     train_transform: Callable[[Any], torch.Tensor]
     tokenizer: Callable[..., torch.Tensor]
 
+    def __repr__(self) -> str:
+        """Return the model's name."""
+        return f"Clip({str(self.config)!r})"
+
     @cached_property
     def pixels(self) -> Callable[[Any], torch.Tensor]:
         """``transform`` up to the conversion to floating point: a PIL image to ``uint8`` pixels ``(3, height, width)``."""

@@ -27,7 +27,7 @@ class Exported:
     files: dict[str, str]
 
 
-def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
+def export(store: Store, checkpoint: Checkpoint | str, folder: Path | str) -> Exported:
     """Write a checkpoint as ``open_clip_config.json`` and ``open_clip_model.safetensors``; recipes are mixed on the way.
 
     A trained head is no part of a CLIP: it goes to ``classifier.safetensors`` (``classifier.weight`` ``(classes, dim)`` and
@@ -36,6 +36,8 @@ def export(store: Store, checkpoint: Checkpoint, folder: Path) -> Exported:
     folder that is not empty, :class:`StoreError` for damaged weights and where the folder cannot be written, and
     :class:`ModelError` where the model's configuration or tokenizer cannot be read.
     """
+    folder = expanded(folder)
+    checkpoint = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if folder.is_file():
         raise UsageError(f"{folder} is a file, not a folder", "name a new folder")
     if folder.exists() and any(folder.iterdir()):

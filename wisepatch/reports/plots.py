@@ -7,8 +7,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.errors import ResultsError, UnknownNameError, UsageError
-from wisepatch.files import drawing
+from wisepatch.errors import ResultsError, UnknownNameError, UsageError, WisepatchError
+from wisepatch.files import check_writable, drawing, expanded
 from wisepatch.plugins import find_metric
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ SUFFIXES = (".png", ".svg", ".pdf")
 COLORS = ("#1f5fa8", "#c4541a", "#2f8f4e", "#7b4aa0", "#b0912c", "#4a4a4a")
 GREY = "#555555"  # belongs to no run
 MARK: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.6}
-ENDS: dict[float, tuple[str, dict[str, Any]]] = {  # alpha: label and marker
-    0.0: ("zero-shot (alpha 0)", {"marker": "o", "markersize": 9, "markerfacecolor": "white"}),
-    1.0: ("fine-tuned (alpha 1)", {"marker": "s", "markersize": 8.5, "markerfacecolor": "white"}),
+ZEROSHOT = "zeroshot"  # the start of a line that begins at a published model
+ENDS: dict[float, dict[str, Any]] = {  # alpha: marker
+    0.0: {"marker": "o", "markersize": 9, "markerfacecolor": "white"},
+    1.0: {"marker": "s", "markersize": 8.5, "markerfacecolor": "white"},
 }
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "loc": "best"}
 STYLES = ("-", "--", ":")
@@ -41,10 +42,10 @@ def sweep_table(
 ) -> pd.DataFrame:
     """Gather results into one row for each run and alpha.
 
-    Its columns are ``run, run_name, model, method, task, metric, alpha, patching, supported, chosen, selected_on``, the interval
-    of ``patching``, the half-width of that of ``supported``, and the names and metrics of the supported tasks. The metric is the
-    first that a run measured on its patching task, or ``metric``. The patching task is the one that the rows name as such, or
-    ``patching``; the supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
+    Its columns are ``run, run_name, model, method, task, metric, alpha, patching, supported, chosen, selected_on, start``, the
+    interval of ``patching``, the half-width of that of ``supported``, and the names and metrics of the supported tasks. The metric
+    is the first that a run measured on its patching task, or ``metric``. The patching task is the one that the rows name as such,
+    or ``patching``; the supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
 
     Raises :class:`ResultsError` where the results hold no sweep.
     """
@@ -80,11 +81,14 @@ def sweep_table(
 
 def _swept_rows(results: pd.DataFrame, split: str, metric: str | None) -> pd.DataFrame:
     """Select the rows of a split that belong to an alpha; raise where none of them measures ``metric``."""
+    import pandas as pd
+
     rows = results[results["alpha"].notna() & (results["split"].fillna("test") == split)]
     if metric and not (rows["metric"] == metric).any():
         known = ", ".join(sorted(map(str, rows["metric"].unique())))
         raise ResultsError(f"no row measures {metric!r}", f"metrics there are: {known}")
     return rows.assign(
+        start=rows.get("start", pd.Series(index=rows.index, dtype=object)).fillna(ZEROSHOT),
         run_name=rows.get("run_name", rows["run"]).replace("", None).fillna(rows["run"]),
         chosen=rows["chosen"].fillna(value=False).astype(bool),
     )
@@ -100,7 +104,7 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     others = others.sort_values("metric", key=lambda names: names != metric, kind="stable")
     others = others.drop_duplicates(["alpha", "task"]).assign(half=(others["ci_high"] - others["ci_low"]) / 2)
     by_alpha = others.groupby("alpha")
-    return of_task[["run", "run_name", "model", "method", "task", "metric", "chosen", "selected_on"]].assign(
+    return of_task[["run", "run_name", "model", "method", "task", "metric", "chosen", "selected_on", "start"]].assign(
         patching=of_task["value"], patching_low=of_task["ci_low"], patching_high=of_task["ci_high"],
         supported=by_alpha["value"].mean(),
         supported_half=by_alpha["half"].agg(lambda half: (half**2).sum() ** 0.5 / len(half)),
@@ -108,7 +112,7 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     ).reset_index()  # fmt: skip
 
 
-def _as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Let names stand in pictures as they are: a dollar sign begins no formula."""
 
     @wraps(draw)
@@ -121,7 +125,7 @@ def _as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return run
 
 
-@_as_written
+@as_written
 def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw accuracy on the patching task (y) over mean accuracy on the supported tasks (x), in per cent, one curve a run.
 
@@ -131,7 +135,7 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     from matplotlib.ticker import PercentFormatter
 
     tasks = ", ".join(table["task"].unique())
-    figure, axes = _new_axes(5.4, title, tasks)
+    figure, axes = _new_axes(5.4, title, tasks, table["start"])
     over_alpha = bool(table["supported"].isna().all())
     table = table.assign(x=table["alpha"] if over_alpha else table["supported"])
     one_run = table["run"].nunique() == 1
@@ -161,7 +165,7 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
 def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | None = None) -> pd.DataFrame:
     """Gather the results of a single run into one row for each task, metric and alpha.
 
-    Its columns are ``task, metric, alpha, value, ci_low, ci_high, patching, chosen, selected_on``. Of each task the first
+    Its columns are ``task, metric, alpha, value, ci_low, ci_high, patching, chosen, selected_on, start``. Of each task the first
     metric that was measured (or ``metric``), and the attack success, worst group or pm10 beside it.
 
     Raises :class:`ResultsError` where the results hold no sweep, or several.
@@ -176,18 +180,18 @@ def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | Non
     rows = rows[rows["run"] == runs[0]]
     first = rows.groupby("task", sort=False)["metric"].transform("first")
     rows = rows[(rows["metric"] == first) | rows["metric"].isin(EXTRA_METRICS)]
-    columns = ["task", "metric", "alpha", "value", "ci_low", "ci_high", "patching", "chosen", "selected_on"]
+    columns = ["task", "metric", "alpha", "value", "ci_low", "ci_high", "patching", "chosen", "selected_on", "start"]
     return rows.drop_duplicates(["task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")[columns]
 
 
-@_as_written
+@as_written
 def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw every task over alpha, in per cent, one curve a task and metric; ``table`` is what :func:`alpha_table` returns.
 
     The patching task is drawn thick, metrics beside the first of a task dashed, intervals as bands, the chosen alpha as a line.
     """
     patching = table["patching"].dropna().unique()
-    figure, axes = _new_axes(5.0, title, ", ".join(map(str, patching)))
+    figure, axes = _new_axes(5.0, title, ", ".join(map(str, patching)), table["start"])
     colors = {task: COLORS[number % len(COLORS)] for number, task in enumerate(table["task"].unique())}
     first_metrics: dict[Any, str] = table.groupby("task")["metric"].first().to_dict()
     for (task, metric), curve in table.groupby(["task", "metric"], sort=False):
@@ -203,7 +207,7 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     return figure
 
 
-def _new_axes(height: float, title: str | None, tasks: str) -> tuple[Figure, Axes]:
+def _new_axes(height: float, title: str | None, tasks: str, starts: Iterable[str]) -> tuple[Figure, Axes]:
     """Make a figure of a height in inches, with per cent up and alpha across."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -213,8 +217,9 @@ def _new_axes(height: float, title: str | None, tasks: str) -> tuple[Figure, Axe
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.set_xlabel("alpha (0 is zero-shot, 1 is fine-tuned)")
-    axes.set_title(title or f"Mixing zero-shot and fine-tuned weights: {tasks}", loc="left", fontsize=11)
+    start = " / ".join(dict.fromkeys(map(_start_words, starts)))
+    axes.set_xlabel(f"alpha (0 is {start}, 1 is fine-tuned)")
+    axes.set_title(title or f"Mixing {start} and fine-tuned weights: {tasks}", loc="left", fontsize=11)
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -243,6 +248,11 @@ def _supported_words(table: pd.DataFrame) -> str:
     return " / ".join(runs)
 
 
+def _start_words(start: str) -> str:
+    """Return what the model at alpha 0 is called."""
+    return "zero-shot" if start == ZEROSHOT else start.rpartition(" (")[0] or start
+
+
 def _chosen_words(point: Any) -> str:
     split = {"val": "validation", "test": "TEST"}.get(str(point["selected_on"]))
     return f"chosen on {split} data" if split else "chosen"
@@ -256,7 +266,8 @@ def _mark(axes: Axes, curve: pd.DataFrame, color: str, *, one_run: bool) -> dict
         up_and_down = [[max(y - point["patching_low"], 0)], [max(point["patching_high"] - y, 0)]]
         across = [[min(half, x)], [min(half, 1 - x)]]  # NaN draws nothing
         axes.errorbar(x, y, up_and_down, across, "none", ecolor=color, alpha=0.45, elinewidth=1, capsize=2.5, zorder=1)
-        here = dict([ENDS[point["alpha"]]]) if point["alpha"] in ENDS else {}
+        end = "fine-tuned" if point["alpha"] else _start_words(point["start"])
+        here = {f"{end} (alpha {point['alpha']:g})": ENDS[point["alpha"]]} if point["alpha"] in ENDS else {}
         if point["chosen"]:
             alpha = f" (alpha {point['alpha']:g})" if one_run else ""
             here[_chosen_words(point) + alpha] = {"marker": "*", "markersize": 17}
@@ -282,17 +293,28 @@ def _label_alphas(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
                       fontsize=8, color="#333333", zorder=6)  # fmt: skip
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Write PNG, SVG or PDF by suffix. Raises :class:`UsageError` for any other, and for a folder that cannot be written."""
+    path = expanded(path)
     check_picture_path(path)
     with drawing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 
 
 def check_picture_path(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Make the picture's folder; raise :class:`UsageError` if it cannot be made or the suffix cannot be drawn."""
+    """Raise :class:`UsageError` if the picture cannot be written there or the suffix cannot be drawn; nothing is made."""
     if path.suffix.lower() not in suffixes:
         reason = f"cannot draw {path.suffix or 'a file without suffix'!r} ({path})"
         raise UsageError(reason, f"pictures end in {', '.join(suffixes)}")
     with drawing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+
+
+def picture_problems(path: Path) -> list[WisepatchError]:
+    """Return why a picture cannot be drawn there, to be said with all else that is wrong."""
+    try:
+        check_picture_path(path)
+    except UsageError as error:
+        return [error]
+    return []

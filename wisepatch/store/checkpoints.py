@@ -76,6 +76,10 @@ class Store:
         self.results = self.root / "results.jsonl"
         self.cache = Cache(self.root)
 
+    def __repr__(self) -> str:
+        """Return the folder."""
+        return f"Store({str(self.root)!r})"
+
     def writing(self) -> AbstractContextManager[None]:
         """Make and mark the store; turn a refusal to write into a :class:`StoreError` that names it."""
         return writing(self.root)

@@ -66,6 +66,11 @@ class Checkpoint:
     schema: int = SCHEMA
     home: Path = field(default=Path(), compare=False)  # the folder that it was read from
 
+    def __repr__(self) -> str:
+        """Return the name, the id and what it is."""
+        alpha = "" if self.alpha is None else f", alpha {self.alpha:g}"
+        return f"Checkpoint({self.name!r}, {self.id}, {self.kind}{alpha})"
+
     @property
     def is_recipe(self) -> bool:
         """Tell whether the weights are merged from the parents when they are loaded."""

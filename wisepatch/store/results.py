@@ -10,14 +10,15 @@ import json
 import mmap
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError, StoreError
-from wisepatch.files import refused
+from wisepatch.files import expanded, refused
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
 
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from wisepatch.store.checkpoints import Store
+
 COLUMNS = (
     "time", "run", "run_name", "checkpoint", "model", "pretrained", "training", "method", "alpha", "params", "task", "split",
     "metric", "value", "n", "ci_low", "ci_high", "seed", "version",
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
+STORE, RESULTS = "wisepatch-store", "results.jsonl"
 MAX_LISTED = 8  # runs that a message names
 RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
+RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
 LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
 NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed")
@@ -94,13 +99,27 @@ def _append(file: FileIO, lines: bytes) -> None:
         raise
 
 
-def read(*paths: Path) -> tuple[pd.DataFrame, list[str]]:
+def load(*places: Store | Path | str) -> pd.DataFrame:
+    """Return the results of stores, folders of stores, or files, as one tidy table, one measurement a row.
+
+    Without a place those of ``WISEPATCH_STORE`` or ``./wisepatch-store``. Lines that cannot be read are a warning. Raises
+    :class:`ResultsError` where there are no results.
+    """
+    default = os.environ.get("WISEPATCH_STORE", STORE)
+    paths = [expanded(p) if isinstance(p, Path | str) else p.root for p in places or (default,)]
+    frame, problems = read(*(path / RESULTS if path.is_dir() else path for path in paths))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return frame
+
+
+def read(*paths: Path | str) -> tuple[pd.DataFrame, list[str]]:
     """Read files of tidy or wide records as one tidy table; return it with one sentence for each line that could not be read.
 
     Raises :class:`ResultsError` where a file is not there, or no line of it can be read.
     """
     rows, problems = [], []
-    for path in paths:
+    for path in map(Path, paths):
         rows_of_file, problems_of_file = _read_rows(path)
         if not rows_of_file:
             raise ResultsError(f"{path} holds no results", next(iter(problems_of_file), "the file is empty"))
@@ -123,10 +142,10 @@ def read_runs(paths: Sequence[Path], runs: Sequence[str]) -> tuple[pd.DataFrame,
     for path in paths:
         # Wide records do not hold their run: it is called as their file.
         rows_of_file, problems_of_file = _read_rows(path, () if path.stem in names else sorted(names))
-        rows += [row for row in rows_of_file if row.get("run") in names]
+        rows += [row for row in rows_of_file if names & {row.get("run"), row.get("run_name") or None}]
         problems += problems_of_file
     for name in runs:
-        if name != "newest" and name not in {row["run"] for row in rows}:
+        if name != "newest" and name not in {row.get(field) for row in rows for field in ("run", "run_name")}:
             known = ", ".join(_run_names(paths)[-MAX_LISTED:])
             raise ResultsError(f"there is no run {name!r}", f"runs there are: {known}")
     return _to_frame(rows), problems
@@ -155,9 +174,23 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     names: dict[str, None] = {}
     for path in paths:
         for _, line in _lines(path):
-            match = RUN.search(line)
+            match, named = RUN.search(line), RUN_NAME.search(line)
             names[json.loads(match[1]) if match else path.stem] = None
+            if named:
+                names[json.loads(named[1])] = None
     return list(names)
+
+
+def names_of_checkpoints(path: Path) -> dict[str, str]:
+    """Return by the id of a checkpoint the name that was given to the newest run that measured it; empty without results."""
+    names: dict[str, str] = {}
+    with suppress(ResultsError):
+        for _, line in _lines(path):
+            if RUN_NAME.search(line):
+                with suppress(ValueError, KeyError, TypeError, RecursionError):
+                    row = json.loads(line)
+                    names[str(row["checkpoint"])] = str(row["run_name"])
+    return names
 
 
 def _to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -229,7 +262,9 @@ def _is_text(value: Any) -> bool:
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of some runs: by name, ``all`` (also when none is named), or ``newest``, the last one that swept alpha.
+    """Return the rows of some runs, named by id or by the name that they were given.
+
+    ``all`` (also when none is named) are all runs, ``newest`` is the last one that swept alpha.
 
     Raises :class:`ResultsError` for a run that is not there, and where no run swept alpha.
     """
@@ -242,11 +277,11 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
             raise ResultsError("no run in these results swept alpha", hint)
         runs = [*(run for run in runs if run != "newest"), swept["run"].iloc[-1]]
     known = frame["run"].unique()
-    if missing := [run for run in runs if run not in set(known)]:
+    if missing := [run for run in runs if run not in {*known, *frame["run_name"]}]:
         raise ResultsError(
             f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-MAX_LISTED:]))}"
         )
-    return frame[frame["run"].isin(runs)]
+    return frame[frame["run"].isin(runs) | frame["run_name"].isin(runs)]
 
 
 def _with_training(record: dict[str, Any]) -> dict[str, Any]:

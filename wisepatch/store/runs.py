@@ -152,6 +152,32 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class Training:
+    """A training that has logged something: its id, the word for its task, and the checkpoint it came to, if it is finished."""
+
+    folder: Path
+    task: str
+    finetuned: str
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """Return what was logged."""
+        return read_log(self.folder / LOG)
+
+
+def logged_trainings(store: Path) -> list[Training]:
+    """Return the trainings of a store that have logged something, the one that logged last at the end."""
+    logs = [path for path in (store / "runs").glob(f"*/{LOG}") if ID.fullmatch(path.parent.name)]
+    trainings = []
+    for folder in (path.parent for path in sorted(logs, key=lambda path: path.stat().st_mtime)):
+        identity = (_read(folder / RUN) or {}).get("identity")
+        config = identity.get("config") if isinstance(identity, dict) else None
+        task = config.get("task") if isinstance(config, dict) else None
+        trainings.append(Training(folder, str(task), str((_read(folder / FINISHED) or {}).get("finetuned"))))
+    return trainings
+
+
+@dataclass(frozen=True)
 class Unfinished:
     """A training that stopped: its folder, its identity, and the step after which its newest state was saved."""
 

@@ -25,7 +25,7 @@ from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.validation import Validation
-from wisepatch.files import hash_tensors
+from wisepatch.files import expanded, hash_tensors
 from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
@@ -34,7 +34,7 @@ from wisepatch.models.zeroshot_head import check_prompts
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task, find_task
+from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
 from wisepatch.training.start import (
     check_trainable,
@@ -44,6 +44,7 @@ from wisepatch.training.start import (
     load_start,
     new_accelerator,
 )
+from wisepatch.training.tracking import tracked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,12 +63,16 @@ class Finetuned:
     finetuned: Checkpoint
     losses: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        """Return the two checkpoints and the last loss."""
+        return f"Finetuned({self.zeroshot!r}, {self.finetuned!r}, loss {self.losses[-1]:.3f})"
+
 
 def finetune(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
-    data: Path,
+    data: Path | str,
     progress: Progress | None = None,
     watch: Watcher | None = None,
     *,
@@ -87,9 +92,12 @@ def finetune(
     of data, model and store.
     """
     progress = progress or Silent()
-    task = task or find_task(config.task, config.classnames, config.templates)
+    data = expanded(data)
+    if task is None:  # what is to be measured later is looked up now too
+        tasks = RunTasks.of(config)
+        task, others = tasks.patching, others or tasks.supported
     check_trainable(config, task)
-    accelerator = new_accelerator(config)
+    accelerator = new_accelerator(config, store)
     set_seed(config.seed)
 
     # Load the model to start from, and save it as the parent.
@@ -140,7 +148,7 @@ def finetune(
             progress.advance(at.step)
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
-        with Signals(progress.note) as signals:
+        with Signals(progress.note) as signals, tracked(accelerator, config, run.id, run.log, progress) as log:
             for images, labels, weight in batches_from(at, batches, samples, generator, config.seed, accelerator):
                 rate = learning_rate(at.step, steps, warmup, config.lr)
                 for group in optimizer.param_groups:
@@ -169,7 +177,7 @@ def finetune(
                         )
                     speed = images_seen / (time.monotonic() - began)
                     progress.advance(at.step - at.reported, f"loss {mean:.3f}  lr {rate:.1e}  {speed:.0f} images/s")
-                    run.log(step=at.step, epoch=epoch, loss=mean, lr=rate, images_per_second=speed)
+                    log(step=at.step, epoch=epoch, loss=mean, lr=rate, images_per_second=speed)
                     at.losses.append(mean)
                     at.reported = at.step
                 if watch and epoch >= at.next_validation:
@@ -177,7 +185,7 @@ def finetune(
                     validation = watch(clip, accelerator.unwrap_model(wrapped), epoch)
                     train_mode(wrapped)
                     progress.note(validation.text)
-                    run.log(step=at.step, epoch=epoch, validation=dict(validation.values))
+                    log(step=at.step, epoch=epoch, validation=dict(validation.values))
                     if at.is_better(validation.score, epoch):
                         best = {
                             name: each.detach().cpu().clone() for name, each in trained_parameters(classifier).items()

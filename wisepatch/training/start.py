@@ -20,6 +20,7 @@ from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
+from wisepatch.training.tracking import trackers
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,12 @@ def check_trainable(config: TrainConfig, task: Task) -> None:
         raise TrainingError("fp16 trains on a GPU only, and there is none", "use --mixed-precision bf16 or no")
 
 
-def new_accelerator(config: TrainConfig) -> Accelerator:
-    """Return what places model and data on devices and processes, as the settings say."""
+def new_accelerator(config: TrainConfig, store: Store) -> Accelerator:
+    """Return what places model and data on devices and processes, as the settings say.
+
+    Trackers that write files do so below ``tracking/`` in the store. Raises :class:`UsageError` for trackers that are not there.
+    """
+    asked = trackers(config.track)
     join()
     accelerator = Accelerator(
         cpu=set_up_accelerate(),
@@ -51,6 +56,8 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
         # Given as a plugin: a number would give way to what `accelerate launch` was told.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.grad_accumulation),
         step_scheduler_with_optimizer=False,
+        log_with=asked or None,
+        project_dir=store.root / "tracking" if asked else None,
     )
     check_size(accelerator.num_processes)
     return accelerator

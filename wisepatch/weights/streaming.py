@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError, StoreError, UsageError
-from wisepatch.files import refused, replacing
+from wisepatch.files import expanded, refused, replacing
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.weights.methods import FISHER, LINEAR, blocks, check_same, merge_block, merged_dtype, with_fishers
 
@@ -36,12 +36,12 @@ MAX_HEADER_BYTES = 100_000_000  # as safetensors itself has it
 
 
 def merge_files(
-    theta_0: Path,
-    theta_1: Path,
+    theta_0: Path | str,
+    theta_1: Path | str,
     alpha: float,
-    output: Path,
+    output: Path | str,
     *,
-    fishers: tuple[Path, Path] | None = None,
+    fishers: tuple[Path | str, Path | str] | None = None,
     keep: Callable[[str], bool] | None = None,
     digest: bool = True,
 ) -> str:
@@ -51,9 +51,12 @@ def merge_files(
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha {alpha} lies outside [0, 1]", "alpha 0 is the first file, 1 is the second")
-    method, paths, params = FISHER if fishers else LINEAR, (theta_0, theta_1), {"alpha": alpha}
-    with refused(str(output), StoreError, "free space there, or name another place"):
-        return stream_weights(method, paths, params, output, fishers=fishers, keep=keep, digest=digest)
+    method, params = FISHER if fishers else LINEAR, {"alpha": alpha}
+    first, second, merged, *weighed = map(expanded, (theta_0, theta_1, output, *(fishers or ())))
+    with refused(str(merged), StoreError, "free space there, or name another place"):
+        return stream_weights(
+            method, (first, second), params, merged, fishers=weighed or None, keep=keep, digest=digest
+        )
 
 
 def stream_weights(

@@ -9,19 +9,21 @@ from typing import Any
 
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
 from wisepatch.errors import UsageError, WisepatchError, out_of_memory
 from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.validation import watcher
+from wisepatch.files import expanded
 from wisepatch.models.clip import load_clip
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks, Task
+from wisepatch.tasks import RunTasks, Task, as_tasks
 from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.training.start import save_start
+from wisepatch.training.tracking import tracker_problems
 from wisepatch.workflows.preflight import evaluation_splits, preflight
 from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
@@ -37,17 +39,18 @@ class Patched:
 
 def zeroshot(
     model: ModelConfig,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | str] | Task | str,
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
     """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
     progress = progress or Silent()
-    preflight(evaluation_splits(tasks, "test"), data, metrics)
+    data, metrics, tasks = expanded(data), listed(metrics), as_tasks(tasks)
+    preflight(evaluation_splits(tasks, "test"), data, metrics, store=store)
     progress.start(f"loading {model}", 1)
     checkpoint = on_main(lambda: save_start(store, load_clip(model)))
     progress.advance()
@@ -82,7 +85,7 @@ def finetune_watched(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
-    data: Path,
+    data: Path | str,
     progress: Progress | None = None,
     *,
     tasks: RunTasks | None = None,
@@ -92,8 +95,9 @@ def finetune_watched(
 
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
-    tasks = tasks or RunTasks.of(config)
-    preflight((), data, problems=keep_best_problems(tasks, config, data), read=training_splits(tasks, config))
+    data, tasks = expanded(data), tasks or RunTasks.of(config)
+    problems = [*keep_best_problems(tasks, config, data), *tracker_problems(config)]
+    preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
     return _finetune(config, model, store, data, progress, tasks, fresh)
 
 
@@ -117,32 +121,35 @@ def patch(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
     tasks: RunTasks | None = None,
-    alphas: Sequence[float] | None = None,
+    alphas: Sequence[float] | float | str | None = None,
     method: str = "linear",
     fisher_examples: int = EXAMPLES,
-    rule: Rule | None = None,
+    rule: Rule | str | None = None,
     select_on: str = VAL,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     run: str | None = None,
     run_name: str = "",
     settings: EvalConfig | None = None,
     fresh: bool = False,
+    problems: Sequence[WisepatchError] = (),
     progress: Progress | None = None,
 ) -> Patched:
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
     PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
     training. A training that was interrupted goes on and one that is finished is taken as it is, unless it is to be ``fresh``.
-    Raises all that is missing for training and sweep before the first step. Several processes all call this.
+    Raises all that is missing for training and sweep before the first step, with the ``problems`` that the caller met. Several
+    processes all call this.
     """
-    tasks = tasks or RunTasks.of(config)
+    data, tasks = expanded(data), tasks or RunTasks.of(config)
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
-    plan.check(data, training_splits(tasks, config), keep_best_problems(tasks, config, data))
+    problems = [*problems, *keep_best_problems(tasks, config, data), *tracker_problems(config)]
+    plan.check(data, training_splits(tasks, config), problems, store=store)
     finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
     try:

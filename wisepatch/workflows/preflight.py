@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wisepatch.analysis.metrics import missing_needs
-from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.config import listed
+from wisepatch.errors import StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
+from wisepatch.files import check_writable, expanded, refused
+from wisepatch.hookspecs import Metric
 from wisepatch.process_group import main_first
+from wisepatch.store.checkpoints import Store
+from wisepatch.store.sharing import HINT, is_marked
 from wisepatch.tasks import Task
 
 
@@ -25,32 +30,55 @@ class PreflightError(WisepatchError):
 
 def preflight(
     splits_of: Iterable[tuple[Task, Iterable[str]]],
-    data: Path,
-    metrics: Sequence[str] = (),
+    data: Path | str,
+    metrics: Sequence[str] | str = (),
     problems: Iterable[WisepatchError] = (),
     *,
     read: Iterable[tuple[Task, Iterable[str]]] = (),
+    store: Store | None = None,
 ) -> None:
     """Open each task's splits once and check that they support its metrics (or ``metrics``); no image is decoded.
 
     The splits ``read`` are opened first, and no metric is asked of them: training has none. Of several processes the main one
-    goes first, so that data is downloaded once. Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError`
-    with all of them, after those ``problems`` that the caller met.
+    goes first, so that data is downloaded once. A ``store`` must be one that can be written. Raises the one
+    :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that the caller met.
     """
-    errors = {error.message: error for error in problems}
+    errors = {error.message: error for error in [*problems, *(_store_problems(store) if store else ())]}
+    data, metrics = expanded(data), listed(metrics)
     measured = [(task, split) for task, splits in splits_of for split in splits]
     both = [*((task, split) for task, splits in read for split in splits), *measured]
     with main_first():
         for task, split in dict.fromkeys(both):
             try:
                 annotations = task.dataset.split(split, data).annotations
-                for metric in metrics_for(task, metrics) if (task, split) in measured else ():
+                for metric in _metrics(task, metrics) if (task, split) in measured else ():
                     for error in missing_needs(metric, annotations):
                         message = f"{task.name} ({split}): {error.message}"
                         errors.setdefault(message, UsageError(message, error.hint))
             except WisepatchError as error:
                 errors.setdefault(error.message, error)
         _raise(list(errors.values()))
+
+
+def _metrics(task: Task, asked: Sequence[str]) -> list[Metric]:
+    """Return the metrics to measure a task by; an unknown one of the task's own is said with the task."""
+    try:
+        return metrics_for(task, asked)
+    except UnknownNameError as error:
+        if not asked:
+            error.message = f"{task.name}: {error.message}"
+        raise
+
+
+def _store_problems(store: Store) -> Iterator[WisepatchError]:
+    """Yield why a store cannot be written; nothing is made."""
+    try:
+        is_marked(store.root)
+        with refused(f"the store {store.root}", StoreError, HINT):
+            for folder in (store.root, store.checkpoints):
+                check_writable(folder, folder=True)
+    except StoreError as error:
+        yield error
 
 
 def _raise(errors: Sequence[WisepatchError]) -> None:

@@ -9,7 +9,9 @@ from wisepatch.store.checkpoints import Checkpoint
 from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
 
 
-def run_tasks(finetuned: Checkpoint, others: Sequence[Task | str] | None = None) -> tuple[Task, list[Task]]:
+def run_tasks(
+    finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None
+) -> tuple[Task, list[Task]]:
     """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
 
     ``others`` of ``None`` means the supported tasks of its run. Raises :class:`UsageError` where two of them would be told apart

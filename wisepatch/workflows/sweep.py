@@ -13,9 +13,10 @@ from typing import Any
 
 from wisepatch.analysis.selection import Point, Rule, choose, points
 from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.counting import count
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
-from wisepatch.files import check_room
+from wisepatch.files import check_room, expanded
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
@@ -27,6 +28,8 @@ from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
+
+ZEROSHOT = "zeroshot"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,17 @@ class Sweep:
     choice: Point | None = None
     chosen: Checkpoint | None = None
     judges: tuple[str, ...] = ()  # the supported tasks that had a part in the choice
+    start: str = ZEROSHOT  # the name of the checkpoint at alpha 0, where that is not a zero-shot one
+
+    def __repr__(self) -> str:
+        """Return the task, the number of alphas and the choice."""
+        chosen = f", chosen {self.choice.alpha:g}" if self.choice else ""
+        return f"Sweep({self.patching!r}, {count(len(self.checkpoints), 'alpha')}{chosen})"
+
+    @property
+    def start_words(self) -> str:
+        """Return what people call the model at alpha 0."""
+        return "zero-shot" if self.start == ZEROSHOT else f"the start, {self.start}"
 
     def at(self, split: str, alpha: float) -> Point:
         """Return the point of a split at an alpha of the sweep."""
@@ -57,16 +71,16 @@ def new_run(command: str) -> str:
 
 def sweep(
     store: Store,
-    data: Path,
+    data: Path | str,
     *,
     checkpoint: Checkpoint | str = "finetuned",
-    tasks: Sequence[Task | str] | None = None,
-    alphas: Sequence[float] | None = None,
+    tasks: Sequence[Task | str] | Task | str | None = None,
+    alphas: Sequence[float] | float | str | None = None,
     method: str = "linear",
     fisher_examples: int = EXAMPLES,
-    rule: Rule | None = None,
+    rule: Rule | str | None = None,
     select_on: str = VAL,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     materialize: bool = False,
     run: str | None = None,
     run_name: str = "",
@@ -83,6 +97,7 @@ def sweep(
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
     fine-tuning on up to ``fisher_examples`` images of its training split. Raises all that is missing before any work.
     """
+    data = expanded(data)
     end = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if end.kind != "finetuned" or not end.parents:
         raise StoreError(
@@ -91,7 +106,7 @@ def sweep(
     store.check_own(end)
     patching, others = run_tasks(end, tasks)
     plan = plan_sweep(patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics)
-    plan.check(data)
+    plan.check(data, store=store)
     return run_sweep(
         plan, end, store, data, fisher_examples=fisher_examples, materialize=materialize, run=run or new_run("interpolate"),
         run_name=run_name, settings=settings, progress=progress,
@@ -113,6 +128,11 @@ def run_sweep(
 ) -> Sweep:
     """Carry out a plan that was checked, for the fine-tuned checkpoint ``end``."""
     (start,), patching = store.parents(end), plan.patching
+    published = _zeroshot_below(store, start)
+    begun = (
+        store.parents(start)[0] if start.kind == "start" else start
+    )  # a start is another checkpoint without its head
+    start_name = ZEROSHOT if start.kind == ZEROSHOT else f"{begun.name} ({begun.id})"
     params: dict[str, Any] = {}
     if plan.method.needs_fisher:
         params["fisher"] = line_fishers(
@@ -125,8 +145,8 @@ def run_sweep(
     def fields(mix: Checkpoint, task: Task) -> dict[str, Any]:
         """Say of endpoints too which line they are measured on."""
         role = "patching" if task is patching else "supported"
-        line = {"training": end.training, "method": plan.method.name}
-        return {"alpha": alpha_by_id[mix.id], "patching": patching.name, "role": role, **line}
+        line = {"training": end.training, "method": plan.method.name, "start": start_name}
+        return {"alpha": alpha_by_id.get(mix.id), "patching": patching.name, "role": role, **line}
 
     rows: list[dict[str, Any]] = []
     points_by_split: dict[str, list[Point]] = {}
@@ -135,19 +155,21 @@ def run_sweep(
     for split in plan.splits:
         tasks = plan.tasks_on(split)
         measured = evaluate(
-            list(mixes.values()), tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name, record=False,
-            progress=progress, settings=settings, extra_fields=fields,
+            [*mixes.values(), *published], tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name,
+            record=False, progress=progress, settings=settings, extra_fields=fields,
         )  # fmt: skip
         directions = {task.name: metrics_for(task, plan.metrics)[0].higher_is_better for task in tasks}
-        points_by_split[split] = points(
-            _first_metric(measured), patching.name, [task.name for task in tasks[1:]], directions
-        )
+        values = _first_metric(measured)
+        below = values.pop(None, None)
+        names = [task.name for task in tasks[1:]]
+        points_by_split[split] = points(values, patching.name, names, directions)
+        zero = points({0.0: below}, patching.name, names, directions)[0] if below else None
         if plan.rule and split == plan.select_on:
             left_out = [task.name for task in plan.others if task not in tasks]
             if left_out and progress:
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
-                choice = choose(points_by_split[split], plan.rule)
+                choice = choose(points_by_split[split], plan.rule, zero)
                 chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
             except WisepatchError:
                 on_main(partial(append, store.results, measured))
@@ -159,8 +181,16 @@ def run_sweep(
     return Sweep(
         run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
         plan.select_on if plan.rule else None, choice, chosen,
-        tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (),
+        tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (), start_name,
     )  # fmt: skip
+
+
+def _zeroshot_below(store: Store, start: Checkpoint) -> list[Checkpoint]:
+    """Return the zero-shot checkpoint that a start of another kind comes from; none where it is one itself."""
+    root = start
+    while root.kind != ZEROSHOT and root.parents:
+        root = store.parents(root)[0]
+    return [] if root is start else [root]
 
 
 def save_mixes(
@@ -213,10 +243,10 @@ def _save_patched(
     )  # fmt: skip
 
 
-def _first_metric(rows: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, float]]:
-    """Return ``alpha -> task -> value`` of the first metric of each task."""
+def _first_metric(rows: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, float]]:
+    """Return ``alpha -> task -> value`` of the first metric of each task; ``None`` is the alpha of what is beside the line."""
     first = {row["task"]: row["metric"] for row in reversed(rows)}
-    values: dict[float, dict[str, float]] = {}
+    values: dict[Any, dict[str, float]] = {}
     for row in rows:
         if row["metric"] == first[row["task"]]:
             values.setdefault(row["alpha"], {})[row["task"]] = row["value"]

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wisepatch.analysis.selection import Rule, missing_for_rule
-from wisepatch.config import DEFAULT_ALPHAS, parse_alphas
+from wisepatch.analysis.selection import Rule, missing_for_rule, parse_rule
+from wisepatch.config import DEFAULT_ALPHAS, listed, parse_alphas
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.hookspecs import MergeMethod
-from wisepatch.plugins import find_merge_method
+from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
 from wisepatch.workflows.preflight import preflight
@@ -75,11 +74,13 @@ class SweepPlan:
         data: Path,
         training: Iterable[tuple[Task, Iterable[str]]] = (),
         problems: Iterable[WisepatchError] = (),
+        *,
+        store: Store | None = None,
     ) -> None:
         """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
         fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
         problems = [*self._problems(), *problems]
-        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher])
+        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher], store=store)
 
     def _problems(self) -> Iterator[UsageError]:
         """Yield why alpha cannot be chosen as it is asked for."""
@@ -112,17 +113,18 @@ def plan_sweep(
     patching: Task,
     others: Sequence[Task],
     *,
-    alphas: Sequence[float] | None = None,
+    alphas: Sequence[float] | float | str | None = None,
     method: str = "linear",
-    rule: Rule | None = None,
+    rule: Rule | str | None = None,
     select_on: str = VAL,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
 ) -> SweepPlan:
     """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
-    words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in alphas]
+    words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in listed(alphas)]
+    rule, metrics = parse_rule(rule) if isinstance(rule, str) else rule, listed(metrics)
     if not words:
         raise UsageError("there are no alphas", "give at least one, such as 0:1:0.1")
-    alphas = parse_alphas(words)
-    for task in (patching, *others):
-        metrics_for(task, metrics)
-    return SweepPlan(patching, tuple(others), tuple(alphas), find_merge_method(method), rule, select_on, tuple(metrics))
+    values = parse_alphas(words)
+    for metric in metrics:
+        find_metric(metric)
+    return SweepPlan(patching, tuple(others), values, find_merge_method(method), rule, select_on, tuple(metrics))

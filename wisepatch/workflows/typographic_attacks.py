@@ -205,7 +205,7 @@ def measure(
 
     style = style or Style()
     tasks = [images] if images else _clean_and_attacked(task, style)
-    preflight(evaluation_splits(tasks, split), data)
+    preflight(evaluation_splits(tasks, split), data, store=store)
     attack = {"attack": repr(style)}  # tells rows of two attacks on one task apart
     predictions: list[Predictions] = []
     rows = evaluate(
@@ -214,6 +214,7 @@ def measure(
     )  # fmt: skip
     if picture and is_main():
         with drawing(picture):
+            picture.parent.mkdir(parents=True, exist_ok=True)
             draw_worst(predictions[-1], data).save(picture)
     return rows
 

@@ -1,0 +1,81 @@
+"""Draw trainings: a DataFrame of logged losses, rates and validation in, a figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import ResultsError
+from wisepatch.reports.plots import COLORS, LEGEND, STYLES, as_written
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MEASURES = {
+    "loss": "loss",
+    "lr": "learning rate",
+    "validation": "top1 on validation data",
+}  # in the order of the panels
+PANEL_INCHES = 2.6
+
+
+def training_table(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """Gather logs by the name of their training into one row a number: ``training, step, epoch, measure, task, value``.
+
+    ``measure`` is ``loss``, ``lr`` or ``validation``; ``task`` is named for the last alone. Raises :class:`ResultsError` where
+    nothing was logged.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for training, entries in logs.items():
+        for entry in entries:
+            shared = {"training": training, "step": entry["step"], "epoch": entry.get("epoch"), "task": ""}
+            rows += [shared | {"measure": name, "value": entry[name]} for name in ("loss", "lr") if name in entry]
+            looked = entry.get("validation")
+            validation = looked if isinstance(looked, dict) else {}
+            rows += [shared | {"measure": "validation", "task": k, "value": v} for k, v in validation.items()]
+    if not rows:
+        raise ResultsError("no training has logged anything", "run `wisepatch finetune` or `wisepatch patch` first")
+    table = pd.DataFrame(rows).assign(value=lambda frame: pd.to_numeric(frame["value"], errors="coerce"))
+    return table.sort_values("step", kind="stable").reset_index(drop=True)
+
+
+@as_written
+def draw_training(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """Draw loss, rate and, where there was any, validation over steps, one curve a training.
+
+    ``table`` is what :func:`training_table` returns.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    measures = [name for name in MEASURES if (table["measure"] == name).any()]
+    figure = Figure(figsize=(7.2, PANEL_INCHES * len(measures) + 0.6), layout="constrained", dpi=144)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(measures), sharex=True, squeeze=False)[:, 0]
+    trainings = list(table["training"].unique())
+    for axes, measure in zip(panels, measures, strict=True):
+        _draw_panel(axes, table[table["measure"] == measure], trainings, measure)
+    if "validation" in measures:
+        panels[measures.index("validation")].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    panels[0].set_title(title or "Fine-tuning", loc="left", fontsize=11)
+    panels[-1].set_xlabel("step")
+    return figure
+
+
+def _draw_panel(axes: Axes, table: pd.DataFrame, trainings: Sequence[str], measure: str) -> None:
+    for (training, task), curve in table.groupby(["training", "task"], sort=False, dropna=False):
+        tasks = list(table["task"].unique())
+        color = COLORS[trainings.index(training) % len(COLORS)]
+        label = training if measure != "validation" else f"{training}: {task}"
+        style = STYLES[tasks.index(task) % len(STYLES)] if measure == "validation" else "-"
+        axes.plot(curve["step"], curve["value"], style, color=color, marker=".", label=label, linewidth=1.5)
+    axes.set_ylabel(MEASURES[measure])
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(**LEGEND)
