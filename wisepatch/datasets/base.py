@@ -29,6 +29,9 @@ class Dataset:
     and one without any is never predicted. ``counts`` are the images of each published split, ``layouts`` the places below
     the data folder where the data may lie (``{a,b}``: both; ``*``: any name), ``zeroshot`` published accuracies
     by model, ``gigabytes`` the size of the download, ``downloads`` says that :meth:`split` can do it.
+
+    Of a user's own files, ``labels`` are the classes as folders or a CSV spell them, ``notes`` are told once by every command, and
+    ``left_out`` names the files and folders that are no data, by reason.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Dataset:
     gigabytes: float | None = field(default=None, compare=False)
     zeroshot: Mapping[str, float] = field(default_factory=dict, compare=False)
     downloads: bool = field(default=False, compare=False)
+    labels: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     also: InitVar[tuple[str, ...]] = ()
     merges: InitVar[tuple[tuple[int, ...], ...]] = ()
 
