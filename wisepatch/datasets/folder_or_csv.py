@@ -32,7 +32,7 @@ from wisepatch.datasets.splits import (
     ordered_labels,
     split_of,
 )
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, EmptySplitError
 
 FIRST_NAMES = 3  # that a note gives
 REPLACE_IT = "replace it or take it out, then run again"
@@ -251,5 +251,5 @@ def _open(
     if not files[split]:
         number = sum(map(len, files.values()))
         problem = f"{path}: too few images to hold out a {split} split: of {number}, none falls into it by its name"
-        raise DataError(problem, f"add images, or name {split} images yourself")
+        raise EmptySplitError(problem, f"add images, or name {split} images yourself")
     return FileSamples(files[split], transform, as_seen=True)

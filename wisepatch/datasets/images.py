@@ -115,6 +115,17 @@ def orientation(image: Any) -> int:
     return value if value in range(1, 9) else 1
 
 
+def is_turned(path: Path | str) -> bool:
+    """Tell whether an image file has an EXIF orientation other than upright; only its head is read. False for a broken one."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=_formats(Path(path).suffix.lower())) as image:
+            return orientation(image) != 1
+    except Exception:  # noqa: BLE001 -- whatever Pillow raises; reading the image names it
+        return False
+
+
 def _as_seen(image: Any) -> Any:
     from PIL import Image
 

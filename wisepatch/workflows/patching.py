@@ -10,9 +10,11 @@ from typing import Any
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.datasets.duplicates import same_files, told
 from wisepatch.errors import UsageError, WisepatchError, out_of_memory
 from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.validation import watcher
+from wisepatch.launcher import is_main
 from wisepatch.models.clip import load_clip
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
@@ -143,6 +145,9 @@ def patch(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
     plan.check(data, training_splits(tasks, config), keep_best_problems(tasks, config, data))
+    if progress and is_main():
+        for line in told(tasks.patching.dataset, same_files(tasks.patching.dataset, data), "bytes"):
+            progress.note(f"note: {line}; `wisepatch datasets check {tasks.patching.base_spec}` names them")
     finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
     try:
