@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wisepatch.config import TrainConfig
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.splits import CUT, SPLITS
+from wisepatch.datasets.splits import ALL, CUT, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
 from wisepatch.plugins import registry
@@ -251,10 +251,10 @@ def existing(word: str) -> Path | None:
 def _without_split(spec: str) -> tuple[str, str | None]:
     """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
     name, at, split = spec.strip().rpartition("@")
-    if not at or split.lower() not in SPLITS or existing(spec):
+    if not at or split.lower() not in (*SPLITS, ALL) or existing(spec):
         if at and "/" not in split and existing(spec) is None:
             hint = "check the path of a folder with @ in its name; a/@val is the split val of a folder"
-            hint = f"splits are {', '.join(SPLITS)}; {hint}"
+            hint = f"splits are {', '.join((*SPLITS, ALL))}; {hint}"
             raise UsageError(f"unknown split {split!r} in task {spec!r}", hint)
         name, split = spec.strip(), ""
     split = split.lower()

@@ -18,7 +18,7 @@ from tests.fuzzing import damaged, or_an_error_for_users, texts
 from tests.samples import draw_folder
 from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets.drawn_shapes import SHAPES
-from wisepatch.datasets.samples import Subset
+from wisepatch.datasets.samples import Subset, labels_of
 from wisepatch.datasets.splits import ordered_labels, split_of
 from wisepatch.errors import DataError, UsageError
 from wisepatch.tasks import find_task
@@ -118,6 +118,14 @@ def test_only_the_split_that_is_asked_for_has_to_have_images(tmp_path):
     assert len(dataset.split(full, tmp_path)) > 0
     with pytest.raises(DataError, match=f"too few images to hold out a {empty[0]} split: of 2, none falls into it"):
         dataset.split(empty[0], tmp_path)
+
+
+def test_all_images_are_evaluated_where_all_are_asked_for(tmp_path):
+    root = draw_folder(tmp_path / "few", per_class=3)
+    whole = find_task(f"{root}@all").dataset.split("all", tmp_path)
+    assert len(whole) == 9
+    assert sorted(whole.image_ids()) == sorted(map(str, root.rglob("*.png")))
+    assert [whole[index][1] for index in range(9)] == labels_of(whole.samples)
 
 
 def test_the_first_cut_is_made_as_it_was(tmp_path):

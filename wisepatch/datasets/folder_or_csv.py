@@ -251,5 +251,7 @@ def _open(
     if not files[split]:
         number = sum(map(len, files.values()))
         problem = f"{path}: too few images to hold out a {split} split: of {number}, none falls into it by its name"
-        raise EmptySplitError(problem, f"add images, or name {split} images yourself")
+        raise EmptySplitError(
+            problem, f"add images, name {split} images yourself, or evaluate them all with --split all"
+        )
     return FileSamples(files[split], transform, as_seen=True)

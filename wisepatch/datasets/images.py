@@ -79,7 +79,9 @@ def _opens(path: str) -> bool:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=FORMATS).close()
             return True
     except Exception:  # noqa: BLE001 -- whatever Pillow raises for a file that is none
         return False

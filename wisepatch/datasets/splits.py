@@ -13,6 +13,7 @@ from pathlib import Path
 from wisepatch.datasets.samples import Samples, Subset
 
 SPLITS = ("train", "val", "test")
+ALL = "all"  # of them, to evaluate
 VAL_FRACTION = 0.1
 MAX_VAL_IMAGES = 5000
 SPLIT_WORDS = {
