@@ -49,6 +49,10 @@ class DataError(WisepatchError):
     """A dataset that is missing, empty or broken."""
 
 
+class EmptySplitError(DataError):
+    """A split that is held out of a user's own images, and into which none of them falls."""
+
+
 class ModelError(WisepatchError):
     """A model or weights that cannot be fetched, read or used."""
 

@@ -5,15 +5,17 @@ The built-in datasets and the finder of folders, CSVs and ``typo:`` come through
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 
 from wisepatch.config import TrainConfig, listed
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.splits import SPLITS
+from wisepatch.datasets.splits import ALL, CUT, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
 from wisepatch.plugins import registry
@@ -24,11 +26,14 @@ FAMILIES = (
     "published.eurosat_resisc45", "published.sun397", "published.clevr",
 )  # fmt: skip
 TYPO = "typo:"
+CSV_SUFFIXES = (".csv", ".tsv")
 DISTRIBUTION_OF_SCHEME = {"hf:": "wisepatch-huggingface"}
 DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
     **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
     "usps": "wisepatch-usps",
 }
+
+_told: set[str] = set()  # in this process
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def find_dataset(name: str) -> Dataset | None:
     try:
         if path.is_dir():
             return attacked_folder(path) if is_attacked_folder(path) else folder_dataset(path)
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() in CSV_SUFFIXES:
             return csv_dataset(path)
     except OSError as error:
         reason = f"{error.filename or path} cannot be read: {error.strerror or error}"
@@ -89,14 +94,18 @@ def find_dataset(name: str) -> Dataset | None:
     raise DataError(f"task {name!r} is a file and no CSV", "give a folder of images, or a .csv with path,label")
 
 
-def find_task(spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Task:
+def find_task(
+    spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None, cut: int = CUT
+) -> Task:
     """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, a CSV, or a scheme.
 
     ``typo:`` before any of these writes wrong class names on the images. ``classnames`` and ``templates`` replace those of the
-    dataset. Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
+    dataset. ``cut`` is how a user's own files are cut into splits: as today, or as when a checkpoint was trained.
+    Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
     """
     name, split = _without_split(spec)
-    dataset = renamed(_look_up(name), classnames, templates)
+    dataset = renamed(_cut(_look_up(name), cut), classnames, templates)
+    tell(dataset)
     base, ending = _canonical(name), f"@{split}" if split else ""
     if ending and existing(base + ending):  # a folder has this very name
         base += "/"
@@ -108,8 +117,33 @@ def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
     return [find_task(each) if isinstance(each, str) else each for each in listed(given)]
 
 
+def tell(dataset: Dataset) -> None:
+    """Warn, once each, of what a user should know of a task of their own files."""
+    from wisepatch.datasets.folder_or_csv import to_tell
+
+    for note in to_tell(dataset):
+        if note not in _told:
+            _told.add(note)
+            logging.getLogger(__name__).warning("note: %s", note)
+
+
+def _cut(dataset: Dataset, cut: int) -> Dataset:
+    """Return the dataset with the splits of another ``cut``, where it is one of a user's own files."""
+    from wisepatch.datasets.folder_or_csv import cut_again
+    from wisepatch.datasets.typography import AttackedOpener, attacked
+
+    if cut == CUT:
+        return dataset
+    if isinstance(dataset.open, AttackedOpener):
+        return attacked(_cut(dataset.open.dataset, cut), dataset.open.style)
+    return cut_again(dataset, cut) if dataset.family == "folder" else dataset
+
+
 def find_tasks(
-    specs: Iterable[str] | str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None
+    specs: Iterable[str] | str,
+    classnames: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    cut: int = CUT,
 ) -> list[Task]:
     """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
     tasks: dict[tuple[str, str | None], Task] = {}
@@ -117,7 +151,7 @@ def find_tasks(
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
     for spec in specs:
-        task = find_task(spec, classnames, templates)
+        task = find_task(spec, classnames, templates, cut)
         other = tasks.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
@@ -125,14 +159,14 @@ def find_tasks(
     return list(tasks.values())
 
 
-def other_tasks(patching: Task, tasks: Sequence[Task | str] | Task | str) -> list[Task]:
+def other_tasks(patching: Task, tasks: Sequence[Task | str] | Task | str, cut: int = CUT) -> list[Task]:
     """Return the tasks to measure besides ``patching``; words are looked up.
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
     tasks = listed(tasks)
     others = [task for task in tasks if isinstance(task, Task)]
-    others += find_tasks([task for task in tasks if isinstance(task, str)])
+    others += find_tasks([task for task in tasks if isinstance(task, str)], cut=cut)
     others = [task for task in others if task.base_spec != patching.base_spec]
     seen = {patching.name: patching.spec}
     for task in others:
@@ -189,13 +223,30 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
     if classnames is not None and dataset.family == "attacked":
         dataset = attacked_folder(Path(dataset.source), classnames)
     elif classnames is not None:
-        if len(classnames) != len(names):
-            order = f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-            reason = f"{len(classnames)} class names for {len(names)} classes of {dataset.name!r}"
-            raise UsageError(reason, f"one name a line, in this order: {order}")
+        _check_class_names(dataset, names, classnames)
         names = tuple(classnames)
         dataset = replace(dataset, head_classes=names) if dataset.label_map else replace(dataset, classes=names)
     return replace(dataset, templates=tuple(templates)) if templates else dataset
+
+
+def _check_class_names(dataset: Dataset, names: Sequence[str], given: Sequence[str]) -> None:
+    """Raise :class:`UsageError` where as many names are not given, with the first place where they differ, or one comes twice."""
+    if len(given) != len(names):
+        order = f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+        pairs = enumerate(zip_longest(names, given, fillvalue="nothing"), start=1)
+        number, (own, other) = next((n, pair) for n, pair in pairs if pair[0].casefold() != pair[1].casefold())
+        reason = f"{len(given)} class names for {len(names)} classes of {dataset.name!r}"
+        first = f"the first that differ are number {number}: {other} is given for {own}"
+        raise UsageError(f"{reason}; {first}", f"one name a line, in this order: {order}")
+    lines: dict[str, int] = {}
+    for number, name in enumerate(given, start=1):
+        other_number = lines.setdefault(" ".join(name.replace("_", " ").split()).casefold(), number)
+        same = names[other_number - 1] == names[number - 1]  # as two of ImageNet's classes are
+        if other_number != number and not same:
+            raise UsageError(
+                f"two classes of {dataset.name!r} are called {name!r}: number {other_number} and number {number}",
+                "a model cannot tell them apart: give them two names, or give their images one label",
+            )
 
 
 def existing(word: str) -> Path | None:
@@ -210,10 +261,10 @@ def existing(word: str) -> Path | None:
 def _without_split(spec: str) -> tuple[str, str | None]:
     """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
     name, at, split = spec.strip().rpartition("@")
-    if not at or split.lower() not in SPLITS or existing(spec):
+    if not at or split.lower() not in (*SPLITS, ALL) or existing(spec):
         if at and "/" not in split and existing(spec) is None:
             hint = "check the path of a folder with @ in its name; a/@val is the split val of a folder"
-            hint = f"splits are {', '.join(SPLITS)}; {hint}"
+            hint = f"splits are {', '.join((*SPLITS, ALL))}; {hint}"
             raise UsageError(f"unknown split {split!r} in task {spec!r}", hint)
         name, split = spec.strip(), ""
     split = split.lower()

@@ -2,6 +2,8 @@
 
 import json
 
+from PIL import Image
+
 from tests.samples import broken_png, draw_folder, write_mnist
 
 
@@ -116,3 +118,55 @@ def test_datasets_download_asks_torchvision_or_says_where_to_get_it(cli, shapes,
     assert "cannot be made: " in nowhere.stderr
     write_mnist(tmp_path / "data")
     assert cli("datasets", "download", "MNIST", "--data", "data").stdout == "MNIST is below data\n"
+
+
+def test_datasets_check_shows_the_pairing_of_folder_and_class_name(cli, shapes, tmp_path):
+    (shapes / "circle").rename(shapes / "big_circle")
+    result = cli("datasets", "check", shapes)
+    line = next(line for line in result.stdout.splitlines() if "big_circle" in line)
+    assert "big circle" in line
+    (tmp_path / "names.txt").write_text("\ufeffcurve\n\nbox\ntent\n", encoding="utf-8")
+    result = cli("datasets", "check", shapes, "--classnames", tmp_path / "names.txt")
+    for folder, name in (("big_circle", "curve"), ("square", "box"), ("triangle", "tent")):
+        assert any(folder in line and name in line for line in result.stdout.splitlines())
+
+
+def test_datasets_check_names_all_that_is_left_out(cli, shapes):
+    for number in range(7):
+        (shapes / "circle" / f"{number}.txt").write_text("notes")
+    result = cli("datasets", "check", shapes)
+    assert result.exit_code == 0
+    assert "left out of shapes, 7: no image:" in result.stderr
+    assert all(f"  circle/{number}.txt\n" in result.stderr for number in range(7))
+
+
+def test_datasets_check_counts_images_that_are_turned_by_exif(cli, shapes):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("circle", "square"):
+        Image.new("RGB", (32, 16)).save(shapes / name / "0.png", exif=exif)
+    records = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
+    assert sum(record["turned"] for record in records) == 2
+    assert "images that are turned upright by EXIF" in cli("datasets", "check", shapes).stderr
+
+
+def test_datasets_check_says_which_split_has_no_images_and_shows_the_others(cli, tmp_path):
+    draw_folder(tmp_path / "few", per_class=1, classes=("circle", "star"))
+    result = cli("datasets", "check", tmp_path / "few")
+    assert result.exit_code == 0
+    assert "too few images to hold out a val split: of 2, none falls into it by its name" in result.stderr
+    assert "train" in result.stdout
+
+
+def test_names_that_do_not_fit_say_where_they_differ_first(cli, shapes, tmp_path):
+    (tmp_path / "names.txt").write_text("circle\nstar\n")
+    result = cli("datasets", "check", shapes, "--classnames", tmp_path / "names.txt")
+    assert result.exit_code == 2
+    assert (
+        "2 class names for 3 classes of 'shapes'; the first that differ are number 2: star is given for square"
+        in result.stderr
+    )
+    (tmp_path / "names.txt").write_text("circle\nstar\nCircle\n")
+    result = cli("datasets", "check", shapes, "--classnames", tmp_path / "names.txt")
+    assert result.exit_code == 2
+    assert "two classes of 'shapes' are called 'Circle': number 1 and number 3" in result.stderr

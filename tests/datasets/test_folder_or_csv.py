@@ -3,6 +3,10 @@
 import csv
 import io
 import os
+import unicodedata
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,8 @@ from tests.fuzzing import damaged, or_an_error_for_users, texts
 from tests.samples import draw_folder
 from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets.drawn_shapes import SHAPES
-from wisepatch.datasets.samples import Subset
+from wisepatch.datasets.samples import Subset, labels_of
+from wisepatch.datasets.splits import ordered_labels, split_of
 from wisepatch.errors import DataError, UsageError
 from wisepatch.tasks import find_task
 
@@ -37,23 +42,143 @@ def test_class_folders_alone_are_split_by_seed_and_class(tmp_path):
     assert again.samples.files == splits["test"].samples.files
 
 
-def test_image_that_is_added_moves_few_others(tmp_path):
+def where(root):
+    """The split of each image, by its path below ``root``."""
+    dataset = folder.folder_dataset(root)
+    parts = {split: dataset.split(split, root) for split in dataset.available_splits}
+    return {os.path.relpath(p, root): split for split, part in parts.items() for p, _ in part.samples.files}
+
+
+def test_images_that_are_added_or_removed_move_no_other(tmp_path):
     root = draw_folder(tmp_path / "things", per_class=10)
-    before = {p for p, _ in task(str(root)).split("test", tmp_path).samples.files}
-    (root / "circle" / "99.png").write_bytes((root / "circle" / "0.png").read_bytes())
-    after = {p for p, _ in task(str(root)).split("test", tmp_path).samples.files}
-    assert len(before - after) <= 1
-    assert {p for p in before if p.parent.name != "circle"} <= after
+    before = where(root)
+    for number in range(10, 60):
+        (root / "circle" / f"{number}.png").write_bytes(b"")
+    (root / "square" / "3.png").unlink()
+    draw_folder(root, classes=("star",))
+    after = where(root)
+    assert {name: after[name] for name in before if name != "square/3.png"} == {
+        name: split for name, split in before.items() if name != "square/3.png"
+    }
+    assert len(after) == len(before) + 55
 
 
-def test_split_folders_may_be_written_in_any_case_and_near_misses_are_named(tmp_path):
+def test_a_folder_that_lies_elsewhere_is_cut_the_same(tmp_path):
+    draw_folder(tmp_path / "here", per_class=10)
+    draw_folder(tmp_path / "else where" / "things", per_class=10)
+    assert where(tmp_path / "here") == where(tmp_path / "else where" / "things")
+
+
+def test_shares_are_met_in_expectation():
+    names = [f"class {number % 7}/{number}.jpg" for number in range(20_000)]
+    drawn = Counter(split_of(name, ("val", "test")) for name in names)
+    assert {split: round(count / 20_000, 2) for split, count in drawn.items()} == {
+        "train": 0.72,
+        "val": 0.08,
+        "test": 0.2,
+    }
+    without_test = Counter(split_of(name, ("val",)) for name in names)
+    assert {split: round(count / 20_000, 2) for split, count in without_test.items()} == {"train": 0.9, "val": 0.1}
+
+
+def test_accents_that_two_systems_write_in_two_ways_go_into_one_split():
+    names = [f"café/{number}.jpg" for number in range(100)]
+    assert [split_of(unicodedata.normalize("NFD", name), ("test",)) for name in names] == [
+        split_of(unicodedata.normalize("NFC", name), ("test",)) for name in names
+    ]
+
+
+def test_images_of_one_group_stay_together(tmp_path):
+    for number in range(400):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    rows = [f"{number}.png,{'ab'[number % 2]},video {number // 10}" for number in range(400)]
+    dataset = task(write_csv(tmp_path / "frames.csv", ["file_name,class,group", *rows]))
+    splits = {split: dataset.split(split, tmp_path) for split in dataset.available_splits}
+    groups = {split: {int(Path(p).stem) // 10 for p, _ in part.samples.files} for split, part in splits.items()}
+    assert sum(map(len, groups.values())) == 40
+    assert all(groups.values())
+
+
+def test_a_class_without_test_or_validation_images_is_said_and_training_goes_on(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=3)
+    dataset = task(root)
+    absent = [note for note in dataset.notes if "no images of" in note]
+    assert absent
+    assert all(note.startswith("things: no images of ") and ": " in note for note in absent)
+    assert len(dataset.split("train", tmp_path)) > 0
+
+
+def test_only_the_split_that_is_asked_for_has_to_have_images(tmp_path):
+    for label in "ab":
+        (tmp_path / "few" / label).mkdir(parents=True)
+        (tmp_path / "few" / label / "0.png").write_bytes(b"")
+    dataset = task(tmp_path / "few")
+    empty = [split for split in dataset.available_splits if not dataset.open.args[1][split]]
+    full = next(split for split in dataset.available_splits if split not in empty)
+    assert len(dataset.split(full, tmp_path)) > 0
+    with pytest.raises(DataError, match=f"too few images to hold out a {empty[0]} split: of 2, none falls into it"):
+        dataset.split(empty[0], tmp_path)
+
+
+def test_all_images_are_evaluated_where_all_are_asked_for(tmp_path):
+    root = draw_folder(tmp_path / "few", per_class=3)
+    whole = find_task(f"{root}@all").dataset.split("all", tmp_path)
+    assert len(whole) == 9
+    assert sorted(whole.image_ids()) == sorted(map(str, root.rglob("*.png")))
+    assert [whole[index][1] for index in range(9)] == labels_of(whole.samples)
+
+
+def test_the_first_cut_is_made_as_it_was(tmp_path):
+    """What checkpoints without a word of their cut were trained on: the parts and the order of classes of version 1."""
+    root = draw_folder(tmp_path / "things", per_class=10)
+    for number, name in enumerate(("circle", "square", "triangle")):
+        (root / name).rename(root / f"class_{(1, 2, 10)[number]}")
+        (root / f"class_{(1, 2, 10)[number]}" / "new.avif").write_bytes(b"")
+    dataset = find_task(str(root), cut=1).dataset
+    assert dataset.classes == ("class 1", "class 10", "class 2")
+    parts = {split: dataset.split(split, tmp_path).samples.files for split in dataset.available_splits}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 21, "val": 3, "test": 6}
+    for label in (1, 2, 10):
+        mine = [root / f"class_{label}" / f"{number}.png" for number in range(10)]
+        by_hash = sorted(mine, key=lambda p: sha256(os.fsencode(p.relative_to(root))).digest())
+        assert set(map(str, by_hash[:2])) == {p for p, _ in parts["test"] if Path(p) in mine}
+        assert {str(by_hash[2])} == {p for p, _ in parts["val"] if Path(p) in mine}
+    assert find_task(str(root)).dataset.classes == ("class 1", "class 2", "class 10")
+    assert find_task(f"typo:{root}", cut=1).dataset.classes == dataset.classes
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("class_1", "class_2", "class_10"), ("1.0", "2.0", "10.0"), ("-1", "0", "1"), ("001", "01", "1", "2"),
+        ("2", "10", "ant", "bee"), ("a", "a1b2", "a1b10", "a2b1"), ("9" * 4000 + "a", "1" + "0" * 4000 + "a"),
+    ],
+)  # fmt: skip
+def test_labels_are_in_natural_order_and_the_same_in_every_run(names):
+    assert ordered_labels(reversed(names)) == ordered_labels(names) == list(names)
+
+
+def test_classes_that_are_numbers_are_told_once_with_the_way_out(tmp_path, caplog):
+    root = draw_folder(tmp_path / "digits")
+    for number, name in enumerate(("circle", "square", "triangle")):
+        (root / name).rename(root / str(number))
+    task(root)
+    task(root)
+    (told,) = [record.getMessage() for record in caplog.records if "are numbers" in record.getMessage()]
+    assert 'digits: the classes are numbers, and a model is asked for "a photo of a 0."' in told
+    assert "--classnames, in this order: 0, 1, 2" in told
+    assert not any("are numbers" in each for each in folder.to_tell(find_task(str(root), ["a", "b", "c"]).dataset))
+
+
+def test_split_folders_may_be_called_as_people_call_them(tmp_path):
     draw_folder(tmp_path / "a" / "Train")
     draw_folder(tmp_path / "a" / "TEST")
     assert task(str(tmp_path / "a")).available_splits == ("train", "val", "test")
+    assert task(str(tmp_path / "a")).open.args[1]["val"]
     draw_folder(tmp_path / "a" / "valid")
-    with pytest.raises(DataError, match="a/valid is neither a split nor a class") as caught:
+    draw_folder(tmp_path / "a" / "dev")
+    with pytest.raises(DataError, match="two folders for one split: dev and valid"):
         task(str(tmp_path / "a"))
-    assert caught.value.hint == "rename it to val"
 
 
 def test_sixteen_bit_images_are_scaled_and_unknown_ranges_refused(tmp_path):
@@ -112,7 +237,7 @@ def test_csv_with_and_without_splits(shapes, tmp_path):
     rows = [f"shapes/{label}/{i}.png,{label}" for label in labels for i in range(6)]
     plain = task(write_csv(tmp_path / "plain.csv", ["path,label", *rows]))
     assert plain.name == "plain"
-    assert {s: len(plain.split(s, tmp_path)) for s in plain.available_splits} == {"train": 12, "val": 3, "test": 3}
+    assert {s: len(part) for s, part in plain.open.args[1].items()} == {"train": 15, "val": 0, "test": 3}
     marked = [f"{row},{'test' if '/5.' in row else 'train'}" for row in rows]
     split = task(write_csv(tmp_path / "split.csv", ["path,label,split", *marked])).split("test", tmp_path)
     assert len(split) == 3
@@ -136,11 +261,11 @@ def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["file,label", "a.png,star"], "has no column path; its first line has: file, label"),
-        (["path;label", "a.png;star"], "has no column label and no column path; its first line has: path;label"),
+        (["where,label", "a.png,star"], "has no column path; its first line has: where, label"),
+        (["a.png;star"], "has no column label and no column path; its first line has: a.png, star"),
         (["path,label", "shapes/circle/0.png,a", "shapes/circle/0.png,b"], "names .*circle/0.png twice"),
-        (["path,label", *(f"shapes/circle/{i}.png,c{i}" for i in range(6))], "too few images to hold out a test split"),
-        (["path,label,split", "shapes/circle/0.png,circle,dev"], "line 2: split 'dev'"),
+        (["path,label,split", "shapes/circle/0.png,circle,later"], "line 2: split 'later'"),
+        (["path,label", "https://x.org/0.png,circle"], "line 2: https://x.org/0.png is an address"),
         (["path,label", "shapes/circle/0.png,"], "line 2: an empty path or label"),
         (["path,label", "shapes/circle/99.png,circle"], "names 1 files that do not exist, the first"),
         (["path,label", "shapes/circle/0.png,circle", "shapes/circle/1.png,circle"], "has one class, 'circle'"),
@@ -209,9 +334,8 @@ def test_csv_in_another_encoding_is_named(tmp_path):
 
 def test_image_ids_are_the_paths_as_given_also_of_a_part(shapes, tmp_path):
     names = sorted(p.name for p in shapes.iterdir())
-    rows = [
-        f"shapes/../shapes/{name}/{i}.png,{name},{'test' if i > 4 else 'train'}" for name in names for i in range(6)
-    ]
+    word = ("train", "train", "train", "train", "val", "test")
+    rows = [f"shapes/../shapes/{name}/{i}.png,{name},{word[i]}" for name in names for i in range(6)]
     dataset = task(write_csv(tmp_path / "ids.csv", ["path,label,split", *rows]))
     test, train = dataset.split("test", tmp_path), dataset.split("train", tmp_path)
     assert test.image_ids() == [f"{tmp_path}/shapes/../shapes/{name}/5.png" for name in names]

@@ -1,18 +1,21 @@
 """Files of images: the formats that are read, and everything that can be wrong with one."""
 
 import io
+import sys
 import zlib
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.fuzzing import damaged
+from wisepatch.datasets import images
 from wisepatch.datasets.folder_or_csv import FileSamples
-from wisepatch.datasets.images import FORMATS, read_rgb
+from wisepatch.datasets.images import FORMATS, is_turned, read_rgb
 from wisepatch.errors import DataError
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
@@ -31,7 +34,7 @@ def test_listed_formats_are_read_whatever_the_file_is_called(tmp_path, form):
     assert (image.mode, image.size) == ("RGB", (7, 9))
 
 
-@pytest.mark.parametrize("form", ["EPS", "ICO", "PCX", "TGA", "SGI", "DDS", "PDF", "JPEG2000", "AVIF", "BLP", "PALM"])
+@pytest.mark.parametrize("form", ["EPS", "ICO", "PCX", "TGA", "SGI", "DDS", "PDF", "BLP", "PALM"])
 def test_other_formats_are_refused_under_the_name_of_a_picture(tmp_path, monkeypatch, form):
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
@@ -94,5 +97,210 @@ whole = [encoded(form) for form in FORMATS] + [
 def test_fuzzed_pictures_give_pixels_or_a_value_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzzed.png"
     path.write_bytes(data)
-    with suppress(ValueError):
-        assert read_rgb(path).mode == "RGB"
+    for as_seen in (False, True):
+        with suppress(ValueError):
+            assert read_rgb(path, as_seen=as_seen).mode == "RGB"
+
+
+def corner(image):
+    """Where the red quarter of an image is: (column, row)."""
+    pixels = np.asarray(image).astype(int)
+    red = (pixels[..., 0] - pixels[..., 1]) > 100
+    rows, columns = np.nonzero(red)
+    return int(columns.mean() > image.width / 2), int(rows.mean() > image.height / 2)
+
+
+def marked(size=(64, 32)):
+    """An image with a red upper left quarter."""
+    image = Image.new("RGB", size, "white")
+    image.paste((255, 0, 0), (0, 0, size[0] // 2, size[1] // 2))
+    return image
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_image_is_turned_as_its_orientation_says_and_a_published_one_is_not(tmp_path, turn, form):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    marked().save(tmp_path / "a.jpg", form, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg"))
+    seen = read_rgb(tmp_path / "a.jpg", as_seen=True)
+    assert (seen.mode, seen.size) == ("RGB", (64, 32) if turn < 5 else (32, 64))
+    assert np.array_equal(np.asarray(seen), np.asarray(expected.convert("RGB")))
+    assert is_turned(tmp_path / "a.jpg") == (turn != 1)
+    if form != "TIFF":  # which Pillow turns itself
+        stored = read_rgb(tmp_path / "a.jpg")
+        assert (stored.size, corner(stored)) == ((64, 32), (0, 0))
+
+
+@pytest.mark.parametrize("value", [0, 9, 77])
+def test_an_orientation_that_means_nothing_is_none(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    marked().save(tmp_path / "a.png", exif=exif)
+    assert corner(read_rgb(tmp_path / "a.png", as_seen=True)) == (0, 0)
+    assert not is_turned(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's
+def test_a_damaged_exif_block_does_not_spoil_the_picture(tmp_path):
+    marked().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert corner(read_rgb(tmp_path / "a.jpg", as_seen=True)) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "RGB", "L"])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "GIF"])
+def test_transparent_parts_are_white(tmp_path, mode, form):
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 8, 4))
+    options = {"lossless": True} if form == "WEBP" else {}
+    if mode in ("RGB", "L"):  # one colour is transparent
+        image = Image.new(mode, (8, 8), 7)
+        image.paste(0, (0, 0, 8, 4))
+        options["transparency"] = 7 if mode == "L" else (7, 0, 0)
+        if form != "PNG":
+            pytest.skip("no such files")
+    try:
+        (image if mode in ("RGB", "L") else image.convert(mode)).save(tmp_path / "a.png", form, **options)
+    except (OSError, ValueError):
+        pytest.skip(f"this Pillow writes no {form} of {mode}")
+    with Image.open(tmp_path / "a.png") as written:
+        if not written.has_transparency_data:
+            pytest.skip("its transparency is not stored")
+    pixels = np.asarray(read_rgb(tmp_path / "a.png", as_seen=True))
+    assert pixels[:4].max() == 0
+    assert pixels[4:].min() == 255
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_animated_files_give_their_first_frame(tmp_path, form):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "green")]
+    options = (
+        {"lossless": True} if form == "WEBP" else {"quality": 100, "subsampling": "4:4:4"} if form == "AVIF" else {}
+    )
+    frames[0].save(tmp_path / "a.img", form, save_all=True, append_images=frames[1:], **options)
+    assert np.abs(np.asarray(read_rgb(tmp_path / "a.img", as_seen=True)).astype(int) - (255, 0, 0)).max() <= 3
+
+
+def colours(mode="RGB"):
+    patches = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128)]
+    image = Image.new("RGB", (16 * len(patches), 16))
+    for number, colour in enumerate(patches):
+        image.paste(colour, (16 * number, 0, 16 * number + 16, 16))
+    return image.convert(mode), np.asarray(patches)
+
+
+def patches_of(image):
+    return np.asarray(image).astype(int)[8, 8::16]
+
+
+def test_cmyk_photographs_have_their_colours_also_with_adobes_inverted_marker(tmp_path):
+    image, expected = colours()
+    for name, options in (("a.jpg", {"quality": 100, "subsampling": 0}), ("a.tif", {})):
+        image.convert("CMYK").save(tmp_path / name, **options)
+        assert np.abs(patches_of(read_rgb(tmp_path / name)) - expected).max() <= 3
+    assert b"Adobe" in (tmp_path / "a.jpg").read_bytes()
+
+
+def test_lab_is_converted_to_srgb(tmp_path):
+    image, expected = colours()
+    lab = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    lab.save(tmp_path / "a.tif")
+    off = np.abs(patches_of(read_rgb(tmp_path / "a.tif")) - expected)
+    assert off[3:].max() <= 1  # greys
+    assert off.max() <= 25  # Lab of 8 bits is coarse at the edge of sRGB
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L", "HSV", "YCbCr"])
+def test_palettes_and_few_bits_have_their_colours(tmp_path, mode):
+    image, _ = colours()
+    image = image.convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else image.convert(mode)
+    try:
+        image.save(tmp_path / "a.tif")
+    except OSError:
+        pytest.skip(f"no file holds {mode}")
+    assert np.abs(patches_of(read_rgb(tmp_path / "a.tif")) - patches_of(image.convert("RGB"))).max() <= 3
+
+
+def test_sixteen_bits_of_grey_and_of_colour_are_scaled(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    expected = ramp / 257
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    Image.fromarray(ramp).save(tmp_path / "grey.tif")
+    (tmp_path / "grey.pgm").write_bytes(b"P5 64 64 65535\n" + ramp.astype(">u2").tobytes())
+    rows = b"".join(b"\0" + np.repeat(row[:, None], 3, 1).astype(">u2").tobytes() for row in ramp)
+    header = png_chunk(b"IHDR", (64).to_bytes(4, "big") * 2 + b"\x10\x02\0\0\0")
+    (tmp_path / "colour.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    )
+    for name in ("grey.png", "grey.tif", "grey.pgm", "colour.png"):
+        for channel in range(3):
+            pixels = np.asarray(read_rgb(tmp_path / name)).astype(float)[..., channel]
+            assert np.abs(pixels - expected).max() <= 1, name
+
+
+def test_tga_is_read_under_its_own_suffix_alone(tmp_path):
+    PICTURE.save(tmp_path / "a.tga")
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "a.tga")), np.asarray(PICTURE))
+    (tmp_path / "a.tga").rename(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="it is no image"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_heic_is_read_through_its_package(tmp_path, monkeypatch):
+    """A package of this name that registers an opener for HEIF, as pillow-heif does."""
+
+    def register_heif_opener():
+        Image.register_open("HEIF", BmpImagePlugin.BmpImageFile, lambda prefix: prefix.startswith(b"BM"))
+
+    monkeypatch.setattr(images, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
+    images.reads_heif.cache_clear()
+    (tmp_path / "a.heic").write_bytes(encoded("BMP"))
+    try:
+        assert images.reason_not_read("a.heic", "") is None
+        assert "HEIF" in images._formats(".heic")
+        assert read_rgb(tmp_path / "a.heic").size == (7, 9)
+    finally:
+        images.reads_heif.cache_clear()
+        Image.ID.remove("HEIF")
+        del Image.OPEN["HEIF"]
+
+
+def iccp(size):
+    return png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(b"\0" * size))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"\0", b"%PDF-1.7\n%\xe2\xe3", encoded("WEBP")[:60], encoded("AVIF")[:200], encoded("JPEG2000")[:120],
+        encoded("GIF")[:30],
+        b"\x89PNG\r\n\x1a\n" + encoded("PNG")[8:33] + iccp(80_000_000) + encoded("PNG")[33:],
+        encoded("JPEG")[:300], b"RIFF\x10\0\0\0WEBPVP8 ", b"II*\0\xff\xff\xff\xff",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_decoded_is_one_named_line(tmp_path, data):
+    (tmp_path / "a.jpg").write_bytes(data)
+    for as_seen in (False, True):
+        with pytest.raises(DataError, match=r"image .*a\.jpg cannot be read: \S") as caught:
+            FileSamples([(tmp_path / "a.jpg", 0)], as_seen=as_seen)[0]
+        assert "\n" not in caught.value.message
+
+
+def test_whatever_pillow_raises_is_named(tmp_path, monkeypatch):
+    PICTURE.save(tmp_path / "a.png")
+    for error in (
+        OSError("x"),
+        SyntaxError("x"),
+        ValueError("x"),
+        EOFError("x"),
+        IndexError("x"),
+        KeyError("x"),
+        OverflowError("x"),
+    ):
+        monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(DataError, match=r"a\.png cannot be read: '?x"):
+            FileSamples([(tmp_path / "a.png", 0)], as_seen=True)[0]

@@ -65,7 +65,7 @@ def test_attacked_folder_and_csv_are_tasks(shapes, tmp_path):
     lines = [f"shapes/{c}/{i}.png,{c},{s}" for c in ("circle", "star") for i, s in enumerate(("train", "val", "test"))]
     (shapes / "square").rename(shapes / "star")
     (tmp_path / "few.csv").write_text("\n".join(["path,label,split", *lines]))
-    for spec, name, size in ((shapes, "typo:shapes", 12), (tmp_path / "few.csv", "typo:few", 2)):
+    for spec, name, size in ((shapes, "typo:shapes", 11), (tmp_path / "few.csv", "typo:few", 2)):
         task = find_task(f"typo:{spec}@train")
         assert (task.name, task.spec, task.split) == (name, f"typo:{spec}@train", "train")
         opened, again = (t.dataset.split("train", tmp_path) for t in (task, find_task(task.spec)))

@@ -29,8 +29,8 @@ def test_folder_and_csv_go_through_patch(cli, tmp_path, kind):
     root = draw_folder(tmp_path / "things", per_class=8, classes=("heart", "star", "ring"))
     task = root
     if kind == "csv":
-        rows = [f"things/{p.parent.name}/{p.name},{p.parent.name}" for p in sorted(root.rglob("*.png"))]
-        task = tmp_path / "things.csv"
+        rows = [f"{p.parent.name}/{p.name},{p.parent.name}" for p in sorted(root.rglob("*.png"))]
+        task = root / "things.csv"
         task.write_text("path,label\n" + "\n".join(rows) + "\n")
     result = cli(
         "patch", "--model", "demo", "--task", task, "--supported", "Colors", "--steps", "4", "--batch-size", "8",

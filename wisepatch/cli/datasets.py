@@ -9,13 +9,15 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, percent, print_error
-from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.errors import DataError, EmptySplitError, UsageError, WisepatchError
 from wisepatch.files import expanded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from wisepatch.datasets.base import Dataset
+    from wisepatch.datasets.duplicates import Place
     from wisepatch.tasks import Task
 
 SHOWN = 5  # classes that a note names
@@ -152,23 +154,35 @@ def _first(names: tuple[str, ...], most: int) -> list[str]:
 @o.with_settings
 def check(
     common: o.Common,
+    names: o.ClassOptions,
     task: Tasks,
     deep: DeepOption = False,
 ) -> None:
     """Open every split of a task: sizes against the publisher's, images per class, a decoded sample.
 
+    Of your own folders and CSVs: which class name goes with which folder, what is left out and why, images that come twice (the
+    same bytes; with --deep the same pixels), and how many are turned as their EXIF orientation says.
+
     Example: `wisepatch datasets check Digits path/to/folder --deep`
     """
-    from wisepatch.datasets.inspection import inspect
+    from wisepatch.datasets.inspection import Report, inspect
 
     output, folder = common.output, common.data_folder()
-    reports, problems = [], []
-    for each in _named(task):
-        try:
-            for name in [each.split] if each.split else each.dataset.available_splits:
-                reports.append(inspect(each.dataset, name, folder, deep=deep, progress=output.progress()))
-        except WisepatchError as error:
-            problems.append(error)
+    reports: list[Report] = []
+    problems: list[WisepatchError] = []
+    pixels: dict[str, dict[Place, str]] = {}
+    tasks = _named(task, names)
+    for each in tasks:
+        for name in [each.split] if each.split else each.dataset.available_splits:
+            try:
+                seen = pixels.setdefault(each.name, {})
+                progress = output.progress()
+                reports.append(inspect(each.dataset, name, folder, deep=deep, progress=progress, pixels=seen))
+            except EmptySplitError as error:
+                output.say(f"note: {error.message}")
+            except WisepatchError as error:
+                known = {problem.message for problem in problems}
+                problems += [error] if error.message not in known else []
     output.records([report.to_json() for report in reports])
     if reports:
         output.table(
@@ -187,6 +201,12 @@ def check(
         if empty:
             more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
             output.say(f"note: {report.task} ({report.split}) has no images of {', '.join(empty[:SHOWN])}{more}")
+        if report.turned:
+            output.say(
+                f"note: {report.task} ({report.split}) has {report.turned} images that are turned upright by EXIF"
+            )
+    for each in tasks:
+        _tell_of_own_files(each.dataset, folder, pixels.get(each.name, {}), output)
     broken = [problem for report in reports for problem in report.broken]
     for problem in broken:
         output.say(problem)
@@ -197,14 +217,36 @@ def check(
     _raise(problems, output)
 
 
-def _named(words: list[str]) -> list[Task]:
+def _tell_of_own_files(dataset: Dataset, folder: Path, pixels: Mapping[Place, str], output: Output) -> None:
+    """Say what a user should look at: classes with other names, files left out, images that come twice."""
+    from wisepatch.datasets.duplicates import described, same_files, same_pixels, told
+
+    renamed = [(label, name) for label, name in zip(dataset.labels, dataset.classes, strict=False) if label != name]
+    if renamed:
+        output.table((f"folder or label of {dataset.name}", "class name"), renamed)
+    for reason, left_out in dataset.left_out.items():
+        output.say(f"left out of {dataset.name}, {len(left_out)}: {reason}:")
+        for name in left_out:
+            output.say(f"  {name}")
+    groups = same_files(dataset, folder)
+    found = [(groups, "bytes")]
+    known = {frozenset(place.name for place in group) for group in groups}
+    found.append(([g for g in same_pixels(pixels) if frozenset(place.name for place in g) not in known], "pixels"))
+    for each, what in found:
+        for line in told(dataset, each, what):
+            output.say(f"note: {line}")
+        for group in each:
+            output.say(f"  {described(dataset, group)}")
+
+
+def _named(words: list[str], classes: o.ClassOptions | None = None) -> list[Task]:
     """Look up the tasks that are named. Raises :class:`UsageError` for none."""
     from wisepatch.tasks import find_tasks
 
     names = o.split_list(words)
     if not names:
         raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
-    return find_tasks(names)
+    return find_tasks(names, classes.names(), classes.templates()) if classes else find_tasks(names)
 
 
 def _raise(problems: list[WisepatchError], output: Output) -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import SUFFIXES, FileSamples, csv_rows
+from wisepatch.datasets.csv_listing import csv_rows
+from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.images import SUFFIXES
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.samples import Annotations, Samples, Transform
 from wisepatch.datasets.typography import ATTACK_METRICS, plain
@@ -124,7 +126,7 @@ def _open(
     root: Path,
     transform: Transform | None = None,
 ) -> Samples:
-    return FileSamples(files, transform, Annotations(written=written))
+    return FileSamples(files, transform, Annotations(written=written), as_seen=True)
 
 
 def _read_names(folder: Path) -> Iterator[Attacked]:

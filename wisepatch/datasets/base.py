@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 from wisepatch.counting import count
 from wisepatch.datasets.guarding import Guarded, open_guarded
+from wisepatch.datasets.joined import Joined
 from wisepatch.datasets.samples import Samples, Split, Transform
-from wisepatch.datasets.splits import SPLITS, cut_validation, held_out
-from wisepatch.errors import DataError, UsageError, warn_renamed
+from wisepatch.datasets.splits import ALL, SPLITS, cut_validation, held_out
+from wisepatch.errors import DataError, EmptySplitError, UsageError, warn_renamed
 
 SURROGATES = re.compile("[\ud800-\udfff]")  # of names of files that are not in UTF-8
 
@@ -30,6 +32,9 @@ class Dataset:
     and one without any is never predicted. ``counts`` are the images of each published split, ``layouts`` the places below
     the data folder where the data may lie (``{a,b}``: both; ``*``: any name), ``zeroshot`` published accuracies
     by model, ``gigabytes`` the size of the download, ``downloads`` says that :meth:`split` can do it.
+
+    Of a user's own files, ``labels`` are the classes as folders or a CSV spell them, ``notes`` are told once by every command, and
+    ``left_out`` names the files and folders that are no data, by reason.
     """
 
     name: str
@@ -50,6 +55,9 @@ class Dataset:
     gigabytes: float | None = field(default=None, compare=False)
     zeroshot: Mapping[str, float] = field(default_factory=dict, compare=False)
     downloads: bool = field(default=False, compare=False)
+    labels: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     also: InitVar[tuple[str, ...]] = ()
     merges: InitVar[tuple[tuple[int, ...], ...]] = ()
 
@@ -129,7 +137,7 @@ class Dataset:
 
     def check_split(self, split: str) -> None:
         """Raise :class:`DataError` for a split that the task does not offer."""
-        if split not in self.available_splits:
+        if split not in (*self.available_splits, ALL):
             hint = f"it offers {', '.join(self.available_splits)}"
             raise DataError(f"task {self.name!r} has no {split!r} split", hint)
 
@@ -138,14 +146,23 @@ class Dataset:
         return open_guarded(self.open, self.name, len(self.classes), split, root, transform)
 
     def split(self, split: str, root: Path, transform: Transform | None = None) -> Split:
-        """Open ``split`` below ``root``. Raises :class:`DataError` where the data is missing or the task has no such split."""
+        """Open ``split`` below ``root``; ``all`` joins all images. Raises :class:`DataError` where data or split is missing."""
         self.check_split(split)
+        if split == ALL:
+            return Split(self.name, split, self.classes, self.metric, self._joined(root, transform))
         cut = "val" not in self.splits and split in ("train", "val")
         whole = self.open_guarded("train" if cut else split, root, transform)
         samples = cut_validation(whole, split) if cut and len(whole) else whole
         if len(samples) == 0:
             raise DataError(f"the {split!r} split of {self.name!r} holds no images", "add some, or name another split")
         return Split(self.name, split, self.classes, self.metric, samples)
+
+    def _joined(self, root: Path, transform: Transform | None) -> Joined:
+        opened: dict[str, Samples] = {}
+        for split in self.splits:
+            with suppress(EmptySplitError):
+                opened[split] = self.open_guarded(split, root, transform)
+        return Joined(opened)
 
 
 def parts(layout: str) -> list[str]:

@@ -1,45 +1,55 @@
 """Make tasks of folders of images and of CSVs that name images: a :class:`Dataset` without a line of code.
 
 A folder holds ``train/``, ``val/`` and ``test/`` with one folder a class in each, or the class folders alone. A CSV has the
-columns ``path,label`` and perhaps ``split``; paths are relative to the CSV. Where no test split is given, a fifth of the
-images of every class is held out, and where no validation split is given, a tenth of the rest, by a hash of the path.
+columns ``path,label`` and perhaps ``split`` and ``group``; paths are relative to the CSV. Where no test split is given, a fifth
+of the images is held out, and where no validation split is given, a tenth of the rest: each by its own name (or group) alone.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.images import read_rgb
+from wisepatch.datasets.csv_listing import list_csv
+from wisepatch.datasets.folder_listing import Files, list_folder
+from wisepatch.datasets.images import COMMON_SUFFIXES, read_rgb
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.samples import Annotations, Transform
-from wisepatch.datasets.splits import SPLITS, hold_out_files, ordered_labels
-from wisepatch.errors import DataError
+from wisepatch.datasets.splits import (
+    CUT,
+    FIRST_CUT,
+    SPLITS,
+    TEST_SHARE,
+    VAL_SHARE,
+    first_cut,
+    is_number,
+    ordered_labels,
+    split_of,
+)
+from wisepatch.errors import DataError, EmptySplitError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
-NEAR_SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+FIRST_NAMES = 3  # that a note gives
 REPLACE_IT = "replace it or take it out, then run again"
-
-Files = dict[str, list[tuple[Path, str]]]  # split -> (image, label as written)
 
 
 @dataclass(frozen=True)
 class FileSamples:
-    """Read image files, or the boxes in them (left, upper, right, lower, in pixels), as RGB when they are asked for."""
+    """Read image files, or the boxes in them (left, upper, right, lower, in pixels), as RGB when they are asked for.
+
+    A user's own images are read ``as_seen``: turned upright, transparent parts white. Published ones stay as they are stored.
+    """
 
     files: Sequence[tuple[Path | str, int]]
     transform: Transform | None = None
     annotations: Annotations | None = None
     boxes: Sequence[tuple[int, int, int, int]] | None = None
+    as_seen: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
@@ -51,7 +61,7 @@ class FileSamples:
 
     def images(self) -> tuple[object, ...]:
         """Return a value that tells these images, transformed, from others, whatever their labels."""
-        return (id(self.transform), *self.image_ids())
+        return (id(self.transform), self.as_seen, *self.image_ids())
 
     def image_ids(self) -> list[str]:
         """Return the paths of all files as they were given, with the boxes where there are any."""
@@ -66,129 +76,157 @@ class FileSamples:
         except OSError as error:
             raise DataError(f"image {error.filename} cannot be read: {error.strerror}", REPLACE_IT) from error
         rows = zip(self.image_ids(), self.labels, stats, strict=True)
-        return str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
+        text = str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
+        return f"as seen: {text}" if self.as_seen else text
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
         path, label = self.files[index]
         try:
-            image = read_rgb(path)
+            image = read_rgb(path, as_seen=self.as_seen)
             image = image if self.boxes is None else image.crop(self.boxes[index])
             return (self.transform(image) if self.transform else image), label
         except ValueError as error:
             raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
 
 
-def folder_dataset(path: Path) -> Dataset:
-    """Describe the folder ``path`` as a task named after it. Lists files; opens none.
+def folder_dataset(path: Path, cut: int = CUT) -> Dataset:
+    """Describe the folder ``path`` as a task named after it. Lists files; opens only those whose suffix says nothing.
 
     Raises :class:`DataError` for a folder without class folders, an empty class folder, two classes of one name, or a class that
     only one split has.
     """
     path = path.resolve()
-    folders: dict[str, Path] = {}
-    for entry in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-        other = folders.setdefault(entry.name.lower(), entry)
-        if other != entry and entry.name.lower() in SPLITS:
-            raise DataError(f"{path} has two folders for one split: {other.name} and {entry.name}", "merge the two")
-    files = {split: _class_files(folders[split]) for split in SPLITS if split in folders}
-    misnamed = min(folders.keys() & NEAR_SPLITS.keys(), default=None)
-    if files and misnamed:
-        raise DataError(f"{folders[misnamed]} is neither a split nor a class", f"rename it to {NEAR_SPLITS[misnamed]}")
-    return _dataset(path, files or {"train": _class_files(path)})
+    listing = list_folder(path)
+    notes = []
+    if listing.root != path:
+        notes.append(f"{path.name}: the classes are taken from {listing.root}")
+    if listing.outside:
+        notes.append(f"{path.name}: {listing.outside} links lead to places outside of {path}; they are followed")
+    return _dataset(path, listing.root, listing.files, cut, notes, {}, listing.left_out)
 
 
-def csv_dataset(path: Path) -> Dataset:
-    """Describe the CSV ``path`` (``path,label[,split]``) as a task named after it. Opens no image.
+def csv_dataset(path: Path, cut: int = CUT) -> Dataset:
+    """Describe the CSV ``path`` (``path,label[,split][,group]``) as a task named after it. Opens no image.
 
-    Raises :class:`DataError` for a file that is no CSV in UTF-8, missing columns, an unknown split, an image that is named twice,
-    or files that do not exist (the first is named).
+    Raises :class:`DataError` as :func:`~wisepatch.datasets.csv_listing.list_csv` does, and for classes as of a folder.
     """
     path = path.resolve()
-    files: Files = {}
-    for where, row in csv_rows(path):
-        image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
-        split = (row.get("split") or "train").strip().lower()
-        if not image or not label:
-            raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
-        if split not in SPLITS:
-            raise DataError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
-        files.setdefault(split, []).append((path.parent / os.path.expanduser(image), label))  # noqa: PTH111 -- raises nothing
-    images = [image for listed in files.values() for image, _ in listed]
-    counts = Counter(os.path.normpath(image) for image in images)  # x/../x/0.png is x/0.png
-    twice = next((image for image, count in counts.items() if count > 1), None)
-    if twice:
-        raise DataError(f"{path} names {twice} twice", "keep one line for each image, so that no split holds another's")
-    absent = [image for image in images if not os.path.isfile(image)]  # noqa: PTH113 -- no OSError for a name too long
-    if absent:
-        problem = f"{path} names {len(absent)} files that do not exist, the first {absent[0]}"
-        raise DataError(problem, "paths are read relative to the folder of the CSV")
-    return _dataset(path, files)
+    listing = list_csv(path)
+    notes = []
+    if listing.repeated:
+        notes.append(f"{path.name}: {listing.repeated} rows repeat another and are taken once")
+    if listing.outside:
+        of_outside = f"{path.name}: {len(listing.outside)} images lie outside of {path.parent}"
+        notes.append(f"{of_outside}: {shortened(listing.outside)}")
+    return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {})
 
 
-def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield the place of each row of a CSV, in words, and its values by the names of the columns in lower case."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        try:
-            header = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
-            missing = sorted(set(needed) - set(header))
-            if missing:
-                problem = f"{path} has no column {' and no column '.join(missing)}"
-                hint = f"its first line must begin {','.join(needed)}"
-                raise DataError(f"{problem}; its first line has: {', '.join(header) or 'nothing'}", hint)
-            for row in rows:
-                yield f"{path}, line {rows.line_num}", row
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not a text file in UTF-8: {error.reason}", "save it as CSV in UTF-8") from error
-        except csv.Error as error:
-            hint = "a quotation mark that is not closed makes one field of many lines"
-            raise DataError(f"{path}, line {rows.reader.line_num}: {error}", hint) from error
+def cut_again(dataset: Dataset, cut: int) -> Dataset:
+    """Return the task of a folder or CSV as an earlier version of wisepatch cut it, and ordered its classes."""
+    path = Path(dataset.source)
+    return csv_dataset(path, cut) if path.is_file() else folder_dataset(path, cut)
 
 
-def _class_files(folder: Path) -> list[tuple[Path, str]]:
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        hint = "put the images of each class into a folder named after it, or list them in a CSV with path,label"
-        raise DataError(f"{folder} holds no class folders", hint)
-    files = []
-    for each in classes:
-        images = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not images:
-            hint = f"add some ({', '.join(sorted(SUFFIXES))}) or remove it"
-            raise DataError(f"class folder {each} holds no images", hint)
-        files += [(image, each.name) for image in images]
-    return files
-
-
-def _dataset(path: Path, files: Files) -> Dataset:
+def _dataset(
+    path: Path,
+    root: Path,
+    files: Files,
+    cut: int,
+    notes: list[str],
+    groups: Mapping[str, str],
+    left_out: Mapping[str, Sequence[str]],
+) -> Dataset:
     names = {split: {label for _, label in listed} for split, listed in files.items()}
-    every = ordered_labels(set().union(*names.values()))
+    every = ordered_labels(set().union(*names.values()), cut)
     if len(every) < 2:
         problem = f"{path} has one class, {every[0]!r}" if every else f"{path} lists no images"
         raise DataError(problem, "a task needs at least two classes")
     _check_names_differ(path, every)
-    for split, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
-        if split not in files and "train" in files:
-            root = path if path.is_dir() else path.parent
-            files["train"], files[split] = hold_out_files(root, files["train"], fraction, split)
-    splits = tuple(split for split in SPLITS if split in files)
-    for split in names:
-        if unknown := names[split] - names[splits[0]]:
-            problem = f"{path}: class {min(unknown)!r} is in {split} and not in {splits[0]}"
+    given = [split for split in SPLITS if split in files]
+    for split in given:
+        if unknown := names[split] - names[given[0]]:
+            problem = f"{path}: class {min(unknown)!r} is in {split} and not in {given[0]}"
             raise DataError(problem, "every class needs images in every split, or at least in train")
-    labels = ordered_labels(names[splits[0]])
-    index = {label: i for i, label in enumerate(labels)}
-    numbered = {split: tuple((image, index[label]) for image, label in files[split]) for split in splits}
+    if "train" in files:
+        files = _first_cut(root, files) if cut == FIRST_CUT else _cut(root, files, groups)
+        notes += [note for split in SPLITS if (note := _without(path, split, files[split], every))]
+    index = {label: i for i, label in enumerate(every)}
+    numbered = {
+        split: tuple((image, index[label]) for image, label in files[split]) for split in SPLITS if split in files
+    }
     return Dataset(
         name=path.stem if path.is_file() else path.name,
-        classes=tuple(label.replace("_", " ") for label in labels),
-        open=partial(_open, numbered),
+        classes=tuple(label.replace("_", " ") for label in every),
+        open=partial(_open, str(path), numbered),
         templates=TEMPLATES["simple"],
-        splits=splits,
+        splits=tuple(numbered),
         family="folder",
         source=str(path),
+        labels=tuple(every),
+        notes=tuple(notes),
+        left_out={reason: tuple(listed) for reason, listed in left_out.items()},
     )
+
+
+def _cut(root: Path, files: Files, groups: Mapping[str, str]) -> Files:
+    """Hold out the splits that are missing; an image goes by its path below ``root``, or by its group."""
+    missing = [split for split in SPLITS if split not in files]
+    if not missing:
+        return files
+    parts: Files = {"train": [], **{split: [] for split in missing}}
+    above = len(f"{root}".rstrip(os.sep)) + 1
+    for file in files["train"]:
+        name = groups.get(file[0]) or _name_below(file[0], str(root), above)
+        parts[split_of(name, missing)].append(file)
+    return {**files, **parts}
+
+
+def _name_below(path: str, root: str, above: int) -> str:
+    """Return the path below ``root``, of which ``above`` letters are taken off where nothing has to be worked out."""
+    if path.startswith(root) and ".." not in path and "/." not in path:
+        return path[above:].replace(os.sep, "/")
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _first_cut(root: Path, files: Files) -> Files:
+    files = {
+        split: [each for each in listed if Path(each[0]).suffix.lower() in COMMON_SUFFIXES]
+        for split, listed in files.items()
+    }
+    for split, fraction in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+        if split not in files:
+            files["train"], files[split] = first_cut(root, files["train"], fraction)
+    return files
+
+
+def _without(path: Path, split: str, listed: Sequence[tuple[str, str]], every: Sequence[str]) -> str:
+    """Return a note of the classes that a split has no images of, or nothing."""
+    have = {label for _, label in listed}
+    absent = [label for label in every if label not in have]
+    if not absent:
+        return ""
+    return f"{path.name}: no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are; one that no terminal can show is quoted."""
+    first = ", ".join(name if name.isprintable() else ascii(name) for name in names[:FIRST_NAMES])
+    return first + (f", and {len(names) - FIRST_NAMES} more" if len(names) > FIRST_NAMES else "")
+
+
+def to_tell(dataset: Dataset) -> list[str]:
+    """Return what a user should know of a task: its notes, how much was left out of it, and class names that are numbers."""
+    told = list(dataset.notes)
+    if dataset.left_out:
+        reasons = "; ".join(f"{len(names)}: {reason}" for reason, names in dataset.left_out.items())
+        check = f"`wisepatch datasets check {dataset.source}` names them"
+        told.append(f"{dataset.name}: {sum(map(len, dataset.left_out.values()))} left out ({reasons}); {check}")
+    if dataset.labels and all(map(is_number, dataset.classes)):
+        prompt = f'"a photo of a {dataset.classes[0]}."'
+        names = f"give their names in a file with --classnames, in this order: {shortened(dataset.classes)}"
+        told.append(f"{dataset.name}: the classes are numbers, and a model is asked for {prompt}; {names}")
+    return told
 
 
 def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
@@ -204,6 +242,16 @@ def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
 
 
 def _open(
-    files: Mapping[str, Sequence[tuple[Path, int]]], split: str, root: Path, transform: Transform | None = None
+    path: str,
+    files: Mapping[str, Sequence[tuple[str, int]]],
+    split: str,
+    root: Path,
+    transform: Transform | None = None,
 ) -> FileSamples:
-    return FileSamples(files[split], transform)
+    if not files[split]:
+        number = sum(map(len, files.values()))
+        problem = f"{path}: too few images to hold out a {split} split: of {number}, none falls into it by its name"
+        raise EmptySplitError(
+            problem, f"add images, name {split} images yourself, or evaluate them all with --split all"
+        )
+    return FileSamples(files[split], transform, as_seen=True)

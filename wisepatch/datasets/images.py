@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# Pillow knows forty more by their first bytes, whatever a file is called; for one of them, EPS, it starts another program.
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+# Pillow knows thirty more by their first bytes, whatever a file is called; for one of them, EPS, it starts another program.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
+TGA = ".tga"  # has no first bytes of its own: other files would be taken for it
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+COMMON_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+)  # of published sets
+SUFFIXES = COMMON_SUFFIXES | {
+    ".jpe", ".jfif", ".mpo", ".apng", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", TGA,
+}  # fmt: skip
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2",
+    ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+})  # fmt: skip
 MAX_RESIZED_PIXELS = (
     1 << 26
 )  # 200 MB as RGB; of a model that sees 224 pixels, an image 1,300 times as long as it is wide
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclass(frozen=True)
@@ -31,13 +47,56 @@ class ResizeCheck:
         return image
 
 
-def read_rgb(path: Path | str) -> Any:
-    """Decode an image file as 8-bit RGB. Raises :class:`ValueError` with the reason for whatever cannot be decoded."""
+@cache
+def reads_heif() -> bool:
+    """Tell whether HEIC files can be read, and make Pillow read them: with the package pillow-heif."""
+    if find_spec("pillow_heif") is None:
+        return False
+    import_module("pillow_heif").register_heif_opener()
+    return True
+
+
+def _formats(suffix: str) -> tuple[str, ...]:
+    heif = ("HEIF",) if suffix in HEIF_SUFFIXES and reads_heif() else ()
+    return (*FORMATS, *heif, *(("TGA",) if suffix == TGA else ()))
+
+
+def reason_not_read(name: str, path: str) -> str | None:
+    """Return why a file is no image that can be read, or ``None``; opened is only one whose suffix does not say."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 -- of a million names
+    if suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and reads_heif()):
+        return None
+    if suffix in HEIF_SUFFIXES:
+        return "HEIC, which takes the package pillow-heif"
+    if suffix in RAW_SUFFIXES:
+        return "a camera's raw format"
+    return None if _opens(path) else "no image"
+
+
+def _opens(path: str) -> bool:
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=FORMATS).close()
+            return True
+    except Exception:  # noqa: BLE001 -- whatever Pillow raises for a file that is none
+        return False
+
+
+def read_rgb(path: Path | str, *, as_seen: bool = False) -> Any:
+    """Decode an image file as 8-bit RGB. Raises :class:`ValueError` with the reason for whatever cannot be decoded.
+
+    With ``as_seen`` it is what a viewer shows: turned as its EXIF orientation says, transparent parts white.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            return _rgb(opened)
+        with Image.open(path, formats=_formats(Path(path).suffix.lower())) as opened:
+            return _rgb(_as_seen(opened) if as_seen else opened)
     except FileNotFoundError:
         raise ValueError("it is missing") from None
     except UnidentifiedImageError:
@@ -49,9 +108,45 @@ def read_rgb(path: Path | str) -> Any:
         raise ValueError(str(error).replace(str(path), Path(path).name) or type(error).__name__) from error
 
 
+def orientation(image: Any) -> int:
+    """Return the EXIF orientation of an opened image, 1 (upright) to 8; 1 where it has none that can be read."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 -- a damaged EXIF block does not spoil the picture
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def is_turned(path: Path | str) -> bool:
+    """Tell whether an image file has an EXIF orientation other than upright; only its head is read. False for a broken one."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=_formats(Path(path).suffix.lower())) as image:
+            return orientation(image) != 1
+    except Exception:  # noqa: BLE001 -- whatever Pillow raises; reading the image names it
+        return False
+
+
+def _as_seen(image: Any) -> Any:
+    from PIL import Image
+
+    image.load()  # which turns a TIFF and takes its orientation away
+    turn = orientation(image)
+    if getattr(image, "has_transparency_data", False):
+        colours = image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(colours, mask=colours.getchannel("A"))
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
+
+
+# What undoes an orientation, by the numbers of Pillow's Image.Transpose.
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+
+
 def _rgb(image: Any) -> Any:
     """Convert any image to 8-bit RGB; 16-bit ones are scaled, others with more than 8 bits a channel are refused."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales those to 16 bits
         import numpy as np
         from PIL import Image
 
@@ -61,6 +156,11 @@ def _rgb(image: Any) -> Any:
     if image.mode == "RGB":  # convert() would copy it
         image.load()
         return image
+    if image.mode == "LAB":
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     return image.convert("RGB")
 
 

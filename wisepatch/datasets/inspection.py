@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.duplicates import Place, pixel_digest
+from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.images import is_turned
 from wisepatch.datasets.published.readers import asked
 from wisepatch.datasets.samples import Split, labels_of
 from wisepatch.errors import DataError, UsageError, WisepatchError
@@ -29,6 +32,7 @@ class Report:
     classes: int
     per_class: dict[str, int] | None  # in the order of the classes; None where the labels would need every image
     sample: str
+    turned: int = 0  # images that are turned as their EXIF orientation says
     broken: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -37,9 +41,17 @@ class Report:
 
 
 def inspect(
-    dataset: Dataset, split: str, root: Path, *, deep: bool = False, progress: Progress | None = None
+    dataset: Dataset,
+    split: str,
+    root: Path,
+    *,
+    deep: bool = False,
+    progress: Progress | None = None,
+    pixels: dict[Place, str] | None = None,
 ) -> Report:
     """Open a split, count images and classes, decode one image; with ``deep`` all of them, going on after broken ones.
+
+    With ``deep`` the digest of each image's pixels is put into ``pixels``, where given.
 
     Raises :class:`DataError` where the data is missing, the first image cannot be decoded, or a label is out of range.
     """
@@ -49,7 +61,7 @@ def inspect(
     broken: list[str] = []
     first = 0
     if deep:
-        decoded, broken = _decode_all(opened, progress or Silent())
+        decoded, broken = _decode_all(opened, progress or Silent(), {} if pixels is None else pixels)
         if not decoded:
             problem = f"{dataset.name} ({split}): no image can be decoded; the first: {broken[0]}"
             raise DataError(problem, "fetch it again")
@@ -64,15 +76,28 @@ def inspect(
     names = enumerate(dataset.classes)
     per_class = None if labels is None else {f"{index} {name}": counts[index] for index, name in names}
     sample = f"{image.width} x {image.height}, {dataset.classes[label]}"
-    return Report(dataset.name, split, len(opened), dataset.expected(split), size, per_class, sample, broken)
+    return Report(
+        dataset.name, split, len(opened), dataset.expected(split), size, per_class, sample, turned(opened), broken
+    )
 
 
-def _decode_all(opened: Split, progress: Progress) -> tuple[dict[int, int], list[str]]:
-    """Return the labels of all images that can be decoded, by index, and the errors of the others."""
+def turned(opened: Split) -> int:
+    """Return how many images of a user's own are turned as their EXIF orientation says."""
+    samples = getattr(opened.samples, "samples", None)
+    if not isinstance(samples, FileSamples) or not samples.as_seen:
+        return 0
+    return sum(is_turned(path) for path, _ in samples.files)
+
+
+def _decode_all(opened: Split, progress: Progress, pixels: dict[Place, str]) -> tuple[dict[int, int], list[str]]:
+    """Return the labels of all images that can be decoded, by index, and the errors of the others; fill ``pixels``."""
+    names = opened.image_ids()
 
     def decode(index: int) -> int | str:
         try:
-            return opened[index][1]
+            image, label = opened[index]
+            pixels[Place(opened.name, names[index], label)] = pixel_digest(image)
+            return label
         except WisepatchError as error:
             return error.message
 

@@ -1,18 +1,33 @@
-"""Cut a validation split from training images: as the papers do, or by class from a user's own files."""
+"""Cut a validation split from training images: as the papers do, or by the names of a user's own files."""
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
 from wisepatch.datasets.samples import Samples, Subset
-from wisepatch.errors import DataError
 
 SPLITS = ("train", "val", "test")
+ALL = "all"  # of them, to evaluate
 VAL_FRACTION = 0.1
 MAX_VAL_IMAGES = 5000
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a user's images, where they bring no such split; val is of what is not in test
+SEED = 10448  # never to be changed: images would move
+CUT = (
+    2  # how a user's files are cut and their labels ordered; kept with a checkpoint, which is measured on the same cut
+)
+FIRST_CUT = 1  # of checkpoints that say nothing of it
+NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 
 def cut_validation(samples: Samples, split: str) -> Subset:
@@ -33,24 +48,56 @@ def held_out(size: int) -> int:
     return min(max(int(size * VAL_FRACTION), 1), MAX_VAL_IMAGES)
 
 
-def hold_out_files(
-    root: Path, listed: list[tuple[Path, str]], fraction: float, split: str
-) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+def split_of(name: str, missing: Iterable[str]) -> str:
+    """Return the split of a user's training image, of those ``missing`` or ``train``, by a hash of its name or group alone.
+
+    Whatever other images there are, it stays where it is; the shares are met in expectation.
+    """
+    text = name if name.isascii() else unicodedata.normalize("NFC", name)  # macOS writes accents in another way
+    digest = sha256(f"{SEED} {text}".encode(errors="surrogateescape")).digest()
+    drawn = {"test": int.from_bytes(digest[:8]), "val": int.from_bytes(digest[8:16])}
+    for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+        if split in missing and drawn[split] < share * 2**64:
+            return split
+    return "train"
+
+
+def first_cut(
+    root: Path, listed: list[tuple[str, str]], fraction: float
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Split off a fraction of every class, at least one image where that leaves two; return the rest and what is split off."""
-    rest, held_out = [], []
-    for label in ordered_labels({label for _, label in listed}):
-        files = [file for file in listed if file[1] == label]
-        # In the order of a hash of the path below the folder: an image that is added moves few others.
+    rest: list[tuple[str, str]] = []
+    held_out: list[tuple[str, str]] = []
+    of_label = defaultdict(list)
+    for file in listed:
+        of_label[file[1]].append(file)
+    for files in of_label.values():
         files.sort(key=lambda file: sha256(os.fsencode(os.path.relpath(file[0], root))).digest())
         count = max(round(len(files) * fraction), 1) if len(files) > 2 else 0
         held_out += files[:count]
         rest += files[count:]
-    if not held_out:
-        problem = f"{root}: too few images to hold out a {split} split, which takes three or more of a class"
-        raise DataError(problem, f"add images, or name {split} images yourself")
     return rest, held_out
 
 
-def ordered_labels(labels: Iterable[str]) -> list[str]:
-    """Sort labels as numbers where all are, else as text (as class folders are by every image-folder reader)."""
-    return sorted(labels, key=lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
+def ordered_labels(labels: Iterable[str], cut: int = CUT) -> list[str]:
+    """Sort labels as people do: ``2`` before ``10``, ``class_2`` before ``class_10``; numbers come first.
+
+    In the first cut, numbers came first and the rest as text.
+    """
+    return sorted(labels, key=natural_key if cut > FIRST_CUT else _first_key)
+
+
+def natural_key(label: str) -> tuple[object, ...]:
+    """Return a key that sorts by the numbers in a text; equal ones, such as ``1`` and ``01``, by the text."""
+    parts = re.split(r"([0-9]+)", label)
+    by_numbers = [(len(part.lstrip("0")), part.lstrip("0")) if place % 2 else part for place, part in enumerate(parts)]
+    return (0, float(label), label) if is_number(label) else (1, by_numbers, label)
+
+
+def _first_key(label: str) -> tuple[int, int, str]:
+    return (0, int(label), label) if label.isdecimal() and len(label) < 4000 else (1, 0, label)
+
+
+def is_number(label: str) -> bool:
+    """Tell whether a label is a number and no name: ``3``, ``-1``, ``2.0``."""
+    return NUMBER.fullmatch(label) is not None

@@ -22,6 +22,7 @@ from accelerate.utils import set_seed
 from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.datasets.loading import Seeded, checked, same_for_all, training_loader, weight_of, worker_count
 from wisepatch.datasets.samples import Samples, set_epoch
+from wisepatch.datasets.splits import CUT
 from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.validation import Validation
@@ -219,7 +220,7 @@ def finetune(
         finetuned = on_main(lambda: store.save(
             {**clip.model.state_dict(), **(classifier_tensors(classifier) if train_head else {})},
             kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
-            trained_from=[zeroshot.id], training=config.training, config=config.identity | {"task": task.base_spec},
+            trained_from=[zeroshot.id], training=config.training, config=config.identity | {"task": task.base_spec, "cut": CUT},
             head=head_details(task) if train_head else None,
         ))  # fmt: skip
         run.finish({"zeroshot": zeroshot.id, "finetuned": finetuned.id, "losses": at.losses})

@@ -10,10 +10,12 @@ from typing import Any
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
+from wisepatch.datasets.duplicates import same_files, told
 from wisepatch.errors import UsageError, WisepatchError, out_of_memory
 from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.validation import watcher
 from wisepatch.files import expanded
+from wisepatch.launcher import is_main
 from wisepatch.models.clip import load_clip
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
@@ -150,6 +152,9 @@ def patch(
     )  # fmt: skip
     problems = [*problems, *keep_best_problems(tasks, config, data), *tracker_problems(config)]
     plan.check(data, training_splits(tasks, config), problems, store=store)
+    if progress and is_main():
+        for line in told(tasks.patching.dataset, same_files(tasks.patching.dataset, data), "bytes"):
+            progress.note(f"note: {line}; `wisepatch datasets check {tasks.patching.base_spec}` names them")
     finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from wisepatch.datasets.splits import CUT, FIRST_CUT
 from wisepatch.errors import UsageError
 from wisepatch.store.checkpoints import Checkpoint
 from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
@@ -18,8 +20,14 @@ def run_tasks(
     by nothing but a split or a folder.
     """
     config = finetuned.config
-    patching = find_task(config["task"], config.get("classnames"), config.get("templates"))
-    return patching, other_tasks(patching, config.get("supported") or () if others is None else others)
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config))
+    return patching, other_tasks(patching, config.get("supported") or () if others is None else others, _cut(config))
+
+
+def _cut(config: Mapping[str, Any]) -> int:
+    """Return how the files were cut that a checkpoint was trained on; those of early versions do not say it."""
+    cut: int = config.get("cut", FIRST_CUT)
+    return cut
 
 
 def evaluation_tasks(
@@ -41,6 +49,9 @@ def evaluation_tasks(
         return [patching, *others]
     tasks = []
     for task in find_tasks(specs, classnames, templates):
-        run = next((each.config for each in trained if each.config["task"] == task.base_spec), {})
-        tasks.append(find_task(task.spec, classnames or run.get("classnames"), templates or run.get("templates")))
+        run: Mapping[str, Any] = next(
+            (each.config for each in trained if each.config["task"] == task.base_spec), {"cut": CUT}
+        )
+        names, prompts = classnames or run.get("classnames"), templates or run.get("templates")
+        tasks.append(find_task(task.spec, names, prompts, _cut(run)))
     return tasks

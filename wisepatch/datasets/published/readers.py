@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import SUFFIXES, FileSamples
+from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.samples import Annotations, Samples, Transform
@@ -91,7 +92,7 @@ def read_folders(folder: Path, folders: Sequence[str], transform: Transform | No
     label = {name: index for index, name in enumerate(folders)}
     files: list[tuple[Path | str, int]] = []
     for parent, _, entries in os.walk(folder, followlinks=True):
-        images = [name for name in entries if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122 -- a million
+        images = [name for name in entries if os.path.splitext(name)[1].lower() in COMMON_SUFFIXES]  # noqa: PTH122 -- a million
         below = Path(parent).relative_to(folder).as_posix() if images else ""
         if images and below not in label:
             hint = f"class folders are named {', '.join(folders[:3])}, ...; anything else goes elsewhere"

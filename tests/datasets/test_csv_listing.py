@@ -1,0 +1,109 @@
+"""CSVs as people have them."""
+
+import codecs
+import os
+
+import pytest
+
+from wisepatch.datasets.csv_listing import list_csv
+from wisepatch.datasets.folder_or_csv import csv_dataset, to_tell
+from wisepatch.errors import DataError
+
+ROWS = [("shapes/circle/0.png", "circle"), ("shapes/square/1.png", "square")]
+
+
+def listed(path, columns=None):
+    files = list_csv(path, columns).files
+    return {split: [(os.path.relpath(p, path.parent), label) for p, label in each] for split, each in files.items()}
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_separators_line_ends_and_encodings_are_found_out(shapes, separator, ending, encoding):
+    path = shapes.parent / "set.csv"
+    path.write_bytes(ending.join(map(separator.join, [("path", "label"), *ROWS])).encode(encoding))
+    assert listed(path) == {"train": ROWS}
+    if separator == "\t":
+        path.rename(path.with_suffix(".tsv"))
+        assert listed(path.with_suffix(".tsv")) == {"train": ROWS}
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_both_orders_of_utf_16_are_read(shapes, mark):
+    form = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    path = shapes.parent / "set.csv"
+    path.write_bytes(mark + "path,label\nshapes/circle/0.png,Käse".encode(form))
+    assert listed(path) == {"train": [("shapes/circle/0.png", "Käse")]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["file_name,class", "image,label", "filepath,category", "Image,Class_Name", " filename , target ", "path,label"],
+)
+def test_columns_are_known_by_what_people_call_them(shapes, header):
+    path = shapes.parent / "set.csv"
+    path.write_text("\n".join([header, *map(",".join, ROWS)]))
+    assert listed(path) == {"train": ROWS}
+
+
+def test_columns_can_be_named(shapes):
+    path = shapes.parent / "set.csv"
+    path.write_text(
+        "label,species,photo,fold\nx,circle,shapes/circle/0.png,dev\nx,square,shapes/square/1.png,training\n"
+    )
+    columns = {"path": "Photo", "label": "species", "split": "fold"}
+    assert listed(path, columns) == {"val": ROWS[:1], "train": ROWS[1:]}
+    with pytest.raises(DataError, match="has no column kind; its first line has: label, species, photo, fold"):
+        list_csv(path, {"path": "photo", "label": "kind"})
+
+
+def test_commas_in_quotation_marks_are_part_of_the_name(shapes):
+    (shapes / "circle" / "0.png").rename(shapes / "a, b.png")
+    path = shapes.parent / "set.csv"
+    path.write_text('path,label\n"shapes/a, b.png","fox, red"\n')
+    assert listed(path) == {"train": [("shapes/a, b.png", "fox, red")]}
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [
+        ("training", "train"), ("Valid", "val"), ("dev", "val"), ("validation", "val"),
+        ("testing", "test"), ("", "train"),
+    ],
+)  # fmt: skip
+def test_words_for_splits_are_those_of_folders(shapes, word, split):
+    path = shapes.parent / "set.csv"
+    path.write_text(f"path,label,split\nshapes/circle/0.png,circle,{word}\n")
+    assert listed(path) == {split: ROWS[:1]}
+
+
+def test_ids_without_suffix_are_an_error_that_says_so(shapes):
+    path = shapes.parent / "set.csv"
+    path.write_text("id,label\nshapes/circle/0,circle\nshapes/square/1,square\n")
+    with pytest.raises(DataError, match="names 2 files that do not exist") as caught:
+        list_csv(path)
+    assert caught.value.hint == "names need their suffix: 0.png is there"
+
+
+def test_a_row_that_is_repeated_is_taken_once_and_counted(shapes):
+    path = shapes.parent / "set.csv"
+    path.write_text("\n".join(["path,label", *map(",".join, [*ROWS, ROWS[0], ("shapes/x/../circle/0.png", "circle")])]))
+    assert listed(path) == {"train": ROWS}
+    assert "set.csv: 2 rows repeat another and are taken once" in to_tell(csv_dataset(path))
+
+
+def test_images_outside_of_the_folder_are_named(shapes):
+    (shapes.parent / "csv").mkdir()
+    path = shapes.parent / "csv" / "set.csv"
+    path.write_text(f"path,label\n../shapes/circle/0.png,circle\n{shapes}/square/1.png,square\n")
+    (told,) = [note for note in to_tell(csv_dataset(path)) if "outside" in note]
+    assert told == f"set.csv: 2 images lie outside of {path.parent}: ../shapes/circle/0.png, {shapes}/square/1.png"
+
+
+@pytest.mark.parametrize("address", ["https://x.org/a.png", "http://x.org/a.png", "s3://bucket/a.png", "file:///a.png"])
+def test_an_address_is_no_file(shapes, address):
+    path = shapes.parent / "set.csv"
+    path.write_text(f"path,label\n{address},circle\n")
+    with pytest.raises(DataError, match=f"set.csv, line 2: {address} is an address"):
+        list_csv(path)

@@ -1,0 +1,199 @@
+"""What a folder holds, and what is left out of it."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from tests.samples import draw_folder
+from wisepatch.datasets import images
+from wisepatch.datasets.folder_listing import list_folder
+from wisepatch.datasets.folder_or_csv import folder_dataset, to_tell
+from wisepatch.errors import DataError
+
+ODD = {
+    "a.avif": "AVIF", "b.jfif": "JPEG", "c.jpe": "JPEG", "d.jp2": "JPEG2000", "e.mpo": "JPEG", "f.tga": "TGA", "G.JPG": "JPEG",
+    "H.PnG": "PNG", "no_suffix": "PNG", "photo.1": "JPEG", "i.apng": "PNG", "j.pbm": "PPM",
+}  # fmt: skip
+LITTER = (
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    "._0.png",
+    "__MACOSX/circle/0.png",
+    ".ipynb_checkpoints/0-checkpoint.png",
+)
+
+
+def write(path, data=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def names(root, split="train"):
+    return {os.path.relpath(path, root) for path, _ in list_folder(root).files[split]}
+
+
+def test_whatever_can_be_read_is_an_image_whatever_it_is_called(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=2)
+    for name, form in ODD.items():
+        Image.new("1" if form == "PPM" else "RGB", (16, 16), "white").save(root / "circle" / name, form)
+    assert {f"circle/{name}" for name in ODD} <= names(root)
+    assert not list_folder(root).left_out
+    for path, _ in list_folder(root).files["train"]:
+        assert images.read_rgb(path).mode == "RGB"
+
+
+def test_what_is_left_out_is_named_with_the_reason(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=2)
+    write(root / "circle" / "notes.txt", b"P1 is the best of all")
+    write(root / "circle" / "deep" / "photo.CR2", b"II*\0")
+    write(root / "circle" / "photo.heic")
+    write(root / "circle" / ".old.png")
+    write(root / "loose.png")
+    (root / "circle" / "gone.png").symlink_to("nowhere")
+    assert list_folder(root).left_out == {
+        "no image": ["circle/notes.txt"],
+        "a camera's raw format": ["circle/deep/photo.CR2"],
+        "HEIC, which takes the package pillow-heif": ["circle/photo.heic"],
+        "hidden: its name begins with a dot": ["circle/.old.png"],
+        "beside the class folders": ["loose.png"],
+        "a link to nothing, or no file": ["circle/gone.png"],
+    }
+    (told,) = to_tell(folder_dataset(root))[-1:]
+    assert told.startswith("things: 6 left out (1: beside the class folders; ")
+    assert told.endswith(f"`wisepatch datasets check {root}` names them")
+
+
+def test_heic_is_read_where_its_package_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "reads_heif", lambda: True)
+    root = draw_folder(tmp_path / "things", per_class=2)
+    write(root / "circle" / "photo.HEIC")
+    assert "circle/photo.HEIC" in names(root)
+
+
+def test_what_systems_and_programs_leave_behind_is_no_data(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=2)
+    before = names(root)
+    for place in (root, root / "circle"):
+        for name in LITTER:
+            write(place / name, (root / "square" / "0.png").read_bytes())
+    assert names(root) == before
+    assert not list_folder(root).left_out
+    splits = draw_folder(tmp_path / "cut" / "train").parent
+    for name in LITTER:
+        write(splits / name)
+        write(splits / "train" / name)
+    assert (set(list_folder(splits).files), list_folder(splits).left_out) == ({"train"}, {})
+
+
+def test_links_are_followed_once_and_circles_end(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=2)
+    elsewhere = draw_folder(tmp_path / "elsewhere", per_class=2, classes=("ring", "star"))
+    (root / "ring").symlink_to(elsewhere / "ring")
+    (root / "circle" / "more").symlink_to(elsewhere / "star")
+    (root / "circle" / "again").symlink_to(root / "circle")
+    (root / "circle" / "up").symlink_to(root)
+    (root / "circle" / "twice").symlink_to(root / "circle" / "more")
+    (root / "circle" / "self").symlink_to("self")
+    listing = list_folder(root)
+    assert {f"ring/{n}.png" for n in range(2)} <= names(root)
+    assert len(names(root)) == 10
+    assert listing.left_out["a link to a folder that is listed already"] == [
+        "circle/again",
+        "circle/twice",
+        "circle/up",
+    ]
+    assert listing.left_out["a link to nothing, or no file"] == ["circle/self"]
+    assert listing.outside == 3
+    assert "3 links lead to places outside of" in to_tell(folder_dataset(root))[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("training", "validation", "testing"), ("Train", "valid", "Test"), ("train", "dev", "test")],
+)
+def test_splits_are_known_by_what_people_call_them(tmp_path, train, val, test):
+    for name in (train, val, test):
+        draw_folder(tmp_path / "things" / name, per_class=2)
+    listing = list_folder(tmp_path / "things")
+    assert {split: len(files) for split, files in listing.files.items()} == {"train": 6, "val": 6, "test": 6}
+
+
+def test_unlabelled_images_beside_train_are_for_predict(tmp_path):
+    root = tmp_path / "things"
+    draw_folder(root / "train")
+    write(root / "test" / "0.png")
+    listing = list_folder(root)
+    assert (set(listing.files), listing.left_out) == ({"train"}, {"unlabelled images (for predict)": ["test"]})
+
+
+def test_a_folder_beside_the_splits_is_named(tmp_path):
+    root = tmp_path / "things"
+    draw_folder(root / "train")
+    draw_folder(root, classes=("star",))
+    write(root / "readme.png")
+    assert list_folder(root).left_out == {
+        "beside the splits": ["readme.png"],
+        "a folder beside the splits, and none of them": ["star"],
+    }
+
+
+def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path):
+    root = draw_folder(tmp_path / "things", classes=("circle", "star"))
+    (root / "star").rename(root / "training")
+    assert folder_dataset(root).classes == ("circle", "training")
+
+
+def test_a_folder_wrapped_around_everything_is_looked_through(tmp_path):
+    draw_folder(tmp_path / "things" / "archive" / "data" / "train")
+    write(tmp_path / "things" / "__MACOSX" / "x")
+    dataset = folder_dataset(tmp_path / "things")
+    assert (dataset.name, len(dataset.classes)) == ("things", 3)
+    assert f"the classes are taken from {tmp_path / 'things' / 'archive' / 'data'}" in to_tell(dataset)[0]
+    draw_folder(tmp_path / "more" / "images")
+    assert len(folder_dataset(tmp_path / "more").classes) == 3
+
+
+def test_one_class_is_no_wrapper(tmp_path):
+    draw_folder(tmp_path / "things", classes=("star",))
+    with pytest.raises(DataError, match="has one class, 'star'"):
+        folder_dataset(tmp_path / "things")
+
+
+def test_a_class_folder_without_images_says_what_it_holds(tmp_path):
+    root = draw_folder(tmp_path / "things")
+    write(root / "empty" / "notes.txt", b"none")
+    with pytest.raises(DataError, match=r"class folder .*/empty holds no images") as caught:
+        folder_dataset(root)
+    assert caught.value.hint == "add some, or remove it (1 left out: no image)"
+
+
+def test_names_of_files_are_taken_as_they_are(tmp_path):
+    root = draw_folder(tmp_path / "things", per_class=1)
+    odd = ("new\nline.png", "$HOME_[red].png", "\x1b[31mred.png", "猫.png", os.fsdecode(b"\xff\xfe.png"))
+    for name in odd:
+        Image.new("RGB", (8, 8)).save(root / "circle" / name, "PNG")
+    files = dict(list_folder(root).files["train"])
+    assert {str(root / "circle" / name) for name in odd} <= set(files)
+    assert all(images.read_rgb(path).mode == "RGB" for path in files)
+
+
+def test_the_work_of_listing_grows_with_the_number_of_images_alone(tmp_path, monkeypatch):
+    """Twice the images ask the disk for no more than twice as much; no file with a common suffix is opened."""
+    calls = []
+    scandir, stat = os.scandir, os.stat
+    monkeypatch.setattr(os, "scandir", lambda path: calls.append(path) or scandir(path))
+    monkeypatch.setattr(os, "stat", lambda path, **kwargs: calls.append(path) or stat(path, **kwargs))
+    monkeypatch.setattr("PIL.Image.open", lambda *args, **kwargs: pytest.fail("an image was opened"))
+    counts = []
+    for classes in (20, 40):
+        root = tmp_path / str(classes)
+        for number in range(classes):
+            (root / str(number)).mkdir(parents=True)
+            for image in range(5):
+                (root / str(number) / f"{image}.png").touch()
+        calls.clear()
+        list_folder(root)
+        counts.append(len(calls))
+    assert counts[1] <= 2 * counts[0]

@@ -1,0 +1,26 @@
+"""The tasks of a run, as it was trained."""
+
+from dataclasses import replace
+
+from wisepatch.datasets.splits import CUT
+from wisepatch.tasks import find_task
+from wisepatch.workflows.run_tasks import evaluation_tasks, run_tasks
+
+
+def parts(task, root):
+    return {split: task.dataset.split(split, root).image_ids() for split in ("train", "val", "test")}
+
+
+def test_a_checkpoint_keeps_the_cut_of_the_images_that_it_was_trained_on(finished):
+    root, done = finished
+    assert done.finetuned.config["cut"] == CUT == 2
+    now = find_task(str(root / "shapes"))
+    assert parts(run_tasks(done.finetuned)[0], root) == parts(now, root)
+    config = {name: value for name, value in done.finetuned.config.items() if name != "cut"}
+    early = replace(done.finetuned, config=config)
+    before = parts(find_task(str(root / "shapes"), cut=1), root)
+    assert before != parts(now, root)
+    assert parts(run_tasks(early)[0], root) == before
+    assert parts(evaluation_tasks([early], [])[0], root) == before
+    assert parts(evaluation_tasks([early], [str(root / "shapes")])[0], root) == before
+    assert parts(evaluation_tasks([done.finetuned], [str(root / "shapes")])[0], root) == parts(now, root)

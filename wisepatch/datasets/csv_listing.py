@@ -1,0 +1,164 @@
+"""Read CSVs that name images: whatever separates their columns, and under the names that people give those."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+
+from wisepatch.datasets.folder_listing import Files
+from wisepatch.datasets.splits import SPLIT_WORDS
+from wisepatch.errors import DataError
+
+COLUMNS = {
+    "path": ("path", "file_name", "filename", "file", "filepath", "file_path", "image", "image_path", "img_path",
+             "img", "image_id", "id"),
+    "label": ("label", "class", "class_name", "category", "target", "labels"),
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group", "group_id"),
+}  # fmt: skip
+SEPARATORS = ",;\t|"
+URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+@dataclass
+class CsvListing:
+    """Hold the images that a CSV names. ``groups`` has the group of each that has one; ``repeated`` counts rows said again."""
+
+    files: Files = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    repeated: int = 0
+    outside: list[str] = field(default_factory=list)
+
+
+def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing:
+    """List the images of the CSV ``path``. Opens none of them.
+
+    ``columns`` names the column of the ``path``, ``label``, ``split`` or ``group`` where it is none of :data:`COLUMNS`.
+    Raises :class:`DataError` for a file that is no CSV, missing columns, an unknown split, an image with two labels or in two
+    splits, or files that do not exist (the first is named).
+    """
+    listing, seen = CsvListing(), dict[str, tuple[str, str]]()
+    folder = str(path.parent)
+    for where, row in _rows(path, columns or {}):
+        image, label = row["path"].strip(), row["label"].strip()
+        word = (row.get("split") or "train").strip().lower()
+        if not image or not label:
+            raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
+        if URL.match(image):
+            raise DataError(f"{where}: {image} is an address", "fetch the images, and name the files")
+        split = SPLIT_WORDS.get(word)
+        if split is None:
+            raise DataError(f"{where}: split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
+        file = os.path.join(folder, os.path.expanduser(image))  # noqa: PTH111, PTH118 -- raises nothing, of a million
+        name = os.path.normpath(file)  # x/../x/0.png is x/0.png
+        if name in seen:
+            if seen[name] != (split, label):
+                hint = "keep one line for each image, so that no split holds another's"
+                raise DataError(f"{path} names {file} twice, with two labels or in two splits", hint)
+            listing.repeated += 1
+            continue
+        seen[name] = (split, label)
+        if not name.startswith(folder.rstrip(os.sep) + os.sep):
+            listing.outside.append(image)
+        listing.files.setdefault(split, []).append((file, label))
+        if group := (row.get("group") or "").strip():
+            listing.groups[listing.files[split][-1][0]] = group
+    _check_present(path, [image for listed in listing.files.values() for image, _ in listed])
+    return listing
+
+
+def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield the place of each row of a CSV, in words, and its values by the names of the columns in lower case."""
+    for where, row in _dict_rows(path):
+        if row is None:  # the header
+            missing = sorted(set(needed) - set(where))
+            if missing:
+                raise _no_column(path, missing, where, f"its first line must begin {','.join(needed)}")
+            continue
+        yield str(where), row
+
+
+def _rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place of each row, and its ``path``, ``label``, and ``split`` and ``group`` where there are such columns."""
+    names: dict[str, str] = {}
+    for where, row in _dict_rows(path):
+        if row is None:
+            names = _columns(path, list(where), columns)
+        else:
+            yield str(where), {each: row[name] or "" for each, name in names.items()}
+
+
+def _columns(path: Path, header: list[str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Return which column of ``header`` holds what."""
+    names = {}
+    for each, known in COLUMNS.items():
+        wanted = (asked[each].strip().lower(),) if each in asked else known
+        name = next((name for name in wanted if name in header), None)
+        if name:
+            names[each] = name
+        elif each in asked:
+            raise _no_column(path, [asked[each]], header, "column names are those of the first line")
+    if missing := [each for each in ("label", "path") if each not in names]:
+        options = " and ".join(f"--{each}-column" for each in sorted(missing, reverse=True))
+        raise _no_column(path, missing, header, f"its first line must begin path,label, or name columns with {options}")
+    return names
+
+
+def _no_column(path: Path, missing: Sequence[str], header: object, hint: str) -> DataError:
+    listed = ", ".join(header) if isinstance(header, list) else ""
+    problem = f"{path} has no column {' and no column '.join(missing)}"
+    return DataError(f"{problem}; its first line has: {listed or 'nothing'}", hint)
+
+
+def _dict_rows(path: Path) -> Iterator[tuple[list[str], None] | tuple[str, dict[str, str | None]]]:
+    """Yield the header and ``None``, then the place of each row and its values by column."""
+    with path.open("rb") as start:
+        encoding = MARKS.get(start.read(2), "utf-8-sig")
+    with path.open(newline="", encoding=encoding) as file:
+        try:
+            separator = _separator(path, file.readline())
+            file.seek(0)
+            rows = csv.DictReader(file, delimiter=separator)
+            rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+            yield list(rows.fieldnames), None
+            for row in rows:
+                yield f"{path}, line {rows.line_num}", row
+        except UnicodeError as error:
+            reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+            raise DataError(f"{path} is not a text file in UTF-8: {reason}", "save it as CSV in UTF-8") from error
+        except csv.Error as error:
+            hint = "a quotation mark that is not closed makes one field of many lines"
+            raise DataError(f"{path}, line {rows.reader.line_num}: {error}", hint) from error
+
+
+def _separator(path: Path, header: str) -> str:
+    """Return what separates columns: the sign of :data:`SEPARATORS` that the first line has most often."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    return max(SEPARATORS, key=header.count)
+
+
+def _check_present(path: Path, images: Sequence[str]) -> None:
+    absent = [image for image in images if not os.path.isfile(image)]  # noqa: PTH113 -- no OSError for a name too long
+    if not absent:
+        return
+    hint = "paths are read relative to the folder of the CSV"
+    if near := _with_suffix(absent[0]):
+        hint = f"names need their suffix: {near} is there"
+    raise DataError(f"{path} names {len(absent)} files that do not exist, the first {absent[0]}", hint)
+
+
+def _with_suffix(image: str) -> str | None:
+    """Return the name of a file that is called like ``image`` but for a suffix."""
+    try:
+        path = Path(image)
+        return min((found.name for found in path.parent.glob(f"{escape(path.name)}.*")), default=None)
+    except (OSError, ValueError):  # a name too long, or no name
+        return None
