@@ -135,7 +135,7 @@ STARTED = "import sys; from wisepatch.cli.processes import start_processes; sys.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 0), (signal.SIGKILL, -9, 0)],
+    [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 1), (signal.SIGKILL, -9, 0)],
     ids=["SIGINT", "SIGTERM", "SIGKILL"],
 )
 def test_a_signal_to_the_process_that_started_others_ends_them_too(number, code, said, monkeypatch, tmp_path):
