@@ -151,7 +151,7 @@ def test_unknown_plugin_lists_those_installed(write):
         (
             "classes=CLASSES",
             "classes=CLASSES, metric='top5'",
-            "Pets, metrics: unknown metric 'top5'; did you mean top1?",
+            "Pets, metrics: metric: unknown metric 'top5'; did you mean top1?; known: ",
         ),
         (
             "@wp.hookimpl",
@@ -162,6 +162,37 @@ def test_unknown_plugin_lists_those_installed(write):
             "classes=CLASSES",
             "classes=('a', str(id(object)) + str(__import__('time').time_ns()))",
             "pets, register_datasets: called twice, it gives different datasets",
+        ),
+        (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_metrics():\n    return [wp.Metric('mine', lambda *_: [('yours', 1)])]\n\n@wp.hookimpl",
+            "mine, register_metrics: measure: it yields yours, and not mine",
+        ),
+        (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_metrics():\n    return [wp.Metric('mine', lambda *_: [('mine', 1)])]\n\n@wp.hookimpl",
+            "mine, register_metrics: measure: it yields a int; yield wisepatch.Measured",
+        ),
+        (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_metrics():\n    return [wp.Metric('mine', None, needs=('group',))]\n\n@wp.hookimpl",
+            "mine, register_metrics: needs: group is no annotation; known: accepted, group",
+        ),
+        (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_rules():\n    return [wp.SelectionRule('mine', lambda *_: 0.5)]\n\n@wp.hookimpl",
+            "mine, register_rules: choose: it returns a float; return one of the points",
+        ),
+        (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_merge_methods():\n"
+            "    return [wp.MergeMethod('mine', lambda parents, *_: sum(parents))]\n\n@wp.hookimpl",
+            "mine, register_merge_methods: merge: of two equal tensors it makes another one",
+        ),
+        (
+            "classes=CLASSES",
+            "classes=CLASSES, extra_metrics=('top5',)",
+            "Pets, metrics: extra_metrics: unknown metric 'top5'",
         ),
         ('name="Pets"', 'name="mnist"', "pets, hooks: the name 'mnist' is taken by wisepatch"),
         (
@@ -337,7 +368,8 @@ def test_command_prints_a_line_a_check(cli, write, pets):
     done = cli("plugins", "check", write(), "--data", pets, "--json")
     assert done.exit_code == 0, done.output
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {"plugin": "pets", "subject": "Pets", "check": "val: opens", "ok": True, "problem": ""} in records
+    opens = {"plugin": "pets", "subject": "Pets", "check": "val: opens", "ok": True, "problem": ""}
+    assert {"type": "finding", **opens} in records
     table = cli("plugins", "check", "pets")
     assert re.search(r"Pets\s+│ missing data\s+│ passed", table.stdout)
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +22,14 @@ from typing import Any
 from unittest import mock
 
 from wisepatch import plugins
+from wisepatch.analysis.selection import Point
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.guarding import BrokenDatasetError, annotation_problem
-from wisepatch.datasets.samples import Split, labels_of
+from wisepatch.datasets.samples import Annotations, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.files import expanded
-from wisepatch.hookspecs import GROUP
+from wisepatch.hookspecs import GROUP, Measured, MergeMethod, Metric, SelectionRule
 from wisepatch.plugins import Plugin
 
 HEAVY = (
@@ -77,9 +79,8 @@ def check_plugin(
     report = inspect_plugin(plugin, data, tasks)
     if report.problems:
         listed = "\n".join(f"  {each.subject}, {each.check}: {each.problem}" for each in report.problems)
-        count = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
         hint = "`wisepatch plugins check` repeats the check; the README says what a plugin is"
-        raise PluginError(f"the plugin {report.plugin} has {count}:\n{listed}", hint)
+        raise PluginError(f"the plugin {report.plugin} has {count(len(report.problems), 'problem')}:\n{listed}", hint)
     return report.datasets
 
 
@@ -143,9 +144,16 @@ class _Findings(list[Finding]):
         try:
             result = function(*arguments)
         except Exception as error:  # noqa: BLE001 -- a plugin may raise anything, and the other checks go on
-            problem = str(error) if isinstance(error, WisepatchError) else f"{type(error).__name__}: {error}"
+            problem = _in_words(error)
         self.append(Finding(subject, check, " ".join(problem.split())))
         return result
+
+
+def _in_words(error: Exception) -> str:
+    """Return what is wrong, and what is allowed."""
+    if not isinstance(error, WisepatchError):
+        return f"{type(error).__name__}: {error}"
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _require(holds: bool, problem: str) -> None:
@@ -176,6 +184,7 @@ def _inspect_hooks(findings: _Findings, source: EntryPoint, folder: Path | None)
     module = findings.run(source.name, "import", source.load)
     plugin: Plugin | None = module and findings.run(source.name, "hooks", _check_hooks, source, module)
     if plugin:
+        _inspect_registered(findings, plugin)
         findings.run(source.name, "listing", _check_listing, source, folder)
         findings.run(source.name, "register_datasets", _check_same, _datasets(plugin), _datasets(plugins.load(source)))
         findings.run(source.name, "find_dataset", _check_unknown_scheme, plugin)
@@ -193,6 +202,48 @@ def _check_hooks(source: EntryPoint, module: object) -> Plugin:
 
 def _datasets(plugin: Plugin) -> tuple[Dataset, ...]:
     return tuple(plugin.registered.get("register_datasets", ()))
+
+
+def _inspect_registered(findings: _Findings, plugin: Plugin) -> None:
+    """Call each metric, merge method and rule with a small example."""
+    checks: dict[str, Callable[[Any], None]] = {
+        "register_metrics": _check_metric,
+        "register_merge_methods": _check_method,
+        "register_rules": _check_rule,
+    }
+    for hook, check in checks.items():
+        for each in plugin.registered.get(hook, ()):
+            findings.run(each.name, hook, check, each)
+
+
+def _check_metric(metric: Metric) -> None:
+    known = {field.name for field in fields(Annotations)}
+    unknown = [name for name in metric.needs if name not in known]
+    _require(not unknown, f"needs: {', '.join(unknown)} is no annotation; known: {', '.join(sorted(known))}")
+    if metric.needs:
+        return  # no example has all that it may need
+    import numpy as np
+
+    labels, predicted = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
+    measured = dict(metric.measure(labels, predicted, 2, Annotations()))
+    _require(metric.name in measured, f"measure: it yields {', '.join(measured) or 'nothing'}, and not {metric.name}")
+    for value in measured.values():
+        _require(isinstance(value, Measured), f"measure: it yields a {type(value).__name__}; yield wisepatch.Measured")
+
+
+def _check_method(method: MergeMethod) -> None:
+    import torch
+
+    same = torch.arange(4.0)
+    params = {"alpha": 0.5} | ({"fishers": [torch.ones(4)] * 2} if method.needs_fisher else {})
+    merged = method.merge([same, same.clone()], params, None)
+    _require(torch.equal(merged, same), "merge: of two equal tensors it makes another one; return that tensor")
+
+
+def _check_rule(rule: SelectionRule) -> None:
+    points = [Point(0.0, 0.1, 0.9), Point(0.5, 0.8, 0.8), Point(1.0, 0.9, 0.5)]
+    chosen = rule.choose(points, 0.01 if rule.takes else None)
+    _require(chosen in points, f"choose: it returns a {type(chosen).__name__}; return one of the points it is given")
 
 
 def _check_listing(source: EntryPoint, folder: Path | None) -> None:
@@ -260,14 +311,16 @@ def _find(loaded: Iterable[Plugin], task: str) -> Dataset:
 def _check_classes(dataset: Dataset) -> None:
     for index, name in enumerate(dataset.classes):
         _require(name.strip() != "", f"class {index} has an empty name")
-    twice = sorted(name for name, count in Counter(dataset.classes).items() if count > 1)
+    twice = sorted(name for name, times in Counter(dataset.classes).items() if times > 1)
     _require(not twice, f"{', '.join(twice[:5])} is the name of two classes; the head cannot tell them apart")
 
 
 def _check_metrics(dataset: Dataset, known: Iterable[str]) -> None:
-    for name in (dataset.metric, *dataset.extra_metrics):
+    named = [("metric", dataset.metric), *(("extra_metrics", name) for name in dataset.extra_metrics)]
+    for field, name in named:
         if name not in known:
-            raise UnknownNameError("metric", name, known)
+            error = UnknownNameError("metric", name, known)
+            raise PluginError(f"{field}: {error.message}", error.hint)
 
 
 def _check_missing_data(dataset: Dataset) -> None:

@@ -56,7 +56,7 @@ def test_a_listing_loads_no_other_command(words):
         "import sys\nfrom wisepatch.__main__ import main\n"
         f"sys.argv = ['wisepatch', *{words!r}]\ntry:\n    main()\nexcept SystemExit as e:\n    code = e.code\n"
         "files = [m.rpartition('.')[2] for m in sorted(sys.modules) if m.startswith('wisepatch.cli.')]\n"
-        "print('loaded', code, [f for f in files if f not in ('app', 'options', 'output')])"
+        "print('loaded', code, [f for f in files if f not in ('app', 'completion', 'options', 'output')])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert out.stdout.splitlines()[-1] == f"loaded 0 {[words[0]]}"
@@ -77,7 +77,14 @@ def test_help_lists_every_command_in_its_own_words(cli):
         assert f" {name} {summary}" in text
     assert set(group.list_commands(None)) == set(COMMANDS) == set(KNOWN)
     folder = Path(sys.modules["wisepatch.cli"].__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "app", "options", "output", "processes"}
+    files = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "app",
+        "completion",
+        "options",
+        "output",
+        "processes",
+    }
     assert {file for file, _ in KNOWN.values()} == files
 
 
@@ -98,20 +105,36 @@ def test_misspelt_command_and_values_that_do_not_fit_are_usage_errors(cli):
 def test_every_command_has_help_with_an_example(cli, command):
     result = cli(command, "--help")
     assert result.exit_code == 0
-    if command != "store":
-        assert f"wisepatch {command}" in result.stdout
-    assert "Example" in result.stdout or command == "store"
+    assert f"wisepatch {command}" in result.stdout
+    assert "Example" in result.stdout
 
 
 @pytest.mark.parametrize(
     "words",
     [("store", name) for name in ("list", "verify", "rm", "gc")]
-    + [("datasets", "check"), ("plugins", "check"), ("typo-attack", "make"), ("typo-attack", "eval")],
+    + [("store", "show"), ("store", "diff"), ("datasets", "check"), ("plugins", "check")]
+    + [("typo-attack", "make"), ("typo-attack", "eval"), ("datasets", "show"), ("datasets", "download")],
 )
 def test_every_subcommand_has_help_with_an_example(cli, words):
     result = cli(*words, "--help")
     assert result.exit_code == 0
     assert f"wisepatch {' '.join(words)}" in result.stdout.split("Example")[1]
+
+
+@pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS), ("store", "diff"), ("datasets", "check")])
+def test_help_names_types_in_words(cli, words):
+    text = cli(*words, "-h").stdout
+    assert text == cli(*words, "--help").stdout
+    for python in ("<", "list[", "bool", " str ", " int "):
+        assert python not in text, text
+    if words and words[0] in ("patch", "finetune"):
+        for word in ("TEXT", "PATH", "NUMBER", "frozen|trained"):
+            assert word in text
+
+
+@pytest.mark.parametrize("words", [("patch",), ("store",), ("store", "list"), ("datasets", "check", "nothing")])
+def test_version_is_told_everywhere(cli, words):
+    assert cli(*words, "--version").stdout == cli("--version").stdout
 
 
 def test_version(cli):

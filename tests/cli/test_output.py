@@ -195,3 +195,29 @@ def test_signs_that_the_terminal_cannot_show_are_written_out():
     write(stream, "café 日\n")
     assert stream.buffer.getvalue() == b"caf\\xe9 \\u65e5\n"
     write(None, "nobody has a stream here")
+
+
+def test_every_object_of_json_says_its_type(cli, run_store, shapes, tmp_path):
+    def types(*words):
+        return list(dict.fromkeys(json.loads(line)["type"] for line in cli(*words, "--json").stdout.splitlines()))
+
+    sweep = ("interpolate", "--alpha", "0,0.5", "--eval", "Colors", "--select", "best-mean")
+    assert types(*sweep) == ["result", "choice"]
+    assert types("interpolate", "--alpha", "0,0.5", "--eval", "Colors", "--wide") == ["wide"]
+    assert types("eval", "zeroshot", "--task", "Colors") == ["result"]
+    assert types("finetune", "--model", "demo", "--task", shapes, "--steps", "1", "--batch-size", "4") == ["checkpoint"]
+    assert types("store", "list") == types("store", "show", "patched") == ["checkpoint"]
+    assert types("store", "diff", "zeroshot", "finetuned") == ["difference"]
+    assert types("store", "verify") == ["verification"]
+    assert types("plot") == types("plot", "--over-alpha") == types("plot", "--kind", "training") == ["point"]
+    assert types("export", "zeroshot", "exported") == ["export"]
+    assert types("typo-attack", "make", "--task", shapes, "--limit", "2") == ["attack"]
+    assert types("datasets") == types("datasets", "show", "Colors") == ["dataset"]
+    assert types("datasets", "check", "Colors") == ["check"]
+    assert types("eval", "nonesuch") == types("eval", "--nothing") == ["error"]
+    assert types("store", "rm", "patched") == ["removed"]
+    printed = cli(*sweep, "--json").stdout
+    (tmp_path / "printed.jsonl").write_text(printed)
+    drawn = cli("plot", tmp_path / "printed.jsonl")
+    assert drawn.exit_code == 0
+    assert "not a result" not in drawn.stderr

@@ -17,7 +17,7 @@ def test_damaged_weights_are_an_error(cli, run_store):
     assert "is damaged: model.safetensors" in result.stderr
     verified = cli("store", "verify")
     assert verified.exit_code == 1
-    assert "1 of 2 checkpoints are damaged" in verified.stderr
+    assert "1 of 2 checkpoints is damaged" in verified.stderr
 
 
 def test_store_commands(cli, run_store):
@@ -26,7 +26,7 @@ def test_store_commands(cli, run_store):
     assert cli("store", "verify").exit_code == 0
     cli("interpolate", "--alpha", "0.5", "--eval", "Colors")
     refused = cli("store", "rm", "finetuned")
-    fails(refused, 1, "1 recipes are mixed from", "--recipes")
+    fails(refused, 1, "1 recipe is mixed from", "--recipes")
     gone = cli("store", "rm", "finetuned", "--recipes")
     assert gone.stdout.count("removed") == 2
     (run_store.checkpoints / ".wisepatch-partial-0123abcd").mkdir()
@@ -62,7 +62,7 @@ def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_
         path.write_bytes(content)
     verified = cli("store", "verify")
     assert verified.exit_code == 1
-    assert "error: 2 cached entries or files of predictions are damaged" in verified.stderr
+    assert "error: damage in 2 cached entries or files of predictions" in verified.stderr
     again = cli("eval", "zeroshot", "--task", "Colors", "--again")
     assert [json.loads(line)["value"] for line in before] == [
         json.loads(line)["value"] for line in cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
@@ -98,7 +98,7 @@ def test_results_that_cannot_be_kept_are_printed_before_the_error(cli, run_store
         result = cli("eval", "finetuned", "--task", "Colors", *more)
         assert result.exit_code == 1
         assert "error: the results wisepatch-store/results.jsonl cannot be written: Is a directory" in result.stderr
-        assert "1 results that were measured stand above" in result.stderr
+        assert "1 result that was measured stands above" in result.stderr
         row, *errors = [json.loads(line) for line in result.stdout.splitlines()]
         assert (row["task"], row["metric"]) == ("Colors", "top1")
         assert len(errors) == len(more)

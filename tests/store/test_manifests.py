@@ -106,7 +106,7 @@ def test_recipes_of_schema_1_may_be_parents_of_new_ones_and_are_removed_with_the
         None, kind="interpolated", name="new", model={}, recipe=Recipe("linear", (START, MIXED), {"alpha": 0.5})
     )
     assert store.problem(new) == ""
-    with pytest.raises(StoreError, match="1 recipes are mixed from"):
+    with pytest.raises(StoreError, match="1 recipe is mixed from"):
         store.remove([store.get(MIXED)])
     with pytest.raises(StoreError, match="was trained from"):
         store.remove([store.get(START)], with_recipes=True)

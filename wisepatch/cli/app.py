@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
@@ -63,10 +64,15 @@ class Program(TyperGroup):
         else:
             holder.command(cmd_name, rich_help_panel=section)(module.command)
         holder.callback()(lambda: None)  # or one command alone would be the program
-        return get_group(holder).commands[cmd_name]
+        return name_types(get_group(holder).commands[cmd_name], ctx)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the program, with their types in words."""
+        return [_name_type(parameter) for parameter in super().get_params(ctx)]
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read the words up to the command's name."""
+        """Read the words up to the command's name; ``--version`` is understood anywhere."""
+        _print_version("--version" in args)
         with _boundary(as_json="--json" in args):
             return super().parse_args(ctx, args)
 
@@ -74,6 +80,27 @@ class Program(TyperGroup):
         """Run a command inside the boundary."""
         with _boundary(as_json="--json" in ctx.args), ending_signals():
             return super().invoke(ctx)
+
+
+TYPES = {str: "TEXT", Path: "PATH", int: "NUMBER", float: "NUMBER", bool: ""}  # in --help
+
+
+def name_types(command: Any, ctx: Any) -> Any:
+    """Let ``--help`` of a command and of its subcommands name types in words: ``PATH`` and not ``<list[Path]>``."""
+    for each in getattr(command, "commands", {}).values():
+        name_types(each, ctx)
+    for parameter in [*command.params, *filter(None, [command.get_help_option(ctx)] if ctx else [])]:
+        _name_type(parameter)
+    return command
+
+
+def _name_type(parameter: Any) -> Any:
+    kind = parameter.type_descriptor
+    (inner,) = get_args(kind.annotation) if get_origin(kind.annotation) is list else (kind.annotation,)
+    word = TYPES.get(inner) if not kind.is_choice else "|".join(map(str, kind.choices))
+    if word is not None:
+        parameter.display_type_rich = lambda ctx, word=word: word
+    return parameter
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def show_all(common: o.Common) -> None:
     output, folder, known = common.output, common.data_folder(), registry()
     tasks = sorted(known.datasets.values(), key=lambda d: (d.family.lower(), _numbers_by_size(d.name.lower())))
     records = [describe(dataset, known.owners[dataset.name], folder) for dataset in tasks]
-    output.records(records)
+    output.records(records, "dataset")
     columns = ("task", "family", "classes", "splits", "templates", "metric", "data", "from")
     rows = [
         (
@@ -109,7 +109,7 @@ def show(
     output, folder = common.output, common.data_folder()
     tasks = [each.dataset for each in _named(task)]
     records = [describe(dataset, registry().owners.get(dataset.name, "your own"), folder) for dataset in tasks]
-    output.records(records)
+    output.records(records, "dataset")
     for dataset, record in zip(tasks, records, strict=True):
         output.table((dataset.name, ""), _facts(dataset, record, folder))
 
@@ -183,7 +183,7 @@ def check(
             except WisepatchError as error:
                 known = {problem.message for problem in problems}
                 problems += [error] if error.message not in known else []
-    output.records([report.to_json() for report in reports])
+    output.records([report.to_json() for report in reports], "check")
     if reports:
         output.table(
             ("task", "split", "images", "expected", "classes", "images per class", "sample"),
@@ -288,7 +288,7 @@ def download(
         except WisepatchError as error:
             problems.append(error)
             continue
-        output.records([{"task": dataset.name, "folder": str(folder)}])
+        output.records([{"task": dataset.name, "folder": str(folder)}], "download")
         here = f"is below {folder}" if dataset.downloads else "is there without a download"
         output.result(f"{dataset.name} {here}")
     _raise(problems, output)

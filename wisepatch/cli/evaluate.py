@@ -54,7 +54,7 @@ def command(
         progress=output.progress(),
     )  # fmt: skip
     if wide:
-        output.records(widen(rows))
+        output.records(widen(rows), "wide")
     else:
         show_rows(output, rows, labels(named))
 

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from wisepatch.cli.completion import checkpoints
 from wisepatch.cli.options import CHECKPOINT_HELP, Common, with_settings
+from wisepatch.counting import count
 
 
 @with_settings
 def command(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
+        typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP, autocompletion=checkpoints),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     common: Common,
@@ -32,12 +34,12 @@ def command(
     output.records([{
         "exported": str(done.folder), "checkpoint": done.checkpoint.id, "name": done.checkpoint.name,
         "model": done.checkpoint.model, "alpha": done.checkpoint.alpha, "files": done.files, "head": done.checkpoint.head,
-    }])  # fmt: skip
+    }], "export")  # fmt: skip
     output.result(f"exported {done.checkpoint.name} ({done.checkpoint.id}) to {done.folder}")
     if done.checkpoint.head:
-        classes = len(done.checkpoint.head["classes"])
+        classes = count(len(done.checkpoint.head["classes"]), "class", "classes")
         output.result(
-            f"its trained head of {classes} classes is in {HEAD_WEIGHTS} and {HEAD}: {MODEL_WEIGHTS} is the CLIP alone"
+            f"its trained head of {classes} is in {HEAD_WEIGHTS} and {HEAD}: {MODEL_WEIGHTS} is the CLIP alone"
         )
     output.say(f'in Python: open_clip.create_model_and_transforms("local-dir:{done.folder}")')
     words = ("--model", f"local-dir:{done.folder}", "--task", done.checkpoint.config.get("task") or "Shapes")

@@ -33,7 +33,7 @@ def command(
     from wisepatch.workflows.patching import finetune_watched
 
     done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks, fresh=fresh)
-    output.records([describe(done.zeroshot), describe(done.finetuned)])
+    output.records([describe(done.zeroshot), describe(done.finetuned)], "checkpoint")
     output.table(
         ("checkpoint", "id", "kind"),
         [(checkpoint.name, checkpoint.id, checkpoint.kind) for checkpoint in (done.zeroshot, done.finetuned)],

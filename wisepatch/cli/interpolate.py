@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.cli.output import show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, parse_alphas
@@ -22,10 +23,19 @@ def command(
     fisher_examples: o.FisherExamplesOption = 1000,
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--eval", help="Tasks to measure besides the trained one. (default: the run's supported tasks)"),
+        typer.Option(
+            "--eval",
+            help="Tasks to measure besides the trained one. (default: the run's supported tasks)",
+            autocompletion=completion.tasks,
+        ),
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="The fine-tuned checkpoint; mixed with its zero-shot parent.")
+        str,
+        typer.Option(
+            "--checkpoint",
+            help="The fine-tuned checkpoint; mixed with its zero-shot parent.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = "finetuned",
     select: o.SelectOption = None,
     select_on: o.SelectOnOption = "val",
@@ -60,7 +70,7 @@ def command(
         progress=output.progress(),
     )  # fmt: skip
     if wide:
-        output.records(widen(done.rows))
+        output.records(widen(done.rows), "wide")
     else:
         show_sweep(output, done)
     if done.chosen and done.choice:

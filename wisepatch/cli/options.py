@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from wisepatch.cli import completion
 from wisepatch.cli.output import Output
 from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
 from wisepatch.devices import computing_on
@@ -80,7 +81,10 @@ class ModelOptions:
     """The published model that is asked for."""
 
     model: str | None = setting(
-        None, "An open_clip name, hf-hub:, local-dir:, or demo (embedded). (default: ViT-B-32)", MODEL
+        None,
+        "An open_clip name, hf-hub:, local-dir:, or demo (embedded). (default: ViT-B-32)",
+        MODEL,
+        complete=completion.models,
     )
     pretrained: str | None = setting(None, "A tag of open_clip, or a file of weights. (default: openai)", MODEL)
 
@@ -163,32 +167,54 @@ class ClassOptions:
 
 TaskOption = Annotated[
     list[str],
-    typer.Option("--task", "-t", help="A known name, NAME@val, a folder, or a CSV; several by comma or repeated."),
+    typer.Option(
+        "--task",
+        "-t",
+        help="A known name, NAME@val, a folder, or a CSV; several by comma or repeated.",
+        autocompletion=completion.tasks,
+    ),
 ]
 OneTaskOption = Annotated[
-    str, typer.Option("--task", "-t", help="The task to learn: a known name, a folder, or a CSV.")
+    str,
+    typer.Option(
+        "--task", "-t", help="The task to learn: a known name, a folder, or a CSV.", autocompletion=completion.tasks
+    ),
 ]
 SupportedOption = Annotated[
-    list[str], typer.Option("--supported", help="Tasks that must not get worse; by comma or repeated.")
+    list[str],
+    typer.Option(
+        "--supported", help="Tasks that must not get worse; by comma or repeated.", autocompletion=completion.tasks
+    ),
 ]
 MetricOption = Annotated[
-    list[str], typer.Option("--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.")
+    list[str],
+    typer.Option(
+        "--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.", autocompletion=completion.metrics
+    ),
 ]
 CHECKPOINT_HELP = "zeroshot, finetuned, patched, latest, a name, an id, or a folder."
 CheckpointsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
+    typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP, autocompletion=completion.checkpoints),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="test, val, train or all, for tasks that name none.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[
-    str, typer.Option("--method", help="How to merge: linear, or fisher (each weight by its Fisher information).")
+    str,
+    typer.Option(
+        "--method",
+        help="How to merge: linear, or fisher (each weight by its Fisher information).",
+        autocompletion=completion.methods,
+    ),
 ]
 FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
 ]
-SelectOption = Annotated[str | None, typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.")]
+SelectOption = Annotated[
+    str | None,
+    typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.", autocompletion=completion.rules),
+]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
 ]
@@ -247,7 +273,12 @@ def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
     if kind is not bool and facts.get("paper"):
         kind = kind | None
     option = typer.Option(
-        *flags, help=facts["help"], rich_help_panel=facts["panel"], min=facts.get("min"), envvar=facts.get("envvar")
+        *flags,
+        help=facts["help"],
+        rich_help_panel=facts["panel"],
+        min=facts.get("min"),
+        envvar=facts.get("envvar"),
+        autocompletion=facts.get("complete"),
     )
     default = None if facts.get("paper") or field.default is MISSING else field.default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

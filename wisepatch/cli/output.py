@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 from wisepatch.errors import WisepatchError
 
+RESULT = "result"  # the type of a measurement among the records of --json
 ID_LETTERS = 12
 ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
@@ -95,11 +96,12 @@ class Output:
         if not self.as_json and not self.helps:
             write(sys.stdout, f"{harmless(text)}\n")
 
-    def records(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Print records as JSON lines; nothing for people."""
+    def records(self, records: Iterable[Mapping[str, Any]], kind: str = RESULT) -> None:
+        """Print records as JSON lines, of which the field ``type`` says what each is; nothing for people."""
         if self.as_json and not self.helps:
             for record in records:
-                write(sys.stdout, json.dumps(_without_nan(record), default=str, allow_nan=False) + "\n")
+                typed = _without_nan({"type": kind, **record})
+                write(sys.stdout, json.dumps(typed, default=str, allow_nan=False) + "\n")
 
     def table(
         self,
@@ -182,7 +184,7 @@ def print_error(error: WisepatchError, *, as_json: bool = False) -> None:
     for line in lines:
         write(sys.stderr, f"{harmless(line)}\n")
     if as_json:
-        record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        record = {"type": "error", "error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         write(sys.stdout, json.dumps(record | ({"notes": notes} if notes else {})) + "\n")
 
 
@@ -239,7 +241,7 @@ def show_sweep(output: Output, sweep: Sweep) -> None:
         output.records([{
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
             "selected_on": sweep.selected_on,
-        }])  # fmt: skip
+        }], "choice")  # fmt: skip
     for split in sweep.points:
         _show_split(output, sweep, split)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError, UsageError, WisepatchError
@@ -24,7 +25,12 @@ ResultsArgument = Annotated[
 ]
 PictureOption = Annotated[Path, typer.Option("--output", "-o", help="A .png, .svg or .pdf.")]
 RunsOption = Annotated[
-    list[str], typer.Option("--run", help="Runs to draw, or all. (default: the newest of the store, all of a file)")
+    list[str],
+    typer.Option(
+        "--run",
+        help="Runs to draw, by id or name, or all. (default: the newest of the store, all of a file)",
+        autocompletion=completion.runs,
+    ),
 ]
 PatchingOption = Annotated[
     str | None, typer.Option("--patching", help="The patching task, where the results do not say it.")
@@ -90,7 +96,7 @@ def command(
             raise UsageError("--over-alpha draws every task of a run", "leave --patching and --supported out")
         table = alpha_table(frame, split=split, metric=metric)
         save_figure(draw_over_alpha(table, title), output_path)
-        output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
+        output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
         tasks, alphas = count(table["task"].nunique(), "task"), count(table["alpha"].nunique(), "alpha")
         output.result(f"drew {tasks} at {alphas} to {output_path}")
         return
@@ -103,7 +109,7 @@ def command(
         output.say(
             f"warning: runs without supported tasks are not drawn beside others: {', '.join(table.attrs['left_out'])}"
         )
-    output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
+    output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
     points, drawn = count(len(table), "point"), count(table["run"].nunique(), "run")
     output.result(f"drew {points} of {drawn} to {output_path}")
 
@@ -120,7 +126,7 @@ def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, tit
     logs = {f"{Path(each.task).name} ({identity})": each.entries for identity, each in chosen.items()}
     table = training_table(logs)
     save_figure(draw_training(table, title), output_path)
-    output.records({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
+    output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
     output.result(f"drew {count(len(chosen), 'training')} to {output_path}")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wisepatch.cli import options as o
+from wisepatch.counting import count
 from wisepatch.errors import PluginError
 
 app = typer.Typer(help="List the installed plugins; `check` holds one to the contract.\n\nExample: `wisepatch plugins`")
@@ -29,14 +30,17 @@ def listing(
     output = common.output
     plugins = registry().plugins
     output.records(
-        {
-            "name": plugin.name,
-            "distribution": plugin.distribution,
-            "datasets": list(plugin.names("register_datasets")),
-            "registered": {hook: plugin.names(hook) for hook in plugin.registered if plugin.names(hook)},
-            "problem": plugin.problem,
-        }
-        for plugin in plugins
+        (
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "datasets": list(plugin.names("register_datasets")),
+                "registered": {hook: plugin.names(hook) for hook in plugin.registered if plugin.names(hook)},
+                "problem": plugin.problem,
+            }
+            for plugin in plugins
+        ),
+        "plugin",
     )
     if not plugins:
         output.result("no plugins installed; the README shows how to write one")
@@ -73,12 +77,17 @@ def check(
     output = common.output
     report = inspect_plugin(name, None if common.data is None else common.data_folder(), o.split_list(task))
     output.records(
-        {"plugin": report.plugin, "subject": f.subject, "check": f.check, "ok": not f.problem, "problem": f.problem}
-        for f in report.findings
+        (
+            {"plugin": report.plugin, "subject": f.subject, "check": f.check, "ok": not f.problem, "problem": f.problem}
+            for f in report.findings
+        ),
+        "finding",
     )
     output.table(
         ("plugin or task", "check", "state"), [(f.subject, f.check, f.problem or "passed") for f in report.findings]
     )
     if report.problems:
-        count = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
-        raise PluginError(f"the plugin {report.plugin} has {count}", "mend what the table says, then check again")
+        raise PluginError(
+            f"the plugin {report.plugin} has {count(len(report.problems), 'problem')}",
+            "mend what the table says, then check again",
+        )

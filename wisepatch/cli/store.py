@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.cli.output import labels
 from wisepatch.counting import count
@@ -33,7 +34,7 @@ def listing(
 
     Example: `wisepatch store list`
     """
-    from wisepatch.cli.checkpoint_tables import COLUMNS, NARROW, grouped, lines
+    from wisepatch.reports.checkpoint_tables import COLUMNS, NARROW, grouped, lines
     from wisepatch.store.checkpoints import describe
     from wisepatch.store.results import names_of_checkpoints
     from wisepatch.store.runs import unfinished_runs
@@ -41,7 +42,7 @@ def listing(
     output = common.output
     place = common.open_store()
     checkpoints, unreadable = place.scan()
-    output.records(describe(checkpoint) for checkpoint in checkpoints)
+    output.records(map(describe, checkpoints), "checkpoint")
     names = {} if output.as_json else names_of_checkpoints(place.results)
     groups = [lines(place, group, names, every=every) for group in grouped(checkpoints)]
     rows = [row for group in groups for row in group]
@@ -66,12 +67,12 @@ def show(
 
     Example: `wisepatch store show patched`
     """
-    from wisepatch.cli.checkpoint_tables import facts
+    from wisepatch.reports.checkpoint_tables import facts
     from wisepatch.store.checkpoints import describe
 
     output, place = common.output, common.open_store()
     named = o.find_checkpoints(place, checkpoint, place.look_up)
-    output.records(describe(each) for each in named)
+    output.records(map(describe, named), "checkpoint")
     for each in named:
         output.table((each.name, each.id), list(facts(place, each).items()))
 
@@ -80,21 +81,26 @@ def show(
 @o.with_settings
 def diff(
     common: o.Common,
-    first: Annotated[str, typer.Argument(metavar="CHECKPOINT", help=o.CHECKPOINT_HELP)],
-    second: Annotated[str, typer.Argument(metavar="CHECKPOINT", help=o.CHECKPOINT_HELP)],
+    first: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help=o.CHECKPOINT_HELP, autocompletion=completion.checkpoints)
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help=o.CHECKPOINT_HELP, autocompletion=completion.checkpoints)
+    ],
 ) -> None:
     """Tell in what two checkpoints differ: settings, seed, model, lineage.
 
     Example: `wisepatch store diff finetuned patched`
     """
-    from wisepatch.cli.checkpoint_tables import facts
+    from wisepatch.reports.checkpoint_tables import facts
 
     output, place = common.output, common.open_store()
     one, other = place.look_up(first), place.look_up(second)
     of_one, of_other = facts(place, one), facts(place, other)
     both = {name: (of_one.get(name, "-"), of_other.get(name, "-")) for name in [*of_one, *of_other]}
     differing = {name: values for name, values in both.items() if values[0] != values[1]}
-    output.records({"field": name, "first": values[0], "second": values[1]} for name, values in differing.items())
+    fields = ({"field": name, "first": a, "second": b} for name, (a, b) in differing.items())
+    output.records(fields, "difference")
     names = labels([one, other])
     if differing:
         output.table(("", names[one.id], names[other.id]), [(name, *values) for name, values in differing.items()])
@@ -128,8 +134,11 @@ def verify(
     ]
     others = [*place.cache.problems(), *prediction_problems(place)]
     output.records(
-        {"id": id_, "name": name, "ok": not problem, "problem": problem}
-        for id_, name, problem in [*checked, *(("-", "-", problem) for problem in others)]
+        (
+            {"id": id_, "name": name, "ok": not problem, "problem": problem}
+            for id_, name, problem in [*checked, *(("-", "-", problem) for problem in others)]
+        ),
+        "verification",
     )
     output.table(("name", "id", "state"), [(name, id_, problem or "whole") for id_, name, problem in checked])
     damaged = [problem for _, _, problem in checked if problem]
@@ -139,13 +148,14 @@ def verify(
         if isinstance(error, NewerStoreError):
             raise error
     if damaged:
+        are = "is" if len(damaged) == 1 else "are"
         raise StoreError(
-            f"{len(damaged)} of {len(checked)} checkpoints are damaged: {damaged[0]}",
+            f"{len(damaged)} of {count(len(checked), 'checkpoint')} {are} damaged: {damaged[0]}",
             "make again what is gone or damaged, which mends it, or remove it with `wisepatch store rm` and its id",
         )
     if others:
         raise StoreError(
-            f"{len(others)} cached entries or files of predictions are damaged: {others[0]}",
+            f"damage in {count(len(others), 'cached entry or file', 'cached entries or files')} of predictions: {others[0]}",
             "no checkpoint is; the cache is made again when it is needed, `wisepatch eval` writes predictions again",
         )
 
@@ -154,7 +164,9 @@ def verify(
 @o.with_settings
 def remove(
     common: o.Common,
-    checkpoint: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="Names or ids.")],
+    checkpoint: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT", help="Names or ids.", autocompletion=completion.checkpoints)
+    ],
     recipes: Annotated[bool, typer.Option("--recipes", help="Also remove the recipes that are mixed from it.")] = False,
 ) -> None:
     """Remove checkpoints.
@@ -165,7 +177,7 @@ def remove(
     place = common.open_store()
     named = o.find_checkpoints(place, checkpoint, place.look_up_damaged)
     for gone in place.remove(named, with_recipes=recipes):
-        output.records([{"removed": gone.id, "name": gone.name}])
+        output.records([{"removed": gone.id, "name": gone.name}], "removed")
         output.result(f"removed {gone.name} ({gone.id})")
 
 
@@ -185,5 +197,7 @@ def collect(
     """
     output = common.output
     gone = common.open_store().collect_garbage(caches=caches, runs=runs)
-    output.records({"removed": str(path)} for path in gone)
-    output.result(f"removed {len(gone)} files and folders" + "".join(f"\n  {path}" for path in gone))
+    output.records(({"removed": str(path)} for path in gone), "removed")
+    output.result(
+        f"removed {count(len(gone), 'file or folder', 'files and folders')}" + "".join(f"\n  {path}" for path in gone)
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wisepatch import counting
 from wisepatch.cli import options as o
 from wisepatch.cli.output import labels, with_interval
 from wisepatch.config import EvalConfig
@@ -78,8 +79,8 @@ def make(
     output.records([{
         "task": attacked.name, "split": attacked.split or split, "images": count, "folder": str(output_path), "text": text,
         "seed": seed, "preview": sheet and str(sheet),
-    }])  # fmt: skip
-    output.result(f"wrote {count} attacked images and index.csv to {output_path}")
+    }], "attack")  # fmt: skip
+    output.result(f"wrote {counting.count(count, 'attacked image')} and index.csv to {output_path}")
     if sheet:
         output.result(f"the contact sheet is {sheet}")
 

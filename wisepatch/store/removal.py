@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wisepatch.counting import count
 from wisepatch.errors import StoreError
 from wisepatch.files import (
     OLDER_PARTIAL_NAME,
@@ -64,7 +65,8 @@ def _plan(
     dependents = children(everything, named.values())
     if dependents and not with_recipes:
         parent = next(named[each] for each in dependents[0].parents if each in named)
-        reason = f"{len(dependents)} recipes are mixed from {parent.id} ({parent.name}), such as {dependents[0].name}"
+        needing = count(len(dependents), "recipe is", "recipes are")
+        reason = f"{needing} mixed from {parent.id} ({parent.name}), such as {dependents[0].name}"
         raise StoreError(reason, "give --recipes to remove them with it")
     plan = {child.id: child for child in dependents} | dict(named)
     for other in everything:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.counting import count
 from wisepatch.errors import ResultsError, StoreError
 from wisepatch.files import expanded, refused
 from wisepatch.locks import LOCK, locked
@@ -36,6 +37,7 @@ COLUMNS = (
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
 STORE, RESULTS = "wisepatch-store", "results.jsonl"
+PRINTED = ("result", "wide")  # the types of records of --json that hold results
 MAX_LISTED = 8  # runs that a message names
 RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
 RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
@@ -53,7 +55,12 @@ class RowsNotKeptError(StoreError):
         """Say what ``error`` says; rows that it holds already come first."""
         super().__init__(error.message, error.hint)
         self.rows = [*getattr(error, "rows", ()), *rows]
-        self.add_note(f"{len(self.rows)} results that were measured stand above, and are kept nowhere")
+        stand = count(
+            len(self.rows),
+            "result that was measured stands above, and is",
+            "results that were measured stand above, and are",
+        )
+        self.add_note(f"{stand} kept nowhere")
 
 
 @contextmanager
@@ -230,6 +237,8 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
             record = json.loads(line.decode(errors="replace"))
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
+            if record.get("type", "result") not in PRINTED:  # a choice, an error: what --json prints beside results
+                continue
             tidy = "metric" in record and "value" in record
             of_line = [_with_training(record)] if tidy else _from_wide(record, path.stem)
             for row in of_line:
@@ -276,12 +285,12 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
             hint = "run `wisepatch interpolate` or `wisepatch patch` first"
             raise ResultsError("no run in these results swept alpha", hint)
         runs = [*(run for run in runs if run != "newest"), swept["run"].iloc[-1]]
-    known = frame["run"].unique()
-    if missing := [run for run in runs if run not in {*known, *frame["run_name"]}]:
+    known, named = frame["run"].unique(), frame.get("run_name", frame["run"])
+    if missing := [run for run in runs if run not in {*known, *named}]:
         raise ResultsError(
             f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-MAX_LISTED:]))}"
         )
-    return frame[frame["run"].isin(runs) | frame["run_name"].isin(runs)]
+    return frame[frame["run"].isin(runs) | named.isin(runs)]
 
 
 def _with_training(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""Complete values in the shell: names of tasks, checkpoints, models, rules, metrics, merge methods, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from wisepatch.store.checkpoints import Store
+
+Names = Callable[[typer.Context], Iterable[str]]
+Completer = Callable[[typer.Context, str], list[str]]
+
+
+def _completer(names: Names) -> Completer:
+    """Return what Typer asks for the values that begin with some letters, in any case; of a list by comma it is the last one."""
+
+    @wraps(names)
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        try:
+            return [f"{before}{comma}{name}" for name in names(ctx) if name.lower().startswith(begun.lower())]
+        except Exception:  # noqa: BLE001 -- a shell that waits for names must not see a traceback
+            return []
+
+    del complete.__wrapped__  # Typer looks at the signature
+    return complete
+
+
+@_completer
+def tasks(_: typer.Context) -> Iterable[str]:
+    """Return the tasks known by name."""
+    from wisepatch.plugins import registry
+
+    return sorted(registry().datasets)
+
+
+def _store(ctx: typer.Context) -> Store:
+    from wisepatch.store.checkpoints import Store
+
+    return Store(ctx.params.get("store") or "wisepatch-store")
+
+
+@_completer
+def checkpoints(ctx: typer.Context) -> Iterable[str]:
+    """Return the words for the newest checkpoints, and all names and ids."""
+    from wisepatch.store.checkpoints import REFERENCES
+
+    known = _store(ctx).everything()
+    return [*REFERENCES, *dict.fromkeys(each.name for each in known), *(each.id for each in known)]
+
+
+@_completer
+def runs(ctx: typer.Context) -> Iterable[str]:
+    """Return the names that were given to runs."""
+    from wisepatch.store.results import names_of_checkpoints
+
+    return ["newest", "all", *dict.fromkeys(names_of_checkpoints(_store(ctx).results).values())]
+
+
+@_completer
+def models(_: typer.Context) -> Iterable[str]:
+    """Return the names that open_clip knows, without loading it."""
+    spec = find_spec("open_clip")
+    folders = spec.submodule_search_locations if spec else None
+    configs = sorted(Path(folders[0]).glob("model_configs/*.json")) if folders else []
+    return ["demo", *(path.stem for path in configs)]
+
+
+@_completer
+def rules(_: typer.Context) -> Iterable[str]:
+    """Return the rules that choose alpha; one that takes a value ends in ``=``."""
+    from wisepatch.plugins import registry
+
+    return [f"{name}=" if rule.takes else name for name, rule in registry().all("register_rules").items()]
+
+
+@_completer
+def metrics(_: typer.Context) -> Iterable[str]:
+    """Return the metrics known by name."""
+    from wisepatch.plugins import registry
+
+    return sorted(registry().all("register_metrics"))
+
+
+@_completer
+def methods(_: typer.Context) -> Iterable[str]:
+    """Return the merge methods known by name."""
+    from wisepatch.plugins import registry
+
+    return sorted(registry().all("register_merge_methods"))
