@@ -202,9 +202,7 @@ def check(
             more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
             output.say(f"note: {report.task} ({report.split}) has no images of {', '.join(empty[:SHOWN])}{more}")
         if report.turned:
-            output.say(
-                f"note: {report.task} ({report.split}) has {report.turned} images that are turned upright by EXIF"
-            )
+            output.say(f"note: {report.task} ({report.split}): EXIF turns {report.turned} of {report.images} images")
     for each in tasks:
         _tell_of_own_files(each.dataset, folder, pixels.get(each.name, {}), output)
     broken = [problem for report in reports for problem in report.broken]
