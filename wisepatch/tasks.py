@@ -5,7 +5,6 @@ The built-in datasets and the finder of folders, CSVs and ``typo:`` come through
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from wisepatch.config import TrainConfig, listed
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.reading import Reading, split_word
 from wisepatch.datasets.splits import ALL, CUT, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
@@ -32,8 +32,6 @@ DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
     **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
     "usps": "wisepatch-usps",
 }
-
-_told: set[str] = set()  # in this process
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def find_dataset(name: str) -> Dataset | None:
     from wisepatch.datasets.folder_or_csv import csv_dataset, folder_dataset
     from wisepatch.datasets.typography import attacked
 
-    path = existing(name)
+    path, options = _with_options(name)
     if path is None:
         if not name.lower().startswith(TYPO):
             return None
@@ -85,9 +83,13 @@ def find_dataset(name: str) -> Dataset | None:
         return attacked(_look_up(name[len(TYPO) :]))
     try:
         if path.is_dir():
-            return attacked_folder(path) if is_attacked_folder(path) else folder_dataset(path)
+            return (
+                attacked_folder(path)
+                if is_attacked_folder(path)
+                else folder_dataset(path, reading=Reading.parse(options))
+            )
         if path.suffix.lower() in CSV_SUFFIXES:
-            return csv_dataset(path)
+            return csv_dataset(path, reading=Reading.parse(options))
     except OSError as error:
         reason = f"{error.filename or path} cannot be read: {error.strerror or error}"
         raise DataError(reason, "look at its permissions") from error
@@ -119,12 +121,10 @@ def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
 
 def tell(dataset: Dataset) -> None:
     """Warn, once each, of what a user should know of a task of their own files."""
-    from wisepatch.datasets.folder_or_csv import to_tell
+    from wisepatch.datasets.folder_or_csv import tell_once, to_tell
 
     for note in to_tell(dataset):
-        if note not in _told:
-            _told.add(note)
-            logging.getLogger(__name__).warning("note: %s", note)
+        tell_once(note)
 
 
 def _cut(dataset: Dataset, cut: int) -> Dataset:
@@ -258,6 +258,25 @@ def existing(word: str) -> Path | None:
         return None
 
 
+def _with_options(word: str) -> tuple[Path | None, str]:
+    """Return the path that a word names, with the options after a question mark, where there is no such path with them."""
+    if whole := existing(word):
+        return whole, ""
+    name, options = split_word(word)
+    return (existing(name), options) if options else (None, "")
+
+
+def with_reading(word: str, reading: Reading) -> str:
+    """Return the word for a task, with the options of ``reading`` where it is a folder or CSV that has none of its own."""
+    scheme = TYPO if word.lower().startswith(TYPO) and not existing(word) else ""
+    name, at, split = word[len(scheme) :].rpartition("@")
+    if existing(word[len(scheme) :]):
+        return f"{word}{reading.query()}"
+    if at and split.lower() in (*SPLITS, ALL) and existing(name):
+        return f"{scheme}{name}{reading.query()}@{split}"
+    return word
+
+
 def _without_split(spec: str) -> tuple[str, str | None]:
     """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
     name, at, split = spec.strip().rpartition("@")
@@ -300,8 +319,9 @@ def _canonical(name: str) -> str:
     """Return the word that finds a task again from any folder."""
     if registered := _registered_name(name):
         return registered
-    if path := existing(name):
-        return str(path.resolve())
+    path, options = _with_options(name)
+    if path:
+        return f"{path.resolve()}{Reading.parse(options).query()}"
     return f"{TYPO}{_canonical(name[len(TYPO) :])}" if name.lower().startswith(TYPO) else name
 
 

@@ -147,7 +147,7 @@ def test_datasets_check_counts_images_that_are_turned_by_exif(cli, shapes):
         Image.new("RGB", (32, 16)).save(shapes / name / "0.png", exif=exif)
     records = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
     assert sum(record["turned"] for record in records) == 2
-    assert "images that are turned upright by EXIF" in cli("datasets", "check", shapes).stderr
+    assert "note: shapes (train): EXIF turns " in cli("datasets", "check", shapes).stderr
 
 
 def test_datasets_check_says_which_split_has_no_images_and_shows_the_others(cli, tmp_path):

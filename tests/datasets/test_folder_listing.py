@@ -125,7 +125,7 @@ def test_unlabelled_images_beside_train_are_for_predict(tmp_path):
     draw_folder(root / "train")
     write(root / "test" / "0.png")
     listing = list_folder(root)
-    assert (set(listing.files), listing.left_out) == ({"train"}, {"unlabelled images (for predict)": ["test"]})
+    assert (set(listing.files), listing.left_out) == ({"train"}, {"unlabelled (for predict)": ["test/0.png"]})
 
 
 def test_a_folder_beside_the_splits_is_named(tmp_path):
@@ -135,7 +135,7 @@ def test_a_folder_beside_the_splits_is_named(tmp_path):
     write(root / "readme.png")
     assert list_folder(root).left_out == {
         "beside the splits": ["readme.png"],
-        "a folder beside the splits, and none of them": ["star"],
+        "in a folder beside the splits, and none of them": [f"star/{number}.png" for number in range(6)],
     }
 
 
@@ -152,11 +152,24 @@ def test_a_folder_wrapped_around_everything_is_looked_through(tmp_path):
     assert (dataset.name, len(dataset.classes)) == ("things", 3)
     assert f"the classes are taken from {tmp_path / 'things' / 'archive' / 'data'}" in to_tell(dataset)[0]
     draw_folder(tmp_path / "more" / "images")
-    assert len(folder_dataset(tmp_path / "more").classes) == 3
+    write(tmp_path / "more" / "README.md")
+    write(tmp_path / "more" / "images" / "loose.png")
+    dataset = folder_dataset(tmp_path / "more")
+    assert len(dataset.classes) == 3
+    assert dataset.left_out == {
+        "beside the folder that holds all": ("README.md",),
+        "beside the class folders": ("images/loose.png",),
+    }
+    (tmp_path / "round").mkdir()
+    (tmp_path / "round" / "self").symlink_to(tmp_path / "round")
+    with pytest.raises(DataError, match="holds no images"):
+        folder_dataset(tmp_path / "round")
 
 
-def test_one_class_is_no_wrapper(tmp_path):
+@pytest.mark.parametrize("below", [".", "more"])
+def test_one_class_is_no_wrapper(tmp_path, below):
     draw_folder(tmp_path / "things", classes=("star",))
+    write(tmp_path / "things" / "star" / below / "8.png")
     with pytest.raises(DataError, match="has one class, 'star'"):
         folder_dataset(tmp_path / "things")
 

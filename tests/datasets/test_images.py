@@ -304,3 +304,15 @@ def test_whatever_pillow_raises_is_named(tmp_path, monkeypatch):
         monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(DataError, match=r"a\.png cannot be read: '?x"):
             FileSamples([(tmp_path / "a.png", 0)], as_seen=True)[0]
+
+
+def test_wide_gamut_colours_are_converted_to_srgb_where_asked_for(tmp_path):
+    """A profile whose red and green are swapped shows whether it was used; a broken one is not."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"????", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"????", b"gXYZ", 1)
+    for name, profile in (("swapped.png", swapped), ("srgb.png", srgb), ("broken.png", srgb[:200])):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name, icc_profile=profile)
+    for name, colour in (("swapped.png", (0, 255, 0)), ("srgb.png", (255, 0, 0)), ("broken.png", (255, 0, 0))):
+        pixels = np.asarray(read_rgb(tmp_path / name, as_seen=True, managed=True)).astype(int)
+        assert np.abs(pixels - colour).max() <= 2, name
+        assert np.asarray(read_rgb(tmp_path / name, as_seen=True))[0, 0].tolist() == [255, 0, 0]

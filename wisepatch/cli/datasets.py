@@ -202,9 +202,7 @@ def check(
             more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
             output.say(f"note: {report.task} ({report.split}) has no images of {', '.join(empty[:SHOWN])}{more}")
         if report.turned:
-            output.say(
-                f"note: {report.task} ({report.split}) has {report.turned} images that are turned upright by EXIF"
-            )
+            output.say(f"note: {report.task} ({report.split}): EXIF turns {report.turned} of {report.images} images")
     for each in tasks:
         _tell_of_own_files(each.dataset, folder, pixels.get(each.name, {}), output)
     broken = [problem for report in reports for problem in report.broken]
@@ -243,7 +241,7 @@ def _named(words: list[str], classes: o.ClassOptions | None = None) -> list[Task
     """Look up the tasks that are named. Raises :class:`UsageError` for none."""
     from wisepatch.tasks import find_tasks
 
-    names = o.split_list(words)
+    names = classes.words(words) if classes else o.split_list(words)
     if not names:
         raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
     return find_tasks(names, classes.names(), classes.templates()) if classes else find_tasks(names)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA, DEFAULT_STORE = Path("~/data"), "wisepatch-store"
 WHERE = "Where things are"
+YOUR_OWN = "Your own folders and CSVs"
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
 
@@ -137,6 +138,33 @@ class ClassOptions:
     template: list[str] | None = setting(
         None, "Prompt with {} for the class name, or the name of a set. Repeatable.", None
     )
+    group: str = setting(
+        "", "Regular expression: images in whose path it finds the same text stay in one split.", YOUR_OWN
+    )
+    path_column: str = setting("", "Column of a CSV that names the images.", YOUR_OWN)
+    label_column: str = setting("", "Column of a CSV that holds the labels.", YOUR_OWN)
+    split_column: str = setting("", "Column of a CSV that holds the splits.", YOUR_OWN)
+    colour_managed: bool = setting(
+        default=False, help="Convert colours to sRGB from the profiles in the files.", panel=YOUR_OWN
+    )
+    on_bad_image: Literal["error", "skip"] = setting(
+        "error", "What to do with an image that cannot be read: error, or skip (counted and named).", YOUR_OWN
+    )
+
+    def words(self, tasks: Sequence[str]) -> list[str]:
+        """Return the words for tasks, taken apart, with these options after each folder or CSV. Raises :class:`UsageError`."""
+        return [self.word(task) for task in split_list(tasks)]
+
+    def word(self, task: str) -> str:
+        """Return the word for one task, with these options where it is a folder or CSV. Raises :class:`UsageError`."""
+        from wisepatch.datasets.reading import Reading
+        from wisepatch.tasks import with_reading
+
+        reading = Reading(
+            self.group, self.path_column, self.label_column, self.split_column, "managed" if self.colour_managed else "",
+            "skip" if self.on_bad_image == "skip" else "",
+        )  # fmt: skip
+        return with_reading(task, reading)
 
     def words(self) -> list[str]:
         """Return the options as they were given."""

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ class Output:
         self.quiet = quiet or not is_main()
         self.helps = not is_main()  # says nothing: the main process says it
         # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what cannot be read is an error
         logging.getLogger("wisepatch").setLevel(logging.ERROR if self.quiet else logging.WARNING)
 
     @cached_property

@@ -91,6 +91,11 @@ class _Scan:
                 else:
                     self.left_out.add(reason, entry.path)
 
+    def leave_out(self, reason: str, folder: str) -> None:
+        """Leave out all images below ``folder``."""
+        for path in self.images(folder, (str(self.root),)):
+            self.left_out.add(reason, path)
+
     def class_files(self, folder: Path) -> list[tuple[str, str]]:
         """Return the images below the class folders in ``folder``, with their labels, in order."""
         classes, loose = self.entries(str(folder))
@@ -117,7 +122,7 @@ def list_folder(path: Path) -> Listing:
     """
     left_out = LeftOut(path)
     scan = _Scan(path, left_out)
-    root = _unwrapped(path)
+    root = _unwrapped(path, left_out)
     splits = _split_folders(scan, root)
     if not splits:
         return Listing(root, {"train": scan.class_files(root)}, left_out.names, scan.outside)
@@ -127,7 +132,7 @@ def list_folder(path: Path) -> Listing:
     taken = {folder.name for folder in splits.values()}
     for entry in folders:
         if entry.name not in taken and not _word(entry.name):
-            left_out.add("a folder beside the splits, and none of them", entry.path)
+            scan.leave_out("in a folder beside the splits, and none of them", entry.path)
     files = {split: scan.class_files(folder) for split, folder in splits.items()}
     return Listing(root, files, left_out.names, scan.outside)
 
@@ -149,19 +154,22 @@ def _split_folders(scan: _Scan, root: Path) -> dict[str, Path]:
         if other.name != name:
             raise DataError(f"{root} has two folders for one split: {other.name} and {name}", "merge the two")
     for folder in unlabelled if folders else ():
-        scan.left_out.add("unlabelled images (for predict)", str(folder))
+        scan.leave_out("unlabelled (for predict)", str(folder))
     return folders
 
 
-def _unwrapped(path: Path) -> Path:
+def _unwrapped(path: Path, left_out: LeftOut) -> Path:
     """Return the folder that holds splits or classes: ``path``, or the one that is alone in it and in turn holds folders."""
     while True:
         folders, files = _look_into(path)
-        if len(folders) != 1 or files or _word(folders[0].name):
+        if len(folders) != 1 or folders[0].is_symlink() or _word(folders[0].name):
             return path
-        within, images = _look_into(Path(folders[0].path))
-        if not within or images or folders[0].is_symlink():
+        within, beside = _look_into(Path(folders[0].path))
+        holds_all = len(within) > 1 or any(_word(each.name) for each in within)
+        if not holds_all and (beside or not within):
             return path
+        for entry in files:
+            left_out.add("beside the folder that holds all", entry.path)
         path = Path(folders[0].path)
 
 

@@ -7,11 +7,13 @@ of the images is held out, and where no validation split is given, a tenth of th
 
 from __future__ import annotations
 
+import logging
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from wisepatch.datasets.csv_listing import list_csv
 from wisepatch.datasets.folder_listing import Files, list_folder
 from wisepatch.datasets.images import COMMON_SUFFIXES, read_rgb
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.reading import Reading
 from wisepatch.datasets.samples import Annotations, Transform
 from wisepatch.datasets.splits import (
     CUT,
@@ -34,6 +37,8 @@ from wisepatch.datasets.splits import (
 )
 from wisepatch.errors import DataError, EmptySplitError
 
+AS_IT_IS = Reading()
+DECODERS = 4  # threads; Pillow decodes outside Python's lock
 FIRST_NAMES = 3  # that a note gives
 REPLACE_IT = "replace it or take it out, then run again"
 
@@ -50,6 +55,7 @@ class FileSamples:
     annotations: Annotations | None = None
     boxes: Sequence[tuple[int, int, int, int]] | None = None
     as_seen: bool = False
+    managed: bool = False  # colours converted to sRGB
 
     def __len__(self) -> int:
         return len(self.files)
@@ -61,7 +67,7 @@ class FileSamples:
 
     def images(self) -> tuple[object, ...]:
         """Return a value that tells these images, transformed, from others, whatever their labels."""
-        return (id(self.transform), self.as_seen, *self.image_ids())
+        return (id(self.transform), self.as_seen, self.managed, *self.image_ids())
 
     def image_ids(self) -> list[str]:
         """Return the paths of all files as they were given, with the boxes where there are any."""
@@ -77,20 +83,20 @@ class FileSamples:
             raise DataError(f"image {error.filename} cannot be read: {error.strerror}", REPLACE_IT) from error
         rows = zip(self.image_ids(), self.labels, stats, strict=True)
         text = str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
-        return f"as seen: {text}" if self.as_seen else text
+        return f"{'as seen, ' * self.as_seen}{'managed, ' * self.managed}{text}"
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
         path, label = self.files[index]
         try:
-            image = read_rgb(path, as_seen=self.as_seen)
+            image = read_rgb(path, as_seen=self.as_seen, managed=self.managed)
             image = image if self.boxes is None else image.crop(self.boxes[index])
             return (self.transform(image) if self.transform else image), label
         except ValueError as error:
             raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
 
 
-def folder_dataset(path: Path, cut: int = CUT) -> Dataset:
+def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Dataset:
     """Describe the folder ``path`` as a task named after it. Lists files; opens only those whose suffix says nothing.
 
     Raises :class:`DataError` for a folder without class folders, an empty class folder, two classes of one name, or a class that
@@ -103,23 +109,23 @@ def folder_dataset(path: Path, cut: int = CUT) -> Dataset:
         notes.append(f"{path.name}: the classes are taken from {listing.root}")
     if listing.outside:
         notes.append(f"{path.name}: {listing.outside} links lead to places outside of {path}; they are followed")
-    return _dataset(path, listing.root, listing.files, cut, notes, {}, listing.left_out)
+    return _dataset(path, listing.root, listing.files, cut, notes, {}, listing.left_out, reading)
 
 
-def csv_dataset(path: Path, cut: int = CUT) -> Dataset:
+def csv_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Dataset:
     """Describe the CSV ``path`` (``path,label[,split][,group]``) as a task named after it. Opens no image.
 
     Raises :class:`DataError` as :func:`~wisepatch.datasets.csv_listing.list_csv` does, and for classes as of a folder.
     """
     path = path.resolve()
-    listing = list_csv(path)
+    listing = list_csv(path, reading.columns)
     notes = []
     if listing.repeated:
         notes.append(f"{path.name}: {listing.repeated} rows repeat another and are taken once")
     if listing.outside:
         of_outside = f"{path.name}: {len(listing.outside)} images lie outside of {path.parent}"
         notes.append(f"{of_outside}: {shortened(listing.outside)}")
-    return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {})
+    return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {}, reading)
 
 
 def cut_again(dataset: Dataset, cut: int) -> Dataset:
@@ -136,6 +142,7 @@ def _dataset(
     notes: list[str],
     groups: Mapping[str, str],
     left_out: Mapping[str, Sequence[str]],
+    reading: Reading,
 ) -> Dataset:
     names = {split: {label for _, label in listed} for split, listed in files.items()}
     every = ordered_labels(set().union(*names.values()), cut)
@@ -149,7 +156,7 @@ def _dataset(
             problem = f"{path}: class {min(unknown)!r} is in {split} and not in {given[0]}"
             raise DataError(problem, "every class needs images in every split, or at least in train")
     if "train" in files:
-        files = _first_cut(root, files) if cut == FIRST_CUT else _cut(root, files, groups)
+        files = _first_cut(root, files) if cut == FIRST_CUT else _cut(root, files, groups, reading)
         notes += [note for split in SPLITS if (note := _without(path, split, files[split], every))]
     index = {label: i for i, label in enumerate(every)}
     numbered = {
@@ -158,7 +165,7 @@ def _dataset(
     return Dataset(
         name=path.stem if path.is_file() else path.name,
         classes=tuple(label.replace("_", " ") for label in every),
-        open=partial(_open, str(path), numbered),
+        open=partial(_open, str(path), numbered, reading),
         templates=TEMPLATES["simple"],
         splits=tuple(numbered),
         family="folder",
@@ -169,7 +176,7 @@ def _dataset(
     )
 
 
-def _cut(root: Path, files: Files, groups: Mapping[str, str]) -> Files:
+def _cut(root: Path, files: Files, groups: Mapping[str, str], reading: Reading) -> Files:
     """Hold out the splits that are missing; an image goes by its path below ``root``, or by its group."""
     missing = [split for split in SPLITS if split not in files]
     if not missing:
@@ -177,8 +184,8 @@ def _cut(root: Path, files: Files, groups: Mapping[str, str]) -> Files:
     parts: Files = {"train": [], **{split: [] for split in missing}}
     above = len(f"{root}".rstrip(os.sep)) + 1
     for file in files["train"]:
-        name = groups.get(file[0]) or _name_below(file[0], str(root), above)
-        parts[split_of(name, missing)].append(file)
+        name = _name_below(file[0], str(root), above)
+        parts[split_of(groups.get(file[0]) or reading.group_of(name) or name, missing)].append(file)
     return {**files, **parts}
 
 
@@ -210,9 +217,14 @@ def _without(path: Path, split: str, listed: Sequence[tuple[str, str]], every: S
 
 
 def shortened(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are; one that no terminal can show is quoted."""
-    first = ", ".join(name if name.isprintable() else ascii(name) for name in names[:FIRST_NAMES])
+    """Return the first names, and how many more there are."""
+    first = ", ".join(map(printable, names[:FIRST_NAMES]))
     return first + (f", and {len(names) - FIRST_NAMES} more" if len(names) > FIRST_NAMES else "")
+
+
+def printable(name: str) -> str:
+    """Return a name, quoted where a terminal cannot show it."""
+    return name if name.isprintable() else ascii(name)
 
 
 def to_tell(dataset: Dataset) -> list[str]:
@@ -244,6 +256,7 @@ def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
 def _open(
     path: str,
     files: Mapping[str, Sequence[tuple[str, int]]],
+    reading: Reading,
     split: str,
     root: Path,
     transform: Transform | None = None,
@@ -254,4 +267,32 @@ def _open(
         raise EmptySplitError(
             problem, f"add images, name {split} images yourself, or evaluate them all with --split all"
         )
-    return FileSamples(files[split], transform, as_seen=True)
+    listed = _without_bad(path, split, files[split]) if reading.bad else files[split]
+    return FileSamples(listed, transform, as_seen=True, managed=bool(reading.colours))
+
+
+def _without_bad(path: str, split: str, listed: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the images that can be decoded, and warn of the number and the names of the others."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        problems = list(pool.map(_problem, [file for file, _ in listed]))
+    bad = [file for (file, _), problem in zip(listed, problems, strict=True) if problem]
+    if bad:
+        tell_once(
+            f"{path} ({split}): {len(bad)} of {len(listed)} images cannot be read and are skipped: {', '.join(map(printable, bad))}"
+        )
+    return [each for each, problem in zip(listed, problems, strict=True) if not problem]
+
+
+@cache
+def _problem(file: str) -> str:
+    try:
+        read_rgb(file, as_seen=True)
+    except ValueError as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+@cache
+def tell_once(note: str) -> None:
+    """Warn of something, once in this process."""
+    logging.getLogger(__name__).warning("note: %s", note)

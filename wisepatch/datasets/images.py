@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +88,19 @@ def _opens(path: str) -> bool:
         return False
 
 
-def read_rgb(path: Path | str, *, as_seen: bool = False) -> Any:
+def read_rgb(path: Path | str, *, as_seen: bool = False, managed: bool = False) -> Any:
     """Decode an image file as 8-bit RGB. Raises :class:`ValueError` with the reason for whatever cannot be decoded.
 
-    With ``as_seen`` it is what a viewer shows: turned as its EXIF orientation says, transparent parts white.
+    With ``as_seen`` it is what a viewer shows: turned as its EXIF orientation says, transparent parts white. With ``managed``
+    colours are converted to sRGB from the profile that the file brings, where it can be used.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path, formats=_formats(Path(path).suffix.lower())) as opened:
-            return _rgb(_as_seen(opened) if as_seen else opened)
+            profile = opened.info.get("icc_profile") if managed else None
+            image = _as_seen(opened) if as_seen else opened
+            return _in_srgb(image, profile) if profile else _rgb(image)
     except FileNotFoundError:
         raise ValueError("it is missing") from None
     except UnidentifiedImageError:
@@ -162,6 +166,21 @@ def _rgb(image: Any) -> Any:
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     return image.convert("RGB")
+
+
+def _in_srgb(image: Any, profile: bytes) -> Any:
+    from PIL import ImageCms
+
+    try:
+        source, target = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (
+        ImageCms.PyCMSError,
+        OSError,
+        TypeError,
+        ValueError,
+    ):  # broken, or of another kind of colours than the image
+        return _rgb(image)
 
 
 @cache
