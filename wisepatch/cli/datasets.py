@@ -241,7 +241,7 @@ def _named(words: list[str], classes: o.ClassOptions | None = None) -> list[Task
     """Look up the tasks that are named. Raises :class:`UsageError` for none."""
     from wisepatch.tasks import find_tasks
 
-    names = classes.words(words) if classes else o.split_list(words)
+    names = classes.task_words(words) if classes else o.split_list(words)
     if not names:
         raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
     return find_tasks(names, classes.names(), classes.templates()) if classes else find_tasks(names)

@@ -47,7 +47,7 @@ def command(
     from wisepatch.workflows.run_tasks import evaluation_tasks
     from wisepatch.workflows.sweep import new_run
 
-    tasks = evaluation_tasks(named, names.words(task), classnames, templates)
+    tasks = evaluation_tasks(named, names.task_words(task), classnames, templates)
     preflight(evaluation_splits(tasks, split), data, metrics, store=store)
     rows = evaluate(
         named, tasks, store, data, split=split, metrics=metrics, run=new_run("eval"), settings=evaluation,

@@ -151,11 +151,11 @@ class ClassOptions:
         "error", "What to do with an image that cannot be read: error, or skip (counted and named).", YOUR_OWN
     )
 
-    def words(self, tasks: Sequence[str]) -> list[str]:
+    def task_words(self, tasks: Sequence[str]) -> list[str]:
         """Return the words for tasks, taken apart, with these options after each folder or CSV. Raises :class:`UsageError`."""
-        return [self.word(task) for task in split_list(tasks)]
+        return [self.task_word(task) for task in split_list(tasks)]
 
-    def word(self, task: str) -> str:
+    def task_word(self, task: str) -> str:
         """Return the word for one task, with these options where it is a folder or CSV. Raises :class:`UsageError`."""
         from wisepatch.datasets.reading import Reading
         from wisepatch.tasks import with_reading

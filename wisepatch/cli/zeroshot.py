@@ -24,7 +24,7 @@ def command(
     from wisepatch.tasks import find_tasks
 
     output, published, metrics = common.output, model.config(), o.metric_names(metric)
-    tasks = find_tasks(names.words(task), names.names(), names.templates())
+    tasks = find_tasks(names.task_words(task), names.names(), names.templates())
     store, data = common.open_store(), common.data_folder()
     from wisepatch.workflows.patching import zeroshot
 
