@@ -69,7 +69,7 @@ def make(
     output, asked = common.output, style(text, size, font, seed)
     if task is None:
         raise UsageError("nothing to attack", "name a task, a folder of images or a CSV with --task")
-    attacked = find_task(names.word(task), names.names(), names.templates())
+    attacked = find_task(names.task_word(task), names.names(), names.templates())
     place = output_path.resolve()  # "." has no name
     sheet = place.with_name(f"{place.name}-preview.png") if preview else None
     count = write(
@@ -128,7 +128,7 @@ def evaluate(
     from wisepatch.workflows.typographic_attacks import find_photos, measure
 
     rows = measure(
-        named, store, data, task=evaluation_tasks(named, [names.word(task)], classnames, templates)[0] if task else None,
+        named, store, data, task=evaluation_tasks(named, [names.task_word(task)], classnames, templates)[0] if task else None,
         images=find_photos(images, classnames, templates) if images else None, style=asked, split=split, picture=output_path,
         run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
     )  # fmt: skip
