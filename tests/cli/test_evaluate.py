@@ -27,3 +27,11 @@ def test_newest_checkpoints_of_different_runs_are_said_and_rows_of_one_name_show
     assert "different runs" not in named.stderr
     assert named.stdout.count("demo/shapes/finetuned (") == 2
     assert "demo/shapes/patched (" not in named.stdout
+
+
+def test_one_checkpoint_is_no_plural(cli, run_store):
+    assert "Colors (val), 1 checkpoint ..." in cli("eval", "zeroshot", "--task", "Colors@val").stderr
+    assert (
+        "Colors (val), 2 checkpoints ..."
+        in cli("eval", "zeroshot", "finetuned", "--task", "Colors@val", "--again").stderr
+    )

@@ -25,13 +25,13 @@ def where(tmp_path, data):
 
 
 def test_every_next_step_works_when_pasted(cli, tmp_path, where):
-    task = draw_folder(tmp_path / "my photos")
+    task, other = draw_folder(tmp_path / "my photos"), draw_folder(tmp_path / "others")
     few = ("--steps", "2", "--batch-size", "4")
-    result = cli("zeroshot", "--model", "demo", "--task", f"Colors@val,{task}", "--template", "a {} here.", *where)
+    result = cli("zeroshot", "--model", "demo", "--task", f"{other}@val,{task}", "--template", "a {} here.", *where)
     (command,) = NEXT.findall(result.stderr)
     assert "--model demo" in command
     assert "--template" in command
-    result = cli("finetune", "--model", "demo", "--task", task, "--supported", "Colors", *few, *where)
+    result = cli("finetune", "--model", "demo", "--task", task, "--supported", other, *few, *where)
     result = paste(cli, result)  # interpolate
     assert "chosen: alpha" in result.stderr
     result = paste(cli, result)  # plot

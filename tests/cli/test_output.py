@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.samples import draw_folder
 from wisepatch import Point, Rule
 from wisepatch.cli.output import Output, print_error, show_sweep, write
 from wisepatch.errors import UsageError
@@ -131,7 +132,8 @@ def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
     assert {(row["split"], row["alpha"]) for row in rows if row["task"] == "shapes"} == {
         (split, alpha) for split in ("val", "test") for alpha in (0, 0.5, 1)
     }
-    assert set(last) == {"chosen", "checkpoint", "alpha", "rule", "selected_on"}
+    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions"}
+    assert any("few images" in caution for caution in last["cautions"])
     assert last["selected_on"] == "val"
 
 
@@ -186,7 +188,7 @@ def test_what_a_terminal_would_obey_is_written_out(capsys):
 def test_programs_read_names_as_they_are(capsys):
     Output(as_json=True).records([{"name": HOSTILE, "value": float("nan"), "more": {"values": [float("inf"), 1]}}])
     line = capsys.readouterr().out
-    assert json.loads(line) == {"name": HOSTILE, "value": None, "more": {"values": [None, 1]}}
+    assert json.loads(line) == {"type": "result", "name": HOSTILE, "value": None, "more": {"values": [None, 1]}}
     assert "\x1b" not in line
 
 
@@ -198,13 +200,15 @@ def test_signs_that_the_terminal_cannot_show_are_written_out():
 
 
 def test_every_object_of_json_says_its_type(cli, run_store, shapes, tmp_path):
+    others = draw_folder(tmp_path / "others")
+
     def types(*words):
         return list(dict.fromkeys(json.loads(line)["type"] for line in cli(*words, "--json").stdout.splitlines()))
 
-    sweep = ("interpolate", "--alpha", "0,0.5", "--eval", "Colors", "--select", "best-mean")
+    sweep = ("interpolate", "--alpha", "0,0.5", "--eval", others, "--select", "best-mean")
     assert types(*sweep) == ["result", "choice"]
-    assert types("interpolate", "--alpha", "0,0.5", "--eval", "Colors", "--wide") == ["wide"]
-    assert types("eval", "zeroshot", "--task", "Colors") == ["result"]
+    assert types("interpolate", "--alpha", "0,0.5", "--eval", others, "--wide") == ["wide"]
+    assert types("eval", "zeroshot", "--task", others) == ["result"]
     assert types("finetune", "--model", "demo", "--task", shapes, "--steps", "1", "--batch-size", "4") == ["checkpoint"]
     assert types("store", "list") == types("store", "show", "patched") == ["checkpoint"]
     assert types("store", "diff", "zeroshot", "finetuned") == ["difference"]

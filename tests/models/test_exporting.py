@@ -104,7 +104,7 @@ def test_command_says_what_it_wrote_and_the_folder_is_a_model(cli, run_store):
     assert result.exit_code == 0, result.output
     (record,) = map(json.loads, result.stdout.splitlines())
     assert record == {
-        "exported": "model", "checkpoint": checkpoint.id, "name": checkpoint.name, "model": DEMO, "alpha": 0.3,
+        "type": "export", "exported": "model", "checkpoint": checkpoint.id, "name": checkpoint.name, "model": DEMO, "alpha": 0.3,
         "files": {WEIGHTS: sha256(Path("model") / WEIGHTS)}, "head": None,
     }  # fmt: skip
     result = cli("zeroshot", "--model", "local-dir:model", "--store", "other", "--quiet")

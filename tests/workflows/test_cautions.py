@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.samples import draw_folder
 from wisepatch import ModelConfig, Point, Rule, Store, TrainConfig, patch
 from wisepatch.workflows.cautions import cautions
 from wisepatch.workflows.sweep import Sweep
@@ -56,16 +57,17 @@ def test_a_sweep_that_chose_nothing_has_no_cautions(run_store, tmp_path):
     assert cautions(Sweep("run", "A", (), [], {}, {})) == []
 
 
-def test_the_summary_of_a_patch_says_what_its_mean_is_of_and_what_to_mind(cli, shapes):
+def test_the_summary_of_a_patch_says_what_its_mean_is_of_and_what_to_mind(cli, shapes, tmp_path):
+    first, second = draw_folder(tmp_path / "first"), draw_folder(tmp_path / "second")
     words = ("--steps", "1", "--batch-size", "4", "--lr", "1e-9", "--alpha", "0,1")
-    result = cli("patch", "--model", "demo", "--task", shapes, "--supported", "Colors,Shapes", *words)
-    assert ", the mean of Colors, Shapes from " in result.stdout
+    result = cli("patch", "--model", "demo", "--task", shapes, "--supported", f"{first},{second}", *words)
+    assert ", the mean of first, second from " in result.stdout
     assert "note: alpha was chosen on few images (" in result.stdout
     assert "note: alpha 0 was chosen: the patched model is the zero-shot one" in result.stdout
     assert "note: all alphas lie within noise" in result.stdout
     assert "without --supported" not in result.stdout
     assert " split (chosen on this split), n = " in result.stdout
-    alone = cli("interpolate", "--eval", "Colors", "--select", "best-mean", "--alpha", "0,1")
+    alone = cli("interpolate", "--eval", first, "--select", "best-mean", "--alpha", "0,1")
     assert "note: alpha 0 was chosen" in alone.stderr
 
 
@@ -75,8 +77,9 @@ def test_the_start_of_a_second_patch_is_called_what_it_is_and_max_drop_counts_fr
     few = ("--steps", "2", "--batch-size", "4", "--alpha", "0,1", "--warmup", "0")
     assert cli("patch", "--model", "demo", "--task", shapes, "--lr", "1e-2", "--alpha", "1", *few[:4]).exit_code == 0
     monkeypatch.setattr("wisepatch.cli.output.MIN_COLUMNS_OF_A_FILE", 300)
-    words = ("--from", "patched", "--supported", "Colors", "--select", "max-drop=0.01", "--output", "a.svg")
-    result = cli("patch", "--task", "Textures", *words, *few)
+    first, second = draw_folder(tmp_path / "first"), draw_folder(tmp_path / "second")
+    words = ("--from", "patched", "--supported", second, "--select", "max-drop=0.01", "--output", "a.svg")
+    result = cli("patch", "--task", first, *words, *few)
     assert result.exit_code == 0, result.output
     store = Store(tmp_path / "wisepatch-store")
     assert "(the start, demo/shapes/patched (" in result.stdout
@@ -88,7 +91,7 @@ def test_the_start_of_a_second_patch_is_called_what_it_is_and_max_drop_counts_fr
     rows = read(store.results)[0]
     rows = rows[rows["run"] == rows["run"].iloc[-1]]
     root = store.find("zeroshot").id
-    assert set(rows["task"][rows["checkpoint"] == root]) == {"Textures", "Colors"}
+    assert set(rows["task"][rows["checkpoint"] == root]) == {"first", "second"}
     assert rows["alpha"][rows["checkpoint"] == root].isna().all()
 
 

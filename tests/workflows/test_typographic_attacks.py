@@ -556,6 +556,7 @@ def test_json_of_make_and_eval(cli, tmp_path, run_store, shapes):
     made = cli("typo-attack", "make", "-t", shapes, "-o", "out", "--limit", 2, "--text", "random-word", "--json")
     (record,) = map(json.loads, made.stdout.splitlines())
     assert record == {
+        "type": "attack",
         "task": "shapes", "split": "test", "images": 2, "folder": "out", "text": "random-word", "seed": 0, "preview": None,
     }  # fmt: skip
     found = cli("typo-attack", "eval", "zeroshot", "--task", f"{shapes}@train", "--json")

@@ -238,11 +238,13 @@ def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[
 
 def show_sweep(output: Output, sweep: Sweep) -> None:
     """Print a sweep: one table a split for people; rows, then what was chosen, for programs."""
+    from wisepatch.workflows.cautions import cautions
+
     output.records(sweep.rows)
     if sweep.choice and sweep.chosen:
         output.records([{
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
-            "selected_on": sweep.selected_on,
+            "selected_on": sweep.selected_on, "cautions": cautions(sweep),
         }], "choice")  # fmt: skip
     for split in sweep.points:
         _show_split(output, sweep, split)

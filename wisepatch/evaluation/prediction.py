@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.counting import count as things
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, Batch, batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Annotations, Samples, Split, Transform, images_of, labels_of
 from wisepatch.devices import device as this_device
@@ -152,7 +153,9 @@ class _Pass:
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
         for head in heads:
             head.prepare(self.mixes)
-        self.progress.start(f"{names}, {len(self.mixes)} checkpoints", len(opened) * len(self.mixes) // size())
+        self.progress.start(
+            f"{names}, {things(len(self.mixes), 'checkpoint')}", len(opened) * len(self.mixes) // size()
+        )
         min_batches = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
         for held in _chunks(
             batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, min_batches)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import EvalConfig
+from wisepatch.counting import count
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_text, attacked_folder, file_name
 from wisepatch.datasets.contact_sheet import contact_sheet
 from wisepatch.datasets.guarding import Guarded
@@ -90,7 +91,7 @@ def make(
             for name, label, text, *_ in rows[:PREVIEW_IMAGES]
         ]
         with drawing(preview):
-            contact_sheet([(f"{task.name} ({split}), {len(rows)} images", first)]).save(preview)
+            contact_sheet([(f"{task.name} ({split}), {count(len(rows), 'image')}", first)]).save(preview)
     return len(rows)
 
 
@@ -249,6 +250,6 @@ def draw_worst(predictions: Predictions, data: Path) -> Image.Image:
             image, label = opened[index]
             answer = f"taken for {opened.classes[answers[index]]}, {100 * confidence[index]:.0f} % sure"
             images.append((image, (f"shows {opened.classes[label]}", answer)))
-        title = f"{checkpoint.name}: says what is written on {len(misled)} of {len(written_classes)} images"
+        title = f"{checkpoint.name}: says what is written on {len(misled)} of {count(len(written_classes), 'image')}"
         groups.append((title, images))
     return contact_sheet(groups)
