@@ -81,6 +81,17 @@ def test_shares_are_met_in_expectation():
     assert {split: round(count / 20_000, 2) for split, count in without_test.items()} == {"train": 0.9, "val": 0.1}
 
 
+def test_each_image_is_drawn_once_however_many_classes_there_are(tmp_path, monkeypatch):
+    """The work of a cut grows with the number of images: not with that times the number of classes."""
+    drawn = []
+    monkeypatch.setattr(folder, "split_of", lambda name, missing: drawn.append(name) or "train")
+    for number in range(300):
+        (tmp_path / "things" / str(number)).mkdir(parents=True)
+        (tmp_path / "things" / str(number) / "0.png").touch()
+    folder.folder_dataset(tmp_path / "things")
+    assert sorted(drawn) == sorted(f"{number}/0.png" for number in range(300))
+
+
 def test_accents_that_two_systems_write_in_two_ways_go_into_one_split():
     names = [f"café/{number}.jpg" for number in range(100)]
     assert [split_of(unicodedata.normalize("NFD", name), ("test",)) for name in names] == [

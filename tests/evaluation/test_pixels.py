@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
 
@@ -120,7 +121,7 @@ def test_evaluation_with_cached_images_is_the_same_and_decodes_once(run_store, t
 
 
 def test_a_broken_image_leaves_no_half_of_a_cache(shapes, store, split, tmp_path, clip):
-    split.samples.files[-1][0].write_bytes(b"no image")
+    Path(split.samples.files[-1][0]).write_bytes(b"no image")
     split = find_task(str(shapes)).dataset.split("train", tmp_path, clip.pixels)
     with pytest.raises(DataError, match="cannot be read"):
         cached_pixels(clip, split, store)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -232,7 +233,7 @@ def to_tell(dataset: Dataset) -> list[str]:
     told = list(dataset.notes)
     if dataset.left_out:
         reasons = "; ".join(f"{len(names)}: {reason}" for reason, names in dataset.left_out.items())
-        check = f"`wisepatch datasets check {dataset.source}` names them"
+        check = f"`wisepatch datasets check {shlex.quote(dataset.source)}` names them"
         told.append(f"{dataset.name}: {sum(map(len, dataset.left_out.values()))} left out ({reasons}); {check}")
     if dataset.labels and all(map(is_number, dataset.classes)):
         prompt = f'"a photo of a {dataset.classes[0]}."'

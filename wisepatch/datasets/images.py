@@ -80,9 +80,11 @@ def _opens(path: str) -> bool:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
+        if not os.path.getsize(path):  # noqa: PTH202 -- of a million; those of /proc may block, too
+            return False
+        with warnings.catch_warnings(), open(path, "rb") as file:  # noqa: PTH123 -- Pillow would leave it open
             warnings.simplefilter("ignore")
-            Image.open(path, formats=FORMATS).close()
+            Image.open(file, formats=FORMATS).close()
             return True
     except Exception:  # noqa: BLE001 -- whatever Pillow raises for a file that is none
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,9 @@ def patch(
     problems = [*problems, *keep_best_problems(tasks, config, data), *tracker_problems(config)]
     plan.check(data, training_splits(tasks, config), problems, store=store)
     if progress and is_main():
+        check = shlex.join(["wisepatch", "datasets", "check", tasks.patching.base_spec])
         for line in told(tasks.patching.dataset, same_files(tasks.patching.dataset, data), "bytes"):
-            progress.note(f"note: {line}; `wisepatch datasets check {tasks.patching.base_spec}` names them")
+            progress.note(f"note: {line}; `{check}` names them")
     finished = _finetune(config, model, store, data, progress, tasks, fresh)
     settings = settings or config.evaluation
     try:
