@@ -204,9 +204,9 @@ def test_gc_removes_what_an_interrupted_run_left_and_pixels_on_request(cli, stor
     folder = cached_pixels(clip, split, store).folder
     left = folder.with_name(".wisepatch-partial-0123abcd")
     left.mkdir()
-    assert cli("store", "gc", "--store", store.root).stdout.splitlines() == ["removed 1 files and folders", f"  {left}"]
+    assert cli("store", "gc", "--store", store.root).stdout.splitlines() == ["removed 1 file or folder", f"  {left}"]
     assert folder.is_dir()
     assert not left.exists()
     result = cli("store", "gc", "--caches", "--store", store.root)
-    assert result.stdout.splitlines() == ["removed 1 files and folders", f"  {folder}"]
+    assert result.stdout.splitlines() == ["removed 1 file or folder", f"  {folder}"]
     assert not folder.exists()
