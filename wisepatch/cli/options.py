@@ -106,7 +106,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a command computes on; one that takes these options is shared by the processes that are started for it."""
+    """Name what a command computes on; one that takes these options is shared by the processes that are started for it."""
 
     device: str | None = setting(None, "cpu, cuda, cuda:1 or mps. (default: a GPU where there is one)", SPEED)
     processes: int = setting(1, "Processes of this machine that share the work, a GPU each.", SPEED, min=1)
