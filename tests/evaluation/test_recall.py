@@ -85,6 +85,15 @@ def test_damaged_answers_are_said_and_computed_again(run_store, shapes, tmp_path
     assert any("damaged" in note and "made again" in note for note in progress.notes)
 
 
+def test_of_several_processes_the_main_one_says_what_is_recalled(run_store, tasks, tmp_path, passes, monkeypatch):
+    """A process that sees answers which the main one does not see takes part in the pass all the same."""
+    end = run_store.find("finetuned")
+    evaluate([end], tasks[:1], run_store, tmp_path)
+    monkeypatch.setattr(recall, "on_main", lambda _: [{}])
+    evaluate([end], tasks[:1], run_store, tmp_path)
+    assert len(passes) == 2
+
+
 def test_a_sweep_that_was_stopped_goes_on_with_the_next_task(run_store, shapes, tmp_path, passes, monkeypatch):
     """The first task of an interrupted sweep is not measured again, nor are alphas that another sweep has measured."""
 

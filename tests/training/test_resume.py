@@ -110,7 +110,7 @@ def test_random_layers_draw_what_they_would_have_drawn(shapes, tmp_path, stop_at
     assert train(shapes, tmp_path / "stopped").finetuned.id == straight.finetuned.id
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_to_stop_give_their_number_and_the_handlers_back(shapes, tmp_path, stop_at, number):
     before = signal.getsignal(number)
     stop_at(2, number=number)

@@ -12,6 +12,7 @@ import numpy as np
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.samples import Split
 from wisepatch.evaluation.prediction import Predictions, predict_many
+from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.cache import versions
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -37,9 +38,13 @@ def predict_missing(
     Answers are recalled where images, classes, prompts, precision and versions are the same, unless ``settings.again``.
     """
     opened = [task.dataset.split(task.split or split, data) for task in tasks]
-    recalled = [
-        _recall(checkpoints, task, each, store, settings, progress) for task, each in zip(tasks, opened, strict=True)
-    ]
+    # What one process alone finds would have it wait for a pass that the others do not make.
+    recalled = on_main(
+        lambda: [
+            _recall(checkpoints, task, each, store, settings, progress)
+            for task, each in zip(tasks, opened, strict=True)
+        ]
+    )
     missing = [[c for c in checkpoints if c.id not in frames] for frames in recalled]
     for _, group in groupby(range(len(tasks)), key=lambda index: [c.id for c in missing[index]]):
         indices = list(group)

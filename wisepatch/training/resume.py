@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 BEST = "best.safetensors"
-STOPPING = ("SIGINT", "SIGTERM")
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # the last where a terminal is closed, unless it is ignored, as under nohup
 SAVING = "SIGUSR1"  # what Slurm sends before it kills
 
 
@@ -169,7 +169,8 @@ class Signals:
         """Begin to listen."""
         if threading.current_thread() is threading.main_thread():
             for name in (*STOPPING, SAVING):
-                if number := getattr(signal, name, None):  # Windows has not all of them
+                number = getattr(signal, name, None)  # Windows has not all of them
+                if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._receive)
         return self
 
