@@ -238,11 +238,11 @@ def test_the_papers_training_and_ours_reach_the_same_loss(tmp_path, monkeypatch)
 def test_a_machine_without_a_gpu_says_so(tmp_path, monkeypatch):
     import torch
 
-    from tests.benchmarks import sweep_workloads
+    from tests.benchmarks import gpu_workloads
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(harness, "measure", lambda job, **settings: measure(job, "here", **settings))
-    for workload in (sweep_workloads.gpu_b32, sweep_workloads.gpu_l14):
+    for workload in (gpu_workloads.b32, gpu_workloads.l14, gpu_workloads.head, gpu_workloads.training):
         (row,) = workload(bench(tmp_path))
         assert row.note == "no GPU here"
         assert row.agree is None

@@ -19,7 +19,8 @@ from tests.shared_work import KINDS, work
 from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load_weights, process_group
 from wisepatch.cli.processes import start_processes
 from wisepatch.datasets import loading
-from wisepatch.datasets.loading import checked, same_for_all, training_loader, weight_of
+from wisepatch.datasets.loading import same_for_all
+from wisepatch.datasets.training_batches import Plan, training_batches
 from wisepatch.errors import DataError, StoreError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -204,27 +205,27 @@ def as_process(monkeypatch):
 
 @pytest.mark.parametrize(("images", "batch_size", "processes"), [(13, 6, 2), (13, 6, 3), (12, 4, 4), (9, 5, 5)])
 def test_each_image_of_a_training_batch_is_seen_once_and_weighs_the_same(as_process, images, batch_size, processes):
+    samples = [(torch.tensor(float(index)), index) for index in range(images)]
+
     def batches(count, rank):
         as_process(rank, count)
-        shuffle = torch.Generator().manual_seed(3)
-        samples = [(torch.tensor(float(index)), index) for index in range(images)]
-        return list(training_loader(samples, batch_size, shuffle=shuffle))
+        return list(training_batches(samples, Plan(images, batch_size, seed=3), 1, 4, torch.device("cpu")))
 
     whole = batches(1, 0)
     shares = [batches(processes, rank) for rank in range(processes)]
     for number, batch in enumerate(whole):
         parts = [share[number] for share in shares]
-        seen = [label for part in parts if weight_of(part) for label in part[1].tolist()]
-        assert sorted(seen) == sorted(batch[1].tolist())
-        assert weight_of(batch) == 1
-        mean = sum(weight_of(part) * checked(part)[0].mean() for part in parts) / processes
-        assert mean == pytest.approx(float(batch[0].mean()), rel=1e-6)
+        seen = [label for part in parts if part.weight for label in part.labels.tolist()]
+        assert sorted(seen) == sorted(batch.labels.tolist())
+        assert batch.weight == 1
+        mean = sum(part.weight * part.images.mean() for part in parts) / processes
+        assert mean == pytest.approx(float(batch.images.mean()), rel=1e-6)
 
 
 def test_a_batch_with_fewer_images_than_processes_is_refused(as_process):
     as_process(0, 4)
     with pytest.raises(UsageError, match="a batch of 3 images cannot be shared by 4 processes") as caught:
-        training_loader([0] * 9, 3, shuffle=torch.Generator())
+        Plan(9, 3, seed=0)
     assert "--batch-size" in caught.value.hint
 
 

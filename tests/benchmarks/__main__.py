@@ -20,8 +20,10 @@ WORKLOADS = {
     "D1": ("decoding_workload.decoding", "JPEGs to a model's pixels: PIL, torchvision"),
     "D2": ("decoding_workload.cached", "evaluation with pixels that an earlier run has kept"),
     "M1": ("sweep_workloads.memory", "memory of a sweep at 3, 11 and 101 alphas, and with four times the images"),
-    "W1-GPU": ("sweep_workloads.gpu_b32", "alpha sweep on a GPU, ViT-B/32, 5,000 images"),
-    "W1-GPU-L": ("sweep_workloads.gpu_l14", "the same with ViT-L/14"),
+    "W1-GPU": ("gpu_workloads.b32", "alpha sweep on a GPU, ViT-B/32, 5,000 images"),
+    "W1-GPU-L": ("gpu_workloads.l14", "the same with ViT-L/14"),
+    "W3-GPU": ("gpu_workloads.head", "zero-shot head on a GPU, 1,000 classes and 80 prompts"),
+    "W5-GPU": ("gpu_workloads.training", "fine-tuning on a GPU, ViT-B/32, batches of 512"),
 }
 
 

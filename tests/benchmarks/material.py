@@ -15,13 +15,16 @@ PHOTO = (500, 375)
 
 def pictures(clock, folder, per_class, size=PHOTO, split="test", seed=0):
     """A folder of smooth random pictures with a little grain: JPEGs of quality 90; finer and other colours by class."""
-    for number, name in enumerate(CLASSES):
-        home = Path(folder) / split / name
-        home.mkdir(parents=True, exist_ok=True)
-        for index in range(per_class):
-            picture(np.random.default_rng([seed, number, index]), number, size).save(
-                home / f"{index:05}.jpg", quality=90
-            )
+    for number in range(len(CLASSES)):
+        pictures_of_class(folder, number, range(per_class), split, size, seed)
+
+
+def pictures_of_class(folder, number, indices, split="test", size=PHOTO, seed=0):
+    """Those of one class that have the ``indices``."""
+    home = Path(folder) / split / CLASSES[number]
+    home.mkdir(parents=True, exist_ok=True)
+    for index in indices:
+        picture(np.random.default_rng([seed, number, index]), number, size).save(home / f"{index:05}.jpg", quality=90)
 
 
 def picture(rng, number, size):
@@ -44,7 +47,7 @@ def random_encoder(model):
     return load_clip(ModelConfig(model, "openai"), weights)
 
 
-def line(clock, folder, model, tasks, linear=False):
+def line(clock, folder, model, tasks, linear=False, device="cpu"):
     """A finished run on ``tasks`` (the first is the patching task), as a store and as the papers' two pickled modules.
 
     Its head is trained (WiSE-FT): nearest class means of features, so that what is said differs from image to image. The other
@@ -53,7 +56,7 @@ def line(clock, folder, model, tasks, linear=False):
     folder = Path(folder)
     clip = random_encoder(model)
     first = find_task(str(tasks[0]))
-    means, centre, scale = class_means(clip, first)
+    means, centre, scale = class_means(clip, first, device)
     weight = (means - centre) / scale
     start = {"classifier.weight": weight, "classifier.bias": -(weight * (means + centre) / 2).sum(1)}
     start |= {name: tensor.clone() for name, tensor in clip.model.state_dict().items()}
@@ -88,14 +91,15 @@ def as_module(config, weights, cache):
 
 
 @torch.inference_mode()
-def class_means(clip, task, most=6):
+def class_means(clip, task, device, most=6):
     """Mean features of each class, their mean, and the mean squared spread of features about it."""
     samples = task.dataset.open("test", Path(), clip.transform)
-    found = {}
+    found, visual = {}, clip.model.visual.to(device)
     for index, label in enumerate(samples.labels):
         if len(found.setdefault(label, [])) < most:
-            feature = clip.model.encode_image(samples[index][0][None])
+            feature = visual(samples[index][0][None].to(device)).cpu()
             found[label].append(torch.nn.functional.normalize(feature, dim=-1))
+    visual.cpu()
     means = torch.cat([torch.cat(found[label]).mean(0, keepdim=True) for label in sorted(found)])
     centre = means.mean(0, keepdim=True)
     return means.clone(), centre.clone(), float((means - centre).square().sum(1).mean())

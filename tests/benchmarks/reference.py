@@ -68,7 +68,7 @@ def mixed(theta_0, theta_1, alpha):
     return {key: (1 - alpha) * theta_0[key] + alpha * theta_1[key] for key in theta_0}
 
 
-def sweep(zeroshot, finetuned, tasks, alphas, out, *, workers=WORKERS, freeze_encoder=False):
+def sweep(zeroshot, finetuned, tasks, alphas, out, *, workers=WORKERS, freeze_encoder=False, half=False):
     """The predictions ``{task: (alphas, n)}`` of all mixes; one set of classes, as in WiSE-FT."""
     start, model = load(zeroshot), load(finetuned)
     theta_0 = {key: value.clone() for key, value in start.state_dict().items()}
@@ -84,13 +84,16 @@ def sweep(zeroshot, finetuned, tasks, alphas, out, *, workers=WORKERS, freeze_en
         saved = Path(out) / f"wise_ft_alpha={alpha:.3f}.pt"
         save(model, saved)
         for task in tasks:
-            said[task].append(evaluate(model, task, workers=workers, freeze_encoder=freeze_encoder))
+            said[task].append(evaluate(model, task, workers=workers, freeze_encoder=freeze_encoder, half=half))
     return {task: torch.stack(found).numpy() for task, found in said.items()}
 
 
 @torch.no_grad()
-def evaluate(classifier, task, *, workers, freeze_encoder=False):
-    """What a model says of a folder of images, or with ``freeze_encoder`` its head of the folder's cached features."""
+def evaluate(classifier, task, *, workers, freeze_encoder=False, half=False):
+    """What a model says of a folder of images, or with ``freeze_encoder`` its head of the folder's cached features.
+
+    ``half`` computes in bf16 by autocast, which the papers' code does not do.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = ImageFolder(Path(task) / "test", transform=classifier.val_preprocess)
     model = classifier.classification_head if freeze_encoder else classifier
@@ -102,7 +105,8 @@ def evaluate(classifier, task, *, workers, freeze_encoder=False):
     said, correct, n = [], 0.0, 0
     for inputs, labels in loader:
         inputs, labels = inputs.to(device), labels.to(device)
-        predicted = model(inputs).argmax(dim=1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            predicted = model(inputs).argmax(dim=1)
         correct += predicted.eq(labels).sum().item()
         n += len(labels)
         said.append(predicted.cpu())
@@ -134,9 +138,9 @@ class Features(Dataset):
 def zeroshot_head(model, tokenizer, classes, templates, fill):
     """The head ``(classes, dim)``, a class at a time; ``fill(template, name)`` is a prompt."""
     model.eval()
-    rows = []
+    rows, device = [], model.logit_scale.device
     for name in classes:
-        texts = tokenizer([fill(template, name) for template in templates])
+        texts = tokenizer([fill(template, name) for template in templates]).to(device)
         embeddings = model.encode_text(texts)
         embeddings /= embeddings.norm(dim=-1, keepdim=True)
         mean = embeddings.mean(dim=0, keepdim=True)
@@ -145,8 +149,10 @@ def zeroshot_head(model, tokenizer, classes, templates, fill):
     return (torch.cat(rows) * model.logit_scale.exp()).float()
 
 
-def finetune(classifier, images, steps, *, lr, wd, batch_size, workers, warmup, stepped):
+def finetune(classifier, images, steps, *, lr, wd, batch_size, workers, warmup, stepped, half=False):
     """PAINT's loop: the head frozen, AdamW, cosine with warm-up, clipping at 1; ``stepped()`` is called after each step.
+
+    ``half`` computes in bf16 by autocast, which the published code does not do.
 
     Returns the losses. They are read every 100 steps, as published.
     """
@@ -166,7 +172,8 @@ def finetune(classifier, images, steps, *, lr, wd, batch_size, workers, warmup, 
                 past = (step - warmup) / (steps - warmup)
                 group["lr"] = lr * ((step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * past)))
             optimizer.zero_grad()
-            loss = loss_fn(classifier(inputs), labels)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss = loss_fn(classifier(inputs), labels)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(params, 1.0)
             optimizer.step()

@@ -1,9 +1,9 @@
-"""W1, the alpha sweep; M1, its memory; and W1 on a GPU."""
+"""W1, the alpha sweep; M1, its memory."""
 
 from functools import partial
 from statistics import median
 
-from tests.benchmarks.harness import machine, measure
+from tests.benchmarks.harness import measure
 
 LARGE = (1600, 1200)
 
@@ -107,42 +107,3 @@ def memory(bench):
             note = f"peak {peak:.0f} MB, {peak - base:+.0f} MB beside 3 alphas and {10 * few} images"
             variant = f"demo model, {number} alphas, {10 * per_class} images"
             yield bench.row(variant, (), found, agree, None, note)
-
-
-def gpu_b32(bench):
-    """On a GPU, ViT-B/32."""
-    yield from gpu(bench, "ViT-B-32", 8)
-
-
-def gpu_l14(bench):
-    """On a GPU, ViT-L/14; apart, as the papers' loop takes minutes a round."""
-    yield from gpu(bench, "ViT-L-14", 4)
-
-
-def gpu(bench, model, aim):
-    """The papers' loop in fp32 with a worker a core, wisepatch in bf16."""
-    from tests.benchmarks import sweeping
-    from tests.benchmarks.material import line, pictures
-
-    if not bench.do(sweeping.has_gpu):
-        yield bench.row(model, note="no GPU here")
-        return
-    number, per_class = (3, 20) if bench.quick else (11, 500)
-    task = bench.folder / "one"
-    bench.do(pictures, folder=task, per_class=per_class)
-    folder = bench.folder / model
-    bench.do(line, folder=folder, model=model, tasks=[task])
-    shared = {"folder": folder, "tasks": [task], "number": number}
-    sides = {
-        "reference": partial(measure, sweeping.reference_sweep, workers=machine()["cores"], **shared),
-        "wisepatch": partial(measure, sweeping.busy_sweep, mixed_precision="bf16", **shared),
-    }
-    found = bench.alternate(sides)
-    said, busy = found["wisepatch"][0].result
-    differ, total = sweeping.differing(found["reference"][0].result, said)
-    note = (
-        f"GPU busy {'?' if busy is None else round(busy)} %; {differ} of {total} predictions differ (bf16 beside fp32)"
-    )
-    variant = f"{model}, bf16, {number} alphas, {10 * per_class} JPEGs"
-    yield bench.row(variant, found["reference"], found["wisepatch"], differ <= 0.05 * total, aim, note,
-                    gpu_busy=busy, predictions=total, predictions_differ=differ)  # fmt: skip

@@ -1,11 +1,9 @@
 """The jobs of the sweeps: the papers' loop and wisepatch's, on the same images and ends."""
 
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tests.benchmarks import reference
 from wisepatch import EvalConfig, Store, sweep
@@ -39,35 +37,6 @@ def wisepatch_sweep(clock, folder, tasks, number, mixed_precision="no", forget=F
         str(task): np.stack([load_predictions(store, each, Path(task).name, "test")["answer"] for each in checkpoints])
         for task in tasks
     }
-
-
-def busy_sweep(clock, **settings):
-    """A sweep of wisepatch and how busy the GPU was, in percent, by ``nvidia-smi`` (both are None without a GPU)."""
-    if not torch.cuda.is_available():
-        return None
-    seen, over = [], threading.Event()
-    watcher = threading.Thread(target=_watch, args=(seen, over), daemon=True)
-    watcher.start()
-    said = wisepatch_sweep(clock, **settings)
-    over.set()
-    watcher.join()
-    return said, float(np.mean(seen)) if seen else None
-
-
-def _watch(seen, over):
-    import subprocess
-
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
-    while not over.wait(0.5):
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
-            seen.append(float(answer.stdout.split()[0]))
-        except (OSError, subprocess.CalledProcessError, ValueError):  # no nvidia-smi, or it does not know
-            return
-
-
-def has_gpu(clock):
-    return torch.cuda.is_available()
 
 
 def differing(one, other):

@@ -14,9 +14,7 @@ def prepare(clock, folder, model):
     """32 pictures of one colour each, which no random crop changes, and a start with random weights."""
     from PIL import Image
 
-    from tests.benchmarks import reference
-    from tests.benchmarks.material import CLASSES, random_encoder
-    from wisepatch import Store, find_task, zeroshot_head
+    from tests.benchmarks.material import CLASSES
 
     for split, count in (("train", BATCH), ("val", len(CLASSES)), ("test", len(CLASSES))):
         for index in range(count):
@@ -24,8 +22,17 @@ def prepare(clock, folder, model):
             home.mkdir(parents=True, exist_ok=True)
             colour = tuple((37 * index + shift) % 256 for shift in (0, 80, 160))
             Image.new("RGB", (256, 256), colour).save(home / f"{index:03}.png")
+    save_start(clock, folder, model, "colours")
+
+
+def save_start(clock, folder, model, images):
+    """A start with random weights, as a store and as the papers' module."""
+    from tests.benchmarks import reference
+    from tests.benchmarks.material import random_encoder
+    from wisepatch import Store, find_task, zeroshot_head
+
     clip = random_encoder(model)
-    task = find_task(str(folder / "colours"))
+    task = find_task(str(folder / images))
     Store(folder / "store").save(
         clip.model.state_dict(), kind="zeroshot", name="start", model=clip.config.to_json(), training="zeroshot"
     )
@@ -59,7 +66,7 @@ class Steps:
         clock.wall, clock.cpu = (wall_end - wall) / (last - first), (cpu_end - cpu) / (last - first)
 
 
-def reference_steps(clock, folder, steps):
+def reference_steps(clock, folder, steps, images="colours", batch=BATCH, workers=0, half=False):
     """The papers' loop; returns the losses."""
     import torch
     from torchvision.datasets import ImageFolder
@@ -68,17 +75,19 @@ def reference_steps(clock, folder, steps):
 
     torch.manual_seed(0)
     classifier = reference.load(folder / "start.pt")
-    images = ImageFolder(folder / "colours" / "train", transform=classifier.val_preprocess)
+    photos = ImageFolder(folder / images / "train", transform=classifier.val_preprocess)
     watch = Steps()
     watch.start("fine-tuning", steps)
     losses = reference.finetune(
-        classifier, images, steps, lr=RATE, wd=DECAY, batch_size=BATCH, workers=0, warmup=1, stepped=watch.advance
-    )
+        classifier, photos, steps, lr=RATE, wd=DECAY, batch_size=batch, workers=workers, warmup=1, stepped=watch.advance,
+        half=half,
+    )  # fmt: skip
+    watch.advance(0)  # by now a GPU has done what it was told
     watch.set(clock)
     return losses
 
 
-def wisepatch_steps(clock, folder, steps, mixed_precision):
+def wisepatch_steps(clock, folder, steps, mixed_precision, images="colours", batch=BATCH):
     """Wisepatch's ``finetune``, which reports after the first step, each tenth and the last; returns what it reports."""
     from wisepatch import ModelConfig, Store, TrainConfig, finetune
 
@@ -86,7 +95,7 @@ def wisepatch_steps(clock, folder, steps, mixed_precision):
     shutil.copytree(folder / "store", own)
     watch = Steps()
     config = TrainConfig(
-        str(folder / "colours"), steps=steps, lr=RATE, wd=DECAY, batch_size=BATCH, warmup=1, start="start",
+        str(folder / images), steps=steps, lr=RATE, wd=DECAY, batch_size=batch, warmup=1, start="start",
         mixed_precision=mixed_precision,
     )  # fmt: skip
     try:

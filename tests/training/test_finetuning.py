@@ -7,8 +7,8 @@ import torch
 
 from tests.samples import Notes
 from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, finetune, load_weights, sweep
-from wisepatch.datasets.loading import Seeded
 from wisepatch.datasets.samples import set_epoch
+from wisepatch.datasets.training_batches import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
 from wisepatch.training.finetuning import learning_rate, warmup_steps
 from wisepatch.workflows.patching import finetune_watched

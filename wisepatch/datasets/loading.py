@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wisepatch.datasets.samples import Samples, Split, labels_of, set_epoch
-from wisepatch.errors import DataError, UsageError, WisepatchError
-from wisepatch.launcher import rank, size
+from wisepatch.datasets.samples import Samples, Split, labels_of
+from wisepatch.errors import DataError, WisepatchError
+from wisepatch.launcher import size
 from wisepatch.process_group import deal, from_all
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ SHARED_MEMORY = Path("/dev/shm")
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-@dataclass(frozen=True)
-class _ErrorsAsValues:
+@dataclass
+class ErrorsAsValues:
     """Hand an error over as a value: raised in a worker it would lose its type and message on the way."""
 
     samples: Samples
@@ -51,22 +51,6 @@ class _ErrorsAsValues:
             return error
 
 
-class _Share(list[Any]):
-    """The images of a batch that this process trains on, and the weight of their mean loss in that of all processes."""
-
-    weight: float
-
-
-class _Shared(_ErrorsAsValues):
-    """Take every process's share of each batch, one image after the other in turn."""
-
-    def __getitems__(self, batch: Sequence[int]) -> _Share:
-        mine = batch[rank() :: size()]
-        share = _Share(self[index] for index in mine or batch[:1])  # an image without weight where there are too few
-        share.weight = len(mine) * size() / len(batch)
-        return share
-
-
 class Batch(NamedTuple):
     """Some images that follow each other, the number of the first, and their labels."""
 
@@ -75,44 +59,13 @@ class Batch(NamedTuple):
     labels: torch.Tensor
 
 
-@dataclass
-class Seeded:
-    """Seed the random crops of samples by a seed, the epoch and the index alone: the same with any number of workers."""
-
-    samples: Samples
-    seed: int
-    epoch: int = 0
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return the image, cropped as in this epoch, and its label; torch's generator is left as it was."""
-        import numpy as np
-        import torch
-
-        generator = torch.default_generator
-        before = generator.get_state()
-        generator.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]))
-        try:
-            return self.samples[index]
-        finally:
-            generator.set_state(before)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other crops, as training does each epoch."""
-        self.epoch = epoch
-        set_epoch(self.samples, epoch)
-
-
 def _collate(items: Sequence[Any]) -> Any:
     from torch.utils.data import default_collate
 
     error = next((item for item in items if isinstance(item, WisepatchError)), None)
     if error is not None:  # pickled on its way from a worker, an error would lose its hint
         return {"error": (type(error), error.message, error.hint)}
-    collated = default_collate(list(items))
-    return [*collated, items.weight] if isinstance(items, _Share) else collated
+    return default_collate(list(items))
 
 
 def worker_count(asked: int | None, images: int, batch_bytes: int) -> int:
@@ -163,39 +116,18 @@ def loader(
     """
     batches = [range(first, min(first + batch_size, len(samples))) for first in range(0, len(samples), batch_size)]
     groups = [batches[first : first + join] for first in range(0, len(batches), join)]
-    return _data_loader(_ErrorsAsValues(samples), [batch for group in deal(groups) for batch in group], workers, pin)
+    return data_loader(ErrorsAsValues(samples), [batch for group in deal(groups) for batch in group], workers, pin)
 
 
-def training_loader(
-    samples: Samples, batch_size: int, *, workers: int = 0, shuffle: torch.Generator, pin: bool = False
-) -> torch.utils.data.DataLoader[Any]:
-    """Load batches of ``(images, labels)``, shuffled by a generator; of several processes each loads its share of every batch.
-
-    Read them through :func:`checked`, and multiply the loss by :func:`weight_of`. Raises :class:`UsageError` for batches with
-    fewer images than there are processes.
-    """
-    import torch
-
-    if batch_size < size():
-        raise UsageError(
-            f"a batch of {batch_size} images cannot be shared by {size()} processes", "give a larger --batch-size"
-        )
-    order = torch.utils.data.RandomSampler(samples, generator=shuffle)
-    batches = torch.utils.data.BatchSampler(order, batch_size, drop_last=False)
-    guarded = _ErrorsAsValues(samples) if size() == 1 else _Shared(samples)
-    return _data_loader(guarded, batches, workers, pin, shuffle)
-
-
-def _data_loader(
-    samples: _ErrorsAsValues, batches: Any, workers: int, pin: bool, shuffle: torch.Generator | None = None
-) -> torch.utils.data.DataLoader[Any]:
+def data_loader(samples: ErrorsAsValues, batches: Any, workers: int, pin: bool) -> torch.utils.data.DataLoader[Any]:
+    """Load the samples that each of ``batches`` lists. Read them through :func:`checked`."""
     import torch
 
     return torch.utils.data.DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=batches,
         # Of its own, so that looking at data in the middle of a run leaves the run's random numbers alone.
-        generator=shuffle if shuffle is not None else torch.Generator(),
+        generator=torch.Generator(),
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=partial(_in_worker, os.getpid()),
@@ -234,10 +166,5 @@ def checked(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(batch, dict):
         kind, message, hint = batch["error"]
         raise kind(message, hint)
-    images, labels = batch[:2]
+    images, labels = batch
     return images, labels
-
-
-def weight_of(batch: Any) -> float:
-    """Return the weight of a training batch's mean loss: not 1 where some processes have more of its images than others."""
-    return batch[2] if len(batch) > 2 else 1.0

@@ -50,6 +50,12 @@ class Clip:
         parts = split_transform(self.transform)
         return parts[0] if parts else self.transform
 
+    @cached_property
+    def train_pixels(self) -> Callable[[Any], torch.Tensor]:
+        """``train_transform`` up to the conversion to floating point, as :attr:`pixels` is of ``transform``."""
+        parts = split_transform(self.train_transform)
+        return parts[0] if parts else self.train_transform
+
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Do the rest of ``transform`` to a batch ``(n, 3, height, width)`` of bytes; other types pass unchanged."""
         parts = split_transform(self.transform)

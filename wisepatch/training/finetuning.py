@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
-from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.loading import Seeded, checked, same_for_all, training_loader, weight_of, worker_count
-from wisepatch.datasets.samples import Samples, set_epoch
+from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, same_for_all, worker_count
+from wisepatch.datasets.samples import Samples
 from wisepatch.datasets.splits import CUT
+from wisepatch.datasets.training_batches import Plan, Seeded, TrainingBatch, training_batches
 from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.validation import Validation
@@ -108,9 +109,7 @@ def finetune(
 
     # Open the data, and look for an earlier run of this very training.
     samples, workers, fingerprint = open_samples(config, task, clip, store, data, accelerator, progress)
-    generator = torch.Generator()
-    on_gpu = accelerator.device.type == "cuda"
-    batches: Any = training_loader(samples, config.batch_size, workers=workers, shuffle=generator, pin=on_gpu)
+    plan = Plan(len(samples), config.batch_size, config.seed)
     identity = {
         "config": {name: value for name, value in config.identity.items() if name != "workers"} | {"task": task.base_spec},
         "parent": zeroshot.id, "processes": size(),
@@ -130,9 +129,7 @@ def finetune(
             trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
         )
         wrapped, optimizer = accelerator.prepare(classifier, optimizer)
-        # Of each batch the loader has taken this process's share already.
-        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True, non_blocking=True)
-        steps_per_epoch = math.ceil(len(batches) / config.grad_accumulation)
+        steps_per_epoch = math.ceil(plan.batches_per_epoch / config.grad_accumulation)
         steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
         warmup = warmup_steps(config, steps)
 
@@ -150,20 +147,26 @@ def finetune(
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
         with Signals(progress.note) as signals, tracked(accelerator, config, run.id, run.log, progress) as log:
-            for images, labels, weight in batches_from(at, batches, samples, generator, config.seed, accelerator):
+            for (images, labels, weight), ends_step in batches_from(
+                at, samples, plan, config, steps, workers, accelerator
+            ):
                 rate = learning_rate(at.step, steps, warmup, config.lr)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                with accelerator.accumulate(wrapped):
-                    loss = F.cross_entropy(wrapped(images), labels, label_smoothing=config.label_smoothing) * weight
+                accelerator.sync_gradients = ends_step
+                with nullcontext() if ends_step else accelerator.no_sync(wrapped):
+                    loss = (
+                        F.cross_entropy(wrapped(clip.normalise(images)), labels, label_smoothing=config.label_smoothing)
+                        * weight
+                    )
                     accelerator.backward(loss)
-                    if accelerator.sync_gradients:
+                    if ends_step:
                         accelerator.clip_grad_norm_(trained, config.clip)
                     optimizer.step()
                     optimizer.zero_grad()
                 loss_sum += loss.detach() / config.grad_accumulation
                 images_seen += len(labels) * size()
-                if not accelerator.sync_gradients:
+                if not ends_step:
                     continue
                 at.step += 1
                 epoch = at.step / steps_per_epoch
@@ -241,11 +244,13 @@ def open_samples(
             replace(config.evaluation, batch_size=config.batch_size), progress,
         )  # fmt: skip
         return features, 0, open_train().fingerprint()
-    split = same_for_all(open_train(clip.train_transform))
+    split = same_for_all(open_train(clip.train_pixels))
     workers = 0
     # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
     if config.workers is not None or accelerator.device.type != "cpu":
-        workers = worker_count(config.workers, len(split), clip.batch_bytes(config.batch_size, pixel=4))
+        workers = worker_count(
+            config.workers, len(split), clip.batch_bytes(min(config.batch_size, MAX_IMAGES_PER_PIECE))
+        )
     return Seeded(split, config.seed), workers, split.fingerprint()
 
 
@@ -270,19 +275,20 @@ def mean_of_all(value: torch.Tensor, accelerator: Accelerator) -> float:
 
 
 def batches_from(
-    at: Position, batches: Any, samples: Samples, generator: torch.Generator, seed: int, accelerator: Accelerator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
-    """Yield images, labels and the weight of their loss without an end, from ``at`` on; epochs and batches are counted there.
+    at: Position, samples: Samples, plan: Plan, config: TrainConfig, steps: int, workers: int, accelerator: Accelerator
+) -> Iterator[tuple[TrainingBatch, bool]]:
+    """Yield the batches of all ``steps`` from ``at`` on, and whether a step ends with each; epochs and batches are counted there.
 
-    The order of an epoch follows from seed and epoch alone.
+    A step does not span two epochs: the last one of an epoch may have fewer batches than ``config.grad_accumulation``.
     """
-    while True:
-        generator.manual_seed(seed * 1_000_003 + at.epoch)
-        set_epoch(samples, at.epoch)  # typographic attacks write anew
-        for batch in accelerator.skip_first_batches(batches, at.batches) if at.batches else batches:
-            at.batches += 1
-            yield *checked(batch), weight_of(batch)
-        at.epoch, at.batches = at.epoch + 1, 0
+    per_epoch, per_step = plan.batches_per_epoch, config.grad_accumulation
+    epochs, rest = divmod(steps, math.ceil(per_epoch / per_step))
+    first, end = at.epoch * per_epoch + at.batches, epochs * per_epoch + min(rest * per_step, per_epoch)
+    batches = training_batches(samples, plan, first, end - first, accelerator.device, workers=workers)
+    for number, batch in enumerate(batches, first):
+        at.epoch, before = divmod(number, per_epoch)
+        at.batches = before + 1
+        yield batch, at.batches % per_step == 0 or at.batches == per_epoch
 
 
 def train_mode(classifier: torch.nn.Module) -> None:
