@@ -12,6 +12,7 @@ from typing import Any
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import fetch, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
@@ -30,9 +31,14 @@ HUNDRED = tuple(
     """.replace("\n    ", " ").strip().split(", ")
 )  # fmt: skip
 ARCHIVES = {
-    "CIFAR10": (TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}"),
-    "CIFAR100": (HUNDRED, "cifar-100-python/{train,test,meta}"),
-}
+    "CIFAR10": (
+        TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}",
+        Archive("cifar-10-python.tar.gz", gives=("cifar-10-batches-py/batches.meta",)),
+    ),
+    "CIFAR100": (
+        HUNDRED, "cifar-100-python/{train,test,meta}", Archive("cifar-100-python.tar.gz", gives=("cifar-100-python/meta",)),
+    ),
+}  # fmt: skip
 SOURCES = {
     "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
     "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
@@ -112,9 +118,9 @@ def datasets() -> list[Dataset]:
         *(
             published(
                 name, classes, partial(_open_archive, name), family="CIFAR", source=SOURCE,
-                counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True,
+                counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True, archives=(packed,),
             )
-            for name, (classes, layout) in ARCHIVES.items()
+            for name, (classes, layout, packed) in ARCHIVES.items()
         ),
         *(
             published(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.archives import Archive, unpack_all, waiting
 from wisepatch.datasets.samples import Annotations, Samples, Transform
+from wisepatch.datasets.splits import SPLIT_WORDS, cut_validation
 from wisepatch.errors import DataError
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone
@@ -31,30 +34,59 @@ class MissingDataError(DataError):
     """Data that is not there, or not whole. A hint says how to get it where that is not the task's source."""
 
 
-def published(name: str, classes: Sequence[str], open: Callable[..., Samples], **fields: Any) -> Dataset:  # noqa: A002
-    """Describe a published dataset; prompts, family and zero-shot accuracies go by its name where ``fields`` has no others."""
+def published(
+    name: str,
+    classes: Sequence[str],
+    open: Callable[..., Samples],  # noqa: A002
+    archives: Sequence[Archive] = (),
+    **fields: Any,
+) -> Dataset:
+    """Describe a published dataset; prompts, family and zero-shot accuracies go by its name where ``fields`` has no others.
+
+    Its ``archives`` are unpacked where they lie below the data folder.
+    """
     accuracies = names("zero-shot, as open_clip publishes it").get(name, {})  # its docs/openclip_results.csv
     by_name = {"templates": TEMPLATES.get(name, ()), "family": name, "zeroshot": accuracies}
-    return explained(Dataset(name, tuple(classes), open, **by_name | fields))
+    return explained(Dataset(name, tuple(classes), open, **by_name | fields), archives)
 
 
-def explained(dataset: Dataset) -> Dataset:
+def explained(dataset: Dataset, archives: Sequence[Archive] = ()) -> Dataset:
     """Add the name of the dataset, and where its files are to be had and to be put, to the errors of its reader."""
-    return replace(dataset, open=partial(_open, dataset))
+    return replace(dataset, open=Published(dataset, tuple(archives)))
 
 
-def _open(dataset: Dataset, split: str, root: Path, transform: Transform | None = None) -> Samples:
-    try:
-        return dataset.open(split, root, transform)
-    except MissingDataError as error:
+@dataclass(frozen=True)
+class Published:
+    """Open a split of a published dataset: unpack what lies there, and say what is missing, where it is to be had and to be put."""
+
+    dataset: Dataset
+    archives: tuple[Archive, ...]
+
+    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> Samples:
+        """Return the images of a split. Raises :class:`MissingDataError`, and :class:`DataError` for what is broken."""
+        dataset = self.dataset
+        try:
+            if self.archives and dataset.find(root) is None:
+                unpack_all(self.archives, split, root, dataset.name)
+            samples: Samples = dataset.open(split, root, transform)
+            return samples
+        except MissingDataError as error:
+            raise self._missing(root, error) from error
+        except DataError as error:
+            hint = error.hint or f"fetch it again from {dataset.source}"
+            raise DataError(f"{dataset.name}: {error.message}", hint) from error
+
+    def is_packed(self, root: Path) -> bool:
+        """Tell whether archives lie below ``root`` that are still to be unpacked."""
+        return any(waiting(self.archives, root, self.dataset.name))
+
+    def _missing(self, root: Path, error: MissingDataError) -> MissingDataError:
+        dataset = self.dataset
         complete = missing(dataset.name, root, dataset.layouts[:3], dataset.source, error.message)
         hint = error.hint or complete.hint
         if dataset.downloads and error.__cause__ is None:  # a download that failed is not advised again
             hint = f"`wisepatch datasets download {dataset.name}` fetches it ({dataset.gigabytes:g} GB), or {hint}"
-        raise DataError(complete.message, hint) from error
-    except DataError as error:
-        hint = error.hint or f"fetch it again from {dataset.source}"
-        raise DataError(f"{dataset.name}: {error.message}", hint) from error
+        return MissingDataError(complete.message, hint)
 
 
 def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> DataError:
@@ -62,6 +94,14 @@ def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: 
     return DataError(
         f"{task} is not below {root}{f': {reason}' if reason else ''}",
         f"fetch it from {source} and put it below {root} as {' or as '.join(layouts)}",
+    )
+
+
+def gone(task: str, hub: str, copies: str, root: Path, layouts: Sequence[str]) -> str:
+    """Make the hint for data whose publisher's address is dead: the copy on the Hugging Face Hub, and where others go."""
+    return (
+        f"its publisher's address is gone. A copy is `--task hf:{hub} --template {task}` (plugins/wisepatch-huggingface);"
+        f" others, such as {copies}, go below {root} as {' or as '.join(layouts)}"
     )
 
 
@@ -83,21 +123,72 @@ def open_folders(
         raise DataError(f"{task}: {error.message}", hint or error.hint) from error
 
 
-def read_folders(folder: Path, folders: Sequence[str], transform: Transform | None) -> FileSamples:
+def split_folders(
+    places: Sequence[Path],
+    folders: Sequence[str],
+    classes: Sequence[str],
+    split: str,
+    transform: Transform | None,
+    *,
+    own_val: bool = False,
+) -> Samples | None:
+    """Open class folders below ``train/``, ``val/`` and ``test/`` in the first of ``places`` that has one, ``None`` where none has.
+
+    Without ``test/`` the test images are in ``val/``, as in the papers' folders. A ``val/`` beside it belongs to ``train``,
+    or with ``own_val`` is a split of its own, which is cut from ``train`` where there is none. Raises :class:`MissingDataError` for
+    a folder that is missing.
+    """
+    place, have = next(((place, have) for place in places if (have := _splits_in(place))), (None, {}))
+    if place is None:
+        return None
+    three = {"val", "test"} <= have.keys()
+
+    def read(name: str) -> FileSamples:
+        if name not in have:
+            raise MissingDataError(f"there is no {place / name}")
+        return read_folders(have[name], folders, transform, classes)
+
+    if split == "test":
+        return read("test" if "test" in have else "val")
+    if three:
+        return read(split) if own_val else FileSamples([*read("train").files, *read("val").files], transform)
+    return cut_validation(read("train"), split) if own_val else read("train")
+
+
+def _splits_in(place: Path) -> dict[str, Path]:
+    """Return the folders of splits in ``place``, whatever they are called."""
+    children = sorted(place.iterdir()) if place.is_dir() else []
+    return {
+        SPLIT_WORDS[each.name.lower()]: each for each in children if each.name.lower() in SPLIT_WORDS and each.is_dir()
+    }
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def read_folders(
+    folder: Path, folders: Sequence[str], transform: Transform | None, classes: Sequence[str] = ()
+) -> FileSamples:
     """Open the images below class folders, in order of their names; a label is the place of the folder's name in ``folders``.
 
-    A folder may be nested (``a/apse/indoor``). Raises :class:`DataError` for a folder that is none of the classes' and for no
-    images at all; classes without a folder are allowed (``wisepatch datasets check`` counts them).
+    A folder may be nested (``a/apse/indoor``). With ``classes`` it may be named after its class too, and only letters and digits
+    count. Raises :class:`DataError` for a folder that is none of the classes' and for no images; classes without a folder are
+    allowed (``wisepatch datasets check`` counts them).
     """
     label = {name: index for index, name in enumerate(folders)}
+    loose = {_letters(name): index for each in (classes, folders) for index, name in enumerate(each)} if classes else {}
     files: list[tuple[Path | str, int]] = []
     for parent, _, entries in os.walk(folder, followlinks=True):
         images = [name for name in entries if os.path.splitext(name)[1].lower() in COMMON_SUFFIXES]  # noqa: PTH122 -- a million
-        below = Path(parent).relative_to(folder).as_posix() if images else ""
-        if images and below not in label:
+        if not images:
+            continue
+        below = Path(parent).relative_to(folder).as_posix()
+        number = label.get(below, loose.get(_letters(below)))
+        if number is None:
             hint = f"class folders are named {', '.join(folders[:3])}, ...; anything else goes elsewhere"
             raise DataError(f"{folder / below} is not the folder of one of its classes", hint)
-        files += [(f"{parent}/{name}", label[below]) for name in images]
+        files += [(f"{parent}/{name}", number) for name in images]
     if not files:
         raise DataError(f"there are no images below {folder}")
     return FileSamples(sorted(files, key=lambda file: (file[1], str(file[0]))), transform)
