@@ -125,15 +125,14 @@ class Dataset:
 
     def find(self, root: Path) -> str | None:
         """Return the first of ``layouts`` of which every part is below ``root`` and no folder is empty; reads names alone."""
+        return next((layout for layout in self.layouts if all(_is_there(root / part) for part in parts(layout))), None)
 
-        def there(part: str) -> bool:
-            path = root / part
-            try:
-                return any(path.iterdir()) if path.is_dir() else path.exists()
-            except OSError:  # no permission to look
-                return False
-
-        return next((layout for layout in self.layouts if all(map(there, parts(layout)))), None)
+    def lacking(self, root: Path) -> str:
+        """Say of data that is not found whole: ``packed`` in archives, there ``in part``, ``no``, or ``?`` where nobody knows."""
+        if getattr(self.open, "is_packed", lambda _: False)(root):
+            return "packed"
+        some = any(_is_there(root / part) for layout in self.layouts for part in parts(layout))
+        return "in part" if some else "no" if self.layouts else "?"
 
     def check_split(self, split: str) -> None:
         """Raise :class:`DataError` for a split that the task does not offer."""
@@ -163,6 +162,13 @@ class Dataset:
             with suppress(EmptySplitError):
                 opened[split] = self.open_guarded(split, root, transform)
         return Joined(opened)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return any(path.iterdir()) if path.is_dir() else path.exists()
+    except OSError:  # no permission to look
+        return False
 
 
 def parts(layout: str) -> list[str]:

@@ -89,9 +89,9 @@ class Published:
         return MissingDataError(complete.message, hint)
 
 
-def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> DataError:
+def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> MissingDataError:
     """Make the error for data that is not there, or not whole: what is missing, where to get it, and where it goes."""
-    return DataError(
+    return MissingDataError(
         f"{task} is not below {root}{f': {reason}' if reason else ''}",
         f"fetch it from {source} and put it below {root} as {' or as '.join(layouts)}",
     )
