@@ -9,6 +9,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, percent, print_error
+from wisepatch.counting import count
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import expanded
 
@@ -117,7 +118,7 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
     by_program = f"`wisepatch datasets download {dataset.name}`" if dataset.downloads else "by hand"
     whole = len(dataset.head_names)
-    merged = f"of another task, {whole} classes; " + (
+    merged = f"of another task, {count(whole, 'class', 'classes')}; " + (
         "each class here takes the largest logit of those that it stands for"
         if any(len(merged) != 1 for merged in dataset.label_map)
         else f"its logits are restricted to the {len(dataset.classes)} here"
@@ -137,7 +138,7 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
         ("zero-shot", "\n".join(f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items())),
         ("templates", "\n".join(_first(dataset.templates, MOST_TEMPLATES))),
         ("head", merged if dataset.label_map else ""),
-        (f"{len(dataset.classes)} classes", ", ".join(_first(dataset.classes, MOST_NAMES))),
+        (count(len(dataset.classes), "class", "classes"), ", ".join(_first(dataset.classes, MOST_NAMES))),
     ]
     return [(name, text) for name, text in lines if text]
 

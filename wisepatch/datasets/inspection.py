@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.duplicates import Place, pixel_digest, same_files, same_pixels
 from wisepatch.datasets.folder_or_csv import FileSamples
@@ -121,7 +122,7 @@ def inspect(
     size = len(dataset.classes)
     outside = next((each for each in labels or [label] if not 0 <= each < size), None)
     if outside is not None:
-        problem = f"{dataset.name} ({split}) has the label {outside}, and {size} classes"
+        problem = f"{dataset.name} ({split}) has the label {outside}, and {count(size, 'class', 'classes')}"
         raise DataError(problem, "fetch the data again, or report it to the task's author")
     counts = Counter(labels)
     names = enumerate(dataset.classes)

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wisepatch.counting import count
 from wisepatch.datasets.samples import Samples, Split, labels_of, set_epoch
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.launcher import rank, size
@@ -146,8 +147,8 @@ def same_for_all(split: Split) -> Split:
     if other is not None:
         (images, _, host), (others, _, host_of_other) = seen[0], seen[other]
         raise DataError(
-            f"{split.task} ({split.name}) is not the same for all processes: {images} images for process 0 ({host}), {others}, or"
-            f" other labels, for process {other} ({host_of_other})",
+            f"{split.task} ({split.name}) is not the same for all processes: {count(images, 'image')} for process 0 ({host}),"
+            f" {others}, or other labels, for process {other} ({host_of_other})",
             "name with --data a folder that all machines see, or equal copies of it",
         )
     return split
@@ -178,7 +179,8 @@ def training_loader(
 
     if batch_size < size():
         raise UsageError(
-            f"a batch of {batch_size} images cannot be shared by {size()} processes", "give a larger --batch-size"
+            f"a batch of {count(batch_size, 'image')} cannot be shared by {size()} processes",
+            "give a larger --batch-size",
         )
     order = torch.utils.data.RandomSampler(samples, generator=shuffle)
     batches = torch.utils.data.BatchSampler(order, batch_size, drop_last=False)

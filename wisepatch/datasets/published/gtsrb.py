@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
@@ -28,7 +29,7 @@ def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     folders, classes = len(set(samples.labels)), len(names("GTSRB"))
     if split == "train" and folders != classes:
         # torchvision numbers the folders that there are: with one missing, all after it would have another's label
-        problem = f"{root / 'gtsrb/GTSRB/Training'} holds {folders} class folders, not {classes}"
+        problem = f"{root / 'gtsrb/GTSRB/Training'} holds {count(folders, 'class folder')}, not {classes}"
         raise DataError(problem, f"remove the folder and fetch GTSRB-Training_fixed.zip from {SOURCE} again")
     return samples
 

@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
@@ -120,7 +121,7 @@ def open_shots(shots: int, split: str, root: Path, transform: Transform | None) 
     drawn: list[int] = []
     for label, mine in enumerate(np.split(kept, first_of_next)):
         if len(mine) < shots:
-            problem = f"class {names('ImageNet folders')[label]} has {len(mine)} images to draw {shots} from"
+            problem = f"class {names('ImageNet folders')[label]} has {count(len(mine), 'image')} to draw {shots} from"
             raise DataError(problem, f"complete ImageNet's training images from {SOURCE}")
         drawn += mine[np.random.default_rng([0, label]).permutation(len(mine))[:shots]].tolist()
     return FileSamples([samples.files[i] for i in drawn], transform)
