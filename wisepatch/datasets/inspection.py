@@ -177,8 +177,12 @@ def download(dataset: Dataset, root: Path) -> None:
     if dataset.gigabytes == 0 or not dataset.source.startswith("http"):
         return  # built in, or the user's own
     if not dataset.downloads:
-        place = f" and put it below {root} as {' or as '.join(dataset.layouts)}" if dataset.layouts else ""
-        raise UsageError(f"{dataset.name} cannot be downloaded by wisepatch", f"fetch it from {dataset.source}{place}")
+        try:
+            with asked(wanted=False):
+                dataset.split(dataset.splits[-1], root)
+        except MissingDataError as error:
+            raise UsageError(f"{dataset.name} cannot be downloaded by wisepatch", error.hint) from error
+        return
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -72,7 +72,7 @@ def unpack_all(archives: Sequence[Archive], split: str, root: Path, task: str) -
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / f".{path.name}{LOCK}"):
                 if not archive.is_unpacked(root):  # another process may have done it meanwhile
-                    tell_once(f"unpacking {path} ({path.stat().st_size / 1e9:.2g} GB) in {folder}")
+                    tell_once(f"unpacking {path} ({path.stat().st_size / 1e6:,.1f} MB) in {folder}")
                     _unpack(path, folder)
         except OSError as error:
             problem = f"{path} cannot be unpacked in {folder}: {error.strerror or error}"
