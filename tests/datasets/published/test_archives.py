@@ -14,6 +14,8 @@ from tests.datasets.published.test_cars_food101 import write_cars, write_food
 from tests.datasets.published.test_dtd import write_dtd
 from tests.datasets.published.test_eurosat_resisc45 import write_resisc
 from tests.datasets.published.test_gtsrb import write_gtsrb
+from tests.datasets.published.test_kitti import write_kitti
+from tests.datasets.published.test_mtsd import write_mtsd
 from tests.datasets.published.test_sun397 import write_sun
 from tests.samples import write_mnist
 from wisepatch.datasets.published.archives import _unpack
@@ -91,6 +93,22 @@ SETS = {  # what is written, and what is packed: archive, folder, parts of it
     "RESISC45": (write_resisc, [("resisc45/NWPU-RESISC45.zip", "resisc45", "NWPU-RESISC45")]),
     "EuroSAT": (write_eurosat, [("EuroSAT_RGB.zip", "eurosat", "EuroSAT_RGB")]),
     "CLEVR": (write_clevr, [("clevr/CLEVR_v1.0.zip", "clevr", "CLEVR_v1.0")]),
+    "KITTI": (
+        lambda root: write_kitti(root, "kitti/raw"),
+        [
+            ("kitti/raw/data_object_image_2.zip", "kitti/raw", "training/image_2"),
+            ("data_object_label_2.zip", "kitti/raw", "training/label_2"),
+        ],
+    ),
+    "MTSD": (
+        write_mtsd,
+        [
+            ("mtsd/mtsd_v2_fully_annotated_images.train.0.zip", "mtsd", "images/0aZ_-.jpg", "images/bW8tu.jpg"),
+            ("mtsd/mtsd_v2_fully_annotated_images.train.1.zip", "mtsd", "images/zzz.jpg"),
+            ("mtsd/mtsd_v2_fully_annotated_images.val.zip", "mtsd", "images"),
+            ("mtsd/mtsd_v2_fully_annotated_annotation.zip", "mtsd", "mtsd_v2_fully_annotated"),
+        ],
+    ),
     "ImageNetA": (lambda root: write_shift(root, "imagenet-a"), [("imagenet-a.tar", "", "imagenet-a")]),
 }
 
@@ -208,6 +226,10 @@ def test_archive_that_is_broken_locked_or_cannot_be_unpacked_is_one_line_and_lea
         task("ImageNetA").split("test", data)
     assert caught.value.hint.startswith("fetch it again from https://")
     assert [path.name for path in data.iterdir()] == ["imagenet-a.tar"]
+    (data / "mtsd_fully_annotated_images.val.zip").write_bytes(b"PK half")
+    assert task("MTSD").lacking(data) == "packed"
+    with pytest.raises(DataError, match=r"^MTSD: the archive .*images\.val\.zip is not whole"):
+        task("MTSD").split("test", data)
     locked = tar_of({})
     with zipfile.ZipFile(data / "objectnet-1.0.zip", "w") as packed:
         packed.writestr("objectnet-1.0/images/x.png", locked)

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wisepatch.datasets.folder_or_csv import tell_once
@@ -27,8 +28,8 @@ BROKEN = (
 class Archive:
     """Describe an archive: its file ``name`` (``*``: any part), and the folders that it may be unpacked in.
 
-    It is unpacked already where one of ``gives`` is in one of these; without ``gives`` where all data is found. ``split`` is the
-    only one that needs it.
+    It is unpacked already where one of ``gives`` is in one of these; without ``gives`` (a zip), where the last of its files is.
+    ``split`` is the only one that needs it.
     """
 
     name: str
@@ -36,9 +37,15 @@ class Archive:
     gives: tuple[str, ...] = ()
     split: str = ""
 
-    def is_unpacked(self, root: Path) -> bool:
-        """Tell whether what it holds is there."""
-        return any((root / folder / given).exists() for folder in self.into for given in self.gives)
+    def is_unpacked(self, path: Path, root: Path) -> bool:
+        """Tell whether what the archive ``path`` holds is there."""
+        if self.gives:
+            return any((root / folder / given).exists() for folder in self.into for given in self.gives)
+        try:
+            with zipfile.ZipFile(path) as zipped:  # the last in order is the last that is moved
+                return (self.folder(path, root) / max(zipped.namelist(), default="")).exists()
+        except (OSError, zipfile.BadZipFile):  # unpacking it says so
+            return False
 
     def lying(self, root: Path, task: str) -> list[Path]:
         """Return the files of this name: in the folders they may be unpacked in, those around and in them, and the task's own."""
@@ -58,10 +65,9 @@ class Archive:
 
 
 def waiting(archives: Sequence[Archive], root: Path, task: str) -> Iterator[tuple[Archive, Path]]:
-    """Yield the archives that lie below ``root`` and are not unpacked, with their files; reads names alone."""
+    """Yield the archives that lie below ``root`` and are not unpacked, with their files."""
     for archive in archives:
-        if not archive.is_unpacked(root):
-            yield from ((archive, path) for path in archive.lying(root, task))
+        yield from ((archive, path) for path in archive.lying(root, task) if not archive.is_unpacked(path, root))
 
 
 def unpack_all(archives: Sequence[Archive], split: str, root: Path, task: str) -> None:
@@ -70,8 +76,10 @@ def unpack_all(archives: Sequence[Archive], split: str, root: Path, task: str) -
         folder = archive.folder(path, root)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / f".{path.name}{LOCK}"):
-                if not archive.is_unpacked(root):  # another process may have done it meanwhile
+            with locked(
+                folder / f".{path.name}{LOCK}", partial(tell_once, f"waiting for another process to unpack {path}")
+            ):
+                if not archive.is_unpacked(path, root):  # another process may have done it meanwhile
                     tell_once(f"unpacking {path} ({path.stat().st_size / 1e6:,.1f} MB) in {folder}")
                     _unpack(path, folder)
         except OSError as error:
