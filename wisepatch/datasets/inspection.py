@@ -14,9 +14,9 @@ from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.duplicates import Place, pixel_digest, same_files, same_pixels
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.images import is_turned
-from wisepatch.datasets.published.readers import MissingDataError, asked
+from wisepatch.datasets.published.readers import asked
 from wisepatch.datasets.samples import Split, labels_of
-from wisepatch.errors import DataError, EmptySplitError, UsageError, WisepatchError
+from wisepatch.errors import DataError, EmptySplitError, MissingDataError, UsageError, WisepatchError
 from wisepatch.progress import Progress, Silent
 
 DECODERS = 4  # threads; Pillow decodes outside Python's lock

@@ -249,6 +249,17 @@ def test_archive_that_is_broken_locked_or_cannot_be_unpacked_is_one_line_and_lea
     assert "--data" in caught.value.hint
 
 
+def test_archive_that_an_interrupted_download_left_is_fetched_anew_and_not_by_a_look(data, offline):
+    (data / "cifar-10-python.tar.gz").write_bytes(gzip.compress(b"half")[:-3])
+    with asked(wanted=False), pytest.raises(DataError, match=r"CIFAR10: the archive .* is not whole") as caught:
+        task("CIFAR10").split("test", data)
+    assert caught.value.hint == "`wisepatch datasets download CIFAR10` fetches it"
+    assert not offline
+    with pytest.raises(DataError, match=r"CIFAR10 is not below .* could not be downloaded: no route to host"):
+        task("CIFAR10").split("test", data)
+    assert offline
+
+
 def test_archive_writes_nothing_outside_its_folder(data):
     (data / "evil.tar").write_bytes(tar_of({"../outside.txt": b"x"}))
     with pytest.raises(DataError, match="is not whole, or none of its kind"):

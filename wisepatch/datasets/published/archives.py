@@ -24,6 +24,10 @@ BROKEN = (
 )  # fmt: skip
 
 
+class BrokenArchiveError(DataError):
+    """An archive that is not whole, such as what an interrupted download leaves."""
+
+
 @dataclass(frozen=True)
 class Archive:
     """Describe an archive: its file ``name`` (``*``: any part), and the folders that it may be unpacked in.
@@ -71,7 +75,7 @@ def waiting(archives: Sequence[Archive], root: Path, task: str) -> Iterator[tupl
 
 
 def unpack_all(archives: Sequence[Archive], split: str, root: Path, task: str) -> None:
-    """Unpack the archives that ``split`` needs. Raises :class:`DataError` for one that is broken or cannot be written."""
+    """Unpack the archives that ``split`` needs. Raises :class:`DataError` where that cannot be done."""
     for archive, path in waiting([each for each in archives if each.split in ("", split)], root, task):
         folder = archive.folder(path, root)
         try:
@@ -97,7 +101,7 @@ def _unpack(path: Path, folder: Path) -> None:
         _move(part, folder)
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the archive {path} is not whole, or none of its kind: {reason}") from error
+        raise BrokenArchiveError(f"the archive {path} is not whole, or none of its kind: {reason}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -11,16 +11,10 @@ from typing import Any
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.archives import Archive
-from wisepatch.datasets.published.readers import (
-    MissingDataError,
-    gone,
-    open_listed,
-    open_torchvision,
-    published,
-    split_folders,
-)
+from wisepatch.datasets.published.class_folders import split_folders
+from wisepatch.datasets.published.readers import gone, open_listed, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 CARS_SOURCE = "https://github.com/pytorch/vision/issues/7545"
 CARS_FILES = {

@@ -12,7 +12,8 @@ from pathlib import Path
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.archives import Archive
-from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published, split_folders
+from wisepatch.datasets.published.class_folders import split_folders
+from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import SPLITS
 

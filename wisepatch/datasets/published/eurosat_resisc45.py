@@ -14,16 +14,11 @@ from pathlib import Path
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.archives import Archive
-from wisepatch.datasets.published.readers import (
-    MissingDataError,
-    open_list_file,
-    open_torchvision,
-    published,
-    read_folders,
-    split_folders,
-)
+from wisepatch.datasets.published.class_folders import read_folders, split_folders
+from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Subset, Transform
 from wisepatch.datasets.splits import SPLITS
+from wisepatch.errors import MissingDataError
 
 EUROSAT_SOURCE = "https://github.com/phelber/EuroSAT"
 WHOLE = ("2750", "EuroSAT_RGB")  # in the publisher's archives, the first and that of Zenodo

@@ -20,10 +20,11 @@ from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.archives import Archive, unpack_all
-from wisepatch.datasets.published.readers import MissingDataError, explained, first_folder, published, read_folders
+from wisepatch.datasets.published.class_folders import read_folders
+from wisepatch.datasets.published.readers import explained, first_folder, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import SPLITS, cut_validation
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 SOURCE = "https://image-net.org/download-images.php"
 FOLDERS = {

@@ -11,9 +11,11 @@ from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.archives import Archive
+from wisepatch.datasets.published.class_folders import read_folders
 from wisepatch.datasets.published.imagenet import shift
-from wisepatch.datasets.published.readers import MissingDataError, first_folder, read_folders
+from wisepatch.datasets.published.readers import first_folder
 from wisepatch.datasets.samples import Transform
+from wisepatch.errors import MissingDataError
 
 FRAME_PIXELS = 2  # wide is the red frame of ObjectNet's images
 SOURCES = {

@@ -20,9 +20,9 @@ from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.imagenet import shift
-from wisepatch.datasets.published.readers import MissingDataError, first_folder, open_listed
+from wisepatch.datasets.published.readers import first_folder, open_listed
 from wisepatch.datasets.samples import Annotations, Transform
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 VID, YTBB = "ImageNetVidRobust", "YTBBRobust"
 SOURCE = (

@@ -11,10 +11,10 @@ from pathlib import Path
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.published.archives import Archive
-from wisepatch.datasets.published.readers import MissingDataError, check_present, fetch, published
+from wisepatch.datasets.published.readers import check_present, fetch, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import SPLITS
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
 ARCHIVES = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"

@@ -10,9 +10,10 @@ from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.archives import Archive
-from wisepatch.datasets.published.readers import MissingDataError, published, read_folders, read_words
+from wisepatch.datasets.published.class_folders import read_folders
+from wisepatch.datasets.published.readers import published, read_words
 from wisepatch.datasets.samples import Samples, Transform
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -18,20 +17,15 @@ from typing import Any
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
-from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
-from wisepatch.datasets.published.archives import Archive, unpack_all, waiting
+from wisepatch.datasets.published.archives import Archive, BrokenArchiveError, unpack_all, waiting
+from wisepatch.datasets.published.class_folders import read_folders
 from wisepatch.datasets.samples import Annotations, Samples, Transform
-from wisepatch.datasets.splits import SPLIT_WORDS, cut_validation
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone
 ASKED: ContextVar[bool | None] = ContextVar("ASKED", default=None)  # None: small sets by the way; False: nothing
-
-
-class MissingDataError(DataError):
-    """Data that is not there, or not whole. A hint says how to get it where that is not the task's source."""
 
 
 def published(
@@ -67,13 +61,22 @@ class Published:
         dataset = self.dataset
         try:
             if self.archives and dataset.find(root) is None:
-                unpack_all(self.archives, split, root, dataset.name)
+                try:
+                    unpack_all(self.archives, split, root, dataset.name)
+                except BrokenArchiveError:
+                    if not (dataset.downloads and _may_fetch(dataset.gigabytes or 0)):  # which would bring it anew
+                        raise
             samples: Samples = dataset.open(split, root, transform)
             return samples
         except MissingDataError as error:
             raise self._missing(root, error) from error
         except DataError as error:
-            hint = error.hint or f"fetch it again from {dataset.source}"
+            again = (
+                f"`wisepatch datasets download {dataset.name}` fetches it"
+                if isinstance(error, BrokenArchiveError)
+                else ""
+            )
+            hint = error.hint or (again if dataset.downloads else "") or f"fetch it again from {dataset.source}"
             raise DataError(f"{dataset.name}: {error.message}", hint) from error
 
     def is_packed(self, root: Path) -> bool:
@@ -122,77 +125,6 @@ def open_folders(
         return read_folders(folder, folders, transform)
     except DataError as error:
         raise DataError(f"{task}: {error.message}", hint or error.hint) from error
-
-
-def split_folders(
-    places: Sequence[Path],
-    folders: Sequence[str],
-    classes: Sequence[str],
-    split: str,
-    transform: Transform | None,
-    *,
-    own_val: bool = False,
-) -> Samples | None:
-    """Open class folders below ``train/``, ``val/`` and ``test/`` in the first of ``places`` that has one, ``None`` where none has.
-
-    Without ``test/`` the test images are in ``val/``, as in the papers' folders. A ``val/`` beside it belongs to ``train``,
-    or with ``own_val`` is a split of its own, which is cut from ``train`` where there is none. Raises :class:`MissingDataError` for
-    a folder that is missing.
-    """
-    place, have = next(((place, have) for place in places if (have := _splits_in(place))), (None, {}))
-    if place is None:
-        return None
-    three = {"val", "test"} <= have.keys()
-
-    def read(name: str) -> FileSamples:
-        if name not in have:
-            raise MissingDataError(f"there is no {place / name}")
-        return read_folders(have[name], folders, transform, classes)
-
-    if split == "test":
-        return read("test" if "test" in have else "val")
-    if three:
-        return read(split) if own_val else FileSamples([*read("train").files, *read("val").files], transform)
-    return cut_validation(read("train"), split) if own_val else read("train")
-
-
-def _splits_in(place: Path) -> dict[str, Path]:
-    """Return the folders of splits in ``place``, whatever they are called."""
-    children = sorted(place.iterdir()) if place.is_dir() else []
-    return {
-        SPLIT_WORDS[each.name.lower()]: each for each in children if each.name.lower() in SPLIT_WORDS and each.is_dir()
-    }
-
-
-def _letters(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def read_folders(
-    folder: Path, folders: Sequence[str], transform: Transform | None, classes: Sequence[str] = ()
-) -> FileSamples:
-    """Open the images below class folders, in order of their names; a label is the place of the folder's name in ``folders``.
-
-    A folder may be nested (``a/apse/indoor``). With ``classes`` it may be named after its class too, and only letters and digits
-    count. Raises :class:`DataError` for a folder that is none of the classes' and for no images; classes without a folder are
-    allowed (``wisepatch datasets check`` counts them).
-    """
-    label = {name: index for index, name in enumerate(folders)}
-    loose = {_letters(name): index for each in (classes, folders) for index, name in enumerate(each)} if classes else {}
-    files: list[tuple[Path | str, int]] = []
-    for parent, _, entries in os.walk(folder, followlinks=True):
-        images = [name for name in entries if os.path.splitext(name)[1].lower() in COMMON_SUFFIXES]  # noqa: PTH122 -- a million
-        if not images:
-            continue
-        below = Path(parent).relative_to(folder).as_posix()
-        number = label.get(below, loose.get(_letters(below)))
-        if number is None:
-            hint = f"class folders are named {', '.join(folders[:3])}, ...; anything else goes elsewhere"
-            raise DataError(f"{folder / below} is not the folder of one of its classes", hint)
-        files += [(f"{parent}/{name}", number) for name in images]
-    if not files:
-        raise DataError(f"there are no images below {folder}")
-    return FileSamples(sorted(files, key=lambda file: (file[1], str(file[0]))), transform)
 
 
 def open_listed(
@@ -273,7 +205,7 @@ def fetch(download: Callable[[], Any], reason: str, *, hint: str = "", gigabytes
     """
     from zipfile import BadZipFile
 
-    if ASKED.get() is False or (gigabytes > UNASKED_GIGABYTES and not ASKED.get()):
+    if not _may_fetch(gigabytes):
         raise MissingDataError(reason, hint)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
@@ -281,6 +213,10 @@ def fetch(download: Callable[[], Any], reason: str, *, hint: str = "", gigabytes
     except (OSError, RuntimeError, ValueError, BadZipFile) as error:  # no network; a corrupt archive is any of them
         why = " ".join(str(error).split())
         raise MissingDataError(f"{reason} and could not be downloaded: {why}", hint) from error
+
+
+def _may_fetch(gigabytes: float) -> bool:
+    return bool(ASKED.get()) or (ASKED.get() is None and gigabytes <= UNASKED_GIGABYTES)
 
 
 @contextlib.contextmanager

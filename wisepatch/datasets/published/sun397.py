@@ -12,14 +12,10 @@ from pathlib import Path
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
 from wisepatch.datasets.published.archives import Archive
-from wisepatch.datasets.published.readers import (
-    MissingDataError,
-    gone,
-    open_list_file,
-    published,
-    split_folders,
-)
+from wisepatch.datasets.published.class_folders import split_folders
+from wisepatch.datasets.published.readers import gone, open_list_file, published
 from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.errors import MissingDataError
 
 HUB, COPIES = "tanganke/sun397", "kaggle.com/datasets/lash45/sun397-50-50"
 SOURCE = f"https://huggingface.co/datasets/{HUB}"
