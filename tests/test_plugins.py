@@ -325,6 +325,13 @@ def test_splits_of_a_plugins_own_are_tasks_and_their_rows_carry_the_name(used, c
     rows = [json.loads(line) for line in cli("eval", "zeroshot", *words).stdout.splitlines()]
     measured = [(row["task"], row["split"], row["n"]) for row in rows if row["metric"] == "top1"]
     assert measured == [("Colours", "testA", 8), ("Colours", "val_unseen", 4), ("typo:Colours", "testA", 8)]
+    for words in (
+        ("--task", "Colours", "--supported", "Colours@testA"),
+        ("--task", "Shapes", "--supported", "colours@testa"),
+    ):
+        refused = cli("patch", "--model", "demo", *words)
+        assert refused.exit_code == 2
+        assert "hint: measure it afterwards: wisepatch eval zeroshot patched --task Colours@testA" in refused.stderr
     checked = [json.loads(line) for line in cli("datasets", "check", "Colours", "--json").stdout.splitlines()]
     assert [(each["split"], each["images"]) for each in checked] == [
         ("train", 18), ("val", 2), ("test", 6), ("testA", 8), ("val_unseen", 4),

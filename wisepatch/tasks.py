@@ -27,6 +27,7 @@ FAMILIES = (
 )  # fmt: skip
 TYPO = "typo:"
 CSV_SUFFIXES = (".csv", ".tsv")
+MEASURE_AFTERWARDS = "measure it afterwards: wisepatch eval zeroshot patched --task {}"  # a split of a dataset's own
 DISTRIBUTION_OF_SCHEME = {"hf:": "wisepatch-huggingface"}
 DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
     **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
@@ -50,6 +51,11 @@ class Task:
     def base_spec(self) -> str:
         """The word that finds the task again, without the split."""
         return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
+
+    @property
+    def is_own_split(self) -> bool:
+        """Tell whether it names a split of the dataset's own, beside ``train``, ``val``, ``test`` and ``all``."""
+        return self.split is not None and self.split not in (*SPLITS, ALL)
 
     @property
     def name(self) -> str:
@@ -173,6 +179,10 @@ def other_tasks(patching: Task, tasks: Sequence[Task | str] | Task | str, cut: i
     tasks = listed(tasks)
     others = [task for task in tasks if isinstance(task, Task)]
     others += find_tasks([task for task in tasks if isinstance(task, str)], cut=cut)
+    other_split = next((t for t in others if t.base_spec == patching.base_spec and t.is_own_split), None)
+    if other_split:
+        problem = f"{other_split.spec} is a split of the task that is patched, {patching.name}"
+        raise UsageError(problem, MEASURE_AFTERWARDS.format(other_split.spec))
     others = [task for task in others if task.base_spec != patching.base_spec]
     seen = {patching.name: patching.spec}
     for task in others:

@@ -81,5 +81,5 @@ def read_folders(
             raise DataError(f"{folder / below} is not the folder of one of its classes", hint)
         files += [(f"{parent}/{name}", number) for name in images]
     if not files:
-        raise DataError(f"there are no images below {folder}")
+        raise MissingDataError(f"there are no images below {folder}")
     return FileSamples(sorted(files, key=lambda file: (file[1], str(file[0]))), transform)

@@ -124,7 +124,7 @@ def open_folders(
     try:
         return read_folders(folder, folders, transform)
     except DataError as error:
-        raise DataError(f"{task}: {error.message}", hint or error.hint) from error
+        raise type(error)(f"{task}: {error.message}", hint or error.hint) from error
 
 
 def open_listed(
