@@ -62,6 +62,9 @@ def test_sun397_in_the_folders_that_are_about_today(data):
     (data / "SUN397" / "test" / "apse_indoor").rename(data / "SUN397" / "test" / "moon")
     with pytest.raises(DataError, match="SUN397/test/moon is not the folder of one of its classes"):
         dataset.split("test", data)
+    (data / "SUN397" / "testing").mkdir()
+    with pytest.raises(DataError, match="SUN397 has two folders of 'test': test and testing"):
+        dataset.split("test", data)
 
 
 def test_dead_addresses_are_not_asked_and_the_error_says_where_people_get_the_data_today(data, offline):

@@ -47,11 +47,16 @@ def split_folders(
 
 
 def _splits_in(place: Path) -> dict[str, Path]:
-    """Return the folders of splits in ``place``, whatever they are called."""
-    children = sorted(place.iterdir()) if place.is_dir() else []
-    return {
-        SPLIT_WORDS[each.name.lower()]: each for each in children if each.name.lower() in SPLIT_WORDS and each.is_dir()
-    }
+    """Return the folders of splits in ``place``, whatever they are called. Raises :class:`DataError` for two of one split."""
+    have: dict[str, Path] = {}
+    for child in sorted(place.iterdir()) if place.is_dir() else ():
+        split = SPLIT_WORDS.get(child.name.lower())
+        if split and child.is_dir():
+            if split in have:
+                problem = f"{place} has two folders of {split!r}: {have[split].name} and {child.name}"
+                raise DataError(problem, "remove one, or join them")
+            have[split] = child
+    return have
 
 
 def _letters(name: str) -> str:
