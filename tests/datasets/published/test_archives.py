@@ -67,6 +67,13 @@ def write_eurosat(root):
             (root / "eurosat/EuroSAT_RGB" / name / f"{name}_{number}.jpg").write_bytes(encoded())
 
 
+def write_cifar(root):
+    folder = root / "CIFAR-10.1-master/datasets"
+    folder.mkdir(parents=True)
+    np.save(folder / "cifar10.1_v6_data.npy", np.zeros((2, 32, 32, 3), np.uint8))
+    np.save(folder / "cifar10.1_v6_labels.npy", np.array([7, 3], np.int32))
+
+
 SETS = {  # what is written, and what is packed: archive, folder, parts of it
     "DTD": (lambda root: write_dtd(root / "dtd/dtd"), [("dtd-r1.0.1.tar.gz", "dtd", "dtd")]),
     "Cars": (
@@ -93,6 +100,7 @@ SETS = {  # what is written, and what is packed: archive, folder, parts of it
     "RESISC45": (write_resisc, [("resisc45/NWPU-RESISC45.zip", "resisc45", "NWPU-RESISC45")]),
     "EuroSAT": (write_eurosat, [("EuroSAT_RGB.zip", "eurosat", "EuroSAT_RGB")]),
     "CLEVR": (write_clevr, [("clevr/CLEVR_v1.0.zip", "clevr", "CLEVR_v1.0")]),
+    "CIFAR10.1": (write_cifar, [("CIFAR-10.1-master.zip", "", "CIFAR-10.1-master")]),
     "KITTI": (
         lambda root: write_kitti(root, "kitti/raw"),
         [
