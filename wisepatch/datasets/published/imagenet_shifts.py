@@ -19,7 +19,7 @@ from wisepatch.errors import MissingDataError
 
 FRAME_PIXELS = 2  # wide is the red frame of ObjectNet's images
 SOURCES = {
-    "ImageNetV2": "https://github.com/modestyachts/ImageNetV2",
+    "ImageNetV2": "https://huggingface.co/datasets/vaishaal/ImageNetV2",
     "ImageNetSketch": "https://github.com/HaohanWang/ImageNet-Sketch",
     "ImageNetR": "https://github.com/hendrycks/imagenet-r",
     "ImageNetA": "https://github.com/hendrycks/natural-adv-examples",

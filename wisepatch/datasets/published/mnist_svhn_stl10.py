@@ -22,6 +22,9 @@ CLOTHES = (
 )  # fmt: skip
 OBJECTS = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 MNIST_FILES = "{train-images-idx3-ubyte,train-labels-idx1-ubyte,t10k-images-idx3-ubyte,t10k-labels-idx1-ubyte}"
+MNIST_SOURCE = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/"  # torchvision's mirror: the publisher's site refuses the files
+)
 MNIST_FOLDERS = {
     "MNIST": ("MNIST/raw", "MNIST", "mnist"),
     "FashionMNIST": (
@@ -81,7 +84,7 @@ def datasets() -> list[Dataset]:
     """List MNIST, FashionMNIST, SVHN and STL10."""
     return [
         published(
-            "MNIST", DIGITS, partial(_open_mnist, "MNIST"), source="http://yann.lecun.com/exdb/mnist/",
+            "MNIST", DIGITS, partial(_open_mnist, "MNIST"), source=MNIST_SOURCE,
             counts={"train": 60000, "test": 10000}, layouts=MNIST_LAYOUTS["MNIST"], gigabytes=0.01, downloads=True,
         ),
         published(
