@@ -16,6 +16,7 @@ import wisepatch as wp
 from wisepatch.errors import DataError, PluginError, UnknownNameError
 from wisepatch.plugins import Registry, collect, registry
 from wisepatch.tasks import FAMILIES, find_task
+from wisepatch.testing import inspect_plugin
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 DATASETS = Path(wp.__file__).parent / "datasets"
@@ -121,6 +122,10 @@ def test_installation_without_builtin_entry_points_says_to_install_again(monkeyp
         (GOOD.replace("return [", "return 3 # ["), "TypeError: "),
         (GOOD.replace("open=None", "open=None, templates=('a',)"), "prompt template 'a' of 'Pets' has no {}"),
         (GOOD.replace("open=None", "open=None, templates='a {}'"), "the templates of dataset 'Pets' are one string"),
+        (
+            GOOD.replace("open=None", "open=None, splits=('a@b',)"),
+            "dataset 'Pets' names the splits ('a@b',): 'a@b' is no name of letters",
+        ),
         (GOOD.replace('"Pets"', '"A,B"'), "register_datasets: 'A,B' cannot be a name"),
         (GOOD.replace('"Pets"', '"Pets@val"'), "register_datasets: 'Pets@val' cannot be a name"),
         (GOOD.replace('"Pets"', '" Pets"'), "register_datasets: ' Pets' cannot be a name"),
@@ -303,6 +308,39 @@ def open_split(split, root, transform=None):
 def register_datasets():
     return [wp.Dataset(name="Colours", classes=("blue", "red"), open=open_split, templates=("a {} picture.",))]
 """
+
+
+def test_splits_of_a_plugins_own_are_tasks_and_their_rows_carry_the_name(used, cli):
+    named = DATASET.replace("open=open_split", "open=open_split, splits=('train', 'test', 'testA', 'val_unseen')")
+    used(colours=named.replace('"test": 6', '"test": 6, "testA": 8, "val_unseen": 4'))
+    assert [find_task(f"colours@{word}").split for word in ("testa", "val_unseen", "VAL", "all")] == [
+        "testA", "val_unseen", "val", "all",
+    ]  # fmt: skip
+    assert find_task("typo:Colours@testA").split == "testA"
+    with pytest.raises(wp.errors.UsageError, match="unknown split 'testC'") as caught:
+        find_task("Colours@testC")
+    assert "splits are train, val, test, testA, val_unseen, all" in caught.value.hint
+    words = ("--task", "Colours@testA,Colours@val_unseen,typo:Colours@testA", "--json")
+    assert cli("zeroshot", "--model", "demo", "--task", "Colours").exit_code == 0
+    rows = [json.loads(line) for line in cli("eval", "zeroshot", *words).stdout.splitlines()]
+    measured = [(row["task"], row["split"], row["n"]) for row in rows if row["metric"] == "top1"]
+    assert measured == [("Colours", "testA", 8), ("Colours", "val_unseen", 4), ("typo:Colours", "testA", 8)]
+    for words in (
+        ("--task", "Colours", "--supported", "Colours@testA"),
+        ("--task", "Shapes", "--supported", "colours@testa"),
+    ):
+        refused = cli("patch", "--model", "demo", *words)
+        assert refused.exit_code == 2
+        assert "hint: measure it afterwards: wisepatch eval zeroshot patched --task Colours@testA" in refused.stderr
+    checked = [json.loads(line) for line in cli("datasets", "check", "Colours", "--json").stdout.splitlines()]
+    assert [(each["split"], each["images"]) for each in checked] == [
+        ("train", 18), ("val", 2), ("test", 6), ("testA", 8), ("val_unseen", 4),
+    ]  # fmt: skip
+    found = inspect_plugin("colours", "data")
+    assert not found.problems
+    assert ("Colours", "val_unseen: labels") in {(each.subject, each.check) for each in found.findings}
+
+
 METHOD = """
 import wisepatch as wp
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.published.readers import open_folders
     from wisepatch.datasets.samples import Annotations, Split, Subset
     from wisepatch.devices import use_device
-    from wisepatch.errors import DataError, WisepatchError
+    from wisepatch.errors import DataError, MissingDataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
     from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
@@ -52,7 +52,7 @@ _NAMES = {  # module: the public names in it
     "datasets.folder_or_csv": "FileSamples",
     "devices": "use_device",
     "datasets.published.readers": "open_folders",
-    "errors": "DataError WisepatchError",
+    "errors": "DataError MissingDataError WisepatchError",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
     "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
@@ -96,6 +96,7 @@ __all__ = [
     "Measured",
     "MergeMethod",
     "Metric",
+    "MissingDataError",
     "ModelConfig",
     "Point",
     "Recipe",

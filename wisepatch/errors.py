@@ -53,6 +53,10 @@ class EmptySplitError(DataError):
     """A split that is held out of a user's own images, and into which none of them falls."""
 
 
+class MissingDataError(DataError):
+    """Data that is not there, or not whole: other splits of the dataset may be. A hint says how to get it."""
+
+
 class ModelError(WisepatchError):
     """A model or weights that cannot be fetched, read or used."""
 

@@ -27,6 +27,7 @@ FAMILIES = (
 )  # fmt: skip
 TYPO = "typo:"
 CSV_SUFFIXES = (".csv", ".tsv")
+MEASURE_AFTERWARDS = "measure it afterwards: wisepatch eval zeroshot patched --task {}"  # a split of a dataset's own
 DISTRIBUTION_OF_SCHEME = {"hf:": "wisepatch-huggingface"}
 DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
     **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
@@ -36,7 +37,7 @@ DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@test``)."""
+    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@testA``)."""
 
     spec: str
     dataset: Dataset
@@ -50,6 +51,11 @@ class Task:
     def base_spec(self) -> str:
         """The word that finds the task again, without the split."""
         return self.spec.removesuffix(f"@{self.split}") if self.split else self.spec
+
+    @property
+    def is_own_split(self) -> bool:
+        """Tell whether it names a split of the dataset's own, beside ``train``, ``val``, ``test`` and ``all``."""
+        return self.split is not None and self.split not in (*SPLITS, ALL)
 
     @property
     def name(self) -> str:
@@ -105,8 +111,14 @@ def find_task(
     dataset. ``cut`` is how a user's own files are cut into splits: as today, or as when a checkpoint was trained.
     Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
     """
-    name, split = _without_split(spec)
-    dataset = renamed(_cut(_look_up(name), cut), classnames, templates)
+    name, word = _without_split(spec)
+    try:
+        dataset = renamed(_cut(_look_up(name), cut), classnames, templates)
+    except (DataError, UnknownNameError):
+        if word and word.lower() not in (*SPLITS, ALL):
+            raise _unknown_split(spec, word) from None
+        raise
+    split = _split_named(dataset, word, spec)
     tell(dataset)
     base, ending = _canonical(name), f"@{split}" if split else ""
     if ending and existing(base + ending):  # a folder has this very name
@@ -167,6 +179,10 @@ def other_tasks(patching: Task, tasks: Sequence[Task | str] | Task | str, cut: i
     tasks = listed(tasks)
     others = [task for task in tasks if isinstance(task, Task)]
     others += find_tasks([task for task in tasks if isinstance(task, str)], cut=cut)
+    other_split = next((t for t in others if t.base_spec == patching.base_spec and t.is_own_split), None)
+    if other_split:
+        problem = f"{other_split.spec} is a split of the task that is patched, {patching.name}"
+        raise UsageError(problem, MEASURE_AFTERWARDS.format(other_split.spec))
     others = [task for task in others if task.base_spec != patching.base_spec]
     seen = {patching.name: patching.spec}
     for task in others:
@@ -278,21 +294,33 @@ def with_reading(word: str, reading: Reading) -> str:
 
 
 def _without_split(spec: str) -> tuple[str, str | None]:
-    """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or an unknown split."""
+    """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or split."""
     name, at, split = spec.strip().rpartition("@")
-    if not at or split.lower() not in (*SPLITS, ALL) or existing(spec):
-        if at and "/" not in split and existing(spec) is None:
-            hint = "check the path of a folder with @ in its name; a/@val is the split val of a folder"
-            hint = f"splits are {', '.join((*SPLITS, ALL))}; {hint}"
-            raise UsageError(f"unknown split {split!r} in task {spec!r}", hint)
+    if not at or "/" in split or existing(spec):
         name, split = spec.strip(), ""
-    split = split.lower()
+    elif not split:
+        raise _unknown_split(spec, split)
     if not name.strip():
         raise UsageError(f"the task name {spec!r} is empty", "`wisepatch datasets` lists those known by name")
     known, word = registry().names, name.lower().removeprefix(TYPO)
     if word not in known and word.endswith("val") and word[:-3] in known and existing(name) is None:
         return name[:-3], split or "val"
     return name, split or None
+
+
+def _split_named(dataset: Dataset, word: str | None, spec: str) -> str | None:
+    """Return the split that a word names, in any case. Raises :class:`UsageError` for none of the usual and the dataset's own."""
+    if word is None:
+        return None
+    known = {split.lower(): split for split in (*SPLITS, ALL, *dataset.available_splits)}
+    if word.lower() not in known:
+        raise _unknown_split(spec, word, dataset.available_splits)
+    return known[word.lower()]
+
+
+def _unknown_split(spec: str, split: str, known: Iterable[str] = SPLITS) -> UsageError:
+    hint = "check the path of a folder with @ in its name; a/@val is the split val of a folder"
+    return UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join((*known, ALL))}; {hint}")
 
 
 def _look_up(name: str) -> Dataset:

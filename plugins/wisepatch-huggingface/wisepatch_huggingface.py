@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import wisepatch as wp
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.samples import Subset
-from wisepatch.datasets.splits import SPLITS
+from wisepatch.datasets.splits import SPLIT_WORDS, SPLITS, split_problem
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:
@@ -132,13 +132,15 @@ def find_dataset(name: str) -> wp.Dataset | None:
     label = pick(source, "label", list(known.labels), known)
     splits = assign(source, known)
     held_out = "test" not in splits
+    own = own_splits(known, splits)
+    splits |= {name: name for name in own}
     sizes = {split: known.splits[splits[split]] for split in splits}
     return wp.Dataset(
         name=name,
         classes=tuple(each.replace("_", " ").strip() for each in known.labels[label]),
         open=partial(open_split, source, image, label, splits),
         templates=TEMPLATES["simple"],
-        splits=("train", "test") if held_out else tuple(split for split in SPLITS if split in splits),
+        splits=(*(("train", "test") if held_out else (split for split in SPLITS if split in splits)), *own),
         family="huggingface",
         source=f"{HUB}/{source.path}" if source.folder is None else str(source.folder),
         counts={} if held_out else {split: size for split, size in sizes.items() if size},
@@ -302,6 +304,15 @@ def assign(source: Source, known: Description) -> dict[str, str]:
     return found
 
 
+def own_splits(known: Description, splits: dict[str, str]) -> list[str]:
+    """Return the other splits, that are evaluated by their own names (``hf:owner/name@sketch``)."""
+    own: list[str] = []
+    for name in known.splits:
+        if name not in splits.values() and name.lower() not in SPLIT_WORDS and not split_problem([*own, name]):
+            own.append(name)
+    return own
+
+
 def open_split(
     source: Source, image: str, label: str, splits: dict[str, str], split: str, root: Path, transform: Any = None
 ) -> Pictures | Subset:
@@ -320,7 +331,7 @@ def open_split(
             f"{source.name}: {without} of the {len(pictures)} images of {split} have no label",
             f"the publisher withholds them; choose another split, such as hf:{source.path}?test=validation",
         )
-    return pictures if "test" in splits else held_out(pictures, split)
+    return held_out(pictures, split) if "test" not in splits and split in SPLITS else pictures
 
 
 def held_out(pictures: Pictures, split: str) -> Subset:

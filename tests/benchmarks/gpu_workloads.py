@@ -217,20 +217,16 @@ def training(bench):
         bench.do(many_pictures, folder=bench.folder / "photos", per_class=count, split=split)
     bench.do(training_workload.save_start, folder=bench.folder, model="ViT-B-32", images="photos")
     shared = {"folder": bench.folder, "steps": steps, "images": "photos", "batch": batch}
-    sides = {
-        f"loop {name}": partial(
-            measure, training_workload.reference_steps, half=name == "bf16", workers=machine()["cores"], **shared
-        )
-        for name in ("bf16", "fp32")
-    } | {"wisepatch": partial(measure, training_workload.wisepatch_steps, mixed_precision="bf16", **shared)}
-    found = bench.alternate(sides, 1)
-    mine = found["wisepatch"]
+    looping = partial(measure, training_workload.reference_steps, workers=machine()["cores"], **shared)
+    job = partial(measure, training_workload.wisepatch_steps, mixed_precision="bf16", **shared)
+    mine = bench.alternate({"wisepatch": job}, 1)["wisepatch"]
     rate = batch / mine[0].wall
     note = f"a step; {rate:,.0f} images/s, {3 * FLOP_OF_B32 * rate / 1e12:.0f} Tflop/s in the image tower"
     for name in ("bf16", "fp32"):
-        theirs, loss = training_workload.last_report(found[f"loop {name}"][0].result), mine[0].result[-1]
+        loop = bench.alternate({f"loop {name}": partial(looping, half=name == "bf16")}, 1)[f"loop {name}"]
+        theirs, loss = training_workload.last_report(loop[0].result), mine[0].result[-1]
         yield bench.row(
-            f"bf16: ViT-B/32, batch of {batch}, {per_class * len(CLASSES)} JPEGs; loop in {name}", found[f"loop {name}"], mine,
+            f"bf16: ViT-B/32, batch of {batch}, {per_class * len(CLASSES)} JPEGs; loop in {name}", loop, mine,
             abs(loss - theirs) <= 0.05 * abs(theirs), 1.5 if name == "bf16" else None,
             f"{note}; last loss {theirs:.3f} and {loss:.3f}", device=device, images_per_second=rate,
         )  # fmt: skip

@@ -81,6 +81,7 @@ def test_help_lists_every_command_in_its_own_words(cli):
         "__init__",
         "app",
         "completion",
+        "datasets_check",
         "options",
         "output",
         "processes",

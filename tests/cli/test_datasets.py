@@ -146,8 +146,46 @@ def test_datasets_check_counts_images_that_are_turned_by_exif(cli, shapes):
     for name in ("circle", "square"):
         Image.new("RGB", (32, 16)).save(shapes / name / "0.png", exif=exif)
     records = [json.loads(line) for line in cli("datasets", "check", shapes, "--json").stdout.splitlines()]
-    assert sum(record["turned"] for record in records) == 2
+    assert sum(record["turned"] for record in records if record["type"] == "check") == 2
     assert "note: shapes (train): EXIF turns " in cli("datasets", "check", shapes).stderr
+
+
+def test_a_set_that_is_there_in_part_is_reported_split_by_split_and_measured(cli, data):
+    from tests.datasets.published.layouts import FOLDERS, write_images
+
+    write_images(data / "imagenet/val", [f"{wnid}/ILSVRC2012_val_{n:08}.JPEG" for n, wnid in enumerate(FOLDERS[:3])])
+    result = cli("datasets", "check", "ImageNet", "--data", data)
+    assert result.exit_code == 0
+    assert "note: ImageNet (train, val) is missing: there is no folder of training images" in result.stderr
+    rows = [line.replace("│", " ").split()[1:4] for line in result.stdout.splitlines() if "ImageNet" in line]
+    assert rows == [["train", "none", "1276167"], ["val", "none", "5000"], ["test", "3", "50000"]]
+    records = [
+        json.loads(line) for line in cli("datasets", "check", "ImageNet", "--data", data, "--json").stdout.splitlines()
+    ]
+    assert [(each["type"], each["split"]) for each in records] == [
+        ("check", "test"),
+        ("missing", "train"),
+        ("missing", "val"),
+    ]
+    assert "image-net.org" in records[1]["hint"]
+    listed = {
+        r["name"]: r["data"] for r in map(json.loads, cli("datasets", "--data", data, "--json").stdout.splitlines())
+    }
+    assert (listed["ImageNet"], listed["ImageNetR"], listed["Food101"]) == ("in part", "no", "no")
+    write_mnist(data, test=20)
+    for path in (data / "MNIST/raw").glob("train*"):
+        path.unlink()
+    assert cli("zeroshot", "--model", "demo", "--task", "MNIST", "--data", data).exit_code == 0
+    (row,) = map(json.loads, cli("eval", "zeroshot", "--task", "MNIST", "--data", data, "--json").stdout.splitlines())
+    assert (row["task"], row["split"], row["n"]) == ("MNIST", "test", 20)
+
+
+def test_a_set_that_is_packed_is_listed_as_such(cli, data):
+    (data / "dtd-r1.0.1.tar.gz").touch()
+    listed = {
+        r["name"]: r["data"] for r in map(json.loads, cli("datasets", "--data", data, "--json").stdout.splitlines())
+    }
+    assert listed["DTD"] == "packed"
 
 
 def test_datasets_check_says_which_split_has_no_images_and_shows_the_others(cli, tmp_path):

@@ -125,7 +125,7 @@ def test_names_that_can_be_read_in_two_ways_are_named(tmp_path, name):
     folder = photos(tmp_path / "p", name, "label=dog_text=cat.png")
     with pytest.raises(DataError) as caught:
         attacked_folder(folder)
-    assert caught.value.message == f"the names of 1 images in {folder} can be read in two ways: {name}"
+    assert caught.value.message == f"in {folder} 1 name can be read in two ways: {name}"
     assert "%3D" in caught.value.hint
     (folder / name).rename(folder / "label=a_text%3Db_text=c.png")  # as the hint says
     assert "a text=b" in attacked_folder(folder).classes
@@ -167,12 +167,12 @@ def test_index_carries_the_truth_whatever_the_files_are_called(tmp_path):
         (b"path,label,text\n1.png,dog\n", "index.csv, line 2: an empty path, label or text"),
         (b"text,label,path\ncat,dog\n", "index.csv, line 2: an empty path, label or text"),
         (b"path,label,text\n1.png,,cat\n", "index.csv, line 2: an empty path, label or text"),
-        (b"path,label,text\n3.png,dog,cat\n4.png,dog,cat\n", "names 2 images that do not exist: 3.png, 4.png"),
+        (b"path,label,text\n3.png,dog,cat\n4.png,dog,cat\n", "names 2 missing images: 3.png, 4.png"),
         (b"path,label,text\n1.png,d\xff,cat\n", "index.csv is not a text file in UTF-8"),
         (b'path,label,text\n1.png,"' + b"d" * 200_000 + b'",cat\n', "index.csv, line 2: field larger"),
         (b"path,label,text\n1.png,dog,cat\n1.png,d\0g,cat\n", "index.csv, line 3: a NUL character"),
-        (b"path,label,text\n" + b"x" * 300 + b".png,dog,cat\n", "names 1 images that do not exist: xxx"),
-        (b"path,label,text\n~nouser/1.png,dog,cat\n", "names 1 images that do not exist: 1.png"),
+        (b"path,label,text\n" + b"x" * 300 + b".png,dog,cat\n", "names 1 missing image: xxx"),
+        (b"path,label,text\n~nouser/1.png,dog,cat\n", "names 1 missing image: 1.png"),
     ],
 )
 def test_index_that_does_not_fit_says_so(tmp_path, content, message):

@@ -31,7 +31,11 @@ def test_dataset_checks_what_an_author_can_get_wrong():
     for wrong, message in (
         ({"templates": ()}, "no prompt templates"),
         ({"templates": ("a photo",)}, "has no {}"),
-        ({"splits": ("dev",)}, r"names the splits \('dev',\)"),
+        ({"splits": ("dev",)}, r"names the splits \('dev',\): 'dev' is called 'val'"),
+        ({"splits": ()}, "there is none"),
+        ({"splits": ("test", "All")}, "'All' stands for all images"),
+        ({"splits": ("testA", "testa")}, "'testa' comes twice"),
+        ({"splits": ("test@A",)}, "'test@A' is no name of letters"),
         ({"classes": ()}, "has no classes"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -77,6 +81,12 @@ def test_expected_sizes_know_of_the_cut():
     assert [dataset.expected(split) for split in SPLITS] == [55_000, 5_000, 10_000]
     native = base.Dataset("Things", ("a",), None, splits=SPLITS, counts={"train": 50, "val": 7})
     assert [native.expected(split) for split in SPLITS] == [50, 7, None]
+
+
+def test_splits_of_a_datasets_own_are_offered_after_the_usual_ones():
+    dataset = base.Dataset("Pets", ("a",), None, splits=("testB", "train", "testA", "test"), counts={"testA": 7})
+    assert dataset.available_splits == ("train", "val", "test", "testB", "testA")
+    assert dataset.expected("testA") == 7
 
 
 def test_context_of_some_images_keeps_what_is_whole():

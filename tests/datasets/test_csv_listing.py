@@ -81,7 +81,7 @@ def test_words_for_splits_are_those_of_folders(shapes, word, split):
 def test_ids_without_suffix_are_an_error_that_says_so(shapes):
     path = shapes.parent / "set.csv"
     path.write_text("id,label\nshapes/circle/0,circle\nshapes/square/1,square\n")
-    with pytest.raises(DataError, match="names 2 files that do not exist") as caught:
+    with pytest.raises(DataError, match="names 2 missing files") as caught:
         list_csv(path)
     assert caught.value.hint == "names need their suffix: 0.png is there"
 
@@ -90,7 +90,7 @@ def test_a_row_that_is_repeated_is_taken_once_and_counted(shapes):
     path = shapes.parent / "set.csv"
     path.write_text("\n".join(["path,label", *map(",".join, [*ROWS, ROWS[0], ("shapes/x/../circle/0.png", "circle")])]))
     assert listed(path) == {"train": ROWS}
-    assert "set.csv: 2 rows repeat another and are taken once" in to_tell(csv_dataset(path))
+    assert "set.csv: 2 repeated rows, taken once" in to_tell(csv_dataset(path))
 
 
 def test_images_outside_of_the_folder_are_named(shapes):
@@ -98,7 +98,7 @@ def test_images_outside_of_the_folder_are_named(shapes):
     path = shapes.parent / "csv" / "set.csv"
     path.write_text(f"path,label\n../shapes/circle/0.png,circle\n{shapes}/square/1.png,square\n")
     (told,) = [note for note in to_tell(csv_dataset(path)) if "outside" in note]
-    assert told == f"set.csv: 2 images lie outside of {path.parent}: ../shapes/circle/0.png, {shapes}/square/1.png"
+    assert told == f"set.csv: 2 images outside of {path.parent}: ../shapes/circle/0.png, {shapes}/square/1.png"
 
 
 @pytest.mark.parametrize("address", ["https://x.org/a.png", "http://x.org/a.png", "s3://bucket/a.png", "file:///a.png"])

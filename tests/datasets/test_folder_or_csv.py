@@ -278,7 +278,7 @@ def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
         (["path,label,split", "shapes/circle/0.png,circle,later"], "line 2: split 'later'"),
         (["path,label", "https://x.org/0.png,circle"], "line 2: https://x.org/0.png is an address"),
         (["path,label", "shapes/circle/0.png,"], "line 2: an empty path or label"),
-        (["path,label", "shapes/circle/99.png,circle"], "names 1 files that do not exist, the first"),
+        (["path,label", "shapes/circle/99.png,circle"], "names 1 missing file, the first"),
         (["path,label", "shapes/circle/0.png,circle", "shapes/circle/1.png,circle"], "has one class, 'circle'"),
         (["path,label"], "lists no images"),
         ([], "has no column label and no column path; its first line has: nothing"),
@@ -291,13 +291,13 @@ def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
         ([f"path,label,{'x' * 200_000}"], r"bad\.csv, line 1: field larger than field limit"),
         (
             ["path,label", "shapes/circle/0.png,a", "0\0.png,b"],
-            "(names 1 files that do not exist|line 3: line contains NUL)",
+            "(names 1 missing file|line 3: line contains NUL)",
         ),
         (
             ["path,label", "shapes/circle/0.png,a", f"{'x' * 300}.png,b"],
-            "names 1 files that do not exist, the first .*xxx",
+            "names 1 missing file, the first .*xxx",
         ),
-        (["path,label", "shapes/circle/0.png,a", "~nobody-of-this-name/1.png,b"], "names 1 files that do not exist"),
+        (["path,label", "shapes/circle/0.png,a", "~nobody-of-this-name/1.png,b"], "names 1 missing file"),
     ],
 )
 def test_bad_csv_names_line_and_reason(shapes, tmp_path, lines, message):

@@ -66,8 +66,15 @@ def test_everything_in_the_museum_is_read_or_named(cli, museum, caplog):
     ):
         assert line in result.stderr
     records = [json.loads(line) for line in cli("datasets", "check", museum, "--json").stdout.splitlines()]
-    assert {record["split"]: record["images"] for record in records} == COUNTS
-    assert all(record["broken"] == [] for record in records)
+    assert {each["split"]: each["images"] for each in records if each["type"] == "check"} == COUNTS
+    left_out = {each["reason"]: each["files"] for each in records if each["type"] == "left_out"}
+    assert left_out["beside the splits"] == ["wrapper/loose.png"]
+    assert sum(map(len, left_out.values())) == 6
+    same = [each for each in records if each["type"] == "duplicate"]
+    assert len(same) == 8
+    assert {each["same"] for each in same} == {"bytes"}
+    assert all({"split", "file", "class"} == set(image) for each in same for image in each["images"])
+    assert all(each["broken"] == [] for each in records if each["type"] == "check")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,18 +9,16 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.output import Output, percent, print_error
-from wisepatch.errors import DataError, EmptySplitError, UsageError, WisepatchError
+from wisepatch.counting import count
+from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import expanded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from wisepatch.datasets.base import Dataset
-    from wisepatch.datasets.duplicates import Place
     from wisepatch.tasks import Task
 
-SHOWN = 5  # classes that a note names
 NARROW = 120  # columns of a terminal below which the listing leaves some out
 MOST_NAMES, MOST_TEMPLATES = 60, 8  # that `show` prints; --json has all
 app = typer.Typer(
@@ -82,7 +80,7 @@ def _numbers_by_size(name: str) -> list[tuple[int, str]]:
 def describe(dataset: Dataset, owner: str, folder: Path) -> dict[str, Any]:
     """Describe a task without opening it, as JSON types."""
     layout = dataset.find(folder)
-    there = "built in" if dataset.gigabytes == 0 else "yes" if layout else "no" if dataset.layouts else "?"
+    there = "built in" if dataset.gigabytes == 0 else "yes" if layout else dataset.lacking(folder)
     there = "yes" if dataset.family in ("folder", "attacked") else there
     return {
         "name": dataset.name, "family": dataset.family, "classes": list(dataset.classes), "splits": list(dataset.available_splits),
@@ -120,7 +118,7 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
     by_program = f"`wisepatch datasets download {dataset.name}`" if dataset.downloads else "by hand"
     whole = len(dataset.head_names)
-    merged = f"of another task, {whole} classes; " + (
+    merged = f"of another task, {count(whole, 'class', 'classes')}; " + (
         "each class here takes the largest logit of those that it stands for"
         if any(len(merged) != 1 for merged in dataset.label_map)
         else f"its logits are restricted to the {len(dataset.classes)} here"
@@ -140,7 +138,7 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
         ("zero-shot", "\n".join(f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items())),
         ("templates", "\n".join(_first(dataset.templates, MOST_TEMPLATES))),
         ("head", merged if dataset.label_map else ""),
-        (f"{len(dataset.classes)} classes", ", ".join(_first(dataset.classes, MOST_NAMES))),
+        (count(len(dataset.classes), "class", "classes"), ", ".join(_first(dataset.classes, MOST_NAMES))),
     ]
     return [(name, text) for name, text in lines if text]
 
@@ -158,83 +156,30 @@ def check(
     task: Tasks,
     deep: DeepOption = False,
 ) -> None:
-    """Open every split of a task: sizes against the publisher's, images per class, a decoded sample.
+    """Open every split of a task: sizes against the publisher's, images per class, a decoded sample, and what is missing.
+
+    Archives that lie in the data folder as they were published are unpacked; nothing is downloaded.
 
     Of your own folders and CSVs: which class name goes with which folder, what is left out and why, images that come twice (the
     same bytes; with --deep the same pixels), and how many are turned as their EXIF orientation says.
 
     Example: `wisepatch datasets check Digits path/to/folder --deep`
     """
-    from wisepatch.datasets.inspection import Report, inspect
+    from wisepatch.cli.datasets_check import tell
+    from wisepatch.datasets.inspection import inspect_all
 
     output, folder = common.output, common.data_folder()
-    reports: list[Report] = []
-    problems: list[WisepatchError] = []
-    pixels: dict[str, dict[Place, str]] = {}
-    tasks = _named(task, names)
-    for each in tasks:
-        for name in [each.split] if each.split else each.dataset.available_splits:
-            try:
-                seen = pixels.setdefault(each.name, {})
-                progress = output.progress()
-                reports.append(inspect(each.dataset, name, folder, deep=deep, progress=progress, pixels=seen))
-            except EmptySplitError as error:
-                output.say(f"note: {error.message}")
-            except WisepatchError as error:
-                known = {problem.message for problem in problems}
-                problems += [error] if error.message not in known else []
-    output.records([report.to_json() for report in reports], "check")
-    if reports:
-        output.table(
-            ("task", "split", "images", "expected", "classes", "images per class", "sample"),
-            [
-                (r.task, r.split, r.images, "?" if r.expected is None else r.expected, r.classes, _spread(r.per_class), r.sample)
-                for r in reports
-            ],
-        )  # fmt: skip
-    for report in reports:
-        if report.expected not in (None, report.images):
-            output.say(
-                f"note: {report.task} ({report.split}) has {report.images} images, its publisher {report.expected}"
-            )
-        empty = [name.partition(" ")[2] for name, count in (report.per_class or {}).items() if count == 0]
-        if empty:
-            more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
-            output.say(f"note: {report.task} ({report.split}) has no images of {', '.join(empty[:SHOWN])}{more}")
-        if report.turned:
-            output.say(f"note: {report.task} ({report.split}): EXIF turns {report.turned} of {report.images} images")
-    for each in tasks:
-        _tell_of_own_files(each.dataset, folder, pixels.get(each.name, {}), output)
-    broken = [problem for report in reports for problem in report.broken]
-    for problem in broken:
-        output.say(problem)
-    if broken:
-        problems.append(
-            DataError(f"{len(broken)} images cannot be read", "replace or remove the files that are named above")
+    inspections = [
+        inspect_all(
+            each.dataset,
+            [each.split] if each.split else each.dataset.available_splits,
+            folder,
+            deep=deep,
+            progress=output.progress(),
         )
-    _raise(problems, output)
-
-
-def _tell_of_own_files(dataset: Dataset, folder: Path, pixels: Mapping[Place, str], output: Output) -> None:
-    """Say what a user should look at: classes with other names, files left out, images that come twice."""
-    from wisepatch.datasets.duplicates import described, same_files, same_pixels, told
-
-    renamed = [(label, name) for label, name in zip(dataset.labels, dataset.classes, strict=False) if label != name]
-    if renamed:
-        output.table((f"folder or label of {dataset.name}", "class name"), renamed)
-    for reason, left_out in dataset.left_out.items():
-        output.say(f"left out of {dataset.name}, {len(left_out)}: {reason}:")
-        for name in left_out:
-            output.say(f"  {name}")
-    groups = same_files(dataset, folder)
-    found = [(groups, "bytes")]
-    known = {frozenset(place.name for place in group) for group in groups}
-    found.append(([g for g in same_pixels(pixels) if frozenset(place.name for place in g) not in known], "pixels"))
-    for each, what in found:
-        for line in told(dataset, each, what):
-            output.say(f"note: {line}")
-        for group in each:
-            output.say(f"  {described(dataset, group)}")
+        for each in _named(task, names)
+    ]
+    _raise(tell(inspections, output), output)
 
 
 def _named(words: list[str], classes: o.ClassOptions | None = None) -> list[Task]:
@@ -253,13 +198,6 @@ def _raise(problems: list[WisepatchError], output: Output) -> None:
         print_error(problem, as_json=output.as_json)
     if problems:
         raise problems[-1]
-
-
-def _spread(per_class: dict[str, int] | None) -> str:
-    if per_class is None:
-        return "? (--deep counts)"
-    least, most, empty = min(per_class.values()), max(per_class.values()), sum(n == 0 for n in per_class.values())
-    return (f"{least}" if least == most else f"{least} to {most}") + (f", {empty} without" if empty else "")
 
 
 @app.command("download")
@@ -287,6 +225,10 @@ def download(
             problems.append(error)
             continue
         output.records([{"task": dataset.name, "folder": str(folder)}], "download")
-        here = f"is below {folder}" if dataset.downloads else "is there without a download"
+        place = (dataset.find(folder) or "").partition("/{")[
+            0
+        ]  # a path of the system where a package of it brings the data
+        elsewhere = f"is in {place}" if place.startswith("/") else f"is below {folder}"
+        here = elsewhere if dataset.downloads else "is there without a download"
         output.result(f"{dataset.name} {here}")
     _raise(problems, output)

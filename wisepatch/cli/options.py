@@ -225,7 +225,9 @@ CheckpointsArgument = Annotated[
     list[str],
     typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP, autocompletion=completion.checkpoints),
 ]
-SplitOption = Annotated[str, typer.Option("--split", help="test, val, train or all, for tasks that name none.")]
+SplitOption = Annotated[
+    str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
+]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[

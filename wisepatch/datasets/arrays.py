@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import re
@@ -83,8 +84,10 @@ def _read_npy(path: Path) -> tuple[str, str, bool, tuple[int, ...], bytes]:
 
 
 def read_idx(path: Path) -> Any:
-    """Read the array of bytes in an IDX file, as MNIST's are. Raises :class:`ValueError` for others."""
+    """Read the array of bytes in an IDX file, as MNIST's are, or one in a ``.gz``. Raises :class:`ValueError` for others."""
     data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)  # checks its CRC-32
     begin = 4 + 4 * data[3] if len(data) > 3 else 4
     shape = tuple(int.from_bytes(data[place : place + 4], "big") for place in range(4, begin, 4))
     if data[:3] != IDX_BYTES or math.prod(shape) != len(data) - begin:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import csv_rows
 from wisepatch.datasets.folder_or_csv import FileSamples
@@ -139,7 +140,7 @@ def _read_names(folder: Path) -> Iterator[Attacked]:
         )
         raise DataError(problem, f"rename or remove them, or add an {INDEX} with path,label,text")
     if double := [path.name for path in names if path.stem.count("_text=") > 1 or path.stem.count("label=") > 1]:
-        problem = f"the names of {len(double)} images in {folder} can be read in two ways: {_listed(double)}"
+        problem = f"in {folder} {count(len(double), 'name')} can be read in two ways: {_listed(double)}"
         raise DataError(problem, f"write %3D for the = within a name, or add an {INDEX} with path,label,text")
     for path, name in names.items():
         label, text = name or ("", "")
@@ -158,7 +159,7 @@ def _read_index(index: Path) -> list[Attacked]:
     if not images:
         raise DataError(f"{index} names no images", "make the folder again")
     if missing := [path.name for path, _, _ in images if not os.path.isfile(path)]:  # noqa: PTH113 -- no OSError for a name too long
-        problem = f"{index} names {len(missing)} images that do not exist: {_listed(missing)}"
+        problem = f"{index} names {count(len(missing), 'missing image')}: {_listed(missing)}"
         raise DataError(problem, "make the folder again")
     return images
 

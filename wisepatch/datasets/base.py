@@ -12,7 +12,7 @@ from wisepatch.counting import count
 from wisepatch.datasets.guarding import Guarded, open_guarded
 from wisepatch.datasets.joined import Joined
 from wisepatch.datasets.samples import Samples, Split, Transform
-from wisepatch.datasets.splits import ALL, SPLITS, cut_validation, held_out
+from wisepatch.datasets.splits import ALL, SPLITS, cut_validation, held_out, split_problem
 from wisepatch.errors import DataError, EmptySplitError, UsageError, warn_renamed
 
 SURROGATES = re.compile("[\ud800-\udfff]")  # of names of files that are not in UTF-8
@@ -23,7 +23,8 @@ class Dataset:
     """Describe a task: cheap to make and to list; nothing is read until :meth:`split`.
 
     ``open(split, root, transform)`` returns the map-style dataset of one published split; ``root`` is the data folder.
-    ``splits`` are the published ones. A missing ``val`` is cut from ``train``: a tenth, at most 5,000 images, seed 0, as in
+    ``splits`` are the published ones: ``train``, ``val``, ``test``, and others of its own (``testA``), which are evaluated as
+    ``NAME@testA``. A missing ``val`` is cut from ``train``: a tenth, at most 5,000 images, seed 0, as in
     the code of WiSE-FT and PAINT, so that ``train``, ``val`` and ``test`` are always disjoint.
 
     ``metric`` is what alpha is chosen by, ``extra_metrics`` are reported besides. A task whose classes are some of
@@ -81,8 +82,9 @@ class Dataset:
         for template in self.templates:
             if "{}" not in template and "{article}" not in template:
                 raise UsageError(f"prompt template {template!r} of {self.name!r} has no {{}} for the class name")
-        if not self.splits or not set(self.splits) <= set(SPLITS):
-            raise UsageError(f"dataset {self.name!r} names the splits {self.splits}", f"splits are {', '.join(SPLITS)}")
+        if problem := split_problem(self.splits):
+            hint = f"splits are {', '.join(SPLITS)}, and others of its own, such as testA"
+            raise UsageError(f"dataset {self.name!r} names the splits {self.splits}: {problem}", hint)
         indices = {index for row in self.label_map for index in row}
         fits = len(self.label_map) == len(self.classes) and indices <= set(range(len(self.head_classes)))
         if (self.label_map or self.head_classes) and not (self.head_classes and fits):
@@ -114,7 +116,8 @@ class Dataset:
     @property
     def available_splits(self) -> tuple[str, ...]:
         """Return the splits that can be opened, the cut validation split among them."""
-        return tuple(s for s in SPLITS if s in self.splits or (s == "val" and "train" in self.splits))
+        usual = tuple(s for s in SPLITS if s in self.splits or (s == "val" and "train" in self.splits))
+        return usual + tuple(s for s in self.splits if s not in SPLITS)
 
     def expected(self, split: str) -> int | None:
         """Return the number of images that ``split`` should have, where the publisher's figures are known."""
@@ -125,20 +128,21 @@ class Dataset:
 
     def find(self, root: Path) -> str | None:
         """Return the first of ``layouts`` of which every part is below ``root`` and no folder is empty; reads names alone."""
+        return next((layout for layout in self.layouts if all(_is_there(root / part) for part in parts(layout))), None)
 
-        def there(part: str) -> bool:
-            path = root / part
-            try:
-                return any(path.iterdir()) if path.is_dir() else path.exists()
-            except OSError:  # no permission to look
-                return False
-
-        return next((layout for layout in self.layouts if all(map(there, parts(layout)))), None)
+    def lacking(self, root: Path) -> str:
+        """Say of data that is not found whole: ``packed`` in archives, there ``in part``, ``no``, or ``?`` where nobody knows."""
+        if getattr(self.open, "is_packed", lambda _: False)(root):
+            return "packed"
+        some = any(_is_there(root / part) for layout in self.layouts for part in parts(layout))
+        return "in part" if some else "no" if self.layouts else "?"
 
     def check_split(self, split: str) -> None:
         """Raise :class:`DataError` for a split that the task does not offer."""
         if split not in (*self.available_splits, ALL):
             hint = f"it offers {', '.join(self.available_splits)}"
+            own = next((each for each in self.splits if each not in SPLITS), None)
+            hint += f"; write {self.name}@{own}" if own else ""
             raise DataError(f"task {self.name!r} has no {split!r} split", hint)
 
     def open_guarded(self, split: str, root: Path, transform: Transform | None = None) -> Guarded:
@@ -163,6 +167,13 @@ class Dataset:
             with suppress(EmptySplitError):
                 opened[split] = self.open_guarded(split, root, transform)
         return Joined(opened)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return any(path.iterdir()) if path.is_dir() else path.exists()
+    except OSError:  # no permission to look
+        return False
 
 
 def parts(layout: str) -> list[str]:

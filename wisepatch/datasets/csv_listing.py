@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
+from wisepatch.counting import count
 from wisepatch.datasets.folder_listing import Files
 from wisepatch.datasets.splits import SPLIT_WORDS
 from wisepatch.errors import DataError
@@ -152,7 +153,7 @@ def _check_present(path: Path, images: Sequence[str]) -> None:
     hint = "paths are read relative to the folder of the CSV"
     if near := _with_suffix(absent[0]):
         hint = f"names need their suffix: {near} is there"
-    raise DataError(f"{path} names {len(absent)} files that do not exist, the first {absent[0]}", hint)
+    raise DataError(f"{path} names {count(len(absent), 'missing file')}, the first {absent[0]}", hint)
 
 
 def _with_suffix(image: str) -> str | None:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.samples import Split, labels_of
 from wisepatch.errors import EmptySplitError
@@ -77,7 +78,7 @@ def described(dataset: Dataset, group: Iterable[Place]) -> str:
 
 
 def _count(groups: Sequence[object], what: str) -> str:
-    return f"{len(groups)} image{'' if len(groups) == 1 else 's'} with the same {what}"
+    return f"{count(len(groups), 'image')} with the same {what}"
 
 
 def _matters(group: Sequence[Place]) -> bool:

@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import list_csv
 from wisepatch.datasets.folder_listing import Files, list_folder
@@ -122,9 +123,9 @@ def csv_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Data
     listing = list_csv(path, reading.columns)
     notes = []
     if listing.repeated:
-        notes.append(f"{path.name}: {listing.repeated} rows repeat another and are taken once")
+        notes.append(f"{path.name}: {count(listing.repeated, 'repeated row')}, taken once")
     if listing.outside:
-        of_outside = f"{path.name}: {len(listing.outside)} images lie outside of {path.parent}"
+        of_outside = f"{path.name}: {count(len(listing.outside), 'image')} outside of {path.parent}"
         notes.append(f"{of_outside}: {shortened(listing.outside)}")
     return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {}, reading)
 

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.images import forbid_other_programs
 from wisepatch.datasets.samples import (
     Annotations,
@@ -120,7 +121,7 @@ class Guarded:
         except TypeError:
             raise self._broken(f"{what} is {_kind(value)}, not an integer") from None
         if not 0 <= number < self.classes:
-            outside = f"outside the {self.classes} classes; they are counted from 0"
+            outside = f"outside the {count(self.classes, 'class', 'classes')}, counted from 0"
             raise self._broken(f"{what} is {_kind(number)}, which is {outside}")
         return number
 
@@ -161,7 +162,7 @@ class Guarded:
         with guarded(f"{self.name}: the ids of the images cannot be read"):
             ids = [str(each) for each in image_ids(self.samples)]
         if len(ids) != self.size:
-            raise self._broken(f"there are {len(ids)} ids for {self.size} images")
+            raise self._broken(f"it gives {count(len(ids), 'id')} for {count(self.size, 'image')}")
         return ids
 
     def set_epoch(self, epoch: int) -> None:
@@ -208,7 +209,7 @@ def annotation_problem(annotations: Any, images: int, classes: int) -> str:
     for name in ("groups", "accepted", "written"):
         values: Sequence[Any] | None = getattr(annotations, name)
         if values is not None and len(values) != images:
-            return f"{name} has {len(values)} entries for {images} images"
+            return f"{name} has {count(len(values), 'entry', 'entries')} for {count(images, 'image')}"
     written = annotations.written if isinstance(annotations.written, list | tuple) else None  # others may decode images
     for name, numbers, least, bound, things in (  # -1: none
         ("groups", annotations.groups, -1, len(annotations.group_names), "group names"),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.duplicates import Place, pixel_digest
+from wisepatch.datasets.duplicates import Place, pixel_digest, same_files, same_pixels
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.images import is_turned
 from wisepatch.datasets.published.readers import asked
 from wisepatch.datasets.samples import Split, labels_of
-from wisepatch.errors import DataError, UsageError, WisepatchError
+from wisepatch.errors import DataError, EmptySplitError, MissingDataError, UsageError, WisepatchError
 from wisepatch.progress import Progress, Silent
 
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
@@ -38,6 +40,56 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Describe a split that is not there, of a task of which others are."""
+
+    task: str
+    split: str
+    reason: str
+    hint: str
+
+
+@dataclass
+class Inspection:
+    """Hold what was found of a task: its splits, those that are missing, what is wrong, and the images that come twice.
+
+    ``same`` are the groups of equal images in several splits or under several labels, by what is equal: ``bytes`` or ``pixels``.
+    """
+
+    dataset: Dataset
+    reports: list[Report] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    problems: list[WisepatchError] = field(default_factory=list)
+    same: dict[str, list[list[Place]]] = field(default_factory=dict)
+
+
+def inspect_all(
+    dataset: Dataset, splits: Iterable[str], root: Path, *, deep: bool = False, progress: Progress | None = None
+) -> Inspection:
+    """Inspect splits one by one, as :func:`inspect` does: one that is missing or broken does not hide the others."""
+    found = Inspection(dataset)
+    pixels: dict[Place, str] = {}
+    absent: dict[str, WisepatchError] = {}
+    for split in splits:
+        try:
+            found.reports.append(inspect(dataset, split, root, deep=deep, progress=progress, pixels=pixels))
+        except (EmptySplitError, MissingDataError) as error:
+            reason = getattr(error.__cause__, "message", error.message)  # without the name of the task and the place
+            found.missing.append(Missing(dataset.name, split, reason, error.hint))
+            if isinstance(error, MissingDataError):
+                absent[error.message] = error
+        except WisepatchError as error:
+            if error.message not in [problem.message for problem in found.problems]:
+                found.problems.append(error)
+    if absent and not found.reports:
+        found.missing, found.problems = [], [*absent.values(), *found.problems]
+    found.same["bytes"] = same_files(dataset, root)
+    known = {frozenset(place.name for place in group) for group in found.same["bytes"]}
+    found.same["pixels"] = [g for g in same_pixels(pixels) if frozenset(place.name for place in g) not in known]
+    return found
 
 
 def inspect(
@@ -70,7 +122,7 @@ def inspect(
     size = len(dataset.classes)
     outside = next((each for each in labels or [label] if not 0 <= each < size), None)
     if outside is not None:
-        problem = f"{dataset.name} ({split}) has the label {outside}, and {size} classes"
+        problem = f"{dataset.name} ({split}) has the label {outside}, and {count(size, 'class', 'classes')}"
         raise DataError(problem, "fetch the data again, or report it to the task's author")
     counts = Counter(labels)
     names = enumerate(dataset.classes)
@@ -125,8 +177,12 @@ def download(dataset: Dataset, root: Path) -> None:
     if dataset.gigabytes == 0 or not dataset.source.startswith("http"):
         return  # built in, or the user's own
     if not dataset.downloads:
-        place = f" and put it below {root} as {' or as '.join(dataset.layouts)}" if dataset.layouts else ""
-        raise UsageError(f"{dataset.name} cannot be downloaded by wisepatch", f"fetch it from {dataset.source}{place}")
+        try:
+            with asked(wanted=False):
+                dataset.split(dataset.splits[-1], root)
+        except MissingDataError as error:
+            raise UsageError(f"{dataset.name} cannot be downloaded by wisepatch", error.hint) from error
+        return
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

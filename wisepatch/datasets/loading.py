@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wisepatch.counting import count
 from wisepatch.datasets.samples import Samples, Split, labels_of
 from wisepatch.errors import DataError, WisepatchError
 from wisepatch.launcher import size
@@ -99,8 +100,8 @@ def same_for_all(split: Split) -> Split:
     if other is not None:
         (images, _, host), (others, _, host_of_other) = seen[0], seen[other]
         raise DataError(
-            f"{split.task} ({split.name}) is not the same for all processes: {images} images for process 0 ({host}), {others}, or"
-            f" other labels, for process {other} ({host_of_other})",
+            f"{split.task} ({split.name}) is not the same for all processes: {count(images, 'image')} for process 0 ({host}),"
+            f" {others}, or other labels, for process {other} ({host_of_other})",
             "name with --data a folder that all machines see, or equal copies of it",
         )
     return split

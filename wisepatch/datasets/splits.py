@@ -21,6 +21,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+NAMED = re.compile(r"[A-Za-z0-9][\w.-]*")  # a split of a dataset's own, such as testA or val_unseen
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a user's images, where they bring no such split; val is of what is not in test
 SEED = 10448  # never to be changed: images would move
 CUT = (
@@ -41,6 +42,31 @@ def cut_validation(samples: Samples, split: str) -> Subset:
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()
     stays = len(order) - held_out(len(order))
     return Subset(samples, order[:stays] if split == "train" else order[stays:])
+
+
+def split_problem(splits: Iterable[str]) -> str:
+    """Return what is wrong with the names of splits; empty where all is well.
+
+    Beside ``train``, ``val`` and ``test`` a dataset may have splits of its own (``testA``, ``val_unseen``), which are evaluated.
+    """
+    seen: set[str] = set()
+    for split in splits:
+        usual = SPLIT_WORDS.get(split.lower(), ALL if split.lower() == ALL else split)
+        if usual == ALL:
+            return f"{split!r} stands for all images"
+        if usual != split:
+            return f"{split!r} is called {usual!r}"
+        if not NAMED.fullmatch(split):
+            return f"{split!r} is no name of letters, digits, - . _"
+        if split.lower() in seen:
+            return f"{split!r} comes twice"
+        seen.add(split.lower())
+    return "" if seen else "there is none"
+
+
+def number_of(split: str) -> int:
+    """Return a number that tells a split from others: the place among the usual ones, or a hash of the name."""
+    return SPLITS.index(split) if split in SPLITS else int.from_bytes(sha256(split.encode()).digest()[:8])
 
 
 def held_out(size: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wisepatch.counting import count as things
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, ErrorsAsValues, checked, data_loader
 from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import UsageError, WisepatchError
@@ -74,7 +75,7 @@ class Plan:
         """Check the size of the batches."""
         if self.batch_size < size():
             raise UsageError(
-                f"a batch of {self.batch_size} images cannot be shared by {size()} processes",
+                f"a batch of {things(self.batch_size, 'image')} cannot be shared by {size()} processes",
                 "give a larger --batch-size",
             )
 

@@ -152,7 +152,7 @@ class AttackedSamples:
         import numpy as np
 
         epoch = 0 if self.epoch is None else self.epoch + 1
-        return np.random.default_rng([SEED_STREAM, self.style.seed, splits.SPLITS.index(self.split), index, epoch])
+        return np.random.default_rng([SEED_STREAM, self.style.seed, splits.number_of(self.split), index, epoch])
 
     def _text(self, label: int, rng: np.random.Generator) -> str:
         own, text = self.names[label], self.style.text

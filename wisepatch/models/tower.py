@@ -7,7 +7,7 @@ Names and shapes of the weights stay, so that mixes are written into the tower a
 - QuickGELU works in place;
 - convolutions see channels last;
 - linear layers on an x86 CPU are oneDNN's convolutions of one pixel: sooner than MKL's products (fp32) and its own (bf16);
-- on a GPU, in half precision, patches are embedded by a product, and QuickGELU is one kernel (:mod:`wisepatch.models.gpu_kernels`).
+- on a GPU, in half precision, patches are embedded by a product (:mod:`wisepatch.models.patch_embedding`).
 
 Features differ from those of the tower as it was by rounding alone (tested, and measured in tests/benchmarks).
 """
@@ -26,25 +26,22 @@ from torch.overrides import TorchFunctionMode
 
 from wisepatch.errors import ModelError
 from wisepatch.models.classifier import features
-from wisepatch.models.gpu_kernels import quick_gelu, use_products_for_patches
+from wisepatch.models.patch_embedding import use_products_for_patches
 
 BATCH_SIZE, MAX_IMAGES_ON_GPU = 64, 512  # images at once, at most: on a CPU, and where a GPU has room
 MAX_LAYER_BYTES = 32 << 20  # glibc asks the system for what is larger each time, and its pages are cleared anew
 MIN_CONVOLVED_ROWS = 128  # below, a linear layer is as fast by itself
 
 
-def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
-    """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics).
-
-    Of a tower that is ``compiled`` the compiler fuses the activations itself.
-    """
+def prepare(visual: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Make an image tower ready, in place, to compute in ``dtype`` (batch norm stays in fp32, for its statistics)."""
     from open_clip.transformer import QuickGELU
 
     _swap_blocks(visual, _block)
     use_products_for_patches(visual)
     for module in visual.modules():
-        if type(module) is QuickGELU and not compiled:
-            module.forward = quick_gelu
+        if type(module) is QuickGELU:
+            module.forward = _quick_gelu
         if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, recurse=False)
     visual.to(memory_format=torch.channels_last)
@@ -61,7 +58,7 @@ class Tower:
         self.half = precision if precision == torch.float16 else None
         self.dtype = torch.bfloat16 if precision == torch.bfloat16 else torch.float32
         self.compiled = compiled
-        prepare(visual, self.dtype, compiled=compiled)
+        prepare(visual, self.dtype)
         self._call = torch.compile(visual) if compiled else visual
 
     def take(self, images: torch.Tensor) -> torch.Tensor:
@@ -140,6 +137,11 @@ def _swap_blocks(visual: Any, stand_in: Callable[..., torch.Tensor]) -> None:
     reads_class_token = type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok"
     if reads_class_token and not visual.output_tokens and visual.transformer.resblocks[-1] in blocks:
         blocks[-1].forward = partial(stand_in, blocks[-1], 1)
+
+
+def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """Compute ``x * sigmoid(1.702 * x)`` in place."""
+    return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
 
 
 def _is_plain(attention: torch.nn.MultiheadAttention) -> bool:

@@ -13,7 +13,7 @@ from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task
+from wisepatch.tasks import MEASURE_AFTERWARDS, Task
 from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
@@ -92,7 +92,9 @@ class SweepPlan:
             if task.split:
                 yield UsageError(
                     f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
-                    f"write {task.name}: its splits are used as needed",
+                    MEASURE_AFTERWARDS.format(task.spec)
+                    if task.is_own_split
+                    else f"write {task.name}: its splits are used as needed",
                 )
         if not self.rule:
             if self.select_on == TEST:

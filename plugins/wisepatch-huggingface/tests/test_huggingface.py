@@ -97,6 +97,8 @@ def test_contract_is_kept(tmp_path):
         ({"test": 8}, "", {"test": 8}),
         ({"train": 20, "validation": 6, "test": 8}, "?test=validation", {"train": 18, "val": 2, "test": 6}),
         ({"train": 20, "hard": 6, "test": 8}, "?test=hard", {"train": 18, "val": 2, "test": 6}),
+        ({"train": 20, "hard": 6, "test": 8}, "", {"train": 18, "val": 2, "test": 8, "hard": 6}),
+        ({"train": 20, "hard": 6}, "", {"train": 15, "val": 1, "test": 4, "hard": 6}),
         ({"clean": 20, "hard": 6}, "?train=clean&test=hard", {"train": 18, "val": 2, "test": 6}),
     ],
 )

@@ -193,7 +193,7 @@ def test_reproductions_of_cifar_are_downloaded_whole_or_not_at_all(data, monkeyp
 
     with pytest.raises(DataError, match=rf"{file} is missing and could not be downloaded: no route") as caught:
         task(name).split("test", data)
-    assert f"{cifar.FOLDERS[name]}/{{" in caught.value.hint
+    assert f"{cifar.FOLDERS[name][0]}/{{" in caught.value.hint
     assert cifar.SOURCES[name] in caught.value.hint
     assert offline[0].endswith(f"/raw/master/{'datasets/' if name == 'CIFAR10.1' else ''}{file}")
 
@@ -202,7 +202,7 @@ def test_reproductions_of_cifar_are_downloaded_whole_or_not_at_all(data, monkeyp
     write_cifar102(source)
     np.save(source / "cifar10.1_v6_data.npy", np.zeros((2, 32, 32, 3), np.uint8))
     np.save(source / "cifar10.1_v6_labels.npy", np.array([1, 2]))
-    folder = data / cifar.FOLDERS[name]
+    folder = data / cifar.FOLDERS[name][0]
 
     def half(url, path):
         Path(path).write_bytes(b"half")

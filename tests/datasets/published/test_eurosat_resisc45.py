@@ -90,7 +90,7 @@ def test_resisc45_has_the_published_lists(data):
     assert classes_of(splits["train"]) == ["airplane", "baseball diamond", "wetland"]
     assert [Path(path).name for path in places(splits["test"])] == ["airplane_700.jpg", "baseball_diamond_001.jpg"]
     assert len(splits["val"]) == 1
-    assert task("RESISC45").find(data) == satellite.RESISC_LAYOUT
+    assert task("RESISC45").find(data) == satellite.RESISC_LAYOUTS[0]
 
 
 def test_resisc45_that_is_missing_or_not_whole_says_so(data):

@@ -57,7 +57,7 @@ def test_test_images_that_are_not_sorted_are_refused_with_the_way_to_sort_them(d
         with pytest.raises(DataError, match="are not in class folders") as caught:
             task(name).split("test", data)
         assert str(data / "imagenet/val") in caught.value.message
-        assert "torchvision.datasets.ImageNet" in caught.value.hint
+        assert "ILSVRC2012_devkit_t12.tar.gz" in caught.value.hint
 
 
 def test_folder_that_is_no_class_of_imagenet_is_named(data):

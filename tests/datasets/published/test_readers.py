@@ -5,6 +5,7 @@ import pytest
 from tests.datasets.published.layouts import BENCHMARKS, task
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published import eurosat_resisc45 as satellite
+from wisepatch.datasets.published import mnist_svhn_stl10
 from wisepatch.datasets.splits import SPLITS
 from wisepatch.errors import DataError
 
@@ -37,7 +38,7 @@ def test_sizes_and_places_of_published_tasks_are_known_without_data(name):
     assert dataset.source.startswith("http")
     assert dataset.layouts
     assert dataset.gigabytes > 0
-    assert dataset.downloads == (name not in ("Cars", "RESISC45"))
+    assert dataset.downloads == (name not in ("Cars", "RESISC45", "SUN397"))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,8 @@ def test_missing_data_says_where_to_get_it(data, name, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", refuse)
+    without_system_folder = {name: folders[:3] for name, folders in mnist_svhn_stl10.MNIST_FOLDERS.items()}
+    monkeypatch.setattr(mnist_svhn_stl10, "MNIST_FOLDERS", without_system_folder)
     with pytest.raises(DataError) as caught:
         task(name).split("test", data)
     assert caught.value.message.startswith(

@@ -1,10 +1,5 @@
 """SUN397 as published and in the papers' folders."""
 
-import hashlib
-import io
-import zipfile
-from pathlib import Path
-
 import pytest
 
 from tests.datasets.published.layouts import (
@@ -44,7 +39,7 @@ def test_sun397_takes_the_first_official_partition_in_its_order(data, lists):
     assert classes_of(splits["test"]) == ["airplane cabin", "apse indoor"]
     everything = dataset.open("train", data)
     assert [dataset.classes[label] for label in everything.labels] == ["apse indoor", "youth hostel", "abbey"]
-    assert dataset.find(data) == sun.LAYOUTS[1 if lists == "SUN397" else 2]
+    assert dataset.find(data) == sun.LAYOUTS[2 if lists == "SUN397" else 3]
 
 
 def test_sun397_in_the_papers_folders(data):
@@ -55,35 +50,33 @@ def test_sun397_in_the_papers_folders(data):
     assert set(classes_of(splits["train"])) == {"apse indoor", "youth hostel"}
 
 
-def test_sun397_that_is_missing_is_downloaded_only_where_asked(data, offline):
-    with pytest.raises(DataError, match="SUN397 is not below") as caught:
+def test_sun397_in_the_folders_that_are_about_today(data):
+    sizes = {"train": {"a_apse_indoor": 10, "Youth hostel": 10}, "test": {"apse_indoor": 3}, "valid": {"abbey": 2}}
+    write_folders(data / "SUN397", sizes)
+    dataset = task("SUN397")
+    splits = check_splits(dataset, data)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 20, "val": 2, "test": 3}
+    assert set(classes_of(splits["train"]) + classes_of(splits["val"])) == {"apse indoor", "youth hostel", "abbey"}
+    assert set(classes_of(splits["test"])) == {"apse indoor"}
+    assert dataset.find(data) == sun.LAYOUTS[0]
+    (data / "SUN397" / "test" / "apse_indoor").rename(data / "SUN397" / "test" / "moon")
+    with pytest.raises(DataError, match="SUN397/test/moon is not the folder of one of its classes"):
+        dataset.split("test", data)
+    (data / "SUN397" / "testing").mkdir()
+    with pytest.raises(DataError, match="SUN397 has two folders of 'test': test and testing"):
+        dataset.split("test", data)
+
+
+def test_dead_addresses_are_not_asked_and_the_error_says_where_people_get_the_data_today(data, offline):
+    with published.asked(), pytest.raises(DataError, match=r"SUN397 is not below .*: there is no .*SUN397$") as caught:
         task("SUN397").split("test", data)
-    assert "`wisepatch datasets download SUN397` fetches it (39 GB)" in caught.value.hint
     assert not offline
-    with published.asked(), pytest.raises(DataError, match=r"SUN397 .* could not be downloaded: no route to host"):
-        task("SUN397").split("test", data)
-    assert offline
+    for part in ("hf:tanganke/sun397 --template SUN397", "SUN397/{train/*/*.jpg,test/*/*.jpg}", str(data)):
+        assert part in caught.value.hint
     write_sun(data, lists=None)
-    with pytest.raises(DataError, match=r"Testing_01\.txt is missing and could not be downloaded") as caught:
+    with published.asked(), pytest.raises(DataError, match=r"there is no .*SUN397/Testing_01\.txt"):
         task("SUN397").split("test", data)
-    assert sun.PARTITIONS in caught.value.hint
-    assert "SUN397/Partitions" not in caught.value.message
-
-
-def test_sun397_fetches_its_small_lists_by_itself(data, monkeypatch, capsys):
-    import torchvision.datasets.utils as utils
-
-    write_sun(data, lists=None)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as written:
-        written.writestr("Testing_01.txt", "".join(f"/{path}\n" for path in SUN_TEST))
-    monkeypatch.setattr(sun, "PARTITIONS_MD5", hashlib.md5(archive.getvalue()).hexdigest())
-    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops=3: url)
-    monkeypatch.setattr(utils, "_urlretrieve", lambda url, path: Path(path).write_bytes(archive.getvalue()))
-    assert len(task("SUN397").split("test", data)) == 2
-    with pytest.raises(DataError, match=r"Partitions\.zip holds no Training_01\.txt"):
-        task("SUN397").split("train", data)
-    assert capsys.readouterr().out == ""
+    assert not offline
 
 
 def test_sun397_with_broken_lists_names_them(data):

@@ -12,6 +12,7 @@ from typing import Any
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import fetch, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
@@ -30,19 +31,27 @@ HUNDRED = tuple(
     """.replace("\n    ", " ").strip().split(", ")
 )  # fmt: skip
 ARCHIVES = {
-    "CIFAR10": (TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}"),
-    "CIFAR100": (HUNDRED, "cifar-100-python/{train,test,meta}"),
-}
+    "CIFAR10": (
+        TEN, "cifar-10-batches-py/{data_batch_1,data_batch_5,test_batch,batches.meta}",
+        Archive("cifar-10-python.tar.gz", gives=("cifar-10-batches-py/batches.meta",)),
+    ),
+    "CIFAR100": (
+        HUNDRED, "cifar-100-python/{train,test,meta}", Archive("cifar-100-python.tar.gz", gives=("cifar-100-python/meta",)),
+    ),
+}  # fmt: skip
 SOURCES = {
     "CIFAR10.1": "https://github.com/modestyachts/CIFAR-10.1",
     "CIFAR10.2": "https://github.com/modestyachts/cifar-10.2",
 }
-FOLDERS = {"CIFAR10.1": "CIFAR-10.1", "CIFAR10.2": "CIFAR-10.2"}
+FOLDERS = {  # the first is where they are downloaded; the others are the repositories, cloned or as their zips unpack
+    "CIFAR10.1": ("CIFAR-10.1", "CIFAR-10.1/datasets", "CIFAR-10.1-master/datasets"),
+    "CIFAR10.2": ("CIFAR-10.2", "cifar-10.2", "cifar-10.2-master"),
+}
 FILES = {
     "CIFAR10.1": ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy"),
     "CIFAR10.2": ("cifar102_train.npy", "cifar102_test.npy"),
 }
-LAYOUTS = {name: f"{FOLDERS[name]}/{{{','.join(files)}}}" for name, files in FILES.items()}
+LAYOUTS = {name: tuple(f"{folder}/{{{','.join(files)}}}" for folder in FOLDERS[name]) for name, files in FILES.items()}
 
 
 def _open_archive(name: str, split: str, root: Path, transform: Transform | None) -> Samples:
@@ -78,7 +87,7 @@ def _open_reproduction(task: str, split: str, root: Path, transform: Transform |
 
     arrays: list[Any] = []
     files = FILES[task] if task == "CIFAR10.1" else (f"cifar102_{split}.npy",)
-    paths = [_find(task, root / FOLDERS[task] / name) for name in files]
+    paths = [_find(task, root, name) for name in files]
     try:
         for path in paths:
             arrays += [read_array(path)] if task == "CIFAR10.1" else read_dict(path, "images", "labels")
@@ -93,8 +102,10 @@ def _open_reproduction(task: str, split: str, root: Path, transform: Transform |
     return Pictures(pixels, numbers, transform)
 
 
-def _find(task: str, path: Path) -> Path:
-    """Return ``path``, downloaded where it is missing."""
+def _find(task: str, root: Path, name: str) -> Path:
+    """Return the path of a file, downloaded where it is missing."""
+    paths = [root / folder / name for folder in FOLDERS[task]]
+    path = next(filter(Path.is_file, paths), paths[0])
     if not path.is_file():
         from torchvision.datasets.utils import download_url
 
@@ -112,15 +123,16 @@ def datasets() -> list[Dataset]:
         *(
             published(
                 name, classes, partial(_open_archive, name), family="CIFAR", source=SOURCE,
-                counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True,
+                counts={"train": 50000, "test": 10000}, layouts=(layout,), gigabytes=0.2, downloads=True, archives=(packed,),
             )
-            for name, (classes, layout) in ARCHIVES.items()
+            for name, (classes, layout, packed) in ARCHIVES.items()
         ),
         *(
             published(
                 name, TEN, partial(_open_reproduction, name), templates=TEMPLATES["CIFAR10"], splits=tuple(counts),
                 family="CIFAR", source=SOURCES[name], aliases=(name.replace(".", ""),), counts=counts,
-                layouts=(LAYOUTS[name],), licence=licence, gigabytes=gigabytes, downloads=True,
+                layouts=LAYOUTS[name], licence=licence, gigabytes=gigabytes, downloads=True,
+                archives=(Archive(f"{SOURCES[name].rpartition('/')[2]}-master.zip", gives=FOLDERS[name][2:]),),
             )
             for name, counts, licence, gigabytes in (
                 ("CIFAR10.1", {"test": 2000}, "MIT", 0.01),

@@ -12,6 +12,7 @@ from typing import Any
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import open_listed, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
@@ -21,6 +22,7 @@ GIGABYTES = 19
 LAYOUT = (
     "clevr/CLEVR_v1.0/{images/train/*.png,images/val/*.png,scenes/CLEVR_train_scenes.json,scenes/CLEVR_val_scenes.json}"
 )
+ARCHIVES = (Archive("CLEVR_v1.0.zip", ("clevr",), ("CLEVR_v1.0/scenes",)),)
 ALL = (3, 4, 5, 6, 7, 8, 9, 10)
 TASKS = {
     "CLEVR": (ALL, ("CLEVRCounts",), {"train": 70000, "test": 15000}),
@@ -46,6 +48,7 @@ def datasets() -> list[Dataset]:
         published(
             name, tuple(map(str, counts)), partial(_open, counts), templates=TEMPLATES["CLEVR"], family="CLEVR",
             source=SOURCE, aliases=aliases, counts=images, layouts=(LAYOUT,), licence="CC BY 4.0", gigabytes=GIGABYTES,
+            archives=ARCHIVES,
             downloads=True, zeroshot={},  # open_clip's are of other prompts ("a picture of three objects")
         )
         for name, (counts, aliases, images) in TASKS.items()

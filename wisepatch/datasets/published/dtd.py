@@ -11,25 +11,25 @@ from pathlib import Path
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names
-from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published, read_folders
+from wisepatch.datasets.published.archives import Archive
+from wisepatch.datasets.published.class_folders import split_folders
+from wisepatch.datasets.published.readers import open_list_file, open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
-from wisepatch.datasets.splits import SPLITS, cut_validation
+from wisepatch.datasets.splits import SPLITS
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
 LAYOUTS = (
     "dtd/{train/*/*.jpg,val/*/*.jpg}",
     "dtd/dtd/{images/*/*.jpg,labels/*.txt}",
     "dtd/{images/*/*.jpg,labels/*.txt}",
+    "dtd/{train/*/*.jpg,test/*/*.jpg}",
 )
 
 
 def _open(split: str, root: Path, transform: Transform | None) -> Samples:
-    folder = root / "dtd"
-    if (folder / "train").is_dir() and (folder / "val").is_dir():
-        three = (folder / "test").is_dir()
-        below = split if three else "val" if split == "test" else "train"
-        samples = read_folders(folder / below, names("DTD"), transform)
-        return samples if three or split == "test" else cut_validation(samples, split)
+    places, folder = (root / "dtd", root / "DTD"), root / "dtd"
+    if samples := split_folders(places, names("DTD"), names("DTD"), split, transform, own_val=True):
+        return samples
     if not (folder / "labels").is_dir() or (folder / "dtd" / "labels").is_dir():
         folder = folder / "dtd"
     if not (folder / "labels").is_dir():
@@ -42,6 +42,6 @@ def datasets() -> list[Dataset]:
     return [
         published(
             "DTD", names("DTD"), _open, splits=SPLITS, source=SOURCE, counts={"test": 1880}, layouts=LAYOUTS, gigabytes=0.6,
-            downloads=True,
+            downloads=True, archives=(Archive("dtd-r1.0.1.tar.gz", ("dtd",), ("dtd/labels", "labels")),),
         )
     ]  # fmt: skip

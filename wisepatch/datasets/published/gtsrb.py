@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
+from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
 
 SOURCE = "https://benchmark.ini.rub.de/gtsrb_dataset.html"
 FILES = "{GTSRB/Training/*/*.ppm,GTSRB/Final_Test/Images/*.ppm,GT-final_test.csv}"
+ARCHIVES = (
+    Archive("GTSRB-Training_fixed.zip", ("gtsrb",), ("GTSRB/Training",), "train"),
+    Archive("GTSRB_Final_Test_Images.zip", ("gtsrb",), ("GTSRB/Final_Test",), "test"),
+    Archive("GTSRB_Final_Test_GT.zip", ("gtsrb",), ("GT-final_test.csv",), "test"),
+)
 
 
 def _open(split: str, root: Path, transform: Transform | None) -> Samples:
@@ -22,7 +29,7 @@ def _open(split: str, root: Path, transform: Transform | None) -> Samples:
     folders, classes = len(set(samples.labels)), len(names("GTSRB"))
     if split == "train" and folders != classes:
         # torchvision numbers the folders that there are: with one missing, all after it would have another's label
-        problem = f"{root / 'gtsrb/GTSRB/Training'} holds {folders} class folders, not {classes}"
+        problem = f"{root / 'gtsrb/GTSRB/Training'} holds {count(folders, 'class folder')}, not {classes}"
         raise DataError(problem, f"remove the folder and fetch GTSRB-Training_fixed.zip from {SOURCE} again")
     return samples
 
@@ -32,6 +39,6 @@ def datasets() -> list[Dataset]:
     return [
         published(
             "GTSRB", names("GTSRB"), _open, family="traffic", source=SOURCE, counts={"train": 26640, "test": 12630},
-            layouts=(f"gtsrb/{FILES}",), gigabytes=0.3, downloads=True,
+            layouts=(f"gtsrb/{FILES}",), gigabytes=0.3, downloads=True, archives=ARCHIVES,
         )
     ]  # fmt: skip

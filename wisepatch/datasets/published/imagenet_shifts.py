@@ -10,13 +10,16 @@ from typing import Any
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
+from wisepatch.datasets.published.archives import Archive
+from wisepatch.datasets.published.class_folders import read_folders
 from wisepatch.datasets.published.imagenet import shift
-from wisepatch.datasets.published.readers import MissingDataError, first_folder, read_folders
+from wisepatch.datasets.published.readers import first_folder
 from wisepatch.datasets.samples import Transform
+from wisepatch.errors import MissingDataError
 
 FRAME_PIXELS = 2  # wide is the red frame of ObjectNet's images
 SOURCES = {
-    "ImageNetV2": "https://github.com/modestyachts/ImageNetV2",
+    "ImageNetV2": "https://huggingface.co/datasets/vaishaal/ImageNetV2",
     "ImageNetSketch": "https://github.com/HaohanWang/ImageNet-Sketch",
     "ImageNetR": "https://github.com/hendrycks/imagenet-r",
     "ImageNetA": "https://github.com/hendrycks/natural-adv-examples",
@@ -30,6 +33,13 @@ LAYOUTS = {
     "ObjectNet": ("objectnet-1.0/images/*/*.png",),
 }
 COUNTS = {"ImageNetV2": 10_000, "ImageNetSketch": 50_889, "ImageNetR": 30_000, "ImageNetA": 7500}
+ARCHIVES = {
+    "ImageNetV2": Archive("imagenetv2-matched-frequency.tar.gz", gives=("imagenetv2-matched-frequency-format-val/0",)),
+    "ImageNetSketch": Archive("ImageNet-Sketch.zip", gives=("sketch/n01440764",)),
+    "ImageNetR": Archive("imagenet-r.tar", gives=("imagenet-r/n01443537",)),
+    "ImageNetA": Archive("imagenet-a.tar", gives=("imagenet-a/n01498041",)),
+    "ObjectNet": Archive("objectnet-1.0.zip", gives=("objectnet-1.0/images",)),
+}
 GIGABYTES = {"ImageNetV2": 1.3, "ImageNetSketch": 7.6, "ImageNetR": 2.2, "ImageNetA": 0.7}
 
 
@@ -81,7 +91,7 @@ def datasets() -> list[Dataset]:
         for name, classes, folders, label_map in tasks
         for dataset in shift(
             name, classes, partial(_open_objectnet if name == "ObjectNet" else _open, name, folders), label_map,
-            source=SOURCES[name], layouts=LAYOUTS[name], gigabytes=GIGABYTES.get(name),
+            source=SOURCES[name], layouts=LAYOUTS[name], archives=(ARCHIVES[name],), gigabytes=GIGABYTES.get(name),
             counts={"test": COUNTS[name]} if name in COUNTS else {},
         )
     ]  # fmt: skip

@@ -18,10 +18,11 @@ from typing import Any
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
+from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.imagenet import shift
-from wisepatch.datasets.published.readers import MissingDataError, first_folder, open_listed
+from wisepatch.datasets.published.readers import first_folder, open_listed
 from wisepatch.datasets.samples import Annotations, Transform
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 VID, YTBB = "ImageNetVidRobust", "YTBBRobust"
 SOURCE = (
@@ -42,6 +43,7 @@ YTBB_LAYOUTS = tuple(
     for frames in YTBB_FRAMES
     for metadata in YTBB_METADATA
 )
+ARCHIVES = (Archive("imagenet_vid_ytbb_robust.tar.gz", gives=("imagenet_vid_ytbb_robust/imagenet-vid-robust",)),)
 MAX_FRAMES_AWAY = 10  # of a neighbour from its anchor
 PROBLEMS = frozenset(
     ("dissimilar", "problematic", "incorrect", "dont know", "deformation", "background-change", "occlusion-increased",
@@ -179,6 +181,6 @@ def datasets() -> list[Dataset]:
         for name, key, opener, layouts in tasks
         for dataset in shift(
             name, names(key)["classes"], opener, _label_map(key), metric="pm0", extra_metrics=("pm10",), source=SOURCE,
-            layouts=layouts,
+            layouts=layouts, archives=ARCHIVES,
         )
     ]  # fmt: skip

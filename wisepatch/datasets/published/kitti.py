@@ -10,10 +10,11 @@ from pathlib import Path
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
-from wisepatch.datasets.published.readers import MissingDataError, check_present, fetch, published
+from wisepatch.datasets.published.archives import Archive
+from wisepatch.datasets.published.readers import check_present, fetch, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import SPLITS
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 SOURCE = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d"
 ARCHIVES = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"
@@ -131,5 +132,6 @@ def datasets() -> list[Dataset]:
         published(
             "KITTI", CLASSES, _open, splits=SPLITS, family="traffic", source=SOURCE, licence="CC BY-NC-SA 3.0",
             counts={"train": 6347, "val": 423, "test": 711}, layouts=layouts, gigabytes=GIGABYTES, downloads=True,
+            archives=[Archive(name, FOLDERS, places) for name, places in PLACES.items()],
         )
     ]  # fmt: skip

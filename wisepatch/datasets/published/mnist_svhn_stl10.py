@@ -1,11 +1,17 @@
-"""MNIST, Fashion-MNIST, SVHN and STL-10, in the files of their publishers."""
+"""MNIST, Fashion-MNIST, SVHN and STL-10, in the files of their publishers.
+
+The IDX files of MNIST and Fashion-MNIST are read unpacked or as ``.gz``, whoever compressed them: what is checked is their content
+(the sum of gzip, the header and the size of IDX). Fashion-MNIST is found where Debian's package dataset-fashion-mnist puts it, too.
+"""
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 from pathlib import Path
 
-from wisepatch.datasets.base import Dataset, parts
+from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import open_torchvision, published
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import DataError
@@ -16,27 +22,57 @@ CLOTHES = (
 )  # fmt: skip
 OBJECTS = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 MNIST_FILES = "{train-images-idx3-ubyte,train-labels-idx1-ubyte,t10k-images-idx3-ubyte,t10k-labels-idx1-ubyte}"
+MNIST_SOURCE = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/"  # torchvision's mirror: the publisher's site refuses the files
+)
+MNIST_FOLDERS = {
+    "MNIST": ("MNIST/raw", "MNIST", "mnist"),
+    "FashionMNIST": (
+        "FashionMNIST/raw",
+        "FashionMNIST",
+        "fashion-mnist",
+        "fashion_mnist",
+        "/usr/share/datasets/fashion-mnist",
+    ),
+}
+MNIST_LAYOUTS = {
+    name: tuple(f"{folder}/{MNIST_FILES}{gz}" for folder in folders for gz in ("", ".gz"))
+    for name, folders in MNIST_FOLDERS.items()
+}
 
 
 def _open_mnist(name: str, split: str, root: Path, transform: Transform | None) -> Samples:
-    """Read the publisher's IDX files below ``<data>/<name>/raw``; torchvision fetches those that are missing."""
+    """Read the publisher's IDX files; torchvision fetches them into ``<data>/<name>/raw`` where they are missing."""
     from wisepatch.datasets.arrays import Pictures, read_idx
 
-    folder = root / name / "raw"
-    if not all((folder / file).is_file() for file in parts(MNIST_FILES)):
-        open_torchvision(name, split, root)
     kind = "train" if split == "train" else "t10k"
-    path = folder
+    paths = _idx_files(name, kind, root)
+    if not paths:
+        open_torchvision(name, split, root)
+        paths = _idx_files(name, kind, root)
+    path = root
     try:
-        path = folder / f"{kind}-images-idx3-ubyte"
-        pixels = read_idx(path)
-        path = folder / f"{kind}-labels-idx1-ubyte"
-        labels = read_idx(path)
+        arrays = []
+        for path in paths:
+            arrays.append(read_idx(path))
+        pixels, labels = arrays
         if pixels.ndim != 3 or labels.shape != (len(pixels),) or 0 in pixels.shape[1:]:
             raise ValueError(f"images of {pixels.shape}, labels {labels.shape}")
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path} is not what was published: {error}") from error
     return Pictures(pixels, labels.tolist(), transform)
+
+
+def _idx_files(name: str, kind: str, root: Path) -> list[Path]:
+    """Return the files of images and of labels in the first folder that has both, as they are or packed; none where none has."""
+    for folder in MNIST_FOLDERS[name]:
+        found = []
+        for file in (f"{kind}-images-idx3-ubyte", f"{kind}-labels-idx1-ubyte"):
+            forms = [file, file.replace("-idx", ".idx"), f"{file}.gz", f"{file.replace('-idx', '.idx')}.gz"]
+            found += [path for form in forms if (path := root / folder / form).is_file()][:1]
+        if len(found) == 2:
+            return found
+    return []
 
 
 def _open_svhn(split: str, root: Path, transform: Transform | None) -> Samples:
@@ -48,13 +84,13 @@ def datasets() -> list[Dataset]:
     """List MNIST, FashionMNIST, SVHN and STL10."""
     return [
         published(
-            "MNIST", DIGITS, partial(_open_mnist, "MNIST"), source="http://yann.lecun.com/exdb/mnist/",
-            counts={"train": 60000, "test": 10000}, layouts=(f"MNIST/raw/{MNIST_FILES}",), gigabytes=0.01, downloads=True,
+            "MNIST", DIGITS, partial(_open_mnist, "MNIST"), source=MNIST_SOURCE,
+            counts={"train": 60000, "test": 10000}, layouts=MNIST_LAYOUTS["MNIST"], gigabytes=0.01, downloads=True,
         ),
         published(
             "FashionMNIST", CLOTHES, partial(_open_mnist, "FashionMNIST"), family="MNIST", licence="MIT",
             source="https://github.com/zalandoresearch/fashion-mnist", counts={"train": 60000, "test": 10000},
-            layouts=(f"FashionMNIST/raw/{MNIST_FILES}",), gigabytes=0.03, downloads=True,
+            layouts=MNIST_LAYOUTS["FashionMNIST"], gigabytes=0.03, downloads=True,
         ),
         published(
             "SVHN", DIGITS, _open_svhn, source="http://ufldl.stanford.edu/housenumbers/",
@@ -65,5 +101,6 @@ def datasets() -> list[Dataset]:
             "STL10", OBJECTS, partial(open_torchvision, "STL10"), source="https://cs.stanford.edu/~acoates/stl10/",
             counts={"train": 5000, "test": 8000}, gigabytes=2.6, downloads=True,
             layouts=("stl10_binary/{train_X.bin,train_y.bin,test_X.bin,test_y.bin,class_names.txt}",),
+            archives=(Archive("stl10_binary.tar.gz", gives=("stl10_binary/test_X.bin",)),),
         ),
     ]  # fmt: skip

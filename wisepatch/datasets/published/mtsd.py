@@ -9,9 +9,11 @@ from pathlib import Path
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
 from wisepatch.datasets.names import names
-from wisepatch.datasets.published.readers import MissingDataError, published, read_folders, read_words
+from wisepatch.datasets.published.archives import Archive
+from wisepatch.datasets.published.class_folders import read_folders
+from wisepatch.datasets.published.readers import published, read_words
 from wisepatch.datasets.samples import Samples, Transform
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels of the photo
 
@@ -24,6 +26,10 @@ LAYOUTS = (
         f"mtsd/{{{folder}/annotations/*.json,{folder}/splits/train.txt,{folder}/splits/val.txt,images/*.jpg}}"
         for folder in ANNOTATIONS
     ),
+)
+ARCHIVES = (  # the annotations last: once they are there, all is
+    *(Archive(f"mtsd_*fully_annotated_images.{part}.zip", ("mtsd",)) for part in ("train.?", "val")),
+    Archive("mtsd_*fully_annotated_annotation.zip", ("mtsd",), tuple(f"{folder}/splits" for folder in ANNOTATIONS)),
 )
 
 
@@ -80,4 +86,8 @@ def _signs(path: Path) -> Iterator[tuple[int, str, str, Box]]:
 def datasets() -> list[Dataset]:
     """List MTSD: 235 signs, however many shapes each has; the publisher's 400 labels tell the shapes apart."""
     classes = [name.replace("-", " ") for name in names("MTSD")]
-    return [published("MTSD", classes, _open, family="traffic", source=SOURCE, licence="CC BY-NC-SA", layouts=LAYOUTS)]
+    return [
+        published(
+            "MTSD", classes, _open, family="traffic", source=SOURCE, licence="CC BY-NC-SA", layouts=LAYOUTS, archives=ARCHIVES,
+        )
+    ]  # fmt: skip

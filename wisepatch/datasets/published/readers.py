@@ -10,58 +10,102 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.folder_or_csv import FileSamples
-from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.published.archives import Archive, BrokenArchiveError, unpack_all, waiting
+from wisepatch.datasets.published.class_folders import read_folders
 from wisepatch.datasets.samples import Annotations, Samples, Transform
-from wisepatch.errors import DataError
+from wisepatch.errors import DataError, MissingDataError
 
 UNASKED_GIGABYTES = 3  # what is larger is downloaded by `wisepatch datasets download` alone
 ASKED: ContextVar[bool | None] = ContextVar("ASKED", default=None)  # None: small sets by the way; False: nothing
 
 
-class MissingDataError(DataError):
-    """Data that is not there, or not whole. A hint says how to get it where that is not the task's source."""
+def published(
+    name: str,
+    classes: Sequence[str],
+    open: Callable[..., Samples],  # noqa: A002
+    archives: Sequence[Archive] = (),
+    **fields: Any,
+) -> Dataset:
+    """Describe a published dataset; prompts, family and zero-shot accuracies go by its name where ``fields`` has no others.
 
-
-def published(name: str, classes: Sequence[str], open: Callable[..., Samples], **fields: Any) -> Dataset:  # noqa: A002
-    """Describe a published dataset; prompts, family and zero-shot accuracies go by its name where ``fields`` has no others."""
+    Its ``archives`` are unpacked where they lie below the data folder.
+    """
     accuracies = names("zero-shot, as open_clip publishes it").get(name, {})  # its docs/openclip_results.csv
     by_name = {"templates": TEMPLATES.get(name, ()), "family": name, "zeroshot": accuracies}
-    return explained(Dataset(name, tuple(classes), open, **by_name | fields))
+    return explained(Dataset(name, tuple(classes), open, **by_name | fields), archives)
 
 
-def explained(dataset: Dataset) -> Dataset:
+def explained(dataset: Dataset, archives: Sequence[Archive] = ()) -> Dataset:
     """Add the name of the dataset, and where its files are to be had and to be put, to the errors of its reader."""
-    return replace(dataset, open=partial(_open, dataset))
+    return replace(dataset, open=Published(dataset, tuple(archives)))
 
 
-def _open(dataset: Dataset, split: str, root: Path, transform: Transform | None = None) -> Samples:
-    try:
-        return dataset.open(split, root, transform)
-    except MissingDataError as error:
+@dataclass(frozen=True)
+class Published:
+    """Open a split of a published dataset: unpack what lies there, and say what is missing, where it is to be had and to be put."""
+
+    dataset: Dataset
+    archives: tuple[Archive, ...]
+
+    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> Samples:
+        """Return the images of a split. Raises :class:`MissingDataError`, and :class:`DataError` for what is broken."""
+        dataset = self.dataset
+        try:
+            if self.archives and dataset.find(root) is None:
+                try:
+                    unpack_all(self.archives, split, root, dataset.name)
+                except BrokenArchiveError:
+                    if not (dataset.downloads and _may_fetch(dataset.gigabytes or 0)):  # which would bring it anew
+                        raise
+            samples: Samples = dataset.open(split, root, transform)
+            return samples
+        except MissingDataError as error:
+            raise self._missing(root, error) from error
+        except DataError as error:
+            again = (
+                f"`wisepatch datasets download {dataset.name}` fetches it"
+                if isinstance(error, BrokenArchiveError)
+                else ""
+            )
+            hint = error.hint or (again if dataset.downloads else "") or f"fetch it again from {dataset.source}"
+            raise DataError(f"{dataset.name}: {error.message}", hint) from error
+
+    def is_packed(self, root: Path) -> bool:
+        """Tell whether archives lie below ``root`` that are still to be unpacked."""
+        return any(waiting(self.archives, root, self.dataset.name))
+
+    def _missing(self, root: Path, error: MissingDataError) -> MissingDataError:
+        dataset = self.dataset
         complete = missing(dataset.name, root, dataset.layouts[:3], dataset.source, error.message)
         hint = error.hint or complete.hint
         if dataset.downloads and error.__cause__ is None:  # a download that failed is not advised again
             hint = f"`wisepatch datasets download {dataset.name}` fetches it ({dataset.gigabytes:g} GB), or {hint}"
-        raise DataError(complete.message, hint) from error
-    except DataError as error:
-        hint = error.hint or f"fetch it again from {dataset.source}"
-        raise DataError(f"{dataset.name}: {error.message}", hint) from error
+        packed = " or ".join(archive.name for archive in self.archives)
+        return MissingDataError(complete.message, f"{hint}; {packed} may lie there as they are" if packed else hint)
 
 
-def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> DataError:
+def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> MissingDataError:
     """Make the error for data that is not there, or not whole: what is missing, where to get it, and where it goes."""
-    return DataError(
+    return MissingDataError(
         f"{task} is not below {root}{f': {reason}' if reason else ''}",
         f"fetch it from {source} and put it below {root} as {' or as '.join(layouts)}",
+    )
+
+
+def gone(task: str, hub: str, copies: str, root: Path, layouts: Sequence[str]) -> str:
+    """Make the hint for data whose publisher's address is dead: the copy on the Hugging Face Hub, and where others go."""
+    return (
+        f"its publisher's address is gone. A copy is `--task hf:{hub} --template {task}` (plugins/wisepatch-huggingface);"
+        f" others, such as {copies}, go below {root} as {' or as '.join(layouts)}"
     )
 
 
@@ -80,27 +124,7 @@ def open_folders(
     try:
         return read_folders(folder, folders, transform)
     except DataError as error:
-        raise DataError(f"{task}: {error.message}", hint or error.hint) from error
-
-
-def read_folders(folder: Path, folders: Sequence[str], transform: Transform | None) -> FileSamples:
-    """Open the images below class folders, in order of their names; a label is the place of the folder's name in ``folders``.
-
-    A folder may be nested (``a/apse/indoor``). Raises :class:`DataError` for a folder that is none of the classes' and for no
-    images at all; classes without a folder are allowed (``wisepatch datasets check`` counts them).
-    """
-    label = {name: index for index, name in enumerate(folders)}
-    files: list[tuple[Path | str, int]] = []
-    for parent, _, entries in os.walk(folder, followlinks=True):
-        images = [name for name in entries if os.path.splitext(name)[1].lower() in COMMON_SUFFIXES]  # noqa: PTH122 -- a million
-        below = Path(parent).relative_to(folder).as_posix() if images else ""
-        if images and below not in label:
-            hint = f"class folders are named {', '.join(folders[:3])}, ...; anything else goes elsewhere"
-            raise DataError(f"{folder / below} is not the folder of one of its classes", hint)
-        files += [(f"{parent}/{name}", label[below]) for name in images]
-    if not files:
-        raise DataError(f"there are no images below {folder}")
-    return FileSamples(sorted(files, key=lambda file: (file[1], str(file[0]))), transform)
+        raise type(error)(f"{task}: {error.message}", hint or error.hint) from error
 
 
 def open_listed(
@@ -181,7 +205,7 @@ def fetch(download: Callable[[], Any], reason: str, *, hint: str = "", gigabytes
     """
     from zipfile import BadZipFile
 
-    if ASKED.get() is False or (gigabytes > UNASKED_GIGABYTES and not ASKED.get()):
+    if not _may_fetch(gigabytes):
         raise MissingDataError(reason, hint)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
@@ -189,6 +213,10 @@ def fetch(download: Callable[[], Any], reason: str, *, hint: str = "", gigabytes
     except (OSError, RuntimeError, ValueError, BadZipFile) as error:  # no network; a corrupt archive is any of them
         why = " ".join(str(error).split())
         raise MissingDataError(f"{reason} and could not be downloaded: {why}", hint) from error
+
+
+def _may_fetch(gigabytes: float) -> bool:
+    return bool(ASKED.get()) or (ASKED.get() is None and gigabytes <= UNASKED_GIGABYTES)
 
 
 @contextlib.contextmanager

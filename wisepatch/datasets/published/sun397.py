@@ -1,67 +1,57 @@
-"""SUN397 with its first official partition, as published (``<data>/SUN397``) or in the papers' folders.
+"""SUN397 with its first official partition, as published (``<data>/SUN397``), or as class folders in ``train/`` and ``test/``.
 
-The lists of the splits come in an archive of their own. The papers' folders are the same two lists (``val`` holds the test images)
-with underscores for slashes in their names (``a_apse_indoor``).
+Its publishers' hosts are gone, with the archives of the images and of the lists of the splits. The copies that are about are class
+folders, whose names have underscores or nothing for the slashes (``a_apse_indoor``), or tables of the Hugging Face Hub. In the
+papers' folders ``val`` holds the test images.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.names import names, spaced
-from wisepatch.datasets.published.readers import (
-    MissingDataError,
-    fetch,
-    open_list_file,
-    open_torchvision,
-    published,
-    read_folders,
-)
+from wisepatch.datasets.published.archives import Archive
+from wisepatch.datasets.published.class_folders import split_folders
+from wisepatch.datasets.published.readers import gone, open_list_file, published
 from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.errors import MissingDataError
 
-SOURCE = "https://vision.princeton.edu/projects/2010/SUN/"
-PARTITIONS = f"{SOURCE}download/Partitions.zip"
-PARTITIONS_MD5 = "29a205c0a0129d21f36cbecfefe81881"
-GIGABYTES = 39
+HUB, COPIES = "tanganke/sun397", "kaggle.com/datasets/lash45/sun397-50-50"
+SOURCE = f"https://huggingface.co/datasets/{HUB}"
 LISTS = {"train": "Training_01.txt", "test": "Testing_01.txt"}
+CLASSES = spaced([name[2:] for name in names("SUN397")])
 LAYOUTS = (
+    "SUN397/{train/*/*.jpg,test/*/*.jpg}",
     "sun397/{train/*/*.jpg,val/*/*.jpg}",
     "SUN397/{a/*/*.jpg,Training_01.txt,Testing_01.txt}",
     "SUN397/{a/*/*.jpg,Partitions/Training_01.txt,Partitions/Testing_01.txt}",
 )
+ARCHIVES = (
+    Archive("SUN397.tar.gz", gives=("SUN397/a",)),
+    Archive("Partitions.zip", ("SUN397/Partitions", "SUN397"), tuple(LISTS.values())),
+)
 
 
 def _open(split: str, root: Path, transform: Transform | None) -> Samples:
-    cut, images = root / "sun397", root / "SUN397"
-    if (cut / "train").is_dir() and (cut / "val").is_dir():
-        folders = [name.replace("/", "_") for name in names("SUN397")]
-        return read_folders(cut / ("val" if split == "test" else "train"), folders, transform)
+    folders = [name.replace("/", "_") for name in names("SUN397")]
+    if samples := split_folders((root / "sun397", root / "SUN397"), folders, CLASSES, split, transform):
+        return samples
+    images, hint = root / "SUN397", gone("SUN397", HUB, COPIES, root, LAYOUTS[:3])
     if not images.is_dir():
-        open_torchvision("SUN397", split, root, gigabytes=GIGABYTES)  # it downloads, or says what to do
-    return open_list_file(_list_file(LISTS[split], images), images, names("SUN397"), transform)
-
-
-def _list_file(name: str, images: Path) -> Path:
-    """Return the official list of a split, downloaded with the other partitions (18 MB) where it is missing."""
-    partitions = images / "Partitions"
-    paths = (images / name, partitions / name)
-    if not any(path.is_file() for path in paths):
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        download = partial(download_and_extract_archive, PARTITIONS, str(partitions), md5=PARTITIONS_MD5)
-        fetch(download, f"{name} is missing", hint=f"fetch it from {PARTITIONS} and unpack it in {images}")
-    if not any(path.is_file() for path in paths):
-        raise MissingDataError(f"Partitions.zip holds no {name}")
-    return next(path for path in paths if path.is_file())
+        raise MissingDataError(f"there is no {images}", hint)
+    paths = [folder / LISTS[split] for folder in (images, images / "Partitions")]
+    listed = next((path for path in paths if path.is_file()), None)
+    if listed is None:
+        raise MissingDataError(f"there is no {paths[0]}, and no folder {images / split}", hint)
+    return open_list_file(listed, images, names("SUN397"), transform)
 
 
 def datasets() -> list[Dataset]:
     """List SUN397: scenes, named by their folders without the letter."""
     return [
         published(
-            "SUN397", spaced([name[2:] for name in names("SUN397")]), _open, source=SOURCE,
-            counts={"train": 19850, "test": 19850}, layouts=LAYOUTS, gigabytes=GIGABYTES, downloads=True,
+            "SUN397", CLASSES, _open, ARCHIVES, source=SOURCE, counts={"train": 19850, "test": 19850}, layouts=LAYOUTS,
+            gigabytes=39,
         )
     ]  # fmt: skip
