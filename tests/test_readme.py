@@ -43,7 +43,7 @@ def test_set_up_commands_are_the_first_two_of_their_kind():
     found = re.findall(r"^[$ ]*(python3 -m venv .*)$", README, re.MULTILINE)
     assert found == [
         "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/wisepatch demo",
-        'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest',
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest -n 2',
     ]
 
 
