@@ -62,7 +62,8 @@ def command(
 ) -> None:
     """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
 
-    With --kind training, what the trainings of the store have logged; --run takes their ids or their fine-tuned checkpoints.
+    With --kind training, what the trainings of the store have logged; --run takes their names, their ids or their fine-tuned
+    checkpoints.
 
     Example: `wisepatch plot --output plot.png`, `wisepatch plot --kind training`
     """
@@ -115,7 +116,7 @@ def command(
 
 
 def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, title: str | None) -> None:
-    """Draw trainings by id, by the fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
+    """Draw trainings by id, name, by the fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
     from wisepatch.reports.plots import save_figure
     from wisepatch.reports.training_curves import draw_training, training_table
     from wisepatch.store.runs import logged_trainings
@@ -123,7 +124,13 @@ def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, tit
     output, store = common.output, common.open_store()
     known = logged_trainings(store.root)
     chosen = {training.folder.name: training for word in runs for training in find_trainings(store, known, word)}
-    logs = {f"{Path(each.task).name} ({identity})": each.entries for identity, each in chosen.items()}
+    names = [each.name for each in chosen.values()]
+    logs = {
+        each.name
+        if each.name and names.count(each.name) == 1
+        else f"{each.name or Path(each.task).name} ({identity})": each.entries
+        for identity, each in chosen.items()
+    }
     table = training_table(logs)
     save_figure(draw_training(table, title), output_path)
     output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
@@ -134,13 +141,13 @@ def find_trainings(store: Store, known: Sequence[Training], word: str) -> Sequen
     """Return the trainings that a word names. Raises :class:`ResultsError` where there is none."""
     if word in ("newest", "all"):
         return known[-1:] if word == "newest" else known
-    found = [training for training in known if training.folder.name == word]
+    found = [training for training in known if word in (training.folder.name, training.name)]
     if not found:
         with suppress(WisepatchError):
             checkpoint = store.look_up(word)
             ends = {checkpoint.id, *checkpoint.parents}
             found = [training for training in known if training.finetuned in ends]
     if not found:
-        ids = ", ".join(training.folder.name for training in known) or "none"
+        ids = ", ".join(training.name or training.folder.name for training in known) or "none"
         raise ResultsError(f"no training {word!r} has logged anything", f"trainings there are: {ids}")
     return found

@@ -37,13 +37,13 @@ def listing(
     from wisepatch.reports.checkpoint_tables import COLUMNS, NARROW, grouped, lines
     from wisepatch.store.checkpoints import describe
     from wisepatch.store.results import names_of_checkpoints
-    from wisepatch.store.runs import unfinished_runs
+    from wisepatch.store.runs import names_of_trainings, unfinished_runs
 
     output = common.output
     place = common.open_store()
     checkpoints, unreadable = place.scan()
     output.records(map(describe, checkpoints), "checkpoint")
-    names = {} if output.as_json else names_of_checkpoints(place.results)
+    names = {} if output.as_json else names_of_checkpoints(place.results) | names_of_trainings(place.root)
     groups = [lines(place, group, names, every=every) for group in grouped(checkpoints)]
     rows = [row for group in groups for row in group]
     kept = range(len(COLUMNS)) if (output.width or NARROW) >= NARROW else range(4)

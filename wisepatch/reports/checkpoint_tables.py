@@ -35,7 +35,7 @@ def lines(
     mixes = [checkpoint for checkpoint in group if checkpoint.kind == MIX and checkpoint.is_recipe]
     if every or len(mixes) < 2:
         mixes = []
-    run = next((names[each.id] for each in [*mixes, *group] if each.recipe and each.id in names), "")
+    run = next((names[each.id] for each in [*mixes, *group] if each.parents and each.id in names), "")
     rows: list[tuple[object, ...]] = []
     for checkpoint in group:
         if checkpoint not in mixes:
@@ -90,8 +90,9 @@ def _in_words(value: Any) -> str:
 
 def _run_name(store: Store, checkpoint: Checkpoint) -> str:
     from wisepatch.store.results import names_of_checkpoints
+    from wisepatch.store.runs import names_of_trainings
 
-    names = names_of_checkpoints(store.results)
+    names = names_of_checkpoints(store.results) | names_of_trainings(store.root)
     mixes = [each for each in store.everything() if checkpoint.recipe and each.parents == checkpoint.parents]
     return next((names[each.id] for each in (checkpoint, *mixes) if each.id in names), "")
 
