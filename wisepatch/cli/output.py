@@ -220,16 +220,25 @@ def labels(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
 
 
 def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names."""
+    """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names.
+
+    The number of images stands above the table, once for each task, and in the rows where those of a task differ.
+    """
     output.records(rows)
     if not rows:
         return
+    by_task = {(row["task"], row["split"]): row for row in rows}
+    differ = any(row["n"] != by_task[row["task"], row["split"]]["n"] for row in rows)
+    several = len({split for _, split in by_task}) > 1
+    tasks = {f"{task}@{split}" if several else task: row for (task, split), row in by_task.items()}
+    if not differ and (counts := _counts(tasks)):
+        output.result(counts.removeprefix(", "))
     output.table(
-        ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", "n"),
+        ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", *(["n"] if differ else [])),
         [
             (
                 names.get(row["checkpoint"], row["checkpoint"]), row["task"], row["split"], row["metric"], percent(row["value"]),
-                f"{percent(row['ci_low'])} to {percent(row['ci_high'])}", row["n"],
+                f"{percent(row['ci_low'])} to {percent(row['ci_high'])}", *([row["n"]] if differ else []),
             )
             for row in rows
         ],
