@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-# What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a terminal would obey (new lines, escape sequences, text that runs backwards), and halves of characters.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Progress(Protocol):
@@ -48,7 +48,7 @@ class Silent:
 
 
 def harmless(text: str) -> str:
-    """Return text in which what a terminal would obey is written out, as in Python's strings."""
+    """Return one line of text, in which what a terminal would obey is written out, as in Python's strings."""
     return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 

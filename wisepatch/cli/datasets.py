@@ -114,7 +114,7 @@ def show(
         output.table((dataset.name, ""), _facts(dataset, record, folder))
 
 
-def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple[str, str | list[str]]]:
     """Return the rows of `show`; unknown facts have none."""
     counts = ", ".join(f"{dataset.expected(s) or '?'} {s}" for s in dataset.available_splits) if dataset.counts else ""
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
@@ -133,12 +133,12 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
         ("images", counts),
         ("metrics", ", ".join(record["metrics"])),
         ("data", f"{folder / record['found']}" if record["found"] else record["data"]),
-        ("layout", "\nor ".join(dataset.layouts)),
+        ("layout", [f"{'or ' if number else ''}{each}" for number, each in enumerate(dataset.layouts)]),
         ("download", f"{size}, {by_program}" if size else ""),
         ("licence", dataset.licence),
         ("source", dataset.source),
-        ("zero-shot", "\n".join(f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items())),
-        ("templates", "\n".join(_first(dataset.templates, MOST_TEMPLATES))),
+        ("zero-shot", [f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items()]),
+        ("templates", _first(dataset.templates, MOST_TEMPLATES)),
         ("head", merged if dataset.label_map else ""),
         (f"{len(dataset.classes)} classes", ", ".join(_first(dataset.classes, MOST_NAMES))),
     ]
@@ -172,6 +172,7 @@ def check(
     problems: list[WisepatchError] = []
     pixels: dict[str, dict[Place, str]] = {}
     tasks = _named(task, names)
+    own = {each.name for each in tasks if each.dataset.family == "folder"}
     for each in tasks:
         for name in [each.split] if each.split else each.dataset.available_splits:
             try:
@@ -198,7 +199,7 @@ def check(
                 f"note: {report.task} ({report.split}) has {report.images} images, its publisher {report.expected}"
             )
         empty = [name.partition(" ")[2] for name, count in (report.per_class or {}).items() if count == 0]
-        if empty:
+        if empty and report.task not in own:  # of which it is said already
             more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
             output.say(f"note: {report.task} ({report.split}) has no images of {', '.join(empty[:SHOWN])}{more}")
         if report.turned:

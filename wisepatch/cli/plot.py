@@ -12,6 +12,7 @@ from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError, UsageError, WisepatchError
+from wisepatch.files import in_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,9 @@ def command(
         Literal["sweep", "alpha", "training"],
         typer.Option("--kind", help="sweep, alpha (as --over-alpha), or training: losses, rates and validation."),
     ] = "sweep",
-    title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="A title of your own.", callback=lambda text: text and in_utf8(text))
+    ] = None,
 ) -> None:
     """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
 
@@ -88,7 +91,7 @@ def command(
             )
         draw_trainings(common, o.split_list(run) or ["newest"], output_path, title)
         return
-    runs = o.split_list(run) or ([] if results else ["newest"])
+    runs = [in_utf8(each) for each in o.split_list(run)] or ([] if results else ["newest"])
     frame, problems = read_runs(results or [common.open_store().results], runs)
     for problem in problems:
         output.say(f"warning: {problem}")

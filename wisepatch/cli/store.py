@@ -198,6 +198,6 @@ def collect(
     output = common.output
     gone = common.open_store().collect_garbage(caches=caches, runs=runs)
     output.records(({"removed": str(path)} for path in gone), "removed")
-    output.result(
-        f"removed {count(len(gone), 'file or folder', 'files and folders')}" + "".join(f"\n  {path}" for path in gone)
-    )
+    output.result(f"removed {count(len(gone), 'file or folder', 'files and folders')}")
+    for path in gone:
+        output.result(f"  {path}")

@@ -37,6 +37,8 @@ from wisepatch.datasets.splits import (
     split_of,
 )
 from wisepatch.errors import DataError, EmptySplitError
+from wisepatch.files import in_utf8
+from wisepatch.progress import harmless
 
 AS_IT_IS = Reading()
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
@@ -107,9 +109,11 @@ def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> D
     listing = list_folder(path)
     notes = []
     if listing.root != path:
-        notes.append(f"{path.name}: the classes are taken from {listing.root}")
+        notes.append(f"{in_utf8(path.name)}: the classes are taken from {listing.root}")
     if listing.outside:
-        notes.append(f"{path.name}: {listing.outside} links lead to places outside of {path}; they are followed")
+        notes.append(
+            f"{in_utf8(path.name)}: {listing.outside} links lead to places outside of {path}; they are followed"
+        )
     return _dataset(path, listing.root, listing.files, cut, notes, {}, listing.left_out, reading)
 
 
@@ -122,9 +126,9 @@ def csv_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Data
     listing = list_csv(path, reading.columns)
     notes = []
     if listing.repeated:
-        notes.append(f"{path.name}: {listing.repeated} rows repeat another and are taken once")
+        notes.append(f"{in_utf8(path.name)}: {listing.repeated} rows repeat another and are taken once")
     if listing.outside:
-        of_outside = f"{path.name}: {len(listing.outside)} images lie outside of {path.parent}"
+        of_outside = f"{in_utf8(path.name)}: {len(listing.outside)} images lie outside of {path.parent}"
         notes.append(f"{of_outside}: {shortened(listing.outside)}")
     return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {}, reading)
 
@@ -164,7 +168,7 @@ def _dataset(
         split: tuple((image, index[label]) for image, label in files[split]) for split in SPLITS if split in files
     }
     return Dataset(
-        name=path.stem if path.is_file() else path.name,
+        name=in_utf8(path.stem if path.is_file() else path.name),
         classes=tuple(label.replace("_", " ") for label in every),
         open=partial(_open, str(path), numbered, reading),
         templates=TEMPLATES["simple"],
@@ -214,7 +218,7 @@ def _without(path: Path, split: str, listed: Sequence[tuple[str, str]], every: S
     absent = [label for label in every if label not in have]
     if not absent:
         return ""
-    return f"{path.name}: no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
+    return f"{in_utf8(path.name)}: no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -296,4 +300,4 @@ def _problem(file: str) -> str:
 @cache
 def tell_once(note: str) -> None:
     """Warn of something, once in this process."""
-    logging.getLogger(__name__).warning("note: %s", note)
+    logging.getLogger(__name__).warning("note: %s", harmless(note))

@@ -70,7 +70,7 @@ def facts(store: Store, checkpoint: Checkpoint) -> dict[str, str]:
         "kind": checkpoint.kind,
         "model": " ".join(filter(None, checkpoint.model.values())),
         "training": checkpoint.training,
-        "made from": "\n".join(_lineage(store, checkpoint)),
+        "made from": list(_lineage(store, checkpoint)),
         "method": checkpoint.method,
         **({f"recipe: {name}": value for name, value in recipe.params.items()} if recipe else {}),
         **{name.replace("_", "-"): value for name, value in checkpoint.config.items()},
