@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def harmless(text: str) -> str:
 
 
 class RichProgress:
-    """Progress as a bar on stderr; without a terminal, one line a stage."""
+    """Progress as a bar on stderr, or in a notebook that has ipywidgets; elsewhere one line a stage."""
 
     live: ClassVar[list[RichProgress]] = []
 
@@ -95,7 +96,7 @@ class RichProgress:
         if self.quiet:
             return
         console = self.console
-        if not console.is_terminal:
+        if not console.is_terminal and not (console.is_jupyter and find_spec("ipywidgets")):
             self.say(f"{what} ...")
             return
         self.bars = Progress(

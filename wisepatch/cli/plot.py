@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,14 +10,11 @@ import typer
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.counting import count
-from wisepatch.errors import ResultsError, UsageError, WisepatchError
+from wisepatch.errors import UsageError
 from wisepatch.files import in_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from wisepatch.store.checkpoints import Store
-    from wisepatch.store.runs import Training
 
 ResultsArgument = Annotated[
     list[Path] | None,
@@ -119,38 +115,12 @@ def command(
 
 
 def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, title: str | None) -> None:
-    """Draw trainings by id, name, by the fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
+    """Draw trainings by id, name, fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
     from wisepatch.reports.plots import save_figure
-    from wisepatch.reports.training_curves import draw_training, training_table
-    from wisepatch.store.runs import logged_trainings
+    from wisepatch.reports.training_curves import draw_training, load_trainings
 
-    output, store = common.output, common.open_store()
-    known = logged_trainings(store.root)
-    chosen = {training.folder.name: training for word in runs for training in find_trainings(store, known, word)}
-    names = [each.name for each in chosen.values()]
-    logs = {
-        each.name
-        if each.name and names.count(each.name) == 1
-        else f"{each.name or Path(each.task).name} ({identity})": each.entries
-        for identity, each in chosen.items()
-    }
-    table = training_table(logs)
+    output = common.output
+    table = load_trainings(common.open_store(), runs)
     save_figure(draw_training(table, title), output_path)
     output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
-    output.result(f"drew {count(len(chosen), 'training')} to {output_path}")
-
-
-def find_trainings(store: Store, known: Sequence[Training], word: str) -> Sequence[Training]:
-    """Return the trainings that a word names. Raises :class:`ResultsError` where there is none."""
-    if word in ("newest", "all"):
-        return known[-1:] if word == "newest" else known
-    found = [training for training in known if word in (training.folder.name, training.name)]
-    if not found:
-        with suppress(WisepatchError):
-            checkpoint = store.look_up(word)
-            ends = {checkpoint.id, *checkpoint.parents}
-            found = [training for training in known if training.finetuned in ends]
-    if not found:
-        ids = ", ".join(training.name or training.folder.name for training in known) or "none"
-        raise ResultsError(f"no training {word!r} has logged anything", f"trainings there are: {ids}")
-    return found
+    output.result(f"drew {count(table['training'].nunique(), 'training')} to {output_path}")
