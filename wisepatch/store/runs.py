@@ -49,6 +49,11 @@ class Run:
         """Return the folder of the run."""
         return self.store / "runs" / self.id
 
+    @property
+    def called(self) -> str:
+        """Return the name that is given, or the one that the run has; empty where it has none."""
+        return self.name or str((_read(self.folder / RUN) or {}).get("name", ""))
+
     @contextmanager
     def lock(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
         """Let no other process train this meanwhile; ``waiting`` is called where another one does."""
@@ -71,9 +76,9 @@ class Run:
 
     def keep_record(self) -> None:
         """Write what the training is, and its name: a new one, or the one that it had."""
-        name = self.name or (_read(self.folder / RUN) or {}).get("name", "")
+        record = {"identity": dict(self.identity), "data": self.data, "name": self.called}
         with writing(self.store):
-            write_durably(self.folder / RUN, seal({"identity": dict(self.identity), "data": self.data, "name": name}))
+            write_durably(self.folder / RUN, seal(record))
 
     def has_other_data(self) -> bool:
         """Tell whether the states that are kept were trained on other images."""

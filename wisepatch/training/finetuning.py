@@ -151,10 +151,7 @@ def finetune(
             progress.advance(at.step)
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
-        with (
-            Signals(progress.note) as signals,
-            tracked(accelerator, config, run_name or run.id, run.log, progress) as log,
-        ):
+        with Signals(progress.note) as signals, tracked(accelerator, config, run, progress) as log:
             for images, labels, weight in batches_from(at, batches, samples, generator, config.seed, accelerator):
                 rate = learning_rate(at.step, steps, warmup, config.lr)
                 for group in optimizer.param_groups:
