@@ -47,6 +47,7 @@ AS_IT_IS = Reading()
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
 FIRST_NAMES = 3  # that a note gives
 REPLACE_IT = "replace it or take it out, then run again"
+SKIP_IT = "; --on-bad-image skip leaves out what cannot be read"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class FileSamples:
             image = image if self.boxes is None else image.crop(self.boxes[index])
             return (self.transform(image) if self.transform else image), label
         except ValueError as error:
-            raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
+            hint = REPLACE_IT + (SKIP_IT if self.as_seen else "")
+            raise DataError(f"image {path} cannot be read: {error}", hint) from error
 
 
 def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Dataset:
