@@ -115,6 +115,7 @@ class RichProgress:
     def finish(self) -> None:
         """End the stage."""
         if self.bars is not None:
+            self.bars.refresh()  # a notebook keeps what was drawn last
             self.bars.stop()
             self.bars = None
             RichProgress.live.remove(self)

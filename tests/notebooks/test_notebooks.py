@@ -1,5 +1,6 @@
 """Notebooks run from the first cell to the last, and show what they promise."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -24,5 +25,6 @@ def test_the_whole_way_in_python(tmp_path):
     assert words[4].startswith("(Point(alpha=0.5")
     assert 0.5 < float(words[-1]) < 0.9
     said = "".join(output["text"] for output in outputs if output["output_type"] == "stream")
-    assert "fine-tuning on Digits ...\n" in said  # a line a stage, or a bar
+    if find_spec("ipywidgets") is None:  # with it there are bars
+        assert "fine-tuning on Digits ...\n" in said
     assert not any(sign in said for sign in ("\x1b", "Traceback", "wisepatch/"))

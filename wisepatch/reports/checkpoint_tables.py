@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from wisepatch.store.checkpoints import Checkpoint, Store
 
-COLUMNS = ("name", "id", "kind", "alpha", "run", "training", "method", "weights", "created")
-NARROW = 140  # columns of a terminal below which the listing shows the first four
+COLUMNS = ("name", "id", "alpha", "run", "kind", "training", "method", "weights", "created")
+ALWAYS = 3  # of them that are shown in the narrowest terminal, too
 MIX = "interpolated"
 
 
@@ -23,6 +23,14 @@ def grouped(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
         end = checkpoint.parents[-1] if checkpoint.recipe else checkpoint.id
         groups.setdefault(end, []).append(checkpoint)
     return [sorted(group, key=lambda each: each.recipe is not None) for group in groups.values()]
+
+
+def columns_that_fit(rows: Sequence[Sequence[object]], width: int) -> int:
+    """Return how many of ``COLUMNS`` fit into a terminal that is ``width`` wide, at least the first ``ALWAYS``."""
+    from rich.cells import cell_len
+
+    wide = [max(cell_len(str(cell)) for cell in column) + 3 for column in zip(COLUMNS, *rows, strict=True)]
+    return next((n for n in range(len(COLUMNS), ALWAYS, -1) if sum(wide[:n]) < width), ALWAYS)
 
 
 def lines(
@@ -46,7 +54,7 @@ def lines(
             methods = " ".join(dict.fromkeys(each.method for each in mixes))
             span = f"{alphas[0]:g} to {alphas[-1]:g}" if alphas else "-"
             what = f"{prefix}: {count(len(mixes), 'mix', 'mixes')}"
-            rows.append((what, "-", MIX, span, run, checkpoint.training or "-", methods, "recipes", _when(created)))
+            rows.append((what, "-", span, run, MIX, checkpoint.training or "-", methods, "recipes", _when(created)))
     return rows
 
 
@@ -54,7 +62,7 @@ def _line(store: Store, checkpoint: Checkpoint, run: str) -> tuple[object, ...]:
     weights = "recipe" if checkpoint.is_recipe else f"{store.size(checkpoint) / 1e6:.1f} MB"
     alpha = "-" if checkpoint.alpha is None else f"{checkpoint.alpha:g}"
     return (
-        checkpoint.name, checkpoint.id, checkpoint.kind, alpha, run if checkpoint.parents else "", checkpoint.training or "-",
+        checkpoint.name, checkpoint.id, alpha, run if checkpoint.parents else "", checkpoint.kind, checkpoint.training or "-",
         checkpoint.method or "-", weights, _when(checkpoint.created),
     )  # fmt: skip
 
