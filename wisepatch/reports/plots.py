@@ -35,6 +35,7 @@ LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "loc": "best"}
 STYLES = ("-", "--", ":")
 EXTRA_METRICS = ("attack_success", "worst_group", "pm10")  # drawn over alpha beside the first metric of a task
 MAX_AXIS_LETTERS = 44  # of the supported tasks' names
+NAMING = ("task", "run_name", "model", "start", "training")  # columns of names, which may be long
 MAX_NAME_LETTERS = 32
 FACE = "DejaVuSans"  # matplotlib's own
 NOTEBOOK_DPI = 100
@@ -131,28 +132,31 @@ def as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     def run(table: pd.DataFrame, title: str | None = None) -> Figure:
         from matplotlib import rc_context, rcParams
 
-        names = {name for column in table for name in table[column].unique() if isinstance(name, str)}
-        listed = set(table["names"].dropna()) if "names" in table else set()  # of several tasks, to be counted
-        written = {name: harmless(name) if name in listed else _fitted(name) for name in names}
-        if len(set(written.values())) < len(names):  # two names must not become one
-            written = {name: harmless(name) for name in names}
+        texts_in = [str(column) for column in table if any(isinstance(value, str) for value in table[column])]
+        names = {name for column in texts_in for name in table[column] if isinstance(name, str)}
+        written = {name: harmless(name) for name in names}
+        long = {
+            name for column in NAMING if column in table for name in table[column] if len(str(name)) > MAX_NAME_LETTERS
+        }
+        cut = written | {name: _without_middle(written[name]) for name in long}
+        if len(set(cut.values())) == len(names):  # two names must not become one
+            written = cut
         title = title and harmless(title)
         texts = "".join([*written.values(), title or ""])
         lacking = frozenset(letter for letter in set(texts) if not has_all(FACE, letter))
         families = [*rcParams["font.family"], *(family for family, _ in installed_fonts(lacking))]
         with rc_context({"text.parse_math": False, "font.family": families}), _no_words_about_letters():
-            figure = draw(table.replace(written), title)
+            shown = {column: table[column].map(lambda value: written.get(value, value)) for column in texts_in}
+            figure = draw(table.assign(**shown), title)
         figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]  # what a notebook shows
         return figure
 
     return run
 
 
-def _fitted(name: str) -> str:
-    """Return a name on one line, without its middle where it is long."""
-    line = harmless(name)
+def _without_middle(name: str) -> str:
     half = MAX_NAME_LETTERS // 2
-    return line if len(line) <= MAX_NAME_LETTERS else f"{line[:half]}…{line[-half:]}"
+    return f"{name[:half]}…{name[-half:]}"
 
 
 @contextmanager
