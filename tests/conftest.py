@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from tests.samples import draw_folder
 
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: threads of processes that run side by side slow each other
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # before torch is imported: threads of processes that run side by side slow each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

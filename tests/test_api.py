@@ -138,6 +138,15 @@ def test_reprs_are_short(run_store, tmp_path):
     assert repr(wp.load_clip(wp.ModelConfig("demo", ""))) == "Clip('demo')"
     swept = wp.sweep(run_store, tmp_path, tasks="Colors@val", alphas="0,0.5,1")
     assert repr(swept) == "Sweep('shapes', 3 alphas)"
+    exported = wp.export(run_store, "zeroshot", tmp_path / "out")
+    assert repr(exported) == f"Exported('{tmp_path / 'out'}', {exported.checkpoint!r})"
+
+
+def test_a_rule_may_be_a_text():
+    points = [wp.Point(0.0, 0.1, 0.9), wp.Point(0.5, 0.6, 0.85), wp.Point(1.0, 0.9, 0.2)]
+    assert wp.choose(points, "best-mean") == wp.choose(points, wp.parse_rule("best-mean")) == points[1]
+    with pytest.raises(wp.WisepatchError, match="rule"):
+        wp.choose(points, "best-meen")
 
 
 def test_progress_is_a_line_a_stage_without_a_terminal_and_a_bar_with_one(capsys, monkeypatch):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.progress import RichProgress
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
-    from wisepatch.reports.training_curves import draw_training, training_table
+    from wisepatch.reports.training_curves import draw_training, load_trainings, training_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.manifests import Recipe
     from wisepatch.store.recipes import load_weights
@@ -62,7 +62,7 @@ _NAMES = {  # module: the public names in it
     "models.zeroshot_head": "zeroshot_head",
     "progress": "RichProgress",
     "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
-    "reports.training_curves": "draw_training training_table",
+    "reports.training_curves": "draw_training load_trainings training_table",
     "store.checkpoints": "Checkpoint Store",
     "store.manifests": "Recipe",
     "store.recipes": "load_weights",
@@ -124,6 +124,7 @@ __all__ = [
     "interpolate",
     "load_clip",
     "load_results",
+    "load_trainings",
     "load_weights",
     "measure",
     "merge_files",

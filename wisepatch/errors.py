@@ -26,6 +26,11 @@ class WisepatchError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the message as it is printed: one line, unless it lists several things."""
+        return (self.message,)
+
 
 class UsageError(WisepatchError):
     """A mistake in the words of a command or call, whatever lies on the disk."""

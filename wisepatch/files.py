@@ -38,6 +38,22 @@ def expanded(path: Path | str) -> Path:
         raise UsageError(f"{path} names the home folder of a user who is not there", "write out the path") from error
 
 
+def in_utf8(name: str) -> str:
+    """Return the name of a file, or a word of the command line, as the text that it is in UTF-8, whatever the locale.
+
+    Where it is none, it stays as it is.
+    """
+    try:
+        return name if name.isascii() else os.fsencode(name).decode()
+    except UnicodeError:
+        return name
+
+
+def as_file_name(text: str) -> str:
+    """Return what the system's calls take for the file whose name is ``text`` in UTF-8, whatever the locale."""
+    return text if text.isascii() else os.fsdecode(text.encode(errors="surrogateescape"))
+
+
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Write a safetensors file and wait until the disk has it."""
     from safetensors.torch import save_file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-# What a terminal would obey (escape sequences, overwritten lines, text that runs backwards), and halves of characters.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a terminal would obey (new lines, escape sequences, text that runs backwards), and halves of characters.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Progress(Protocol):
@@ -48,12 +49,12 @@ class Silent:
 
 
 def harmless(text: str) -> str:
-    """Return text in which what a terminal would obey is written out, as in Python's strings."""
+    """Return one line of text, in which what a terminal would obey is written out, as in Python's strings."""
     return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 class RichProgress:
-    """Progress as a bar on stderr; without a terminal, one line a stage."""
+    """Progress as a bar on stderr, or in a notebook that has ipywidgets; elsewhere one line a stage."""
 
     live: ClassVar[list[RichProgress]] = []
 
@@ -95,7 +96,7 @@ class RichProgress:
         if self.quiet:
             return
         console = self.console
-        if not console.is_terminal:
+        if not console.is_terminal and not (console.is_jupyter and find_spec("ipywidgets")):
             self.say(f"{what} ...")
             return
         self.bars = Progress(
@@ -114,6 +115,7 @@ class RichProgress:
     def finish(self) -> None:
         """End the stage."""
         if self.bars is not None:
+            self.bars.refresh()  # a notebook keeps what was drawn last
             self.bars.stop()
             self.bars = None
             RichProgress.live.remove(self)

@@ -12,6 +12,14 @@ def test_eval_takes_many_checkpoints_and_metrics(cli, run_store):
     }
 
 
+def test_the_number_of_images_is_said_once(cli, run_store, shapes):
+    table = cli("eval", "zeroshot", "finetuned", "--task", "Colors,Shapes").stdout
+    assert table.startswith("n = 500\n")
+    assert table.count("500") == 1
+    table = cli("eval", "zeroshot", "finetuned", "--task", f"Colors,{shapes}@all", "--metric", "top1").stdout
+    assert table.startswith("n = 500 (Colors@test), 18 (shapes@all)\n")
+
+
 def test_newest_checkpoints_of_different_runs_are_said_and_rows_of_one_name_show_ids(cli, run_store, shapes):
     words = ("--alpha", "0,0.5", "--eval", "Colors", "--select", "best-mean")
     cli("interpolate", *words)

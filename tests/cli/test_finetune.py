@@ -1,5 +1,7 @@
 """``wisepatch finetune``."""
 
+import json
+
 from tests.samples import fails, write_mnist
 
 
@@ -28,3 +30,20 @@ def test_finetune_and_interpolate_run_on_mnist_files(cli, data):
     drawn = cli("plot", "--output", "plot.svg")
     assert drawn.exit_code == 0, drawn.output
     assert "drew 11 points of 1 run to" in drawn.stdout
+
+
+def test_a_name_is_kept_with_the_training_and_used_by_tables_pictures_and_sweeps(cli, shapes):
+    words = ("finetune", "--model", "demo", "--task", shapes, "--steps", "2", "--batch-size", "4")
+    assert cli(*words, "--name", "first try").exit_code == 0
+    assert cli("store", "list").stdout.count("first try") == 1
+    assert "first try" in cli("store", "show", "finetuned").stdout
+    drawn = cli("plot", "--kind", "training", "--run", "first try", "--json").stdout.splitlines()
+    assert {json.loads(line)["training"] for line in drawn} == {"first try"}
+    assert cli("interpolate", "--alpha", "0,0.5,1").exit_code == 0
+    assert "drew 3 points of 1 run" in cli("plot", "--run", "first try").stdout
+    renamed = cli(*words, "--name", "second try")  # the same training: named anew, not repeated
+    assert "finished already" in renamed.stderr
+    assert "second try" in cli("store", "show", "finetuned").stdout
+    again = cli(*words)  # keeps its name
+    assert again.exit_code == 0
+    fails(cli("plot", "--kind", "training", "--run", "first try"), 1, "no training 'first try'", "second try")

@@ -38,10 +38,12 @@ def test_every_next_step_works_when_pasted(cli, tmp_path, where):
     assert result.exit_code == 0, result.output
     assert (tmp_path / "plot.png").exists()
     (tmp_path / "plot.png").unlink()
-    patched = cli("patch", "--model", "demo", "--task", task, "--alpha", "0,1", *few, *where)
+    template = ("--template", "one {} there.")
+    patched = cli("patch", "--model", "demo", "--task", task, "--alpha", "0,1", *few, *template, *where)
     assert paste(cli, patched).exit_code == 0
     assert (tmp_path / "plot.png").exists()
     exported = cli("export", "finetuned", tmp_path / "my model", *where)
+    assert "'--template=one {} there.'" in exported.stderr  # or it would be measured with other prompts
     result = paste(cli, exported)
     assert result.exit_code == 0, result.output
 

@@ -111,6 +111,7 @@ def test_missing_things_say_how_to_make_them(cli, words, message, hint):
 def test_unknown_checkpoint_lists_close_names(cli, run_store):
     result = cli("eval", "demo/shape/finetuned", "--task", "Shapes")
     fails(result, 2, "unknown checkpoint 'demo/shape/finetuned'; did you mean demo/shapes/finetuned", "store list")
+    fails(cli("eval", "pached", "--task", "Shapes"), 2, "unknown checkpoint 'pached'; did you mean patched?")
 
 
 def test_names_with_commas_can_be_given(cli, run_store):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -15,7 +18,7 @@ from wisepatch.workflows.sweep import Sweep
 TABLES = [
     (("task", "n"), [("MNIST", 10), ("Digits [x]", ""), ("", 7)], 1, 200),
     (("a", "", "per cent"), [], None, 200),
-    (("a", "b"), [("one\ntwo", "x")], None, 200),
+    (("a", "b"), [(["one", "two"], "x")], None, 200),
     (("a", "b"), [("Zürich", "日本")], None, 200),
     (("a", "b"), [("word " * 60, "x")], 0, 80),
 ]
@@ -28,7 +31,8 @@ def test_tables_hold_every_word_and_are_as_wide_as_the_terminal(capsys, monkeypa
     output.table(columns, rows, strong=strong)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= width
-    words = [word for row in (columns, *rows) for cell in row for word in str(cell).split()]
+    cells = [cell for row in (columns, *rows) for cell in row]
+    words = [word for cell in cells for word in (cell if isinstance(cell, list) else str(cell).split())]
     shown = [
         word for word in text.replace("┃", " ").replace("│", " ").split() if not set(word) <= set("─━┏┓┗┛┡┩└┘┴┬┳┻╇")
     ]
@@ -164,8 +168,8 @@ def test_json_holds_no_nan(cli, run_store):
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
-HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\u202ee\x9bf\ud800g"
-SHOWN = "a\\x1b[31mb\\x1b]0;title\\x07c\\rd\\u202ee\\x9bf\\ud800g"
+HOSTILE = "a\nb\x1b[31mb\x1b]0;title\x07c\rd\u202ee\x9bf\ud800g"
+SHOWN = "a\\nb\\x1b[31mb\\x1b]0;title\\x07c\\rd\\u202ee\\x9bf\\ud800g"
 
 
 def test_what_a_terminal_would_obey_is_written_out(capsys):
@@ -183,6 +187,32 @@ def test_what_a_terminal_would_obey_is_written_out(capsys):
     assert "[bold]x[/bold]" in out
     assert err.count(SHOWN) == 5
     assert not set(out + err) & set("\x1b\x07\r\u202e\x9b")
+
+
+def test_a_terminal_of_few_signs_gets_tables_of_those(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    Output().table(("name", "n"), [("猫", 1), ("cat", 22)])
+    lines = stream.buffer.getvalue().decode().splitlines()
+    assert lines[1:4] == ["| name   |  n |", "|--------+----|", "| \\u732b |  1 |"]
+    assert len(set(map(len, lines))) == 1
+
+
+def test_names_are_right_where_the_locale_knows_ascii_alone(tmp_path, shapes):
+    (shapes / "circle").rename(shapes / "猫")
+    for folder in ("猫", "square"):
+        image = next((shapes / folder).iterdir())
+        image.rename(image.with_name("犬.png" if folder == "猫" else "猫.png"))
+    (tmp_path / "list.csv").write_text(
+        "path,label\nshapes/猫/犬.png,猫\nshapes/square/猫.png,square\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "wisepatch", "datasets", "check", str(shapes), "list.csv@all", "--json"]
+    odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": os.pathsep.join(sys.path), "WISEPATCH_PLUGINS": "0"}
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | odd, capture_output=True, timeout=60, check=False)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    classes = [list(record["per_class"]) for record in records]
+    assert (classes[0], classes[-1]) == (["0 square", "1 triangle", "2 猫"], ["0 square", "1 猫"])
 
 
 def test_programs_read_names_as_they_are(capsys):

@@ -143,6 +143,9 @@ def test_ids_stay_whole_in_a_terminal_of_80_columns(cli, swept, capsys, monkeypa
     for checkpoint in (swept.find("finetuned"), swept.find("patched")):
         assert checkpoint.id in listed
     assert max(map(len, listed.splitlines())) <= 80
+    assert "first try" in listed
+    monkeypatch.setattr("wisepatch.cli.output.Output.width", 60)
+    assert "first try" not in cli("store", "list").stdout
 
 
 def test_show_tells_settings_seed_lineage_and_recipe(cli, swept):

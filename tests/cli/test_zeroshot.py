@@ -21,6 +21,7 @@ def test_image_that_cannot_be_decoded_is_named_and_the_error_stays_one_line(cli,
     assert result.exit_code == 1
     assert "circle/" in result.stderr
     assert "cannot be read" in result.stderr
+    assert "--on-bad-image skip" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -124,11 +124,53 @@ def test_only_the_split_that_is_asked_for_has_to_have_images(tmp_path):
         (tmp_path / "few" / label).mkdir(parents=True)
         (tmp_path / "few" / label / "0.png").write_bytes(b"")
     dataset = task(tmp_path / "few")
-    empty = [split for split in dataset.available_splits if not dataset.open.args[1][split]]
+    empty = [split for split in dataset.available_splits if not dataset.open.keywords["files"][split]]
     full = next(split for split in dataset.available_splits if split not in empty)
     assert len(dataset.split(full, tmp_path)) > 0
     with pytest.raises(DataError, match=f"too few images to hold out a {empty[0]} split: of 2, none falls into it"):
         dataset.split(empty[0], tmp_path)
+
+
+def cut(names, fill=True):
+    """Return the names in each split, and what is said."""
+    files, said = folder._cut(
+        Path("/r"), {"train": [(f"/r/{name}", "") for name in names]}, {}, folder.AS_IT_IS, fill=fill
+    )
+    return {split: {path[3:] for path, _ in listed} for split, listed in files.items()}, said
+
+
+@given(st.integers(0, 10**6), st.integers(3, 12), st.integers(1, 12))
+def test_a_split_that_stays_empty_is_filled_and_no_image_that_was_trained_on_leaves_training(seed, few, more):
+    names = [f"{seed}/{number}.jpg" for number in range(few + more)]
+    plain, _ = cut(names[:few], fill=False)
+    before, said = cut(names[:few])
+    after, _ = cut(names)
+    assert before["train"] <= after["train"] or not all(before.values())
+    if len(plain["train"]) > 2:
+        assert all(before.values())
+        assert len(said) == sum(not plain[split] for split in ("test", "val"))
+    assert all(before[split] == plain[split] for split in ("test", "val") if plain[split])
+
+
+def test_a_filled_split_is_said_and_checkpoints_of_before_keep_it_empty(tmp_path):
+    numbers = (
+        n
+        for n in range(1000)
+        if not cut([f"{label}/{n + i}.png" for label in "ab" for i in range(4)], fill=False)[0]["val"]
+    )
+    first = next(numbers)
+    for label in "ab":
+        (tmp_path / "few" / label).mkdir(parents=True)
+        for number in range(first, first + 4):
+            (tmp_path / "few" / label / f"{number}.png").write_bytes(b"")
+    dataset = task(tmp_path / "few")
+    assert "few: none of 8 images falls into val by its name, so that 1 image was taken for it" in dataset.notes
+    assert len(dataset.split("val", tmp_path)) == 1
+    earlier = find_task(f"{tmp_path / 'few'}?bad=skip", cut=2).dataset
+    with pytest.raises(DataError, match="none falls into it by its name") as caught:
+        earlier.split("val", tmp_path)
+    assert "--select-on test" in caught.value.hint
+    assert earlier.open.keywords["reading"].bad == "skip"
 
 
 def test_all_images_are_evaluated_where_all_are_asked_for(tmp_path):
@@ -185,7 +227,7 @@ def test_split_folders_may_be_called_as_people_call_them(tmp_path):
     draw_folder(tmp_path / "a" / "Train")
     draw_folder(tmp_path / "a" / "TEST")
     assert task(str(tmp_path / "a")).available_splits == ("train", "val", "test")
-    assert task(str(tmp_path / "a")).open.args[1]["val"]
+    assert task(str(tmp_path / "a")).open.keywords["files"]["val"]
     draw_folder(tmp_path / "a" / "valid")
     draw_folder(tmp_path / "a" / "dev")
     with pytest.raises(DataError, match="two folders for one split: dev and valid"):
@@ -248,7 +290,7 @@ def test_csv_with_and_without_splits(shapes, tmp_path):
     rows = [f"shapes/{label}/{i}.png,{label}" for label in labels for i in range(6)]
     plain = task(write_csv(tmp_path / "plain.csv", ["path,label", *rows]))
     assert plain.name == "plain"
-    assert {s: len(part) for s, part in plain.open.args[1].items()} == {"train": 15, "val": 0, "test": 3}
+    assert {s: len(part) for s, part in plain.open.keywords["files"].items()} == {"train": 14, "val": 1, "test": 3}
     marked = [f"{row},{'test' if '/5.' in row else 'train'}" for row in rows]
     split = task(write_csv(tmp_path / "split.csv", ["path,label,split", *marked])).split("test", tmp_path)
     assert len(split) == 3

@@ -249,6 +249,23 @@ def test_tga_is_read_under_its_own_suffix_alone(tmp_path):
         read_rgb(tmp_path / "a.png")
 
 
+def test_a_phone_s_heic_is_read_upright_where_its_package_is_installed(tmp_path):
+    """HEIC files bring their turn with them, and their EXIF orientation, which repeats it, must not turn them again."""
+    pytest.importorskip("pillow_heif")
+    assert images.reads_heif()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.new("RGB", (64, 32), "red")
+    photo.paste("blue", (0, 0, 32, 32))
+    photo.save(tmp_path / "IMG_0001.HEIC", "HEIF", exif=exif.tobytes())
+    assert images.reason_not_read("IMG_0001.HEIC", "") is None
+    for as_seen in (True, False):
+        pixels = np.asarray(read_rgb(tmp_path / "IMG_0001.HEIC", as_seen=as_seen)).astype(int)
+        assert pixels.shape == (64, 32, 3)
+        assert np.abs(pixels[:30] - [0, 0, 255]).max() < 30
+        assert np.abs(pixels[34:] - [255, 0, 0]).max() < 30
+
+
 def test_heic_is_read_through_its_package(tmp_path, monkeypatch):
     """A package of this name that registers an opener for HEIF, as pillow-heif does."""
 
@@ -256,6 +273,8 @@ def test_heic_is_read_through_its_package(tmp_path, monkeypatch):
         Image.register_open("HEIF", BmpImagePlugin.BmpImageFile, lambda prefix: prefix.startswith(b"BM"))
 
     monkeypatch.setattr(images, "find_spec", lambda name: name)
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
     images.reads_heif.cache_clear()
     (tmp_path / "a.heic").write_bytes(encoded("BMP"))
@@ -265,8 +284,6 @@ def test_heic_is_read_through_its_package(tmp_path, monkeypatch):
         assert read_rgb(tmp_path / "a.heic").size == (7, 9)
     finally:
         images.reads_heif.cache_clear()
-        Image.ID.remove("HEIF")
-        del Image.OPEN["HEIF"]
 
 
 def iccp(size):
@@ -288,6 +305,7 @@ def test_what_cannot_be_decoded_is_one_named_line(tmp_path, data):
         with pytest.raises(DataError, match=r"image .*a\.jpg cannot be read: \S") as caught:
             FileSamples([(tmp_path / "a.jpg", 0)], as_seen=as_seen)[0]
         assert "\n" not in caught.value.message
+        assert data or "it is empty" in caught.value.message
 
 
 def test_whatever_pillow_raises_is_named(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wisepatch import find_task
 from wisepatch.datasets import text_overlay
-from wisepatch.datasets.fonts import FONTS, font
-from wisepatch.datasets.text_overlay import MIN_CONTRAST, MIN_PIXELS, has_all, overlay
+from wisepatch.datasets.fonts import FONTS, font, has_all
+from wisepatch.datasets.text_overlay import MIN_CONTRAST, MIN_PIXELS, overlay
 from wisepatch.datasets.typography import Style
 from wisepatch.errors import DataError
 

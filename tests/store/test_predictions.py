@@ -1,6 +1,7 @@
 """Per-image answers: written with their metadata, verified when they are read."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -134,3 +135,16 @@ def test_a_store_that_cannot_be_written_is_an_error(store, checkpoint):
     store.predictions.write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
         save(store, checkpoint)
+
+
+def test_names_of_images_that_are_no_utf_8_are_kept_written_out(store, checkpoint):
+    names = [
+        os.fsdecode(b"\xff\xfe.png"),
+        "猫.png",
+        "猫.png".encode().decode("ascii", "surrogateescape"),
+        "\ud800",
+        "4",
+    ]
+    save_predictions(store, checkpoint, "A", "test", answers() | {"image": names}, {})
+    frame = load_predictions(store, checkpoint, "A", "test")
+    assert list(frame["image"]) == ["\\xff\\xfe.png", "猫.png", "猫.png", "\\ud800", "4"]

@@ -374,24 +374,6 @@ def test_fields_that_nobody_wrote_leave_their_line_out(path, odd):
     assert f"line 2 is not a result and was left out: its {next(iter(odd))}" in problem
 
 
-def test_names_stand_in_pictures_as_they_are(path, tmp_path):
-    from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
-
-    names = {
-        "task": "$x^$",
-        "run": "$\\frac$",
-        "run_name": "$_$",
-        "patching": "$x^$",
-        "role": "patching",
-        "metric": "$%",
-    }
-    append(path, [row(**names, alpha=alpha) for alpha in (0.0, 0.5, 1.0)])
-    frame, _ = read(path)
-    save_figure(draw_sweep(sweep_table(frame)), tmp_path / "sweep.png")
-    save_figure(draw_over_alpha(alpha_table(frame)), tmp_path / "alpha.svg")
-    assert (tmp_path / "alpha.svg").stat().st_size > 1000
-
-
 def test_rows_that_cannot_be_kept_are_in_the_error(tmp_path):
     (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(RowsNotKeptError) as caught:

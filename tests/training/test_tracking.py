@@ -87,8 +87,20 @@ def test_trackers_that_are_not_there_are_said_before_work(cli, shapes, monkeypat
     assert trackers(None) == trackers("") == []
 
 
-def test_tensorboard_writes_files_into_the_store(shapes, tmp_path):
+def test_tensorboard_reads_what_was_logged_run_by_run(shapes, tmp_path):
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
     store = Store(tmp_path / "store")
-    finetune_watched(settings(shapes, track="tensorboard"), DEMO, store, tmp_path)
-    assert list((store.root / "tracking").rglob("events.out.tfevents*"))
+    for number, name in enumerate(("first try", "")):
+        finetune_watched(settings(shapes, track="tensorboard", seed=number), DEMO, store, tmp_path, run_name=name)
+    logged = EventMultiplexer().AddRunsFromDirectory(str(store.root / "tracking"))
+    logged.Reload()
+    tags = {run: set(found["scalars"]) for run, found in logged.Runs().items() if found["scalars"]}
+    first, second = (training.folder.name for training in logged_trainings(store.root))
+    assert set(tags) == {f"first_try-{first}/wisepatch", f"{second}/wisepatch"}
+    assert all(found >= {"loss", "lr", "epoch", "validation/shapes"} for found in tags.values())
+    for training in logged_trainings(store.root):
+        (run,) = (each for each in tags if training.folder.name in each)
+        losses = [(entry["step"], pytest.approx(entry["loss"])) for entry in training.entries if "loss" in entry]
+        assert [(each.step, each.value) for each in logged.Scalars(run, "loss")] == losses

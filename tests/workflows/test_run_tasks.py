@@ -13,7 +13,7 @@ def parts(task, root):
 
 def test_a_checkpoint_keeps_the_cut_of_the_images_that_it_was_trained_on(finished):
     root, done = finished
-    assert done.finetuned.config["cut"] == CUT == 2
+    assert done.finetuned.config["cut"] == CUT == 3
     now = find_task(str(root / "shapes"))
     assert parts(run_tasks(done.finetuned)[0], root) == parts(now, root)
     config = {name: value for name, value in done.finetuned.config.items() if name != "cut"}

@@ -87,7 +87,7 @@ def missing_for_rule(rule: Rule, alphas: Iterable[float], *, supported: bool) ->
     return f"{rule.name} needs {missing} to measure the drop from zero-shot"
 
 
-def choose(points: Sequence[Point], rule: Rule, zeroshot: Point | None = None) -> Point:
+def choose(points: Sequence[Point], rule: Rule | str, zeroshot: Point | None = None) -> Point:
     """Choose the point of a sweep by ``rule``; of equally good ones the smallest alpha, the one that moves least.
 
     ``best-mean`` maximises the mean of patching accuracy and mean supported accuracy (PAINT section 2); ``max-drop`` the
@@ -97,6 +97,7 @@ def choose(points: Sequence[Point], rule: Rule, zeroshot: Point | None = None) -
 
     Raises :class:`ResultsError` for a sweep that the rule cannot judge.
     """
+    rule = parse_rule(rule) if isinstance(rule, str) else rule
     if not points:
         raise ResultsError("there are no alphas to choose from", "evaluate at least one")
     row = find_rule(rule.name)

@@ -59,8 +59,11 @@ def checkpoints(ctx: typer.Context) -> Iterable[str]:
 def runs(ctx: typer.Context) -> Iterable[str]:
     """Return the names that were given to runs."""
     from wisepatch.store.results import names_of_checkpoints
+    from wisepatch.store.runs import names_of_trainings
 
-    return ["newest", "all", *dict.fromkeys(names_of_checkpoints(_store(ctx).results).values())]
+    store = _store(ctx)
+    names = [*names_of_trainings(store.root).values(), *names_of_checkpoints(store.results).values()]
+    return ["newest", "all", *dict.fromkeys(names)]
 
 
 @_completer

@@ -112,7 +112,7 @@ def show(
         output.table((dataset.name, ""), _facts(dataset, record, folder))
 
 
-def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple[str, str | list[str]]]:
     """Return the rows of `show`; unknown facts have none."""
     counts = ", ".join(f"{dataset.expected(s) or '?'} {s}" for s in dataset.available_splits) if dataset.counts else ""
     size = f"{dataset.gigabytes:g} GB" if dataset.gigabytes else ""
@@ -131,12 +131,12 @@ def _facts(dataset: Dataset, record: dict[str, Any], folder: Path) -> list[tuple
         ("images", counts),
         ("metrics", ", ".join(record["metrics"])),
         ("data", f"{folder / record['found']}" if record["found"] else record["data"]),
-        ("layout", "\nor ".join(dataset.layouts)),
+        ("layout", [f"{'or ' if number else ''}{each}" for number, each in enumerate(dataset.layouts)]),
         ("download", f"{size}, {by_program}" if size else ""),
         ("licence", dataset.licence),
         ("source", dataset.source),
-        ("zero-shot", "\n".join(f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items())),
-        ("templates", "\n".join(_first(dataset.templates, MOST_TEMPLATES))),
+        ("zero-shot", [f"{percent(value)} % {model}" for model, value in dataset.zeroshot.items()]),
+        ("templates", _first(dataset.templates, MOST_TEMPLATES)),
         ("head", merged if dataset.label_map else ""),
         (count(len(dataset.classes), "class", "classes"), ", ".join(_first(dataset.classes, MOST_NAMES))),
     ]

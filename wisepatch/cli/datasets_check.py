@@ -67,7 +67,7 @@ def _tell_of_splits(found: Inspection, output: Output) -> None:
         if report.expected not in (None, report.images):
             output.say(f"note: {where} has {count(report.images, 'image')}, its publisher {report.expected}")
         empty = [name.partition(" ")[2] for name, images in (report.per_class or {}).items() if images == 0]
-        if empty:
+        if empty and found.dataset.family != "folder":  # of which it is said already
             more = f", and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
             output.say(f"note: {where} has no images of {', '.join(empty[:SHOWN])}{more}")
         if report.turned:

@@ -42,5 +42,7 @@ def command(
             f"its trained head of {classes} is in {HEAD_WEIGHTS} and {HEAD}: {MODEL_WEIGHTS} is the CLIP alone"
         )
     output.say(f'in Python: open_clip.create_model_and_transforms("local-dir:{done.folder}")')
-    words = ("--model", f"local-dir:{done.folder}", "--task", done.checkpoint.config.get("task") or "Shapes")
+    config = done.checkpoint.config
+    prompts = [f"--template={template}" for template in config.get("templates") or ()]
+    words = ("--model", f"local-dir:{done.folder}", "--task", config.get("task") or "Shapes", *prompts)
     output.say(f"next: {common.again('zeroshot', *words)}")

@@ -16,6 +16,7 @@ def command(
     machine: o.Machine,
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
+    name: o.NameOption = "",
     fresh: o.FreshOption = False,
 ) -> None:
     """Fine-tune on one task; saves the zero-shot parent and the fine-tuned checkpoint.
@@ -32,7 +33,7 @@ def command(
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
 
-    done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks, fresh=fresh)
+    done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks, run_name=name, fresh=fresh)
     output.records([describe(done.zeroshot), describe(done.finetuned)], "checkpoint")
     output.table(
         ("checkpoint", "id", "kind"),

@@ -19,7 +19,7 @@ from wisepatch.cli.output import Output
 from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
-from wisepatch.files import expanded
+from wisepatch.files import expanded, in_utf8
 from wisepatch.launcher import is_main, size
 from wisepatch.process_group import join, leave, meet
 
@@ -190,7 +190,7 @@ class ClassOptions:
         """Return the prompts. Raises :class:`UnknownNameError` for a set that is not known."""
         from wisepatch.datasets.prompts import templates
 
-        return templates(self.template or []) or None
+        return templates([in_utf8(each) for each in self.template or ()]) or None
 
 
 TaskOption = Annotated[
@@ -248,7 +248,9 @@ SelectOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
 ]
-NameOption = Annotated[str, typer.Option("--name", help="A name for this run, in results and pictures.")]
+NameOption = Annotated[
+    str, typer.Option("--name", help="A name for this run, in results and pictures.", callback=in_utf8)
+]
 SelectOnOption = Annotated[
     Literal["val", "test"],
     typer.Option("--select-on", help="The data that the choice sees; test is labelled everywhere."),

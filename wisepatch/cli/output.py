@@ -115,20 +115,21 @@ class Output:
     ) -> None:
         """Print a table for people; numbers right, the row ``strong`` in bold, a line below each row of ``ends``.
 
-        Never cut off: a narrow terminal wraps it, but for ids, which stay whole.
+        A cell that is a list has a line for each item. Never cut off: a narrow terminal wraps it, but for ids, which stay whole.
         """
         if self.as_json or self.helps:
             return
         from rich.console import Console
         from rich.table import Table
 
-        body = [[harmless(str(cell)) for cell in row] for row in rows]
+        encoding = (sys.stdout and sys.stdout.encoding) or "utf-8"
+        body = [[_cell(cell, encoding) for cell in row] for row in rows]
         grid = Table(header_style="bold")
         for index, column in enumerate(columns):
             numbers = bool(body) and all(_is_number_or_nothing(row[index]) for row in body)
             ids = bool(body) and all(_is_id_or_nothing(row[index]) for row in body)
             grid.add_column(
-                harmless(column).replace("[", "\\["), overflow="fold", no_wrap=ids,
+                _cell(column, encoding).replace("[", "\\["), overflow="fold", no_wrap=ids,
                 justify="right" if numbers and not ids else "left", min_width=ID_LETTERS if ids else None,
             )  # fmt: skip
         for number, row in enumerate(body):
@@ -138,11 +139,12 @@ class Output:
                 end_section=number in ends,
             )
         width = self.width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
-        text = io.StringIO()
+        text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
         Console(file=text, highlight=False, width=width, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(
             grid
         )
-        write(sys.stdout, text.getvalue())
+        text.seek(0)
+        write(sys.stdout, text.read())
 
     def progress(self) -> Bar:
         """Return a bar on stderr for long work."""
@@ -182,7 +184,12 @@ def print_error(error: WisepatchError, *, as_json: bool = False) -> None:
     """Print on stderr what is wrong and why, the next step, and what was kept; for programs one JSON object on stdout too."""
     Output(as_json=True).records(getattr(error, "rows", ()))  # measured, and not kept
     notes = getattr(error, "__notes__", [])
-    lines = [f"{error.word}: {error.message}", *([f"hint: {error.hint}"] if error.hint else []), *notes]
+    lines = [
+        f"{error.word}: {error.lines[0]}",
+        *error.lines[1:],
+        *([f"hint: {error.hint}"] if error.hint else []),
+        *notes,
+    ]
     for line in lines:
         write(sys.stderr, f"{harmless(line)}\n")
     if as_json:
@@ -197,6 +204,12 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _cell(cell: object, encoding: str) -> str:
+    """Return a cell in signs that the terminal can show; a list is lines."""
+    text = "\n".join(harmless(str(line)) for line in (cell if isinstance(cell, list) else [cell]))
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _is_id_or_nothing(cell: str) -> bool:
@@ -220,16 +233,25 @@ def labels(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
 
 
 def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names."""
+    """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names.
+
+    The number of images stands above the table, once for each task, and in the rows where those of a task differ.
+    """
     output.records(rows)
     if not rows:
         return
+    by_task = {(row["task"], row["split"]): row for row in rows}
+    differ = any(row["n"] != by_task[row["task"], row["split"]]["n"] for row in rows)
+    several = len({split for _, split in by_task}) > 1
+    tasks = {f"{task}@{split}" if several else task: row for (task, split), row in by_task.items()}
+    if not differ and (counts := _counts(tasks)):
+        output.result(counts.removeprefix(", "))
     output.table(
-        ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", "n"),
+        ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", *(["n"] if differ else [])),
         [
             (
                 names.get(row["checkpoint"], row["checkpoint"]), row["task"], row["split"], row["metric"], percent(row["value"]),
-                f"{percent(row['ci_low'])} to {percent(row['ci_high'])}", row["n"],
+                f"{percent(row['ci_low'])} to {percent(row['ci_high'])}", *([row["n"]] if differ else []),
             )
             for row in rows
         ],

@@ -84,12 +84,13 @@ def run_patch(
         raise
     for caution in cautions(sweep):
         output.result(f"note: {caution}")
-    output.result(summary(sweep, f"the picture is {picture}" if picture else f"next: {draw}"))
+    output.result(summary(sweep))
+    output.result(f"the picture is {picture}" if picture else f"next: {draw}")
     return sweep
 
 
-def summary(sweep: Sweep, drawn: str) -> str:
-    """Say in one line what happened, and what to do next."""
+def summary(sweep: Sweep) -> str:
+    """Say in one line what happened."""
     assert sweep.choice is not None
     assert sweep.chosen is not None
     after = sweep.at("test", sweep.choice.alpha)
@@ -105,7 +106,7 @@ def summary(sweep: Sweep, drawn: str) -> str:
     return (
         f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
         f"at alpha {sweep.choice.alpha:g} chosen on {on}; "
-        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id})\n{drawn}"
+        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id})"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,13 +10,11 @@ import typer
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.counting import count
-from wisepatch.errors import ResultsError, UsageError, WisepatchError
+from wisepatch.errors import UsageError
+from wisepatch.files import in_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from wisepatch.store.checkpoints import Store
-    from wisepatch.store.runs import Training
 
 ResultsArgument = Annotated[
     list[Path] | None,
@@ -58,11 +55,14 @@ def command(
         Literal["sweep", "alpha", "training"],
         typer.Option("--kind", help="sweep, alpha (as --over-alpha), or training: losses, rates and validation."),
     ] = "sweep",
-    title: Annotated[str | None, typer.Option("--title", help="A title of your own.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="A title of your own.", callback=lambda text: text and in_utf8(text))
+    ] = None,
 ) -> None:
     """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
 
-    With --kind training, what the trainings of the store have logged; --run takes their ids or their fine-tuned checkpoints.
+    With --kind training, what the trainings of the store have logged; --run takes their names, their ids or their fine-tuned
+    checkpoints.
 
     Example: `wisepatch plot --output plot.png`, `wisepatch plot --kind training`
     """
@@ -87,7 +87,7 @@ def command(
             )
         draw_trainings(common, o.split_list(run) or ["newest"], output_path, title)
         return
-    runs = o.split_list(run) or ([] if results else ["newest"])
+    runs = [in_utf8(each) for each in o.split_list(run)] or ([] if results else ["newest"])
     frame, problems = read_runs(results or [common.open_store().results], runs)
     for problem in problems:
         output.say(f"warning: {problem}")
@@ -115,32 +115,12 @@ def command(
 
 
 def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, title: str | None) -> None:
-    """Draw trainings by id, by the fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
+    """Draw trainings by id, name, fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
     from wisepatch.reports.plots import save_figure
-    from wisepatch.reports.training_curves import draw_training, training_table
-    from wisepatch.store.runs import logged_trainings
+    from wisepatch.reports.training_curves import draw_training, load_trainings
 
-    output, store = common.output, common.open_store()
-    known = logged_trainings(store.root)
-    chosen = {training.folder.name: training for word in runs for training in find_trainings(store, known, word)}
-    logs = {f"{Path(each.task).name} ({identity})": each.entries for identity, each in chosen.items()}
-    table = training_table(logs)
+    output = common.output
+    table = load_trainings(common.open_store(), runs)
     save_figure(draw_training(table, title), output_path)
     output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
-    output.result(f"drew {count(len(chosen), 'training')} to {output_path}")
-
-
-def find_trainings(store: Store, known: Sequence[Training], word: str) -> Sequence[Training]:
-    """Return the trainings that a word names. Raises :class:`ResultsError` where there is none."""
-    if word in ("newest", "all"):
-        return known[-1:] if word == "newest" else known
-    found = [training for training in known if training.folder.name == word]
-    if not found:
-        with suppress(WisepatchError):
-            checkpoint = store.look_up(word)
-            ends = {checkpoint.id, *checkpoint.parents}
-            found = [training for training in known if training.finetuned in ends]
-    if not found:
-        ids = ", ".join(training.folder.name for training in known) or "none"
-        raise ResultsError(f"no training {word!r} has logged anything", f"trainings there are: {ids}")
-    return found
+    output.result(f"drew {count(table['training'].nunique(), 'training')} to {output_path}")

@@ -34,19 +34,19 @@ def listing(
 
     Example: `wisepatch store list`
     """
-    from wisepatch.reports.checkpoint_tables import COLUMNS, NARROW, grouped, lines
+    from wisepatch.reports.checkpoint_tables import COLUMNS, columns_that_fit, grouped, lines
     from wisepatch.store.checkpoints import describe
     from wisepatch.store.results import names_of_checkpoints
-    from wisepatch.store.runs import unfinished_runs
+    from wisepatch.store.runs import names_of_trainings, unfinished_runs
 
     output = common.output
     place = common.open_store()
     checkpoints, unreadable = place.scan()
     output.records(map(describe, checkpoints), "checkpoint")
-    names = {} if output.as_json else names_of_checkpoints(place.results)
+    names = {} if output.as_json else names_of_checkpoints(place.results) | names_of_trainings(place.root)
     groups = [lines(place, group, names, every=every) for group in grouped(checkpoints)]
     rows = [row for group in groups for row in group]
-    kept = range(len(COLUMNS)) if (output.width or NARROW) >= NARROW else range(4)
+    kept = range(columns_that_fit(rows, output.width) if output.width else len(COLUMNS))
     ends = set(accumulate(len(group) for group in groups))
     output.table([COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows], ends={end - 1 for end in ends})
     for error in unreadable:
@@ -198,6 +198,6 @@ def collect(
     output = common.output
     gone = common.open_store().collect_garbage(caches=caches, runs=runs)
     output.records(({"removed": str(path)} for path in gone), "removed")
-    output.result(
-        f"removed {count(len(gone), 'file or folder', 'files and folders')}" + "".join(f"\n  {path}" for path in gone)
-    )
+    output.result(f"removed {count(len(gone), 'file or folder', 'files and folders')}")
+    for path in gone:
+        output.result(f"  {path}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from wisepatch.datasets.fonts import FONTS, font
+from wisepatch.datasets.fonts import FONTS, font, has_all, installed_fonts
+from wisepatch.progress import harmless
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
-
-    from wisepatch.datasets.fonts import Font
 
 COLUMNS = 5
 CELL, MARGIN, LINE = 168, 8, 15  # pixels
@@ -26,20 +25,28 @@ def contact_sheet(groups: Sequence[tuple[str, Sequence[tuple[Image.Image, Sequen
     sheet = Image.new("RGB", (COLUMNS * (CELL + MARGIN) + MARGIN, sum(heights) + MARGIN), "white")
     pen, top = ImageDraw.Draw(sheet), 0
     for (title, images), height in zip(groups, heights, strict=True):
-        _write(pen, (MARGIN, top + MARGIN), title, sheet.width - 2 * MARGIN, font(FONTS[2], 14), "black")
+        _write(pen, (MARGIN, top + MARGIN), title, sheet.width - 2 * MARGIN, FONTS[2], 14, "black")
         for number, (image, text) in enumerate(images):
             left = MARGIN + number % COLUMNS * (CELL + MARGIN)
             y = top + 2 * LINE + MARGIN + number // COLUMNS * row_height
             sheet.paste(_fitted(image), (left, y))
             for index, line in enumerate(text):
-                _write(pen, (left, y + CELL + 3 + index * LINE), line, CELL, font(FONTS[1], 11), "#333333")
+                _write(pen, (left, y + CELL + 3 + index * LINE), line, CELL, FONTS[1], 11, "#333333")
         top += height
     return sheet
 
 
-def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, face: Font, color: str) -> None:
-    """Write ``text`` on one line, cut with an ellipsis where it is wider than ``width`` pixels."""
-    line = text = " ".join(text.split())
+def _write(
+    pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, name: str, size: int, color: str
+) -> None:
+    """Write ``text`` on one line, cut with an ellipsis where it is wider than ``width`` pixels.
+
+    Where the face ``name`` has not all of its letters, an installed one that has.
+    """
+    line = text = harmless(" ".join(text.split()))
+    letters = frozenset(text.replace(" ", ""))
+    files = () if has_all(name, text) else [file for _, file in installed_fonts(letters) if has_all(file, text)]
+    face = font(next(iter(files), name), size)
     while text and face.getlength(line) > width:
         text = text[:-1]
         line = text + "…"

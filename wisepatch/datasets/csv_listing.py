@@ -15,6 +15,7 @@ from wisepatch.counting import count
 from wisepatch.datasets.folder_listing import Files
 from wisepatch.datasets.splits import SPLIT_WORDS
 from wisepatch.errors import DataError
+from wisepatch.files import as_file_name
 
 COLUMNS = {
     "path": ("path", "file_name", "filename", "file", "filepath", "file_path", "image", "image_path", "img_path",
@@ -57,7 +58,7 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
         split = SPLIT_WORDS.get(word)
         if split is None:
             raise DataError(f"{where}: split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
-        file = os.path.join(folder, os.path.expanduser(image))  # noqa: PTH111, PTH118 -- raises nothing, of a million
+        file = os.path.join(folder, os.path.expanduser(as_file_name(image)))  # noqa: PTH111, PTH118 -- raises nothing, of a million
         name = os.path.normpath(file)  # x/../x/0.png is x/0.png
         if name in seen:
             if seen[name] != (split, label):

@@ -11,6 +11,7 @@ from pathlib import Path
 from wisepatch.datasets.images import reason_not_read
 from wisepatch.datasets.splits import SPLIT_WORDS, natural_key
 from wisepatch.errors import DataError
+from wisepatch.files import in_utf8
 
 Files = dict[str, list[tuple[str, str]]]  # split -> (image, label as written)
 
@@ -106,7 +107,8 @@ class _Scan:
             self.left_out.add("beside the class folders", entry.path)
         files = []
         for entry in classes:
-            images = [(path, entry.name) for path in self.images(entry.path, (str(self.root), str(folder)))]
+            label = in_utf8(entry.name)
+            images = [(path, label) for path in self.images(entry.path, (str(self.root), str(folder)))]
             if not images:
                 hint = "add some, or remove it" + _but(self.left_out, entry.path)
                 raise DataError(f"class folder {entry.path} holds no images", hint)

@@ -29,20 +29,25 @@ from wisepatch.datasets.samples import Annotations, Transform
 from wisepatch.datasets.splits import (
     CUT,
     FIRST_CUT,
+    SECOND_CUT,
     SPLITS,
     TEST_SHARE,
     VAL_SHARE,
+    draws,
     first_cut,
     is_number,
     ordered_labels,
     split_of,
 )
 from wisepatch.errors import DataError, EmptySplitError
+from wisepatch.files import in_utf8
+from wisepatch.progress import harmless
 
 AS_IT_IS = Reading()
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
 FIRST_NAMES = 3  # that a note gives
 REPLACE_IT = "replace it or take it out, then run again"
+SKIP_IT = "; --on-bad-image skip leaves out what cannot be read"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class FileSamples:
             image = image if self.boxes is None else image.crop(self.boxes[index])
             return (self.transform(image) if self.transform else image), label
         except ValueError as error:
-            raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
+            hint = REPLACE_IT + (SKIP_IT if self.as_seen else "")
+            raise DataError(f"image {path} cannot be read: {error}", hint) from error
 
 
 def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Dataset:
@@ -108,9 +114,11 @@ def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> D
     listing = list_folder(path)
     notes = []
     if listing.root != path:
-        notes.append(f"{path.name}: the classes are taken from {listing.root}")
+        notes.append(f"{in_utf8(path.name)}: the classes are taken from {listing.root}")
     if listing.outside:
-        notes.append(f"{path.name}: {listing.outside} links lead to places outside of {path}; they are followed")
+        notes.append(
+            f"{in_utf8(path.name)}: {listing.outside} links lead to places outside of {path}; they are followed"
+        )
     return _dataset(path, listing.root, listing.files, cut, notes, {}, listing.left_out, reading)
 
 
@@ -123,9 +131,9 @@ def csv_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Data
     listing = list_csv(path, reading.columns)
     notes = []
     if listing.repeated:
-        notes.append(f"{path.name}: {count(listing.repeated, 'repeated row')}, taken once")
+        notes.append(f"{in_utf8(path.name)}: {count(listing.repeated, 'repeated row')}, taken once")
     if listing.outside:
-        of_outside = f"{path.name}: {count(len(listing.outside), 'image')} outside of {path.parent}"
+        of_outside = f"{in_utf8(path.name)}: {count(len(listing.outside), 'image')} outside of {path.parent}"
         notes.append(f"{of_outside}: {shortened(listing.outside)}")
     return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {}, reading)
 
@@ -133,7 +141,8 @@ def csv_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Data
 def cut_again(dataset: Dataset, cut: int) -> Dataset:
     """Return the task of a folder or CSV as an earlier version of wisepatch cut it, and ordered its classes."""
     path = Path(dataset.source)
-    return csv_dataset(path, cut) if path.is_file() else folder_dataset(path, cut)
+    reading = dataset.open.keywords["reading"] if isinstance(dataset.open, partial) else AS_IT_IS
+    return csv_dataset(path, cut, reading) if path.is_file() else folder_dataset(path, cut, reading)
 
 
 def _dataset(
@@ -158,16 +167,20 @@ def _dataset(
             problem = f"{path}: class {min(unknown)!r} is in {split} and not in {given[0]}"
             raise DataError(problem, "every class needs images in every split, or at least in train")
     if "train" in files:
-        files = _first_cut(root, files) if cut == FIRST_CUT else _cut(root, files, groups, reading)
+        if cut == FIRST_CUT:
+            files = _first_cut(root, files)
+        else:
+            files, filled = _cut(root, files, groups, reading, fill=cut > SECOND_CUT)
+            notes += [f"{in_utf8(path.name)}: {line}" for line in filled]
         notes += [note for split in SPLITS if (note := _without(path, split, files[split], every))]
     index = {label: i for i, label in enumerate(every)}
     numbered = {
         split: tuple((image, index[label]) for image, label in files[split]) for split in SPLITS if split in files
     }
     return Dataset(
-        name=path.stem if path.is_file() else path.name,
+        name=in_utf8(path.stem if path.is_file() else path.name),
         classes=tuple(label.replace("_", " ") for label in every),
-        open=partial(_open, str(path), numbered, reading),
+        open=partial(_open, path=str(path), files=numbered, reading=reading),
         templates=TEMPLATES["simple"],
         splits=tuple(numbered),
         family="folder",
@@ -178,17 +191,38 @@ def _dataset(
     )
 
 
-def _cut(root: Path, files: Files, groups: Mapping[str, str], reading: Reading) -> Files:
-    """Hold out the splits that are missing; an image goes by its path below ``root``, or by its group."""
+def _cut(
+    root: Path, files: Files, groups: Mapping[str, str], reading: Reading, *, fill: bool
+) -> tuple[Files, list[str]]:
+    """Hold out the splits that are missing; an image goes by its path below ``root``, or by its group.
+
+    With ``fill``, a split into which none falls gets the image (or group) that comes closest to it. When images are added, that
+    one may go back to train, and none that was in train leaves it, unless a split had to stay empty. Returns the splits, and a
+    line for each that was filled.
+    """
     missing = [split for split in SPLITS if split not in files]
     if not missing:
-        return files
+        return files, []
     parts: Files = {"train": [], **{split: [] for split in missing}}
-    above = len(f"{root}".rstrip(os.sep)) + 1
-    for file in files["train"]:
+    above, filled = len(f"{root}".rstrip(os.sep)) + 1, []
+
+    def key(file: tuple[str, str]) -> str:
         name = _name_below(file[0], str(root), above)
-        parts[split_of(groups.get(file[0]) or reading.group_of(name) or name, missing)].append(file)
-    return {**files, **parts}
+        return groups.get(file[0]) or reading.group_of(name) or name
+
+    for file in files["train"]:
+        parts[split_of(key(file), missing)].append(file)
+    for split in reversed(missing if fill else ()):  # test first
+        keys = {key(file) for file in parts["train"]} if not parts[split] else set()
+        if len(keys) > 1:
+            closest = min(keys, key=lambda each: draws(each)[split])
+            parts[split] = [file for file in parts["train"] if key(file) == closest]
+            parts["train"] = [file for file in parts["train"] if key(file) != closest]
+            number = count(len(parts[split]), "image")
+            filled.append(
+                f"none of {len(files['train'])} images falls into {split} by its name, so that {number} was taken for it"
+            )
+    return {**files, **parts}, filled
 
 
 def _name_below(path: str, root: str, above: int) -> str:
@@ -215,7 +249,7 @@ def _without(path: Path, split: str, listed: Sequence[tuple[str, str]], every: S
     absent = [label for label in every if label not in have]
     if not absent:
         return ""
-    return f"{path.name}: no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
+    return f"{in_utf8(path.name)}: no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -256,19 +290,21 @@ def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
 
 
 def _open(
-    path: str,
-    files: Mapping[str, Sequence[tuple[str, int]]],
-    reading: Reading,
     split: str,
     root: Path,
     transform: Transform | None = None,
+    *,
+    path: str,
+    files: Mapping[str, Sequence[tuple[str, int]]],
+    reading: Reading,
 ) -> FileSamples:
     if not files[split]:
         number = sum(map(len, files.values()))
         problem = f"{path}: too few images to hold out a {split} split: of {number}, none falls into it by its name"
-        raise EmptySplitError(
-            problem, f"add images, name {split} images yourself, or evaluate them all with --split all"
+        otherwise = (
+            "choose alpha on test data with --select-on test" if split == "val" else "evaluate all with --split all"
         )
+        raise EmptySplitError(problem, f"add images, put some into a folder {split}, or {otherwise}")
     listed = _without_bad(path, split, files[split]) if reading.bad else files[split]
     return FileSamples(listed, transform, as_seen=True, managed=bool(reading.colours))
 
@@ -297,4 +333,4 @@ def _problem(file: str) -> str:
 @cache
 def tell_once(note: str) -> None:
     """Warn of something, once in this process."""
-    logging.getLogger(__name__).warning("note: %s", note)
+    logging.getLogger(__name__).warning("note: %s", harmless(note))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Pillow's own face (the empty name), then faces that matplotlib installs.
 FONTS = ("", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono", "STIXGeneral")
 WORD_FONTS = FONTS[:4]  # those in which the embedded model sees words while it is trained
+NORMAL = (400, "normal", "regular")  # weights of a face
 PROBE_PIXELS = (5, 12, 33)  # sizes at which a font file is tried: some have a few sizes alone
 
 
@@ -45,6 +47,59 @@ def check_font(path: str) -> None:
         exists = os.path.exists(path)  # noqa: PTH110 -- Path.exists raises an error for a name of 300 characters
         reason = "it is no font that FreeType draws at any size" if exists else "it does not exist"
         raise UsageError(f"the font {path} cannot be used: {reason}", "give a .ttf or .otf file") from error
+
+
+def has_all(name: str, text: str) -> bool:
+    """Tell whether a face has a glyph for every character of ``text`` (Pillow's own face is taken to have printable ASCII)."""
+    if name == "":
+        return text.isascii() and text.isprintable()
+    return all(ord(character) in _glyphs(name) or character.isspace() for character in text)
+
+
+@cache
+def _glyphs(name: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(font(name, 12).path)).get_charmap())
+
+
+@cache
+def installed_fonts(letters: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Return the fonts of this machine that are needed to write ``letters``, each with its family and its file.
+
+    One that has all is alone; where none has, those that have further ones; empty where no font helps. Upright faces alone,
+    those of a normal weight and without serifs first.
+    """
+    from matplotlib.font_manager import findSystemFonts, fontManager
+    from matplotlib.ft2font import FT2Font
+
+    if not letters:
+        return ()
+    listed = {each.fname for each in fontManager.ttflist}
+    for file in set(findSystemFonts()) - listed:  # installed after matplotlib made its list
+        with suppress(OSError, RuntimeError):
+            fontManager.addfont(file)
+    # Matplotlib's font of last resort has a box for every letter.
+    faces = [each for each in fontManager.ttflist if each.style == "normal" and "Last Resort" not in each.name]
+    faces.sort(
+        key=lambda face: (face.weight not in NORMAL, "Serif" in face.name, "Mono" in face.name, face.name, face.fname)
+    )
+    partly: list[tuple[set[str], tuple[str, str]]] = []
+    for entry in faces:
+        try:
+            face = FT2Font(entry.fname)
+        except (OSError, RuntimeError):  # listed, and gone or broken
+            continue
+        have = {letter for letter in letters if ord(letter) in face.get_charmap()} if face.scalable else set()
+        if have == letters:
+            return ((entry.name, entry.fname),)
+        partly.append((have, (entry.name, entry.fname)))
+    chosen, lacking = [], set(letters)
+    for have, named in sorted(partly, key=lambda each: -len(each[0])):
+        if have & lacking:
+            chosen.append(named)
+            lacking -= have
+    return tuple(chosen)
 
 
 def fitting_font(text: str, name: str, size: int, width: int) -> Font:

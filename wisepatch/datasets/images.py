@@ -106,6 +106,8 @@ def read_rgb(path: Path | str, *, as_seen: bool = False, managed: bool = False) 
     except FileNotFoundError:
         raise ValueError("it is missing") from None
     except UnidentifiedImageError:
+        if not Path(path).stat().st_size:
+            raise ValueError("it is empty") from None
         raise ValueError(f"it is no image, or of another format than {', '.join(FORMATS)}") from None
     except MemoryError:
         raise

@@ -24,10 +24,9 @@ SPLIT_WORDS = {
 NAMED = re.compile(r"[A-Za-z0-9][\w.-]*")  # a split of a dataset's own, such as testA or val_unseen
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a user's images, where they bring no such split; val is of what is not in test
 SEED = 10448  # never to be changed: images would move
-CUT = (
-    2  # how a user's files are cut and their labels ordered; kept with a checkpoint, which is measured on the same cut
-)
-FIRST_CUT = 1  # of checkpoints that say nothing of it
+# How a user's files are cut and their labels ordered; kept with a checkpoint, which is measured on the same cut. In the second
+# cut a split could stay empty; the first one is that of checkpoints that say nothing of it.
+CUT, SECOND_CUT, FIRST_CUT = 3, 2, 1
 NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 
@@ -79,13 +78,18 @@ def split_of(name: str, missing: Iterable[str]) -> str:
 
     Whatever other images there are, it stays where it is; the shares are met in expectation.
     """
-    text = name if name.isascii() else unicodedata.normalize("NFC", name)  # macOS writes accents in another way
-    digest = sha256(f"{SEED} {text}".encode(errors="surrogateescape")).digest()
-    drawn = {"test": int.from_bytes(digest[:8]), "val": int.from_bytes(digest[8:16])}
+    drawn = draws(name)
     for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if split in missing and drawn[split] < share * 2**64:
             return split
     return "train"
+
+
+def draws(name: str) -> dict[str, int]:
+    """Return the numbers below 2**64 that are drawn for an image by its name or group; a small one holds it out."""
+    text = name if name.isascii() else unicodedata.normalize("NFC", name)  # macOS writes accents in another way
+    digest = sha256(f"{SEED} {text}".encode(errors="surrogateescape")).digest()
+    return {"test": int.from_bytes(digest[:8]), "val": int.from_bytes(digest[8:16])}
 
 
 def first_cut(

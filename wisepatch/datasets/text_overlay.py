@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.fonts import font
+from wisepatch.datasets.fonts import font, has_all
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,17 +108,3 @@ def _masks(name: str, size: int, lines: str, box: Box) -> Masks:
     if letters.getbbox() is None:
         raise DataError(f"{lines!r} has nothing that could be drawn", "write other words, or give other class names")
     return letters, outlined
-
-
-def has_all(name: str, text: str) -> bool:
-    """Tell whether a face has a glyph for every character of ``text`` (Pillow's own face is taken to have printable ASCII)."""
-    if name == "":
-        return text.isascii() and text.isprintable()
-    return all(ord(character) in _glyphs(name) or character.isspace() for character in text)
-
-
-@cache
-def _glyphs(name: str) -> frozenset[int]:
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(FT2Font(str(font(name, 12).path)).get_charmap())

@@ -133,7 +133,7 @@ class AttackedSamples:
         try:
             return overlay(image if image.mode == "RGB" else image.convert("RGB"), text, rng, self.style), label, text
         except DataError as error:
-            raise DataError(f"image {index}: {error.message}", error.hint) from error
+            raise DataError(f"image {samples.image_ids(self.samples)[index]}: {error.message}", error.hint) from error
 
     def written_class(self, index: int, label: int) -> int:
         """Return the class whose name is written on image ``index`` of class ``label``, or -1; decodes nothing.

@@ -26,6 +26,10 @@ class Exported:
     checkpoint: Checkpoint
     files: dict[str, str]
 
+    def __repr__(self) -> str:
+        """Return the folder and the checkpoint."""
+        return f"Exported({str(self.folder)!r}, {self.checkpoint!r})"
+
 
 def export(store: Store, checkpoint: Checkpoint | str, folder: Path | str) -> Exported:
     """Write a checkpoint as ``open_clip_config.json`` and ``open_clip_model.safetensors``; recipes are mixed on the way.

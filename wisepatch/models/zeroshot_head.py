@@ -105,7 +105,7 @@ def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tens
     too_long = (tokens[:, context] != padding).nonzero().flatten().tolist()
     if too_long:
         reason = f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads"
-        raise ModelError(reason, "shorten the class name or template")
+        raise ModelError(reason, "shorten the class name (--classnames FILE) or the template")
     return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from wisepatch.store.checkpoints import Checkpoint, Store
 
-COLUMNS = ("name", "id", "kind", "alpha", "run", "training", "method", "weights", "created")
-NARROW = 140  # columns of a terminal below which the listing shows the first four
+COLUMNS = ("name", "id", "alpha", "run", "kind", "training", "method", "weights", "created")
+ALWAYS = 3  # of them that are shown in the narrowest terminal, too
 MIX = "interpolated"
 
 
@@ -25,6 +25,14 @@ def grouped(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
     return [sorted(group, key=lambda each: each.recipe is not None) for group in groups.values()]
 
 
+def columns_that_fit(rows: Sequence[Sequence[object]], width: int) -> int:
+    """Return how many of ``COLUMNS`` fit into a terminal that is ``width`` wide, at least the first ``ALWAYS``."""
+    from rich.cells import cell_len
+
+    wide = [max(cell_len(str(cell)) for cell in column) + 3 for column in zip(COLUMNS, *rows, strict=True)]
+    return next((n for n in range(len(COLUMNS), ALWAYS, -1) if sum(wide[:n]) < width), ALWAYS)
+
+
 def lines(
     store: Store, group: Sequence[Checkpoint], names: Mapping[str, str], *, every: bool
 ) -> list[tuple[object, ...]]:
@@ -35,7 +43,7 @@ def lines(
     mixes = [checkpoint for checkpoint in group if checkpoint.kind == MIX and checkpoint.is_recipe]
     if every or len(mixes) < 2:
         mixes = []
-    run = next((names[each.id] for each in [*mixes, *group] if each.recipe and each.id in names), "")
+    run = next((names[each.id] for each in [*mixes, *group] if each.parents and each.id in names), "")
     rows: list[tuple[object, ...]] = []
     for checkpoint in group:
         if checkpoint not in mixes:
@@ -46,7 +54,7 @@ def lines(
             methods = " ".join(dict.fromkeys(each.method for each in mixes))
             span = f"{alphas[0]:g} to {alphas[-1]:g}" if alphas else "-"
             what = f"{prefix}: {count(len(mixes), 'mix', 'mixes')}"
-            rows.append((what, "-", MIX, span, run, checkpoint.training or "-", methods, "recipes", _when(created)))
+            rows.append((what, "-", span, run, MIX, checkpoint.training or "-", methods, "recipes", _when(created)))
     return rows
 
 
@@ -54,7 +62,7 @@ def _line(store: Store, checkpoint: Checkpoint, run: str) -> tuple[object, ...]:
     weights = "recipe" if checkpoint.is_recipe else f"{store.size(checkpoint) / 1e6:.1f} MB"
     alpha = "-" if checkpoint.alpha is None else f"{checkpoint.alpha:g}"
     return (
-        checkpoint.name, checkpoint.id, checkpoint.kind, alpha, run if checkpoint.parents else "", checkpoint.training or "-",
+        checkpoint.name, checkpoint.id, alpha, run if checkpoint.parents else "", checkpoint.kind, checkpoint.training or "-",
         checkpoint.method or "-", weights, _when(checkpoint.created),
     )  # fmt: skip
 
@@ -70,7 +78,7 @@ def facts(store: Store, checkpoint: Checkpoint) -> dict[str, str]:
         "kind": checkpoint.kind,
         "model": " ".join(filter(None, checkpoint.model.values())),
         "training": checkpoint.training,
-        "made from": "\n".join(_lineage(store, checkpoint)),
+        "made from": list(_lineage(store, checkpoint)),
         "method": checkpoint.method,
         **({f"recipe: {name}": value for name, value in recipe.params.items()} if recipe else {}),
         **{name.replace("_", "-"): value for name, value in checkpoint.config.items()},
@@ -90,8 +98,9 @@ def _in_words(value: Any) -> str:
 
 def _run_name(store: Store, checkpoint: Checkpoint) -> str:
     from wisepatch.store.results import names_of_checkpoints
+    from wisepatch.store.runs import names_of_trainings
 
-    names = names_of_checkpoints(store.results)
+    names = names_of_checkpoints(store.results) | names_of_trainings(store.root)
     mixes = [each for each in store.everything() if checkpoint.recipe and each.parents == checkpoint.parents]
     return next((names[each.id] for each in (checkpoint, *mixes) if each.id in names), "")
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.datasets.fonts import has_all, installed_fonts
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.files import check_writable, drawing, expanded
 from wisepatch.plugins import find_metric
+from wisepatch.progress import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +35,10 @@ LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "loc": "best"}
 STYLES = ("-", "--", ":")
 EXTRA_METRICS = ("attack_success", "worst_group", "pm10")  # drawn over alpha beside the first metric of a task
 MAX_AXIS_LETTERS = 44  # of the supported tasks' names
+NAMING = ("task", "run_name", "model", "start", "training")  # columns of names, which may be long
+MAX_NAME_LETTERS = 32
+FACE = "DejaVuSans"  # matplotlib's own
+NOTEBOOK_DPI = 100
 LABEL_GAP_POINTS = 9.0  # between the labels of two alphas
 
 
@@ -113,16 +123,61 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
 
 
 def as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Let names stand in pictures as they are: a dollar sign begins no formula."""
+    """Let names stand in pictures as they are: a dollar sign begins no formula, and letters come from a font that has them.
+
+    Long names lose their middle.
+    """
 
     @wraps(draw)
-    def run(*arguments: Any, **named: Any) -> Figure:
-        from matplotlib import rc_context
+    def run(table: pd.DataFrame, title: str | None = None) -> Figure:
+        from matplotlib import rc_context, rcParams
 
-        with rc_context({"text.parse_math": False}):
-            return draw(*arguments, **named)
+        texts_in = [str(column) for column in table if any(isinstance(value, str) for value in table[column])]
+        names = {name for column in texts_in for name in table[column] if isinstance(name, str)}
+        written = {name: harmless(name) for name in names}
+        long = {
+            name for column in NAMING if column in table for name in table[column] if len(str(name)) > MAX_NAME_LETTERS
+        }
+        cut = written | {name: _without_middle(written[name]) for name in long}
+        if len(set(cut.values())) == len(names):  # two names must not become one
+            written = cut
+        title = title and harmless(title)
+        texts = "".join([*written.values(), title or ""])
+        lacking = frozenset(letter for letter in set(texts) if not has_all(FACE, letter))
+        families = [*rcParams["font.family"], *(family for family, _ in installed_fonts(lacking))]
+        with rc_context({"text.parse_math": False, "font.family": families}), _no_words_about_letters():
+            shown = {column: table[column].map(lambda value: written.get(value, value)) for column in texts_in}
+            figure = draw(table.assign(**shown), title)
+        figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]  # what a notebook shows
+        return figure
 
     return run
+
+
+def _without_middle(name: str) -> str:
+    half = MAX_NAME_LETTERS // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+@contextmanager
+def _no_words_about_letters() -> Iterator[None]:
+    """Draw letters that no font here has as boxes, and those of a font in its only weight, without a warning for each."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _as_png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    with _no_words_about_letters():
+        figure.savefig(content, format="png", dpi=NOTEBOOK_DPI)
+    return content.getvalue()
 
 
 @as_written
@@ -297,7 +352,7 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     """Write PNG, SVG or PDF by suffix. Raises :class:`UsageError` for any other, and for a folder that cannot be written."""
     path = expanded(path)
     check_picture_path(path)
-    with drawing(path):
+    with drawing(path), _no_words_about_letters():
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 

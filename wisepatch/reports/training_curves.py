@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.errors import ResultsError
+from wisepatch.config import listed
+from wisepatch.errors import ResultsError, WisepatchError
 from wisepatch.reports.plots import COLORS, LEGEND, STYLES, as_written
+from wisepatch.store.checkpoints import Store
+from wisepatch.store.runs import Training, logged_trainings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,11 +48,46 @@ def training_table(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFr
     return table.sort_values("step", kind="stable").reset_index(drop=True)
 
 
+def load_trainings(store: Store | Path | str, runs: Sequence[str] | str = "newest") -> pd.DataFrame:
+    """Return what trainings of a store have logged, as :func:`training_table` does.
+
+    ``runs`` are their names or ids, checkpoints that they came to (as checkpoints are named), ``newest`` or ``all``. Raises
+    :class:`ResultsError` for one that is not there.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    known = logged_trainings(store.root)
+    chosen = {each.folder.name: each for word in listed(runs) for each in _find(store, known, word)}
+    names = [each.name for each in chosen.values()]
+    logs = {
+        each.name
+        if each.name and names.count(each.name) == 1
+        else f"{each.name or Path(each.task).name} ({identity})": each.entries
+        for identity, each in chosen.items()
+    }
+    return training_table(logs)
+
+
+def _find(store: Store, known: Sequence[Training], word: str) -> Sequence[Training]:
+    """Return the trainings that a word names. Raises :class:`ResultsError` where there is none."""
+    if word in ("newest", "all"):
+        return known[-1:] if word == "newest" else known
+    found = [training for training in known if word in (training.folder.name, training.name)]
+    if not found:
+        with suppress(WisepatchError):
+            checkpoint = store.look_up(word)
+            ends = {checkpoint.id, *checkpoint.parents}
+            found = [training for training in known if training.finetuned in ends]
+    if not found:
+        ids = ", ".join(training.name or training.folder.name for training in known) or "none"
+        raise ResultsError(f"no training {word!r} has logged anything", f"trainings there are: {ids}")
+    return found
+
+
 @as_written
 def draw_training(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw loss, rate and, where there was any, validation over steps, one curve a training.
 
-    ``table`` is what :func:`training_table` returns.
+    ``table`` is what :func:`load_trainings` returns.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

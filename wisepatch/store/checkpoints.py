@@ -228,7 +228,7 @@ class Store:
         if _is_file(folder / MANIFEST):
             return read_manifest(folder.resolve())
         hint = "`wisepatch store list` lists the names and ids there are"
-        raise UnknownNameError("checkpoint", reference, [checkpoint.name for checkpoint in checkpoints], hint)
+        raise UnknownNameError("checkpoint", reference, [*REFERENCES, *(each.name for each in checkpoints)], hint)
 
     def _newest_of_kind(self, kinds: Sequence[str], described: str, command: str) -> Checkpoint:
         newest = self._newest(kinds, lambda checkpoint: checkpoint.kind in kinds)

@@ -44,7 +44,7 @@ def save_predictions(
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    arrays = {name: columns[name] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
+    arrays = {name: [*map(_text, columns[name])] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
     table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
     if not store.owns(checkpoint):
@@ -61,6 +61,14 @@ def save_predictions(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, before + hashlib.sha256(before + after).hexdigest().encode() + after)
     return path
+
+
+def _text(name: str) -> str:
+    """Return the name of an image as text; bytes of it that are no UTF-8 are written out as Python does."""
+    try:
+        return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half a character
+        return name.encode(errors="backslashreplace").decode()
 
 
 def home_of_predictions(path: Path) -> Path | None:

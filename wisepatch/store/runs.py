@@ -37,6 +37,7 @@ class Run:
     identity: Mapping[str, Any]
     data: str
     writes: bool = True
+    name: str = ""  # that a user gave it
 
     @property
     def id(self) -> str:
@@ -47,6 +48,11 @@ class Run:
     def folder(self) -> Path:
         """Return the folder of the run."""
         return self.store / "runs" / self.id
+
+    @property
+    def called(self) -> str:
+        """Return the name that is given, or the one that the run has; empty where it has none."""
+        return self.name or str((_read(self.folder / RUN) or {}).get("name", ""))
 
     @contextmanager
     def lock(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
@@ -63,10 +69,16 @@ class Run:
             if fresh:
                 remove(self.folder)
             self.folder.mkdir(exist_ok=True)
+            self.keep_record()
             for leftover in (self.folder / FINISHED, self.folder / PARTIAL_STATE):
                 remove(leftover)
             remove_leftovers(self.folder)
-            write_durably(self.folder / RUN, seal({"identity": dict(self.identity), "data": self.data}))
+
+    def keep_record(self) -> None:
+        """Write what the training is, and its name: a new one, or the one that it had."""
+        record = {"identity": dict(self.identity), "data": self.data, "name": self.called}
+        with writing(self.store):
+            write_durably(self.folder / RUN, seal(record))
 
     def has_other_data(self) -> bool:
         """Tell whether the states that are kept were trained on other images."""
@@ -153,11 +165,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Training:
-    """A training that has logged something: its id, the word for its task, and the checkpoint it came to, if it is finished."""
+    """A training that has logged something: its id, task, name, and the checkpoint it came to, if it is finished."""
 
     folder: Path
     task: str
     finetuned: str
+    name: str
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -170,11 +183,18 @@ def logged_trainings(store: Path) -> list[Training]:
     logs = [path for path in (store / "runs").glob(f"*/{LOG}") if ID.fullmatch(path.parent.name)]
     trainings = []
     for folder in (path.parent for path in sorted(logs, key=lambda path: path.stat().st_mtime)):
-        identity = (_read(folder / RUN) or {}).get("identity")
+        record = _read(folder / RUN) or {}
+        identity = record.get("identity")
         config = identity.get("config") if isinstance(identity, dict) else None
         task = config.get("task") if isinstance(config, dict) else None
-        trainings.append(Training(folder, str(task), str((_read(folder / FINISHED) or {}).get("finetuned"))))
+        finetuned = str((_read(folder / FINISHED) or {}).get("finetuned"))
+        trainings.append(Training(folder, str(task), finetuned, str(record.get("name") or "")))
     return trainings
+
+
+def names_of_trainings(store: Path) -> dict[str, str]:
+    """Return the names that were given to trainings, by the id of the fine-tuned checkpoint."""
+    return {each.finetuned: each.name for each in logged_trainings(store) if each.name}
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,14 @@ def finetune(
     *,
     task: Task | None = None,
     others: Sequence[Task] = (),
+    run_name: str = "",
     fresh: bool = False,
 ) -> Finetuned:
     """Fine-tune ``model`` (or the checkpoint ``config.start``) on ``config.task`` and save both endpoints.
 
     ``task`` is ``config.task`` where it was looked up before; the prompts of ``others``, to be measured later, are checked before
-    the first step. ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs; ``config.keep_best``
+    the first step. Tables and pictures call the training ``run_name``.
+    ``watch`` is called with CLIP, classifier and epoch each ``config.eval_every`` epochs; ``config.keep_best``
     and ``config.patience`` go by its score.
 
     A training that was interrupted goes on where its state was saved last, and one that is finished is not repeated; ``fresh``
@@ -115,7 +117,7 @@ def finetune(
         "parent": zeroshot.id, "processes": size(),
         "head": hash_tensors({"weight": classifier.weight, "bias": classifier.bias}),
     }  # fmt: skip
-    with open_run(store, identity, fingerprint, task.name, progress.note, fresh=fresh) as (run, outcome):
+    with open_run(store, identity, fingerprint, task.name, progress.note, fresh=fresh, name=run_name) as (run, outcome):
         if outcome:
             progress.note(f"{task.name}: this training is finished already, and taken as it is; --fresh repeats it")
             return Finetuned(store.get(outcome["zeroshot"]), store.get(outcome["finetuned"]), tuple(outcome["losses"]))
@@ -146,7 +148,7 @@ def finetune(
             progress.advance(at.step)
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
-        with Signals(progress.note) as signals, tracked(accelerator, config, run.id, run.log, progress) as log:
+        with Signals(progress.note) as signals, tracked(accelerator, config, run, progress) as log:
             for (images, labels, weight), ends_step in batches_from(
                 at, samples, plan, config, steps, workers, accelerator
             ):

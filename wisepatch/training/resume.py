@@ -63,12 +63,14 @@ def open_run(
     note: Callable[[str], object],
     *,
     fresh: bool,
+    name: str = "",
 ) -> Iterator[tuple[Run, dict[str, Any] | None]]:
     """Yield the run of a training, which no other command trains meanwhile, and what came out of it if it is finished.
 
-    ``fresh`` forgets what there is. Raises :class:`DataError` where the state that is kept was trained on other images.
+    ``fresh`` forgets what there is; a ``name`` replaces the one that the run has.
+    Raises :class:`DataError` where the state that is kept was trained on other images.
     """
-    run = Run(store.root, identity, fingerprint, writes=is_main())
+    run = Run(store.root, identity, fingerprint, writes=is_main(), name=name)
     waiting = f"another command runs this very training of {task}: waiting for it"
 
     def look() -> dict[str, Any] | None:
@@ -80,6 +82,8 @@ def open_run(
             )
         if outcome is None:
             run.begin(fresh=fresh)
+        elif name:
+            run.keep_record()
         return outcome
 
     with run.lock(lambda: note(waiting)) if run.writes else nullcontext():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from accelerate.utils import LoggerType
 from wisepatch.config import TrainConfig
 from wisepatch.errors import UnknownNameError, UsageError, WisepatchError
 from wisepatch.progress import Progress
+from wisepatch.store.runs import Run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PROJECT = "wisepatch"
+MAX_SLUG_CHARACTERS = 60
 PLAIN = (bool, int, float, str)  # settings that every tracker takes
 
 
@@ -47,25 +50,27 @@ def tracker_problems(config: TrainConfig) -> list[WisepatchError]:
 
 @contextmanager
 def tracked(
-    accelerator: Accelerator, config: TrainConfig, name: str, log: Callable[..., None], progress: Progress
+    accelerator: Accelerator, config: TrainConfig, run: Run, progress: Progress
 ) -> Iterator[Callable[..., None]]:
-    """Yield what logs an entry in the store's log and in the trackers.
+    """Yield what logs an entry in the store's log and in the trackers. Files of trackers lie below ``tracking``, a folder a run.
 
     A tracker that fails is said and left out from there on: the training goes on.
     """
     if not config.track:
-        yield log
+        yield run.log
         return
+    folder = "-".join([*filter(None, [re.sub(r"[^A-Za-z0-9_.-]+", "_", run.called)[:MAX_SLUG_CHARACTERS]]), run.id])
+    accelerator.project_configuration.logging_dir = str(run.store / "tracking" / folder)
     tracking = _Trackers(accelerator, progress)
     settings = {
         key: value if isinstance(value, PLAIN) else str(value)
         for key, value in config.identity.items()
         if value is not None
     }
-    tracking.call(lambda: accelerator.init_trackers(PROJECT, config={"run": name, **settings}))
+    tracking.call(lambda: accelerator.init_trackers(PROJECT, config={"run": run.called or run.id, **settings}))
 
     def both(*, step: int, **entry: Any) -> None:
-        log(step=step, **entry)
+        run.log(step=step, **entry)
         tracking.call(lambda: accelerator.log(dict(_flat(entry)), step=step))
 
     try:

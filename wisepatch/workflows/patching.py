@@ -92,6 +92,7 @@ def finetune_watched(
     progress: Progress | None = None,
     *,
     tasks: RunTasks | None = None,
+    run_name: str = "",
     fresh: bool = False,
 ) -> Finetuned:
     """Fine-tune; with ``config.eval_every`` set, measure task and supported tasks on validation data as it goes.
@@ -101,7 +102,7 @@ def finetune_watched(
     data, tasks = expanded(data), tasks or RunTasks.of(config)
     problems = [*keep_best_problems(tasks, config, data), *tracker_problems(config)]
     preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
-    return _finetune(config, model, store, data, progress, tasks, fresh)
+    return _finetune(config, model, store, data, progress, tasks, run_name, fresh)
 
 
 def _finetune(
@@ -111,13 +112,14 @@ def _finetune(
     data: Path,
     progress: Progress | None,
     tasks: RunTasks,
+    run_name: str,
     fresh: bool,
 ) -> Finetuned:
     watched = [tasks.patching, *tasks.supported]
     watch = watcher(watched, store, data, config.evaluation, config.keep_best) if config.eval_every else None
     return finetune(
-        config, model, store, data, progress, watch, task=tasks.patching, others=tasks.supported, fresh=fresh
-    )
+        config, model, store, data, progress, watch, task=tasks.patching, others=tasks.supported, run_name=run_name, fresh=fresh,
+    )  # fmt: skip
 
 
 def patch(
@@ -157,7 +159,7 @@ def patch(
         check = shlex.join(["wisepatch", "datasets", "check", tasks.patching.base_spec])
         for line in told(tasks.patching.dataset, same_files(tasks.patching.dataset, data), "bytes"):
             progress.note(f"note: {line}; `{check}` names them")
-    finished = _finetune(config, model, store, data, progress, tasks, fresh)
+    finished = _finetune(config, model, store, data, progress, tasks, run_name, fresh)
     settings = settings or config.evaluation
     try:
         swept = run_sweep(

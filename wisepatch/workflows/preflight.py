@@ -22,10 +22,16 @@ class PreflightError(WisepatchError):
 
     def __init__(self, problems: Sequence[WisepatchError]) -> None:
         """List the problems; the exit code is that of the first."""
-        lines = "".join(f"\n  {each.message}{f' ({each.hint})' if each.hint else ''}" for each in problems)
-        super().__init__(f"{len(problems)} things are wrong:{lines}", "mend them all, then run the command again")
         self.problems = tuple(problems)
+        super().__init__("\n".join(self.lines), "mend them all, then run the command again")
         self.exit_code = problems[0].exit_code
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return a line for each problem, after one with their number."""
+        hints = [f" ({each.hint})" if each.hint else "" for each in self.problems]
+        listed = (f"  {each.message}{hint}" for each, hint in zip(self.problems, hints, strict=True))
+        return (f"{len(self.problems)} things are wrong:", *listed)
 
 
 def preflight(

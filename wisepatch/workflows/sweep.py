@@ -22,6 +22,7 @@ from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file, weights_size
 from wisepatch.store.results import append
+from wisepatch.store.runs import names_of_trainings
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
 from wisepatch.training.start import checkpoint_prefix
@@ -95,7 +96,8 @@ def sweep(
     with ``materialize``; the chosen one as ``<model>/<task>/patched``.
 
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
-    fine-tuning on up to ``fisher_examples`` images of its training split. Raises all that is missing before any work.
+    fine-tuning on up to ``fisher_examples`` images of its training split. Without ``run_name`` the run is called as the
+    training was. Raises all that is missing before any work.
     """
     data = expanded(data)
     end = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -109,7 +111,7 @@ def sweep(
     plan.check(data, store=store)
     return run_sweep(
         plan, end, store, data, fisher_examples=fisher_examples, materialize=materialize, run=run or new_run("interpolate"),
-        run_name=run_name, settings=settings, progress=progress,
+        run_name=run_name or names_of_trainings(store.root).get(end.id, ""), settings=settings, progress=progress,
     )  # fmt: skip
 
 
