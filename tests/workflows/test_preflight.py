@@ -1,8 +1,10 @@
 """Preflight: all that is wrong with a command is said at once, before anything is trained or measured."""
 
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.samples import Notes, draw_folder, fails
 from wisepatch import DataError, ModelConfig, Rule, Store, TrainConfig, find_task, patch, preflight
@@ -48,6 +50,23 @@ def test_several_problems_are_raised_together_with_their_next_steps(data):
     ]
     assert caught.value.message.startswith("4 things are wrong:\n  first (mend it)\n  ImageNetA is not below")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_broken_image_that_is_measured_after_a_training_is_said_before_it(
+    whole, cli, shapes, tmp_path, no_work, monkeypatch
+):
+    monkeypatch.setattr("wisepatch.datasets.folder_or_csv.MOST_DECODED_BYTES", 1 << 20 if whole else 1)
+    images = find_task(str(shapes)).dataset.split("test", tmp_path).image_ids()
+    Image.effect_noise((64, 64), 50).save(images[0])
+    Path(images[0]).write_bytes(Path(images[0]).read_bytes()[:1000])
+    Path(images[1]).write_text("no image")
+    failed = cli("patch", "--task", shapes, "--model", "demo", *FEW_STEPS)
+    assert failed.exit_code == 1
+    assert f"error: shapes (test): {'2 images' if whole else '1 image'} cannot be read: " in failed.stderr
+    assert (images[0] in failed.stderr) is whole  # its header is whole
+    assert f"{images[1]} (it is no image" in failed.stderr
+    assert "--on-bad-image skip" in failed.stderr
 
 
 def test_a_split_is_opened_once_and_no_image_is_decoded(monkeypatch, tmp_path, shapes):

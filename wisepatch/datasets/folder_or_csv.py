@@ -11,7 +11,7 @@ import logging
 import os
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,10 +22,10 @@ from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import list_csv
 from wisepatch.datasets.folder_listing import Files, list_folder
-from wisepatch.datasets.images import COMMON_SUFFIXES, read_rgb
+from wisepatch.datasets.images import COMMON_SUFFIXES, check_header, read_rgb
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.reading import Reading
-from wisepatch.datasets.samples import Annotations, Transform
+from wisepatch.datasets.samples import Annotations, Split, Transform
 from wisepatch.datasets.splits import (
     CUT,
     FIRST_CUT,
@@ -45,6 +45,7 @@ from wisepatch.progress import harmless
 
 AS_IT_IS = Reading()
 DECODERS = 4  # threads; Pillow decodes outside Python's lock
+MOST_DECODED_BYTES = 200 << 20  # before a training, which takes some seconds
 FIRST_NAMES = 3  # that a note gives
 REPLACE_IT = "replace it or take it out, then run again"
 SKIP_IT = "; --on-bad-image skip leaves out what cannot be read"
@@ -91,6 +92,17 @@ class FileSamples:
         rows = zip(self.image_ids(), self.labels, stats, strict=True)
         text = str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
         return f"{'as seen, ' * self.as_seen}{'managed, ' * self.managed}{text}"
+
+    def unreadable(self) -> list[str]:
+        """Return the files of a user's own that are broken or no images, with the reason.
+
+        All are decoded where they are at most :data:`MOST_DECODED_BYTES` together, of more the header alone is read.
+        """
+        files = [str(path) for path, _ in self.files if self.as_seen]
+        whole = sum(Path(file).stat().st_size for file in files if Path(file).exists()) <= MOST_DECODED_BYTES
+        with ThreadPoolExecutor(DECODERS) as pool:
+            problems = list(pool.map(_problem if whole else _problem_of_header, files))
+        return [f"{file} ({problem})" for file, problem in zip(files, problems, strict=True) if problem]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
@@ -289,6 +301,14 @@ def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
             raise DataError(f"{problem}: case, spaces and underscores tell none apart", hint)
 
 
+def check_readable(split: Split) -> None:
+    """Raise :class:`DataError` that names the images of a user's own that :meth:`FileSamples.unreadable` finds in a split."""
+    bad = split.samples.unreadable() if hasattr(split.samples, "unreadable") else []
+    if bad:
+        number = count(len(bad), "image")
+        raise DataError(f"{split.task} ({split.name}): {number} cannot be read: {shortened(bad)}", REPLACE_IT + SKIP_IT)
+
+
 def _open(
     split: str,
     root: Path,
@@ -323,8 +343,16 @@ def _without_bad(path: str, split: str, listed: Sequence[tuple[str, int]]) -> li
 
 @cache
 def _problem(file: str) -> str:
+    return _reason(partial(read_rgb, file, as_seen=True))
+
+
+def _problem_of_header(file: str) -> str:
+    return _reason(partial(check_header, file))
+
+
+def _reason(read: Callable[[], object]) -> str:
     try:
-        read_rgb(file, as_seen=True)
+        read()
     except ValueError as error:
         return str(error) or type(error).__name__
     return ""

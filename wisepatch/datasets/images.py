@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -96,13 +98,26 @@ def read_rgb(path: Path | str, *, as_seen: bool = False, managed: bool = False) 
     With ``as_seen`` it is what a viewer shows: turned as its EXIF orientation says, transparent parts white. With ``managed``
     colours are converted to sRGB from the profile that the file brings, where it can be used.
     """
+    with _opened(path) as opened:
+        profile = opened.info.get("icc_profile") if managed else None
+        image = _as_seen(opened) if as_seen else opened
+        return _in_srgb(image, profile) if profile else _rgb(image)
+
+
+def check_header(path: Path | str) -> None:
+    """Read the header of an image file alone. Raises :class:`ValueError` as :func:`read_rgb` does."""
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    """Open an image file; whatever Pillow raises within is a :class:`ValueError` with the reason."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path, formats=_formats(Path(path).suffix.lower())) as opened:
-            profile = opened.info.get("icc_profile") if managed else None
-            image = _as_seen(opened) if as_seen else opened
-            return _in_srgb(image, profile) if profile else _rgb(image)
+            yield opened
     except FileNotFoundError:
         raise ValueError("it is missing") from None
     except UnidentifiedImageError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.config import listed
+from wisepatch.datasets.folder_or_csv import check_readable
 from wisepatch.errors import StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.files import check_writable, expanded, refused
@@ -43,20 +44,25 @@ def preflight(
     read: Iterable[tuple[Task, Iterable[str]]] = (),
     store: Store | None = None,
 ) -> None:
-    """Open each task's splits once and check that they support its metrics (or ``metrics``); no image is decoded.
+    """Open each task's splits once and check that they support its metrics (or ``metrics``).
 
-    The splits ``read`` are opened first, and no metric is asked of them: training has none. Of several processes the main one
-    goes first, so that data is downloaded once. A ``store`` must be one that can be written. Raises the one
-    :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that the caller met.
+    The splits ``read`` by a training are opened first, and no metric is asked of them. Where there are some, a user's own images
+    are read too, also those that are measured afterwards: one that is broken is said before the first step. Of several
+    processes the main one goes first, so that data is downloaded once. A ``store`` must be one that can be written. Raises the one
+    :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that the caller
+    met.
     """
     errors = {error.message: error for error in [*problems, *(_store_problems(store) if store else ())]}
     data, metrics = expanded(data), listed(metrics)
     measured = [(task, split) for task, splits in splits_of for split in splits]
-    both = [*((task, split) for task, splits in read for split in splits), *measured]
+    trained = [(task, split) for task, splits in read for split in splits]
     with main_first():
-        for task, split in dict.fromkeys(both):
+        for task, split in dict.fromkeys([*trained, *measured]):
             try:
-                annotations = task.dataset.split(split, data).annotations
+                opened = task.dataset.split(split, data)
+                if trained:
+                    check_readable(opened)
+                annotations = opened.annotations
                 for metric in _metrics(task, metrics) if (task, split) in measured else ():
                     for error in missing_needs(metric, annotations):
                         message = f"{task.name} ({split}): {error.message}"
