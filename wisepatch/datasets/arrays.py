@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wisepatch.datasets.pickles import NUMBERS, OBJECT, read_pickle
+from wisepatch.pickles import NUMBERS, OBJECT, read_pickle
 from wisepatch.datasets.samples import Transform
 
 NPY_HEADER = re.compile(r"\{'descr': '([|<>=]?)(\w+)', 'fortran_order': (True|False), 'shape': \(([\d, L]*)\),? \}\s*")
