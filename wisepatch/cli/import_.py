@@ -17,10 +17,11 @@ def command(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...", help="Files of weights, folders, or hf-hub:OWNER/NAME: the zero-shot one first.", show_default=False
+            metavar="FILE...",
+            help="Files of weights, folders, or hf-hub:OWNER/NAME: the zero-shot one first.",
+            show_default=False,
         ),
     ],
-    model: o.ModelOptions,
     names: o.ClassOptions,
     common: o.Common,
     name: Annotated[str, typer.Option("--name", help="What to call it. (default: MODEL/FILE)")] = "",
@@ -32,6 +33,17 @@ def command(
             autocompletion=completion.checkpoints,
         ),
     ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="Its architecture, an open_clip name; published weights give back a text tower that is gone.",
+            autocompletion=completion.models,
+        ),
+    ] = "",
+    pretrained: Annotated[
+        str, typer.Option("--pretrained", help="Which published weights of --model those are. (default: openai)")
+    ] = "",
     activation: Annotated[
         Literal["quickgelu", "gelu"] | None,
         typer.Option("--activation", help="For weights, which do not tell it: quickgelu (OpenAI's) or gelu."),
@@ -39,7 +51,10 @@ def command(
     task: Annotated[
         str,
         typer.Option(
-            "--task", "-t", help="What it was fine-tuned on; names the classes of its head.", autocompletion=completion.tasks
+            "--task",
+            "-t",
+            help="What it was fine-tuned on; names the classes of its head.",
+            autocompletion=completion.tasks,
         ),
     ] = "",
 ) -> None:
@@ -49,7 +64,6 @@ def command(
     transformers, PEFT and open_clip. Nothing in a file is run.
 
     Examples:
-
     `wisepatch import zeroshot.pt finetuned.pt --task ImageNet`
 
     `wisepatch import checkpoint_0.pt checkpoint_5.pt head_MNIST.pt --task MNIST --model ViT-B-32`
@@ -64,9 +78,9 @@ def command(
 
     output, store = common.output, common.open_store()
     classnames, templates = names.names(), names.templates()
-    if model.pretrained and not model.model:
+    if pretrained and not model:
         raise UsageError("--pretrained says which weights of a model give what is missing", "name it with --model")
-    published = ModelConfig(model.model, model.pretrained or "") if model.model else None
+    published = ModelConfig(model, pretrained) if model else None
     trained_on = find_task(names.task_word(task), classnames, templates) if task else None
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.importing import import_checkpoints

@@ -213,9 +213,8 @@ def save_tokenizer(config: ModelConfig, folder: Path) -> None:
     """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
     describe(config)  # refuses a tokenizer with code of its own
     hint = "it needs the package transformers, and the network where it was never fetched"
-    with loading(f"the tokenizer of {config.model}", hint):
-        with open_clip_name(config) as name:
-            load_tokenizer(name).save_pretrained(folder)
+    with loading(f"the tokenizer of {config.model}", hint), open_clip_name(config) as name:
+        load_tokenizer(name).save_pretrained(folder)
 
 
 def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import check_room, expanded, partial_folder, refused, remove_leftovers, sync_folder, write_durably
 from wisepatch.models.clip import describe, save_tokenizer
 from wisepatch.models.model_files import CONFIG_NAME
-from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.models.zeroshot_head import NO_TEXT
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import has_text, weights_size, weights_writer
 
 MODEL_WEIGHTS = "open_clip_model.safetensors"  # the first name that open_clip looks for

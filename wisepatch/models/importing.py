@@ -1,4 +1,4 @@
-"""Recognise a model from elsewhere: its names, its architecture from the shapes of its tensors, its activation, and fit it to open_clip."""
+"""Recognise a model from elsewhere by the names and shapes of its tensors, and fit it to open_clip."""
 
 from __future__ import annotations
 
@@ -69,8 +69,13 @@ def _adapted(source: Source, given: Tensors, giver: str) -> dict[str, torch.Tens
     weights = {**given, **{name: tensor for name, tensor in source.replaced.items() if name in given}}
     for name, tensor in {**source.replaced, **source.added}.items():
         if name not in given or given[name].shape != tensor.shape:
-            raise ModelError(f"{source.label} adapts {name} {list(tensor.shape)}, which {giver} has not", "name the model that it adapts")
-    return weights | {name: (weights[name].float() + delta).to(weights[name].dtype) for name, delta in source.added.items()}
+            raise ModelError(
+                f"{source.label} adapts {name} {list(tensor.shape)}, which {giver} has not",
+                "name the model that it adapts",
+            )
+    return weights | {
+        name: (weights[name].float() + delta).to(weights[name].dtype) for name, delta in source.added.items()
+    }
 
 
 def image_tower(tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -110,8 +115,12 @@ def check_activation(model: Any, found: FoundWeights, source: str) -> None:
 
     own = QUICK_GELU if any(isinstance(module, QuickGELU) for module in model.modules()) else "gelu"
     if found.activation and found.activation != own:
-        names = "open_clip's names that end in -quickgelu have it" if own == "gelu" else "name a model without -quickgelu"
-        raise ModelError(f"{source} was trained with {found.activation}, and the model that is named computes {own}", names)
+        names = (
+            "open_clip's names that end in -quickgelu have it" if own == "gelu" else "name a model without -quickgelu"
+        )
+        raise ModelError(
+            f"{source} was trained with {found.activation}, and the model that is named computes {own}", names
+        )
 
 
 def recognise(
@@ -119,13 +128,14 @@ def recognise(
 ) -> ModelConfig:
     """Infer the model that weights are of: open_clip's name for it where there is one, or its settings.
 
-    ``beyond`` holds what is unlike OpenAI's models: ``preprocess_cfg``, and ``norm_kwargs`` by tower. ``activation`` is what a user says; weights do not tell it, and the classes of a whole module do. Raises :class:`UsageError`
-    that asks for it, :class:`ModelError` for an architecture that cannot be told from shapes.
+    ``beyond`` holds what is unlike OpenAI's models: ``preprocess_cfg``, and ``norm_kwargs`` by tower. ``activation`` is what
+    a user says: weights do not tell it, the classes of a whole module do. Raises :class:`UsageError` that asks for it,
+    :class:`ModelError` for an architecture that cannot be told from shapes.
     """
     model_cfg = _infer(found)
     if model_cfg is None:
-        names = ", ".join(list(found.tensors)[:3])
-        raise ModelError(f"{source} is of no architecture that can be told from its tensors (such as {names})", NAME_IT)
+        some = ", ".join(list(found.tensors)[:3])
+        raise ModelError(f"{source} is of no architecture that can be told from its tensors (such as {some})", NAME_IT)
     beyond = dict(beyond or {})
     for tower, norm in beyond.get("norm_kwargs", {}).items():
         model_cfg[f"{tower}_cfg"]["norm_kwargs"] = norm
@@ -137,7 +147,9 @@ def recognise(
             f"say --activation {QUICK_GELU} (OpenAI's models, and what was fine-tuned from them) or --activation gelu",
         )
     if activation and found.activation and activation != found.activation:
-        raise UsageError(f"{source} has {found.activation}, and --activation says {activation}", "leave --activation out")
+        raise UsageError(
+            f"{source} has {found.activation}, and --activation says {activation}", "leave --activation out"
+        )
     quick = (activation or found.activation) == QUICK_GELU
     import open_clip
 
@@ -168,7 +180,7 @@ def _infer(found: FoundWeights) -> dict[str, Any] | None:
         return None
     width = shapes.get(f"{custom}ln_final.weight", (512,))[0]
     layers = _layers(shapes, f"{custom}transformer.resblocks.")
-    text = {
+    text: dict[str, Any] = {
         "context_length": shapes.get(f"{custom}positional_embedding", (77,))[0],
         "vocab_size": shapes.get(f"{custom}token_embedding.weight", (49408,))[0],
         "width": width, "heads": found.heads.get("text") or max(width // HEAD_WIDTH, 1), "layers": max(layers, 1),
@@ -224,7 +236,9 @@ def _named(model_cfg: Mapping[str, Any]) -> list[str]:
     names = []
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        plain = set(config) <= {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"} | ({"custom_text"} & set(model_cfg))
+        plain = set(config) <= {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"} | (
+            {"custom_text"} & set(model_cfg)
+        )
         plain = plain and set(config["vision_cfg"]) <= set(VISION) and set(config["text_cfg"]) <= set(TEXT)
         if plain and key(config, text=whole) == key(model_cfg, text=whole):
             names.append(name)

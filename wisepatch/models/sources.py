@@ -1,4 +1,4 @@
-"""Read where a model comes from: a file of weights, a folder of open_clip's, transformers' or PEFT's, or a repository of such files."""
+"""Read a model from a file of weights, a folder of open_clip's, transformers' or PEFT's, or a repository of such files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import SCHEMAS, ModelConfig
 from wisepatch.errors import ModelError
@@ -16,6 +14,9 @@ from wisepatch.files import expanded, sha256
 from wisepatch.models import transformers_names
 from wisepatch.models.model_files import CONFIG_NAME, loading, read_description, read_json
 from wisepatch.weights.state_dicts import HEAD, FoundWeights, read_state_dict
+
+if TYPE_CHECKING:
+    import torch
 
 HUB, LOCAL = SCHEMAS
 OPEN_CLIP_WEIGHTS = (
@@ -105,12 +106,20 @@ def _read_folder(label: str, fetch: Fetch) -> Source:
         config = read_json(path)
         weights = _first(label, fetch, ADAPTER_WEIGHTS)
         added, replaced = transformers_names.adapter_deltas(config, read_state_dict(weights).tensors, label)
-        return Source(label, digest=sha256(weights), base=str(config.get("base_model_name_or_path") or ""), added=added, replaced=replaced)
+        return Source(
+            label,
+            digest=sha256(weights),
+            base=str(config.get("base_model_name_or_path") or ""),
+            added=added,
+            replaced=replaced,
+        )
     if path := fetch(CONFIG_NAME):
         return _read_open_clip(label, path, fetch)
     if path := fetch("config.json"):
         return _read_transformers(label, read_json(path), fetch)
-    raise ModelError(f"{label} holds no settings of a model", f"a folder has {CONFIG_NAME}, config.json or adapter_config.json")
+    raise ModelError(
+        f"{label} holds no settings of a model", f"a folder has {CONFIG_NAME}, config.json or adapter_config.json"
+    )
 
 
 def _first(label: str, fetch: Fetch, names: tuple[str, ...]) -> Path:
@@ -134,7 +143,9 @@ def _read_open_clip(label: str, config: Path, fetch: Fetch) -> Source:
     if not is_hub and not description["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
         model = ModelConfig(config.parent.resolve().name, "", json.dumps(description))
     if head and (trained := fetch(CLASSIFIER_WEIGHTS)):
-        found.tensors |= {name: tensor for name, tensor in read_state_dict(trained).tensors.items() if name.startswith(HEAD)}
+        found.tensors |= {
+            name: tensor for name, tensor in read_state_dict(trained).tensors.items() if name.startswith(HEAD)
+        }
     return Source(label, found, sha256(weights), model, head=read_json(head) if head else None)
 
 

@@ -34,7 +34,8 @@ SINGLE = {  # transformers' name: open_clip's
 }
 TRANSPOSED = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
 IN_LAYER = {
-    "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
 }  # fmt: skip
 LAYER = re.compile(r"(vision_model|text_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 PARTS = ("q_proj", "k_proj", "v_proj")  # as open_clip stacks them
@@ -47,7 +48,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 ACTIVATIONS = {"quick_gelu": "quickgelu", "gelu": "gelu"}
 MODEL_TYPES = ("clip", "clip_vision_model")
 # Changes of LoRA that are no sum of two matrices' product.
-OTHER_ADAPTERS = ("use_dora", "use_qalora", "use_bdlora", "lora_bias", "target_parameters", "trainable_token_indices", "layer_replication")
+OTHER_ADAPTERS = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "layer_replication",
+)
 
 
 def is_transformers(names: Mapping[str, Any]) -> bool:
@@ -82,14 +91,18 @@ def to_open_clip(tensors: Tensors, *, partial: bool = False) -> dict[str, torch.
             raise _unknown(name)
     for name, parts in stacked.items():
         if len(parts) < len(PARTS) and not partial:
-            raise ModelError(f"{name} lacks {', '.join(part for part in PARTS if part not in parts)}", "fetch the files again")
+            raise ModelError(
+                f"{name} lacks {', '.join(part for part in PARTS if part not in parts)}", "fetch the files again"
+            )
         like = next(iter(parts.values()))
         renamed[name] = torch.cat([parts.get(part, torch.zeros_like(like)) for part in PARTS])
     return renamed
 
 
 def _unknown(name: str) -> ModelError:
-    return ModelError(f"{name} is no tensor of a CLIPModel or CLIPVisionModel", "other models of transformers are not known here")
+    return ModelError(
+        f"{name} is no tensor of a CLIPModel or CLIPVisionModel", "other models of transformers are not known here"
+    )
 
 
 def settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -106,7 +119,8 @@ def settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     classes = [str(name) for name in config.get("architectures") or ()]
     if any("Classification" in name for name in classes):
         raise ModelError(
-            f"{source} is a {classes[0]}, whose head reads the mean of all tokens", "heads here read the model's own features"
+            f"{source} is a {classes[0]}, whose head reads the mean of all tokens",
+            "heads here read the model's own features",
         )
     towers = {"vision": config} if kind == "clip_vision_model" else {}
     if kind == "clip":
@@ -114,7 +128,10 @@ def settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     found = {tower: DEFAULTS[tower] | dict(given) for tower, given in towers.items()}
     activations = {each["hidden_act"] for each in found.values()}
     if len(activations) > 1 or not activations <= set(ACTIVATIONS):
-        raise ModelError(f"{source} has the activation {' and '.join(sorted(map(str, activations)))}", "one of quick_gelu and gelu is known")
+        raise ModelError(
+            f"{source} has the activation {' and '.join(sorted(map(str, activations)))}",
+            "one of quick_gelu and gelu is known",
+        )
     return {
         "activation": ACTIVATIONS[activations.pop()],
         "heads": {("visual" if tower == "vision" else tower): int(each["num_attention_heads"]) for tower, each in found.items()},
@@ -136,23 +153,34 @@ def preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def adapter_deltas(config: Mapping[str, Any], tensors: Tensors, source: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def adapter_deltas(
+    config: Mapping[str, Any], tensors: Tensors, source: str
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return what a LoRA adapter adds to weights, ``scale * B A``, and the weights that it replaces, under open_clip's names.
 
-    The scale is ``alpha / r``, or ``alpha / sqrt(r)`` with ``use_rslora`` (arXiv 2106.09685, 2312.03732). Raises :class:`ModelError`
-    for adapters of other kinds.
+    The scale is ``alpha / r``, or ``alpha / sqrt(r)`` with ``use_rslora`` (arXiv 2106.09685, 2312.03732). Raises
+    :class:`ModelError` for adapters of other kinds.
     """
     other = [name for name in OTHER_ADAPTERS if config.get(name)]
-    if config.get("peft_type") != "LORA" or other or config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
+    if (
+        config.get("peft_type") != "LORA"
+        or other
+        or config.get("bias", "none") != "none"
+        or config.get("fan_in_fan_out")
+    ):
         kind = ", ".join(other) or f"{config.get('peft_type')}, bias {config.get('bias', 'none')}"
-        raise ModelError(f"{source} is an adapter of another kind ({kind})", "plain LoRA is merged here; merge this one with PEFT")
+        raise ModelError(
+            f"{source} is an adapter of another kind ({kind})", "plain LoRA is merged here; merge this one with PEFT"
+        )
     added, replaced = {}, {}
     for name, tensor in tensors.items():
         module = name.removeprefix("base_model.model.")
         if match := re.fullmatch(r"(.+)\.lora_(?:embedding_)?A(?:\.weight)?", module):
             module = match[1]
             embedding = "lora_embedding_" in name
-            second = tensors.get(name.replace("lora_embedding_A", "lora_embedding_B") if embedding else name.replace("lora_A", "lora_B"))
+            second = tensors.get(
+                name.replace("lora_embedding_A", "lora_embedding_B") if embedding else name.replace("lora_A", "lora_B")
+            )
             if second is None:
                 raise ModelError(f"{source} holds {name} without its B", "fetch the files again")
             rank = tensor.shape[0]
@@ -163,7 +191,10 @@ def adapter_deltas(config: Mapping[str, Any], tensors: Tensors, source: str) -> 
         elif re.search(r"\.lora_(?:embedding_)?B(?:\.weight)?$", module):
             continue
         elif ".lora_" in module:
-            raise ModelError(f"{source} is an adapter of another kind ({name})", "plain LoRA is merged here; merge this one with PEFT")
+            raise ModelError(
+                f"{source} is an adapter of another kind ({name})",
+                "plain LoRA is merged here; merge this one with PEFT",
+            )
         else:
             replaced[module] = tensor
     return to_open_clip(added, partial=True), to_open_clip(replaced)

@@ -1,8 +1,8 @@
 """Find a model's tensors in what a file holds, whatever they are wrapped in, and give them their plain names.
 
-A file of weights is safetensors, or what :mod:`wisepatch.weights.torch_files` reads: a state dict, a checkpoint of a training that has one
-in it, a TorchScript archive, or a whole module. Names come out without the prefixes of wrappers (``module.``, ``_orig_mod.``,
-``model.``, ``image_encoder.model.``); a classification head is ``classifier.weight`` and ``classifier.bias``.
+A file of weights is safetensors, or what :mod:`wisepatch.weights.torch_files` reads: a state dict, a checkpoint of a training
+with one in it, a TorchScript archive, or a whole module. Names come out without the prefixes of wrappers (``module.``,
+``_orig_mod.``, ``model.``, ``image_encoder.model.``); a classification head is ``classifier.weight`` and ``classifier.bias``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 HEAD = "classifier."
 QUICK_GELU, GELU = "quickgelu", "gelu"  # the words of --activation
-STATE_DICTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights")  # in this order
+STATE_DICTS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "net",
+    "network",
+    "weights",
+)  # in this order
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
 OUTER = re.compile(r"(?:model|image_encoder|clip_model|clip)\.")
 TRAINED_HEAD = re.compile(r"(?:classification_head|classifier)\.(?=weight$|bias$)")
@@ -37,14 +46,13 @@ HINT = "give a state_dict, a checkpoint of a training, or a whole CLIP"
 class FoundWeights:
     """The tensors of a file by their plain names, and what the file says of the model beside them.
 
-    ``activation`` is ``quickgelu`` or ``gelu`` where the classes of a module tell it; ``heads`` are the attention heads of ``visual``
-    and ``text`` where a module tells them; ``is_openai`` says that the three numbers of OpenAI's files were there.
+    ``activation`` is ``quickgelu`` or ``gelu`` where the classes of a module tell it; ``heads`` are the attention heads of
+    ``visual`` and ``text`` where a module tells them.
     """
 
     tensors: dict[str, torch.Tensor]
     activation: str = ""
     heads: dict[str, int] = field(default_factory=dict)
-    is_openai: bool = False
 
     @property
     def head(self) -> dict[str, torch.Tensor]:
@@ -86,19 +94,25 @@ def _is_safetensors(path: Path) -> bool:
         return False  # said when it is read
 
 
-def _find(content: Any, path: Path) -> FoundWeights:
+def _unwrapped(content: Any) -> Any:
+    """Return the state dict or the module within a checkpoint of a training."""
     for _ in range(MAX_DEPTH):
-        inner = (content[key] for key in STATE_DICTS if key in content) if isinstance(content, dict) else iter(())
-        content, outer = next((each for each in inner if isinstance(each, dict | Placeholder)), content), content
-        if content is outer:
+        inner = [content[key] for key in STATE_DICTS if key in content] if isinstance(content, dict) else []
+        models = [each for each in inner if isinstance(each, dict | Placeholder)]
+        if not models:
             break
-    found, stored = FoundWeights({}), {}
+        content = models[0]
+    return content
+
+
+def _find(content: Any, path: Path) -> FoundWeights:
+    content = _unwrapped(content)
+    found = FoundWeights({})
+    stored: dict[str, StoredTensor] = {}
     if isinstance(content, dict):
         stored = {name: each for name, each in content.items() if isinstance(each, StoredTensor)}
-        found.is_openai = bool(OPENAI_NUMBERS & set(content))
     elif isinstance(content, Placeholder):
         stored = dict(_tensors_of_module(content, path, found))
-        found.is_openai = any(name in content.state for name in OPENAI_NUMBERS)
     if not stored:
         raise ModelError(f"{path} holds no weights, but {_describe(content)}", HINT)
     if set(stored) <= {"weight", "bias"}:  # a head by itself

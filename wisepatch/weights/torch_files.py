@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what files of before PyTorch 1.6 begin with
 ZIP = b"PK\x03\x04"
-MAX_READS = 5_000_000  # parts of instructions: seconds, and less than a GB; a whole CLIP with its optimizer takes a tenth
+MAX_READS = (
+    5_000_000  # parts of instructions: seconds, and less than a GB; a whole CLIP with its optimizer takes a tenth
+)
 MAX_COPIES = 4  # a file may hold the numbers of a tensor once, and tied weights name them twice
 SPARE_BYTES = 1 << 20
 VIEW_BYTES = 4096  # runs of bytes from this size on stay in the file
@@ -149,7 +151,9 @@ class File:
 class TensorUnpickler(ArrayUnpickler):
     """Build tensors that stay in their file, plain values, NumPy's arrays, and placeholders; refuse, by name, all that calls."""
 
-    def __init__(self, file: File, storage: Callable[[tuple[Any, ...]], Storage] | None, *, nested: bool = False) -> None:
+    def __init__(
+        self, file: File, storage: Callable[[tuple[Any, ...]], Storage] | None, *, nested: bool = False
+    ) -> None:
         """Read from ``file``; ``storage`` finds what a persistent id names. ``nested`` says that this is a storage's own pickle."""
         super().__init__(file, encoding="latin1")
         self.file, self.storage_of, self.nested = file, storage, nested
@@ -260,7 +264,18 @@ class TensorUnpickler(ArrayUnpickler):
         pickle.SETITEM[0]: lambda self: self._with_keys_in_dict(-3, ArrayUnpickler.dispatch[pickle.SETITEM[0]]),
         pickle.SETITEMS[0]: lambda self: self._with_keys_in_dict(-1, ArrayUnpickler.dispatch[pickle.SETITEMS[0]]),
     }
-    for _name in ("PERSID", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8"):
+    for _name in (
+        "PERSID",
+        "NEWOBJ_EX",
+        "EXT1",
+        "EXT2",
+        "EXT4",
+        "INST",
+        "OBJ",
+        "NEXT_BUFFER",
+        "READONLY_BUFFER",
+        "BYTEARRAY8",
+    ):
         dispatch[getattr(pickle, _name)[0]] = lambda self, name=_name: self._refuse_instruction(name)
 
     def _refuse_instruction(self, name: str) -> None:
@@ -272,7 +287,11 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Sto
     if not isinstance(storage, Storage) or not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
         raise pickle.UnpicklingError("it holds a tensor without numbers")
     numbers = [offset, *shape, *strides]
-    if len(shape) != len(strides) or len(shape) > 16 or not all(type(each) is int and 0 <= each < 2**48 for each in numbers):
+    if (
+        len(shape) != len(strides)
+        or len(shape) > 16
+        or not all(type(each) is int and 0 <= each < 2**48 for each in numbers)
+    ):
         raise pickle.UnpicklingError("it holds a tensor whose shape is none")
     return StoredTensor(storage, offset, tuple(shape), tuple(strides))
 
@@ -396,7 +415,9 @@ def _read_row(file: File, *, nested: bool) -> Any:
         storage.data = file.data[file.position : file.position + size]
         file.position += len(storage.data)
         if len(storage.data) < size:
-            raise pickle.UnpicklingError(f"it promises {size:,} bytes of numbers and ends after {len(storage.data):,}: it was cut off")
+            raise pickle.UnpicklingError(
+                f"it promises {size:,} bytes of numbers and ends after {len(storage.data):,}: it was cut off"
+            )
     return content
 
 
@@ -464,7 +485,9 @@ def _record(file: File, entry: zipfile.ZipInfo) -> memoryview:
     start = entry.header_offset + 30 + name_length + extra_length
     data = file.data[start : start + entry.file_size]
     if len(data) < entry.file_size:
-        raise pickle.UnpicklingError(f"its part {entry.filename!r} promises {entry.file_size:,} bytes and has {len(data):,}")
+        raise pickle.UnpicklingError(
+            f"its part {entry.filename!r} promises {entry.file_size:,} bytes and has {len(data):,}"
+        )
     if entry.CRC and zlib.crc32(data) != entry.CRC:
         raise pickle.UnpicklingError(f"its part {entry.filename!r} is damaged")
     return data

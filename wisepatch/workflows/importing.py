@@ -14,7 +14,7 @@ from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import expanded
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
-from wisepatch.models.importing import check_activation, completed, has_text_tower, is_whole, recognise
+from wisepatch.models.importing import check_activation, completed, is_whole, recognise
 from wisepatch.models.sources import Source, read_source
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -78,14 +78,15 @@ def import_checkpoints(
 ) -> Imported:
     """Save models from elsewhere in the store; nothing in their files is run.
 
-    A file holds a state dict, a checkpoint of a training, a TorchScript archive or a whole module (WiSE-FT's ``ImageClassifier``,
-    PAINT's ``ImageEncoder``); a folder, or ``hf-hub:OWNER/NAME``, is open_clip's, transformers' or PEFT's. The first of several is the
-    zero-shot model, the others were fine-tuned from it; one alone was fine-tuned from ``parent``, if that is given. A
-    ``ClassificationHead`` among them goes with all. ``parent``, or the published ``model``, gives a text tower back that is gone.
+    A file holds a state dict, a checkpoint of a training, a TorchScript archive or a whole module (WiSE-FT's
+    ``ImageClassifier``, PAINT's ``ImageEncoder``); a folder, or ``hf-hub:OWNER/NAME``, is open_clip's, transformers' or PEFT's.
+    The first of several is the zero-shot model, the others were fine-tuned from it; one alone was fine-tuned from ``parent``,
+    where that is given. A ``ClassificationHead`` among them goes with all. ``parent``, or the published ``model``, gives a text
+    tower back that is gone.
 
-    ``classnames`` name the classes of a trained head, those of ``task`` where they are not given. ``activation`` is ``quickgelu`` or
-    ``gelu``, for weights that do not tell it. Raises :class:`UsageError` for what has to be said, :class:`ModelError` for files that
-    cannot be read or do not fit, :class:`StoreError` for a name that is taken.
+    ``classnames`` name the classes of a trained head, those of ``task`` where they are not given. ``activation`` is
+    ``quickgelu`` or ``gelu``, for weights that do not tell it. Raises :class:`UsageError` for what has to be said,
+    :class:`ModelError` for files that cannot be read or do not fit, :class:`StoreError` for a name that is taken.
     """
     task = find_task(task, classnames, templates) if isinstance(task, str) else task
     start = store.find(parent) if isinstance(parent, str) else parent
@@ -105,14 +106,19 @@ def import_checkpoints(
         check_same(without_head(ends[0].weights), end.weights, source="files")
     clip = _confirm(config, ends, words.notes)
     details = _with_heads(store, clip, ends, head, start, words)
-    settings = {"classnames": listed(classnames) if classnames else None, "templates": listed(templates) if templates else None}
-    trained_on = {"task": task.base_spec, "supported": [], "cut": CUT, **settings} if task else {}
+    settings = {
+        "classnames": listed(classnames) if classnames else None,
+        "templates": listed(templates) if templates else None,
+    }
+    trained_on: dict[str, Any] = {"task": task.base_spec, "supported": [], "cut": CUT, **settings} if task else {}
     names = _names(store, config, [end.source for end in ends if end.source], name)
     return Imported(tuple(_save(store, config, ends, names, start, details, trained_on)), tuple(words.notes))
 
 
-def _read(files: Sequence[Any], start: Checkpoint | None, model: ModelConfig | None) -> tuple[list[Source], Source | None]:
-    """Read all files; return the models, with that before an adapter which it adapts, and the head that lies in a file of its own."""
+def _read(
+    files: Sequence[Any], start: Checkpoint | None, model: ModelConfig | None
+) -> tuple[list[Source], Source | None]:
+    """Read all files; return the models, the one that an adapter adapts before it, and the head of a file of its own."""
     sources = [_read_one(str(each), model) for each in files]
     heads, sources = [each for each in sources if each.is_head], [each for each in sources if not each.is_head]
     if len(heads) > 1:
@@ -123,7 +129,9 @@ def _read(files: Sequence[Any], start: Checkpoint | None, model: ModelConfig | N
             raise UsageError(f"{label} does not say what it adapts", "name that before it, or --parent CHECKPOINT")
         sources.insert(0, read_source(base if expanded(base).is_dir() else f"hf-hub:{base}"))
     if not sources and not start:
-        raise UsageError(f"{heads[0].label} is a head without a model", "name its model's files too, or --parent CHECKPOINT")
+        raise UsageError(
+            f"{heads[0].label} is a head without a model", "name its model's files too, or --parent CHECKPOINT"
+        )
     return sources, next(iter(heads), None)
 
 
@@ -154,7 +162,9 @@ def _model_of(
         found = replace(first.found, activation=first.found.activation or told, heads=first.found.heads or heads)
         config = first.model or recognise(found, first.label, words.activation, first.beyond)
         if config.settings and not first.model and not found.heads:
-            words.notes.append(f"no model of open_clip's has the shapes of {first.label}: heads of attention are taken to be 64 wide")
+            words.notes.append(
+                f"no model of open_clip's has the shapes of {first.label}: heads of attention are taken to be 64 wide"
+            )
     return (config, whole.label, whole.found.model) if whole else (config, "", {})
 
 
@@ -214,7 +224,9 @@ def _class_names(source: Source, words: _Words) -> dict[str, Any]:
         raise UsageError(reason, "name them with --task TASK, or --classnames FILE")
     if len(classes) != count:
         whose = f"the task {task.name}" if task and not words.classnames else "the list of names"
-        raise UsageError(f"{source.label} has a head of {count} classes, and {whose} has {len(classes)}", "name those of the head")
+        raise UsageError(
+            f"{source.label} has a head of {count} classes, and {whose} has {len(classes)}", "name those of the head"
+        )
     return {"task": task.name if task else (source.head or {}).get("task") or "", "classes": list(classes)}
 
 
@@ -222,7 +234,10 @@ def _names(store: Store, config: ModelConfig, sources: Sequence[Source], name: s
     """Return a name for each. Raises :class:`StoreError` for one that another checkpoint has; the same file may come again."""
     stems = [source.stem for source in sources]
     repeated = Counter(stems)
-    stems = [f"{Path(each.label).parent.name}-{stem}" if repeated[stem] > 1 else stem for each, stem in zip(sources, stems, strict=True)]
+    stems = [
+        f"{Path(each.label).parent.name}-{stem}" if repeated[stem] > 1 else stem
+        for each, stem in zip(sources, stems, strict=True)
+    ]
     if name and len(sources) == 2:
         stems = [ZEROSHOT, FINETUNED]
     names = [f"{name or checkpoint_prefix(config)}/{stem}" for stem in stems]
@@ -230,7 +245,11 @@ def _names(store: Store, config: ModelConfig, sources: Sequence[Source], name: s
         names = [name]
     known = store.everything()
     for source, chosen in zip(sources, names, strict=True):
-        taken = [each for each in known if each.name == chosen and each.config.get("imported", {}).get("sha256") != source.digest]
+        taken = [
+            each
+            for each in known
+            if each.name == chosen and each.config.get("imported", {}).get("sha256") != source.digest
+        ]
         if taken or names.count(chosen) > 1:
             by = f"by checkpoint {taken[0].id}" if taken else "twice"
             raise StoreError(f"the name {chosen} is taken {by}", "give another with --name")
@@ -277,14 +296,18 @@ def _save(
 
 def _origin(source: Source) -> dict[str, Any]:
     """Return the name and hash of a file, for the record of a checkpoint."""
-    return {"imported": {"from": source.label if ":" in source.label else Path(source.label).name, "sha256": source.digest}}
+    return {
+        "imported": {"from": source.label if ":" in source.label else Path(source.label).name, "sha256": source.digest}
+    }
 
 
 def _training(first: Tensors, end: Tensors) -> str:
     """Tell the papers' procedures by what differs: the head alone, the head too, or the image tower under a head that stayed."""
     import torch
 
-    differs = {name for name, tensor in first.items() if tensor.dtype != end[name].dtype or not torch.equal(tensor, end[name])}
+    differs = {
+        name for name, tensor in first.items() if tensor.dtype != end[name].dtype or not torch.equal(tensor, end[name])
+    }
     if not any(name.startswith(HEAD) for name in differs):
         return "paint"
     return "wise-ft" if any(name.startswith("visual.") for name in differs) else "linear-probe"

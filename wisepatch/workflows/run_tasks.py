@@ -24,7 +24,8 @@ def run_tasks(
     if "task" not in config:
         if not others:
             raise UsageError(
-                f"{finetuned.name} does not say what it was trained on", "name that first with --eval, and then the other tasks"
+                f"{finetuned.name} does not say what it was trained on",
+                "name that first with --eval, and then the other tasks",
             )
         patching, *rest = as_tasks(others)
         return patching, other_tasks(patching, rest)
