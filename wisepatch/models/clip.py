@@ -116,7 +116,8 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
         transform, train_transform = _transforms(model)
     if found:
         weights = fitting(model, found, source)
-    has_text = _set_weights(config, model, weights) if weights is not None else True
+    whose = f"{config.pretrained}: " if found else ""
+    has_text = _set_weights(config, model, weights, whose) if weights is not None else True
     if not given and (broken := not_finite(model.state_dict())):
         raise ModelError(f"{source}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}", hint)
     return Clip(config, model.eval(), transform, train_transform, tokenizer, has_text)
@@ -128,7 +129,7 @@ def _read_file(tag: str | None) -> FoundWeights | None:
     return read_state_dict(path) if path and path.suffix != ".npz" and path.is_file() else None
 
 
-def _set_weights(config: ModelConfig, model: Any, weights: Mapping[str, torch.Tensor]) -> bool:
+def _set_weights(config: ModelConfig, model: Any, weights: Mapping[str, torch.Tensor], whose: str) -> bool:
     """Load weights without their trained head, all or with no text tower at all; return whether there is one."""
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
     has_text = any(not name.startswith("visual.") for name in weights)
@@ -137,7 +138,7 @@ def _set_weights(config: ModelConfig, model: Any, weights: Mapping[str, torch.Te
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = f"the weights do not fit the model {config.model!r}: {one_line(error)}"
+        reason = f"{whose}the weights do not fit the model {config.model!r}: {one_line(error)}"
         raise ModelError(reason, "name the model they were made with") from error
     return has_text
 

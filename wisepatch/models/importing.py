@@ -95,7 +95,7 @@ def fitting(model: Any, found: FoundWeights, source: str) -> dict[str, torch.Ten
     if transformers_names.is_transformers(tensors):
         tensors = transformers_names.to_open_clip(tensors)
     tensors = dict(open_clip.convert.convert_state_dict(model, tensors))
-    if not has_text_tower(tensors):
+    if image_tower(tensors) and not has_text_tower(tensors):
         hint = "`wisepatch import` gives it that of another checkpoint: --parent CHECKPOINT"
         raise ModelError(f"{source}: the file holds no whole text tower", hint)
     if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):

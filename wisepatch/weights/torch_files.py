@@ -173,7 +173,12 @@ class TensorUnpickler(ArrayUnpickler):
         return Name(path)
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return the storage that ``("storage", type, key, device, count)`` names. Refuses every other persistent id."""
+        """Return the storage that ``("storage", type, key, device, count)`` names, or the class of ``("module", class, source)``.
+
+        Before PyTorch 1.6 classes of modules had their source beside them. Refuses every other persistent id.
+        """
+        if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module" and isinstance(pid[1], Name):
+            return pid[1]
         if self.storage_of is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             named = ", ".join(map(shown, pid[:2])) if isinstance(pid, tuple) else shown(pid)
             raise refusal(f"the persistent id {named}")
