@@ -126,7 +126,9 @@ def test_odd_files_of_weights_are_an_error_that_names_them(tmp_path, monkeypatch
     monkeypatch.setitem(
         open_clip.factory._MODEL_CONFIGS, "ViT-B-32", small | {"text_cfg": {"width": 8, "heads": 1, "layers": 1}}
     )
-    with pytest.raises(ModelError, match=rf"odd\.{suffix}( weights of ViT-B-32: could| cannot be read| holds| is no|: the weights)"):
+    with pytest.raises(
+        ModelError, match=rf"odd\.{suffix}( weights of ViT-B-32: could| cannot be read| holds| is no|: the weights)"
+    ):
         load_clip(ModelConfig("ViT-B-32", str(path)))
 
 

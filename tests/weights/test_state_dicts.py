@@ -27,11 +27,19 @@ def prefixed(*prefixes):
 @pytest.mark.parametrize(
     "prefixes",
     [
-        ("module.",), ("_orig_mod.",), ("model.",), ("image_encoder.model.",), ("_orig_mod.module.",), ("module._orig_mod.",),
-        ("model.module._orig_mod.",), ("module.image_encoder.model.",), ("_orig_mod.image_encoder.module.model.",),
-        ("module.module.",), (),
+        ("module.",),
+        ("_orig_mod.",),
+        ("model.",),
+        ("image_encoder.model.",),
+        ("_orig_mod.module.",),
+        ("module._orig_mod.",),
+        ("model.module._orig_mod.",),
+        ("module.image_encoder.model.",),
+        ("_orig_mod.image_encoder.module.model.",),
+        ("module.module.",),
+        (),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("key", ["", "state_dict", "model", "model_state_dict", "state_dict/model"])
 def test_prefixes_and_wrappings_are_taken_off_in_any_nesting(tmp_path, prefixes, key):
     content = prefixed(*prefixes)
@@ -41,8 +49,14 @@ def test_prefixes_and_wrappings_are_taken_off_in_any_nesting(tmp_path, prefixes,
 
 
 def test_compiled_towers_within_a_model_are_plain_too(tmp_path):
-    content = {"visual._orig_mod.transformer.resblocks.0._orig_mod.ln_1.weight": torch.ones(1), "visual.module.proj": torch.ones(1)}
-    assert list(read_state_dict(saved(tmp_path, content)).tensors) == ["visual.transformer.resblocks.0.ln_1.weight", "visual.proj"]
+    content = {
+        "visual._orig_mod.transformer.resblocks.0._orig_mod.ln_1.weight": torch.ones(1),
+        "visual.module.proj": torch.ones(1),
+    }
+    assert list(read_state_dict(saved(tmp_path, content)).tensors) == [
+        "visual.transformer.resblocks.0.ln_1.weight",
+        "visual.proj",
+    ]
 
 
 def test_checkpoint_of_a_training_with_its_optimizer_and_a_numpy_number_is_read(tmp_path):
@@ -54,10 +68,19 @@ def test_checkpoint_of_a_training_with_its_optimizer_and_a_numpy_number_is_read(
     from pathlib import Path
 
     content = {
-        "epoch": 3, "name": "run", "state_dict": prefixed("module."), "optimizer": optimizer.state_dict(), "best": np.float64(0.5),
-        "scaler": {"scale": 65536.0}, "args": Namespace(lr=1e-3, logs=Path("/logs")), "rng": torch.get_rng_state(), "device": torch.device("cpu"),
-        "dtype": torch.float16, "losses": np.arange(3.0), "seen": {1, 2},
-    }  # fmt: skip
+        "epoch": 3,
+        "name": "run",
+        "state_dict": prefixed("module."),
+        "optimizer": optimizer.state_dict(),
+        "best": np.float64(0.5),
+        "scaler": {"scale": 65536.0},
+        "args": Namespace(lr=1e-3, logs=Path("/logs")),
+        "rng": torch.get_rng_state(),
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "losses": np.arange(3.0),
+        "seen": {1, 2},
+    }
     for protocol in (2, 4):
         torch.save(content, tmp_path / "epoch_3.pt", pickle_protocol=protocol)
         read = read_state_dict(tmp_path / "epoch_3.pt")
@@ -72,7 +95,9 @@ def test_openais_three_numbers_masks_and_positions_are_no_weights(tmp_path):
 
 def test_types_stay_as_they_are(tmp_path):
     mixed = {"visual.proj": torch.ones(2, dtype=torch.float16), "logit_scale": torch.ones((), dtype=torch.bfloat16)}
-    assert {n: t.dtype for n, t in read_state_dict(saved(tmp_path, mixed)).tensors.items()} == {n: t.dtype for n, t in mixed.items()}
+    assert {n: t.dtype for n, t in read_state_dict(saved(tmp_path, mixed)).tensors.items()} == {
+        n: t.dtype for n, t in mixed.items()
+    }
 
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch, about what is tested here
@@ -89,7 +114,9 @@ def test_torchscript_archive_is_read_without_being_run(tmp_path, half):
     traced = torch.jit.trace_module(model, {"encode_image": image, "encode_text": tokens}, check_trace=False)
     torch.jit.save(traced, tmp_path / "ViT.pt")
     read = read_state_dict(tmp_path / "ViT.pt")
-    expected = {name: tensor for name, tensor in model.state_dict().items() if name != "attn_mask" and not name.endswith("_")}
+    expected = {
+        name: tensor for name, tensor in model.state_dict().items() if name != "attn_mask" and not name.endswith("_")
+    }
     assert {name for name in read.tensors if not name.endswith("_")} == set(expected)
     assert all(torch.equal(read.tensors[name], tensor) for name, tensor in expected.items())
     assert read.activation == "quickgelu"
@@ -102,7 +129,10 @@ def test_head_by_itself_and_head_of_a_classifier_have_one_name(tmp_path):
         {"classification_head.weight": torch.ones(3, 2), "image_encoder.model.visual.proj": torch.ones(1)},
     ):
         head = read_state_dict(saved(tmp_path, content)).head
-        assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {"classifier.weight": (3, 2), "classifier.bias": (3,)}
+        assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {
+            "classifier.weight": (3, 2),
+            "classifier.bias": (3,),
+        }
 
 
 def test_image_tower_by_itself_gets_its_prefix(tmp_path):
@@ -121,7 +151,10 @@ REFUSED = {
     "nothing": ({}, "holds no weights, but an empty dict"),
     "a training without a model": ({"epoch": 3, "optimizer": {}}, "holds no weights, but a dict of epoch, optimizer"),
     "words": ({"a": "b"}, "holds no weights, but a dict of a"),
-    "two models": ({"module.logit_scale": torch.ones(1), "logit_scale": torch.ones(1)}, "holds two models: module.logit_scale and"),
+    "two models": (
+        {"module.logit_scale": torch.ones(1), "logit_scale": torch.ones(1)},
+        "holds two models: module.logit_scale and",
+    ),
     "a module without weights": (torch.nn.GELU(), "holds no weights, but a torch.nn.modules.activation.GELU"),
 }
 

@@ -9,7 +9,7 @@ import time
 import tracemalloc
 import zipfile
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import chdir, suppress
 
 import pytest
 import torch
@@ -22,10 +22,17 @@ from wisepatch.weights.state_dicts import read_state_dict
 from wisepatch.weights.torch_files import Placeholder, StoredTensor, read_torch_file, said_of
 
 TENSORS = {
-    "float": torch.arange(6.0).reshape(2, 3), "half": torch.ones(3, dtype=torch.float16), "brain": torch.ones(2, dtype=torch.bfloat16),
-    "long": torch.arange(4), "flags": torch.tensor([True, False]), "turned": torch.arange(6.0).reshape(2, 3).T, "one": torch.tensor(2.5),
-    "empty": torch.zeros(0, 3), "part": torch.arange(10.0)[3:5], "parameter": torch.nn.Parameter(torch.ones(2)),
-}  # fmt: skip
+    "float": torch.arange(6.0).reshape(2, 3),
+    "half": torch.ones(3, dtype=torch.float16),
+    "brain": torch.ones(2, dtype=torch.bfloat16),
+    "long": torch.arange(4),
+    "flags": torch.tensor([True, False]),
+    "turned": torch.arange(6.0).reshape(2, 3).T,
+    "one": torch.tensor(2.5),
+    "empty": torch.zeros(0, 3),
+    "part": torch.arange(10.0)[3:5],
+    "parameter": torch.nn.Parameter(torch.ones(2)),
+}
 
 
 def save(path, content, how="zip"):
@@ -105,7 +112,10 @@ PAYLOADS = {
     "instance": (b"(S'touch ran'\nios\nsystem\n.", "the instruction INST"),
     "object": (b"(cwhatever\nof\nS'touch ran'\no.", "the instruction OBJ"),
     "new object with names": (b"\x80\x04cwhatever\nof\n)}\x92.", "the instruction NEWOBJ_EX"),
-    "dotted name": (b"\x80\x04\x8c\x05torch\x8c\x11hub.os.system.foo\x93\x8c\x09touch ran\x85R.", r"asks for torch\.hub\.os\.system"),
+    "dotted name": (
+        b"\x80\x04\x8c\x05torch\x8c\x11hub.os.system.foo\x93\x8c\x09touch ran\x85R.",
+        r"asks for torch\.hub\.os\.system",
+    ),
     "name of the library": (b"ctorch.hub\nload\n(S'a'\nS'b'\ntR.", r"asks for torch\.hub\.load"),
     "torch.load": (b"ctorch.serialization\nload\n(S'x'\ntR.", r"asks for torch\.serialization\.load"),
     "memo": (b"cposix\nsystem\nq\x010h\x01(S'touch ran'\ntR.", r"posix\.system"),
@@ -117,9 +127,10 @@ PAYLOADS = {
     "storage in a storage": (storage_of(storage_of(b"N.")), r"_load_from_bytes|calls"),
     "zip in a storage": (storage_of(b"PK\x03\x04" + b"\0" * 40), "a zip within a storage"),
     "type of a tensor": (
-        b"ctorch._tensor\n_rebuild_from_type_v2\n(cwhatever\nrun\ncwhatever\nkind\n(S'x'\nt}tR.", r"asks for whatever\.run"
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(cwhatever\nrun\ncwhatever\nkind\n(S'x'\nt}tR.",
+        r"asks for whatever\.run",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -170,18 +181,25 @@ def read_all(content):
 
 
 PROMISES = {
-    "a storage of 10 GB": ({"a/data.pkl": tensor_of(4, (4,), (1,), promised=2_500_000_000), "a/data/0": b"\0" * 16}, "promises"),
-    "a shape of 10 GB": ({"a/data.pkl": tensor_of(4, (50_000, 50_000), (0, 0)), "a/data/0": b"\0" * 16}, "promises a tensor"),
+    "a storage of 10 GB": (
+        {"a/data.pkl": tensor_of(4, (4,), (1,), promised=2_500_000_000), "a/data/0": b"\0" * 16},
+        "promises",
+    ),
+    "a shape of 10 GB": (
+        {"a/data.pkl": tensor_of(4, (50_000, 50_000), (0, 0)), "a/data/0": b"\0" * 16},
+        "promises a tensor",
+    ),
     "steps beyond the end": ({"a/data.pkl": tensor_of(4, (4,), (2**40,)), "a/data/0": b"\0" * 16}, "promises a tensor"),
     "a record that is short": ({"a/data.pkl": tensor_of(4, (4,), (1,)), "a/data/0": b"\0" * 15}, "promises 16 bytes"),
     "one record many times": (
-        {"a/data.pkl": b"(" + tensor_of(100_000, (100_000,), (1,)) [:-1] * 400 + b"l.", "a/data/0": b"\0" * 400_000}, "its tensors take"
+        {"a/data.pkl": b"(" + tensor_of(100_000, (100_000,), (1,))[:-1] * 400 + b"l.", "a/data/0": b"\0" * 400_000},
+        "its tensors take",
     ),
     "no record": ({"a/data.pkl": tensor_of(4, (4,), (1,))}, "has no record '0'"),
     "two of them": ({"a/data.pkl": b"N.", "b/data.pkl": b"N."}, "without PyTorch's data.pkl"),
     "a folder, zipped": ({"model/weights.pt": b"N."}, "without PyTorch's data.pkl: unpack it"),
     "numbers of another machine": ({"a/data.pkl": b"N.", "a/byteorder": b"big"}, "big-endian"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", PROMISES)
@@ -190,9 +208,8 @@ def test_what_a_file_promises_is_compared_with_what_it_holds_before_memory_is_ta
     zip_of(tmp_path, records)
     tracemalloc.start()
     try:
-        with pytest.raises(ModelError, match=words):
-            with said_of(tmp_path / "w.pt"):
-                read_all(read_torch_file(tmp_path / "w.pt"))
+        with pytest.raises(ModelError, match=words), said_of(tmp_path / "w.pt"):
+            read_all(read_torch_file(tmp_path / "w.pt"))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -220,12 +237,23 @@ def test_half_a_file_and_a_flipped_bit_are_said(tmp_path, how):
             read_all(read_torch_file(path))
 
 
-@pytest.mark.parametrize("data", [
-    b"(" * 200_000, b"]q\x01h\x01ah\x01a.", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
-    b"(lq\x00" + b"".join(b"0(" + bytes([104, each]) * 10 + b"lq" + bytes([each + 1]) for each in range(100)) + b".",
-    b"I1\n0" * 10_000 + b"N.", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", b"T\xff\xff\xff\x7f.", b"Nr\xff\xff\xff\x7f.",
-    b"(" + b"ccollections\nOrderedDict\n(((((I1\ntI2\ntI3\nttltR.",
-], ids=range(9))  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"(" * 200_000,
+        b"]q\x01h\x01ah\x01a.",
+        b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+        b"(lq\x00"
+        + b"".join(b"0(" + bytes([104, each]) * 10 + b"lq" + bytes([each + 1]) for each in range(100))
+        + b".",
+        b"I1\n0" * 10_000 + b"N.",
+        b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"T\xff\xff\xff\x7f.",
+        b"Nr\xff\xff\xff\x7f.",
+        b"(" + b"ccollections\nOrderedDict\n(((((I1\ntI2\ntI3\nttltR.",
+    ],
+    ids=range(9),
+)
 def test_depth_references_and_lengths_take_neither_time_nor_memory(tmp_path, data):
     (tmp_path / "w.pt").write_bytes(data)
     begun = time.monotonic()
@@ -262,13 +290,8 @@ whole = st.sampled_from(
 
 @given(whole.flatmap(damaged))
 def test_fuzzed_files_of_weights_give_values_or_an_error_for_users(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "fuzzed.pt"
-    path.write_bytes(data)
-    running = os.getcwd()
-    os.chdir(tmp_path_factory.getbasetemp())
-    try:
-        with suppress(ModelError):
-            read_state_dict(path)
-        assert not os.path.exists("ran")
-    finally:
-        os.chdir(running)
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "fuzzed.pt").write_bytes(data)
+    with chdir(folder), suppress(ModelError):
+        read_state_dict(folder / "fuzzed.pt")
+    assert not (folder / "ran").exists()

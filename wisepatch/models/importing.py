@@ -132,6 +132,11 @@ def recognise(
     a user says: weights do not tell it, the classes of a whole module do. Raises :class:`UsageError` that asks for it,
     :class:`ModelError` for an architecture that cannot be told from shapes.
     """
+    if "visual.class_embedding" in found.tensors and "visual.proj" not in found.tensors:
+        raise ModelError(
+            f"{source} is an image tower without its projection to features",
+            "--parent CHECKPOINT or --model NAME gives it",
+        )
     model_cfg = _infer(found)
     if model_cfg is None:
         some = ", ".join(list(found.tensors)[:3])
@@ -187,7 +192,7 @@ def _infer(found: FoundWeights) -> dict[str, Any] | None:
     }  # fmt: skip
     hidden = shapes.get(f"{custom}transformer.resblocks.0.mlp.c_fc.weight", (4 * width,))[0]
     if hidden != 4 * width:
-        text["mlp_ratio"] = hidden / width
+        text["mlp_ratio"] = _ratio(hidden, width)
     if not layers:
         text["layers"] = None  # unknown: no name is excluded by it
     return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text} | ({"custom_text": True} if custom else {})
@@ -206,7 +211,11 @@ def _vision_transformer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
         "image_size": grid * patch, "layers": _layers(shapes, "visual.transformer.resblocks."), "width": width, "patch_size": patch,
     }  # fmt: skip
     hidden = shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0]
-    return settings | ({"mlp_ratio": hidden / width} if hidden != 4 * width else {})
+    return settings | ({"mlp_ratio": _ratio(hidden, width)} if hidden != 4 * width else {})
+
+
+def _ratio(hidden: int, width: int) -> float:
+    return (hidden + 0.5) / width  # open_clip multiplies again and drops the fraction
 
 
 def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -226,6 +235,8 @@ def _named(model_cfg: Mapping[str, Any]) -> list[str]:
         words = asdict(open_clip.CLIPTextCfg(**{k: v for k, v in config["text_cfg"].items() if v is not None}))
         layers = vision["layers"]
         vision |= {"layers": tuple(layers), "patch_size": None} if isinstance(layers, list | tuple) else {}
+        for tower in (vision, words):
+            tower["mlp_ratio"] = int(tower["width"] * tower["mlp_ratio"])
         # Attention heads cannot be seen in weights: names say them.
         left = [vision[name] for name in VISION if name != "head_width"]
         right = [words[name] for name in TEXT if name != "heads"] if text else []

@@ -170,7 +170,11 @@ def _model_of(
 
 def _confirm(config: ModelConfig, ends: Sequence[_End], notes: list[str]) -> Clip:
     """Load the first into its model, and check the others. Raises :class:`ModelError`."""
-    clip = load_clip(config, ends[0].weights)
+    try:
+        clip = load_clip(config, ends[0].weights)
+    except ModelError as error:
+        whose = next(end.source.label for end in ends if end.source)
+        raise ModelError(f"{whose}: {error.message}", error.hint) from error
     for end in ends:
         if end.source is None:
             continue
