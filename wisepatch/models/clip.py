@@ -115,7 +115,7 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
         check_assumptions(model, tokenizer)
         transform, train_transform = _transforms(model)
     if found:
-        weights = fitting(model, found, source)
+        weights = fitting(model, found, str(config.pretrained))
     whose = f"{config.pretrained}: " if found else ""
     has_text = _set_weights(config, model, weights, whose) if weights is not None else True
     if not given and (broken := not_finite(model.state_dict())):

@@ -97,7 +97,7 @@ def fitting(model: Any, found: FoundWeights, source: str) -> dict[str, torch.Ten
     tensors = dict(open_clip.convert.convert_state_dict(model, tensors))
     if image_tower(tensors) and not has_text_tower(tensors):
         hint = "`wisepatch import` gives it that of another checkpoint: --parent CHECKPOINT"
-        raise ModelError(f"{source}: the file holds no whole text tower", hint)
+        raise ModelError(f"{source} holds no whole text tower", hint)
     if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):
         tensors = open_clip.model.convert_to_custom_text_state_dict(tensors)
     for name in ("logit_scale", "logit_bias"):
@@ -113,14 +113,13 @@ def check_activation(model: Any, found: FoundWeights, source: str) -> None:
     """Raise :class:`ModelError` where a file tells of another activation than ``model`` computes with."""
     from open_clip.transformer import QuickGELU
 
+    told = found.activation or (QUICK_GELU if found.is_openai else "")  # all of OpenAI's have it
     own = QUICK_GELU if any(isinstance(module, QuickGELU) for module in model.modules()) else "gelu"
-    if found.activation and found.activation != own:
+    if told not in ("", own):
         names = (
             "open_clip's names that end in -quickgelu have it" if own == "gelu" else "name a model without -quickgelu"
         )
-        raise ModelError(
-            f"{source} was trained with {found.activation}, and the model that is named computes {own}", names
-        )
+        raise ModelError(f"{source} was trained with {told}, and the model that is named computes {own}", names)
 
 
 def recognise(

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError
+from wisepatch.weights.restricted_unpickler import Placeholder, StoredTensor
 from wisepatch.weights.streaming import read_weights
-from wisepatch.weights.torch_files import Placeholder, StoredTensor, read_torch_file, said_of
+from wisepatch.weights.torch_files import read_torch_file, said_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +48,13 @@ class FoundWeights:
     """The tensors of a file by their plain names, and what the file says of the model beside them.
 
     ``activation`` is ``quickgelu`` or ``gelu`` where the classes of a module tell it; ``heads`` are the attention heads of
-    ``visual`` and ``text`` where a module tells them.
+    ``visual`` and ``text`` where a module tells them; ``is_openai`` says that OpenAI's three numbers are there.
     """
 
     tensors: dict[str, torch.Tensor]
     activation: str = ""
     heads: dict[str, int] = field(default_factory=dict)
+    is_openai: bool = False
 
     @property
     def head(self) -> dict[str, torch.Tensor]:
@@ -115,6 +117,7 @@ def _find(content: Any, path: Path) -> FoundWeights:
         stored = dict(_tensors_of_module(content, path, found))
     if not stored:
         raise ModelError(f"{path} holds no weights, but {_describe(content)}", HINT)
+    found.is_openai = set(content.state if isinstance(content, Placeholder) else content) >= OPENAI_NUMBERS
     if set(stored) <= {"weight", "bias"}:  # a head by itself
         stored = {f"{HEAD}{name}": tensor for name, tensor in stored.items()}
     found.tensors = _with_bias({new: stored[old].read() for new, old in _plain_names(stored, path).items()})

@@ -92,6 +92,8 @@ def import_checkpoints(
     start = store.find(parent) if isinstance(parent, str) else parent
     if start and (model or activation):
         raise UsageError(f"the parent {start.name} already says which model", "leave --model and --activation out")
+    if model and activation:
+        raise UsageError(f"the model {model.model} already says its activation", "leave --activation out, or --model")
     words = _Words(model, activation, task, classnames)
     sources, head = _read(listed(files), start, model)
     parent_weights = load_weights(store, start) if start else {}
@@ -104,7 +106,7 @@ def import_checkpoints(
         ends.insert(0, _End(dict(parent_weights)))
     for end in ends[1:]:
         check_same(without_head(ends[0].weights), end.weights, source="files")
-    clip = _confirm(config, ends, words.notes)
+    clip = _confirm(config, ends, words)
     details = _with_heads(store, clip, ends, head, start, words)
     settings = {
         "classnames": listed(classnames) if classnames else None,
@@ -168,7 +170,7 @@ def _model_of(
     return (config, whole.label, whole.found.model) if whole else (config, "", {})
 
 
-def _confirm(config: ModelConfig, ends: Sequence[_End], notes: list[str]) -> Clip:
+def _confirm(config: ModelConfig, ends: Sequence[_End], words: _Words) -> Clip:
     """Load the first into its model, and check the others. Raises :class:`ModelError`."""
     try:
         clip = load_clip(config, ends[0].weights)
@@ -178,12 +180,13 @@ def _confirm(config: ModelConfig, ends: Sequence[_End], notes: list[str]) -> Cli
     for end in ends:
         if end.source is None:
             continue
-        check_activation(clip.model, end.source.found, end.source.label)
+        if not words.activation:  # which was compared with what the files tell
+            check_activation(clip.model, end.source.found, end.source.label)
         if broken := not_finite(end.weights):
             reason = f"{end.source.label}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}"
             raise ModelError(reason, "a model with them cannot be measured or mixed")
     if not clip.has_text:
-        notes.append(
+        words.notes.append(
             "there is no text tower: heads from class names and export need one, which --parent CHECKPOINT or --model NAME gives"
         )
     return clip
