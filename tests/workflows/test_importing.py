@@ -351,3 +351,65 @@ def test_tokenizer_that_is_not_the_models_is_said(store, tmp_path):
         wp.WisepatchError, match="ViT-64x1-8-16 knows 100 tokens, and its tokenizer makes number 49,407"
     ):
         zeroshot_head(clip, ["a"], ["{}"])
+
+
+def test_published_model_gives_the_text_tower_back(store, papers, monkeypatch):
+    import open_clip
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"width": 64, "heads": 1, "layers": 1},
+        "quick_gelu": True,
+    }
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-quickgelu", config)
+    published = wp.ModelConfig("tiny-quickgelu", str(papers / "clip-state-dict.pt"))
+    pair = [papers / name for name in PAIRS["patching"][:2]]
+    done = wp.import_checkpoints(store, pair, model=published)
+    assert not done.notes
+    whole = wp.import_checkpoints(store, papers / "clip-state-dict.pt", model=published, name="whole").checkpoints[0]
+    weights, expected = (wp.load_weights(store, each) for each in (done.checkpoints[0], whole))
+    assert same_bits(weights, expected)
+    with pytest.raises(wp.WisepatchError, match="unknown pretrained weights of tiny-quickgelu: 'openai'"):
+        wp.import_checkpoints(store, pair, model=wp.ModelConfig("tiny-quickgelu", ""), name="x")
+
+
+@pytest.mark.parametrize("kind", ["embedded", "SigLIP-shaped"])
+def test_folder_of_open_clip_goes_in_with_its_towers_and_preparation(store, tmp_path, kind):
+    import open_clip
+    from safetensors.torch import save_file
+
+    from wisepatch.models.clip import EMBEDDED
+
+    folder = EMBEDDED
+    if kind != "embedded":
+        settings = {
+            "embed_dim": 16,
+            "init_logit_bias": -10,
+            "custom_text": True,
+            "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
+            "text_cfg": {**TEXT, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+        }
+        settings["embed_dim"] = 64
+        torch.manual_seed(0)
+        model = open_clip.CustomTextCLIP(**{k: v for k, v in settings.items() if k != "custom_text"})
+        folder = tmp_path / "siglip"
+        folder.mkdir()
+        preparation = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+        (folder / "open_clip_config.json").write_text(
+            json.dumps({"model_cfg": settings, "preprocess_cfg": preparation})
+        )
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    direct = wp.load_clip(wp.ModelConfig(f"local-dir:{folder}", ""))
+    (checkpoint,) = wp.import_checkpoints(store, folder).checkpoints
+    clip = wp.load_clip(wp.ModelConfig.from_json(checkpoint.model), wp.load_weights(store, checkpoint))
+    assert str(clip.transform) == str(direct.transform)
+    image = direct.transform(Image.effect_noise((90, 70), 60).convert("RGB"))[None]
+    with torch.no_grad():
+        assert torch.equal(clip.model.encode_image(image), direct.model.encode_image(image))
+        tokens = clip.tokenizer(["a dog"])
+        assert torch.equal(clip.model.encode_text(tokens), direct.model.encode_text(tokens))
+    again = wp.import_checkpoints(
+        store, wp.export(store, checkpoint, tmp_path / "out").folder, name="again"
+    ).checkpoints[0]
+    assert same_bits(wp.load_weights(store, again), wp.load_weights(store, checkpoint))
