@@ -413,3 +413,26 @@ def test_folder_of_open_clip_goes_in_with_its_towers_and_preparation(store, tmp_
         store, wp.export(store, checkpoint, tmp_path / "out").folder, name="again"
     ).checkpoints[0]
     assert same_bits(wp.load_weights(store, again), wp.load_weights(store, checkpoint))
+
+
+def test_openais_numbers_speak_for_quick_gelu_unless_the_user_says_otherwise(store, tmp_path, monkeypatch):
+    import open_clip
+
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "tiny", {"embed_dim": 16, "vision_cfg": VISION["vit"], "text_cfg": TEXT}
+    )
+    numbers = {
+        "input_resolution": torch.tensor(16),
+        "context_length": torch.tensor(77),
+        "vocab_size": torch.tensor(49408),
+    }
+    path = saved(tmp_path / "w.pt", tiny_weights() | numbers)
+    with pytest.raises(wp.WisepatchError, match=r"w\.pt.* does not say whether it was trained with QuickGELU or GELU"):
+        wp.import_checkpoints(store, path)
+    with pytest.raises(
+        wp.WisepatchError, match="was trained with quickgelu, and the model that is named computes gelu"
+    ):
+        wp.import_checkpoints(store, path, model=wp.ModelConfig("tiny", ""))
+    with pytest.raises(wp.WisepatchError, match="the model tiny already says its activation"):
+        wp.import_checkpoints(store, path, model=wp.ModelConfig("tiny", ""), activation="gelu")
+    assert wp.import_checkpoints(store, path, activation="gelu").checkpoints[0].model["model"] == "tiny"

@@ -23,6 +23,8 @@ TEXT_LAYER = re.compile(r"(?:text\.)?(?:transformer|encoder)\..+")
 VISION = ("image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio")
 TEXT = ("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio")
 HEAD_WIDTH = 64  # of OpenAI's models, and where nothing says otherwise
+# Of CoCa, of timm's towers, of towers with layer scale: shapes do not tell the rest of their settings.
+OTHER_PARTS = re.compile(r"visual\.attn_pool|visual\.trunk\.|text_decoder\.|.+\.ls_[12]\.")
 NAME_IT = "name its architecture as open_clip does: --model NAME"
 
 
@@ -170,6 +172,8 @@ def _infer(found: FoundWeights) -> dict[str, Any] | None:
     """Return ``model_cfg`` as shapes and a module's attention heads tell it; ``None`` for what is no CLIP of OpenAI's kind."""
     tensors = found.tensors
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if any(OTHER_PARTS.match(name) for name in shapes):
+        return None
     custom = "text." if any(name.startswith("text.") for name in shapes) else ""
     try:
         if "visual.conv1.weight" in shapes and "visual.class_embedding" in shapes:
