@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import wisepatch as wp
-from tests.tiny_clips import TEXT, VISION, tiny_clip, tiny_weights
+from tests.tiny_clips import SIGLIP, TEXT, VISION, big_vision, tiny_clip, tiny_siglip, tiny_weights
 from wisepatch.models.classifier import logits
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.weights.state_dicts import HEAD
@@ -376,29 +376,17 @@ def test_published_model_gives_the_text_tower_back(store, papers, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["embedded", "SigLIP-shaped"])
 def test_folder_of_open_clip_goes_in_with_its_towers_and_preparation(store, tmp_path, kind):
-    import open_clip
     from safetensors.torch import save_file
 
     from wisepatch.models.clip import EMBEDDED
 
     folder = EMBEDDED
     if kind != "embedded":
-        settings = {
-            "embed_dim": 16,
-            "init_logit_bias": -10,
-            "custom_text": True,
-            "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
-            "text_cfg": {**TEXT, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
-        }
-        settings["embed_dim"] = 64
-        torch.manual_seed(0)
-        model = open_clip.CustomTextCLIP(**{k: v for k, v in settings.items() if k != "custom_text"})
+        model = tiny_siglip()
         folder = tmp_path / "siglip"
         folder.mkdir()
         preparation = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-        (folder / "open_clip_config.json").write_text(
-            json.dumps({"model_cfg": settings, "preprocess_cfg": preparation})
-        )
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP, "preprocess_cfg": preparation}))
         save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     direct = wp.load_clip(wp.ModelConfig(f"local-dir:{folder}", ""))
     (checkpoint,) = wp.import_checkpoints(store, folder).checkpoints
@@ -436,3 +424,16 @@ def test_openais_numbers_speak_for_quick_gelu_unless_the_user_says_otherwise(sto
     with pytest.raises(wp.WisepatchError, match="the model tiny already says its activation"):
         wp.import_checkpoints(store, path, model=wp.ModelConfig("tiny", ""), activation="gelu")
     assert wp.import_checkpoints(store, path, activation="gelu").checkpoints[0].model["model"] == "tiny"
+
+
+def test_big_visions_arrays_are_converted_by_open_clip(store, tmp_path, monkeypatch):
+    import numpy as np
+    import open_clip
+
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", SIGLIP)
+    model = tiny_siglip()
+    np.savez(tmp_path / "siglip.npz", **big_vision(model))
+    (checkpoint,) = wp.import_checkpoints(
+        store, tmp_path / "siglip.npz", model=wp.ModelConfig("tiny", "")
+    ).checkpoints
+    assert same_bits(wp.load_weights(store, checkpoint), model.state_dict())
