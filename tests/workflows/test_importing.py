@@ -55,9 +55,12 @@ def test_mixes_of_the_papers_own_files_have_the_papers_own_logits(store, papers,
     assert finetuned.training == ("wise-ft" if pair == "wiseft" else "paint")
     assert finetuned.head["task"] == "CIFAR10"
     ends = [wp.load_weights(store, each) for each in (zeroshot, finetuned)]
+    clip = wp.load_clip(wp.ModelConfig.from_json(finetuned.model), ends[1])
     for alpha, rows in expected.items():
         weights = wp.interpolate(*ends, float(alpha))
-        clip = wp.load_clip(wp.ModelConfig.from_json(finetuned.model), weights)
+        clip.model.visual.load_state_dict(
+            {k.removeprefix("visual."): v for k, v in weights.items() if k.startswith("visual.")}
+        )
         assert (logits_of(clip, weights, images) - torch.tensor(rows)).abs().max() < 2e-5
 
 
@@ -101,8 +104,7 @@ def photos(papers, tmp_path):
 def test_imported_pair_goes_straight_into_interpolate(store, papers, tmp_path):
     task = photos(papers, tmp_path)
     wp.import_checkpoints(store, [papers / name for name in PAIRS["wiseft"]], task=task)
-    swept = wp.sweep(store, tmp_path, alphas="0,0.5,1", rule="best-mean", tasks=[task + "@val"][:0])
-    assert swept.choice is not None
+    swept = wp.sweep(store, tmp_path, alphas="0.5", tasks=[])
     assert swept.patching == "photos"
     # Without a task the first that is to be measured is what was learnt.
     wp.import_checkpoints(
@@ -213,8 +215,8 @@ REFUSED = {
         "leave",
     ),
     "other shapes": (
-        {"files": ["clip-state-dict.pt"], "model": "ViT-S-32"},
-        r"clip-state-dict\.pt: the weights do not fit the model 'ViT-S-32'",
+        {"files": ["clip-state-dict.pt"], "model": "demo"},
+        r"clip-state-dict\.pt: the weights do not fit the model 'demo'",
         "name the model",
     ),
     "unknown model": ({"files": ["clip-state-dict.pt"], "model": "ViT-Q"}, "unknown model 'ViT-Q'", "open_clip lists"),
@@ -433,7 +435,5 @@ def test_big_visions_arrays_are_converted_by_open_clip(store, tmp_path, monkeypa
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", SIGLIP)
     model = tiny_siglip()
     np.savez(tmp_path / "siglip.npz", **big_vision(model))
-    (checkpoint,) = wp.import_checkpoints(
-        store, tmp_path / "siglip.npz", model=wp.ModelConfig("tiny", "")
-    ).checkpoints
+    (checkpoint,) = wp.import_checkpoints(store, tmp_path / "siglip.npz", model=wp.ModelConfig("tiny", "")).checkpoints
     assert same_bits(wp.load_weights(store, checkpoint), model.state_dict())

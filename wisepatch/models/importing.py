@@ -129,7 +129,7 @@ def recognise(
 ) -> ModelConfig:
     """Infer the model that weights are of: open_clip's name for it where there is one, or its settings.
 
-    ``beyond`` holds what is unlike OpenAI's models: ``preprocess_cfg``, and ``norm_kwargs`` by tower. ``activation`` is what
+    ``beyond`` holds what is unlike OpenAI's models: ``preprocess_cfg``, and settings by tower (``towers``). ``activation`` is what
     a user says: weights do not tell it, the classes of a whole module do. Raises :class:`UsageError` that asks for it,
     :class:`ModelError` for an architecture that cannot be told from shapes.
     """
@@ -143,9 +143,9 @@ def recognise(
         some = ", ".join(list(found.tensors)[:3])
         raise ModelError(f"{source} is of no architecture that can be told from its tensors (such as {some})", NAME_IT)
     beyond = dict(beyond or {})
-    for tower, norm in beyond.get("norm_kwargs", {}).items():
-        model_cfg[f"{tower}_cfg"]["norm_kwargs"] = norm
-    names = [] if beyond.get("norm_kwargs") else _named(model_cfg)
+    for tower, settings in beyond.get("towers", {}).items():
+        model_cfg[f"{tower}_cfg"] |= settings
+    names = [] if beyond.get("towers") else _named(model_cfg)
     if not activation and not found.activation:
         known = f", whose shapes are those of {' and '.join(names)}," if names else ""
         raise UsageError(
