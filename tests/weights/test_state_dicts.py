@@ -1,6 +1,11 @@
 """Weights as people have them: wrapped, prefixed, half a training, archived; their names come out plain."""
 
 import pickle
+from argparse import Namespace
+from collections import defaultdict, deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,8 +69,6 @@ def test_checkpoint_of_a_training_with_its_optimizer_and_a_numpy_number_is_read(
     optimizer = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    from argparse import Namespace
-    from pathlib import Path
 
     content = {
         "epoch": 3,
@@ -80,6 +83,11 @@ def test_checkpoint_of_a_training_with_its_optimizer_and_a_numpy_number_is_read(
         "dtype": torch.float16,
         "losses": np.arange(3.0),
         "seen": {1, 2},
+        "scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5]).state_dict(),
+        "recent": deque([0.5, 0.4], maxlen=3),
+        "config": SimpleNamespace(a=1),
+        "curves": defaultdict(list, loss=[1.0]),
+        "any": Any,
     }
     for protocol in (2, 4):
         torch.save(content, tmp_path / "epoch_3.pt", pickle_protocol=protocol)

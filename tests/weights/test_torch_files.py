@@ -263,6 +263,24 @@ def test_depth_references_and_lengths_take_neither_time_nor_memory(tmp_path, dat
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.parametrize("use", [
+    b"ccollections\ndeque\n(h\x01tR", b"ccollections\nCounter\n(h\x02tR", b"cwhatever\nKind\n)\x81h\x02b",
+    b"cnumpy\ndtype\n(S'u1'\ntRq\x03cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nNNtR(I1\n(I400000\nth\x03I00\nh\x04tb",
+], ids=["list", "dict", "state", "array"])  # fmt: skip
+def test_one_value_that_is_used_again_and_again_takes_no_memory(tmp_path, use):
+    values = b"(" + b"N" * 200_000 + b"lq\x010(" + b"".join(b"I%d\nN" % number for number in range(30_000)) + b"dq\x020"
+    text = b"B" + struct.pack("<I", 400_000) + b"x" * 400_000 + b"q\x040"
+    (tmp_path / "w.pt").write_bytes(values + text + b"(" + use * 200 + b"l.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="uses one value again and again"):
+            read_torch_file(tmp_path / "w.pt")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000_000
+
+
 def test_more_parts_than_a_model_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("wisepatch.weights.restricted_unpickler.MAX_READS", 1000)
     (tmp_path / "w.pt").write_bytes(b"I1\n0" * 600 + b"N.")

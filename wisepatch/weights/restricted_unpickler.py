@@ -9,19 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.pickles import BUILDERS, ArrayUnpickler, Unpickler, refusal, shown
+from wisepatch.pickles import BUILDERS, MAX_USES, SPARE_BYTES, ArrayUnpickler, Unpickler, refusal, shown
 
 if TYPE_CHECKING:
     import torch
 
 # Parts of instructions: seconds, and less than a GB. A whole CLIP with its optimizer takes a tenth.
 MAX_READS = 5_000_000
-MAX_COPIES = 4  # a file may hold the numbers of a tensor once, and tied weights name them twice
-SPARE_BYTES = 1 << 20
 VIEW_BYTES = 4096  # runs of bytes from this size on stay in the file
 # Classes of Python's own library whose instances are kept as placeholders; every other name in it is refused when it is read.
 HARMLESS = frozenset({
-    "argparse.Namespace", "functools.partial", "datetime.datetime", "datetime.timedelta", "enum.Enum",
+    "argparse.Namespace", "types.SimpleNamespace", "functools.partial", "datetime.datetime", "datetime.timedelta", "typing.Any",
     *(f"pathlib.{kind}" for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
     *(f"pathlib._local.{kind}" for kind in ("PosixPath", "WindowsPath")),
 })  # fmt: skip
@@ -104,7 +102,7 @@ class File:
     def promise(self, size: int) -> None:
         """Count memory that is about to be taken; a file that asks for much more than it holds is refused before."""
         self.promised += size
-        if self.promised > MAX_COPIES * self.size + SPARE_BYTES:
+        if self.promised > MAX_USES * self.size + SPARE_BYTES:
             raise pickle.UnpicklingError(
                 f"its tensors take {self.promised:,} bytes and more, and it holds {self.size:,}"
             )
@@ -141,7 +139,7 @@ class TensorUnpickler(ArrayUnpickler):
         load_bytes: Callable[[File], Any] | None = None,
     ) -> None:
         """Read from ``file``; ``storage_of`` finds what a persistent id names, ``load_bytes`` reads a storage within the pickle."""
-        super().__init__(file, encoding="latin1")
+        super().__init__(file, file.size)
         self.file, self.storage_of, self.load_bytes = file, storage_of, load_bytes
 
     def find_class(self, module: str, name: str) -> Any:
@@ -193,21 +191,20 @@ class TensorUnpickler(ArrayUnpickler):
                 raise refusal(function.path)
             self.stack[-2:] = [Placeholder(function.path, {"arguments": arguments})]
         else:
+            self.use(arguments)
             self.load_reduce()
 
     def _new_object(self) -> None:
         kind = self.stack[-2]
         if isinstance(kind, Name):
             self.stack[-2:] = [Placeholder(kind.path)]
-        elif kind is dict:
-            self.stack[-2:] = [{}]
         else:
             raise pickle.UnpicklingError("it makes an object of something that is no class")
 
     def _set_state(self) -> None:
         built, state = self.stack[-2], self.stack[-1]
         if isinstance(built, Placeholder):
-            self.stack.pop()
+            self.use(self.stack.pop())
             for part in state if isinstance(state, tuple) else (state,):
                 if isinstance(part, dict):
                     built.state.update(part)
@@ -277,12 +274,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Sto
     """Make the tensor of ``torch._utils._rebuild_tensor`` and its kin; numbers are checked, none is read."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
         raise pickle.UnpicklingError("it holds a tensor without numbers")
-    numbers = [offset, *shape, *strides]
-    if (
-        len(shape) != len(strides)
-        or len(shape) > 16
-        or not all(type(each) is int and 0 <= each < 2**48 for each in numbers)
-    ):
+    if len(shape) != len(strides) or len(shape) > 16:
+        raise pickle.UnpicklingError("it holds a tensor whose shape is none")
+    if not all(type(each) is int and 0 <= each < 2**48 for each in [offset, *shape, *strides]):
         raise pickle.UnpicklingError("it holds a tensor whose shape is none")
     return StoredTensor(storage, offset, tuple(shape), tuple(strides))
 
@@ -303,10 +297,14 @@ def _values(items: Any = (), *_: Any) -> Any:
 
 
 def _dict(items: Any = (), *_: Any) -> dict[Any, Any]:
-    pairs = [tuple(pair) for pair in items] if isinstance(items, list | tuple) else []
+    pairs = [tuple(pair) for pair in (items.items() if isinstance(items, dict) else items)]
     if not all(len(pair) == 2 and type(pair[0]) in (str, int, bytes) for pair in pairs):
         raise pickle.UnpicklingError("it holds a dict whose keys are no texts")
     return dict(pairs)
+
+
+def _list(items: Any = (), *_: Any) -> list[Any]:
+    return list(items)
 
 
 def _no_dict(*_: Any) -> dict[Any, Any]:
@@ -317,6 +315,7 @@ def _text(*parts: Any) -> str:
     return ":".join(map(shown, parts))
 
 
+TYPES = ("dict", "list", "tuple", "str", "int", "float", "bool")
 TENSOR_BUILDERS: dict[str, Any] = {
     **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), _tensor),
     **dict.fromkeys(("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"), _parameter),
@@ -327,8 +326,10 @@ TENSOR_BUILDERS: dict[str, Any] = {
     "torch.Size": _values,
     "torch.device": _text,
     "collections.OrderedDict": _dict,
+    "collections.Counter": _dict,
     "collections.defaultdict": _no_dict,
+    "collections.deque": _list,
     **{f"{builtins}.{kind}": _values for builtins in ("builtins", "__builtin__") for kind in ("set", "frozenset")},
     # What a defaultdict of them makes of a missing key; as names of types they are never called with anything but values.
-    **{f"{builtins}.{kind}": _no_dict for builtins in ("builtins", "__builtin__") for kind in ("dict", "list", "int", "float")},
+    **{f"{builtins}.{kind}": _no_dict for builtins in ("builtins", "__builtin__") for kind in TYPES},
 }  # fmt: skip
