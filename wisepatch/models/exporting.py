@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wisepatch.config import ModelConfig
-from wisepatch.errors import StoreError, UsageError
+from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import check_room, expanded, partial_folder, refused, remove_leftovers, sync_folder, write_durably
 from wisepatch.models.clip import describe, save_tokenizer
 from wisepatch.models.model_files import CONFIG_NAME
+from wisepatch.models.zeroshot_head import NO_TEXT
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.recipes import weights_size, weights_writer
+from wisepatch.store.recipes import has_text, weights_size, weights_writer
 
 MODEL_WEIGHTS = "open_clip_model.safetensors"  # the first name that open_clip looks for
 HEAD, HEAD_WEIGHTS = "classifier.json", "classifier.safetensors"
@@ -46,6 +47,8 @@ def export(store: Store, checkpoint: Checkpoint | str, folder: Path | str) -> Ex
         raise UsageError(f"{folder} is a file, not a folder", "name a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"the folder {folder} is not empty", "name a new folder")
+    if not has_text(store, checkpoint):
+        raise ModelError(f"{checkpoint.name} has no text tower, and a CLIP needs one", NO_TEXT)
     model = ModelConfig.from_json(checkpoint.model)
     config = describe(model)
     target = expanded(folder).resolve()

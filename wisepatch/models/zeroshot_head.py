@@ -22,6 +22,7 @@ from wisepatch.process_group import deal, made_together, rows_of_all
 from wisepatch.store.checkpoints import Store
 
 TEXTS_PER_BATCH = 256
+NO_TEXT = "import it again with --parent CHECKPOINT or --model NAME, which gives the text tower back"
 
 
 def zeroshot_head(
@@ -36,8 +37,10 @@ def zeroshot_head(
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
     :func:`head_key`; ``note`` is told of a damaged one. Needs no images. Several processes share the prompts.
 
-    Raises :class:`ModelError` for a prompt that is longer than the model's context.
+    Raises :class:`ModelError` for a prompt that is longer than the model's context, and for a model without a text tower.
     """
+    if not clip.has_text:
+        raise ModelError(f"{clip.config} has no text tower, which makes a head from class names", NO_TEXT)
     if store is None:
         return _compute_head(clip, classes, templates)
     key = head_key(clip, classes, templates)
@@ -97,7 +100,8 @@ def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) 
 def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn texts into tokens ``(n, context)``, with the length ``(n,)`` of each up to its end token.
 
-    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off.
+    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off, and where the
+    tokenizer is not the model's.
     """
     context = clip.model.context_length
     tokens = clip.tokenizer([*texts, ""], context_length=context + 1)
@@ -106,6 +110,10 @@ def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tens
     if too_long:
         reason = f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads"
         raise ModelError(reason, "shorten the class name (--classnames FILE) or the template")
+    known = getattr(clip.model, "vocab_size", None)
+    if known is not None and tokens.max() >= known:
+        reason = f"{clip.config} knows {known:,} tokens, and its tokenizer makes number {int(tokens.max()):,}"
+        raise ModelError(reason, "its tokenizer is another one: a local-dir: or hf-hub: model can name it")
     return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
 
 

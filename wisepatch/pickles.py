@@ -21,6 +21,16 @@ NUMBERS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2",
 TEXT = re.compile(r"[US]\d{1,6}")
 OBJECT = ("O", "O4", "O8")
 NDARRAY = "numpy.ndarray"  # stands for the class, which is never called
+MAX_USES, SPARE_BYTES = 4, 1 << 20  # how often a file may use its bytes, and as many more
+MAX_ARGUMENTS = 16  # of a builder
+COSTS: dict[type, int] = {
+    str: 1,
+    bytes: 1,
+    memoryview: 1,
+    list: 8,
+    tuple: 8,
+    dict: 40,
+}  # bytes that a copy of an item takes, or so
 INSTRUCTIONS = """
     PROTO STOP FRAME MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT
     BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE BINUNICODE8 SHORT_BINUNICODE BINBYTES
@@ -35,7 +45,7 @@ def read_pickle(data: bytes) -> Any:
     Raises :class:`ValueError` for anything that is no such pickle, and for one that asks for code.
     """
     try:
-        content = plain(ArrayUnpickler(io.BytesIO(data), encoding="latin1").load())
+        content = plain(ArrayUnpickler(io.BytesIO(data), len(data)).load())
     except Exception as error:
         # The instructions of a broken file find no operands, memo or characters: the unpickler raises errors of any kind.
         own = isinstance(error, pickle.UnpicklingError)
@@ -56,11 +66,11 @@ class _Type:
     def __init__(self, name: Any, *_: Any) -> None:
         self.name, self.order = name, "="
         if not isinstance(name, str) or not (name in NUMBERS or name in OBJECT or TEXT.fullmatch(name)):
-            raise pickle.UnpicklingError(f"it holds values of the type {name!r}, which is not known here")
+            raise pickle.UnpicklingError(f"it holds values of the type {shown(name)}, which is not known here")
 
     def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError(f"it names the byte order {state[1]!r}")
+            raise pickle.UnpicklingError(f"it names the byte order {shown(state[1])}")
         self.order = state[1]
 
     def numbers(self, data: Any) -> np.ndarray[Any, Any]:
@@ -85,7 +95,7 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         import numpy as np
 
-        *_, shape, kind, is_fortran, data = state
+        shape, kind, is_fortran, data = state[-4:]
         if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
             raise pickle.UnpicklingError("it holds an array whose shape is none")
         self.values = data if kind.name in OBJECT else kind.numbers(data)
@@ -110,7 +120,7 @@ def _scalar(kind: Any, data: Any = b"") -> Any:
 
 def _latin1(text: Any, encoding: Any = None) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it holds bytes in the encoding {encoding!r}")
+        raise pickle.UnpicklingError(f"it holds bytes in the encoding {shown(encoding)}")
     encoded: bytes = text.encode("latin1")
     return encoded
 
@@ -129,21 +139,50 @@ BUILDERS: dict[tuple[str, str], Any] = {
 }
 
 
+def shown(value: Any) -> str:
+    """Write a value for an error; of all but texts and numbers the type alone: lists within lists may take for ever."""
+    return repr(value)[:80] if type(value) in (str, int, float) else f"a {type(value).__name__}"
+
+
+def refusal(name: str) -> pickle.UnpicklingError:
+    """Make the error that names what a file asks for."""
+    return pickle.UnpicklingError(f"it asks for {name}, and no code of a file is run")
+
+
 Unpickler: Any = pickle._Unpickler
 
 
 class ArrayUnpickler(Unpickler):  # type: ignore[misc]
     """Know the instructions and the names that pickles of arrays need; every other one is refused before it is looked up."""
 
+    def __init__(self, file: Any, size: int) -> None:
+        """Read from ``file``, which has ``size`` bytes."""
+        super().__init__(file, encoding="latin1")
+        self.used, self.usable = 0, MAX_USES * size + SPARE_BYTES
+
+    def use(self, values: Any) -> None:
+        """Count what is handed to a builder, which may copy it: a short file can name one long value again and again."""
+        parts = values if isinstance(values, tuple) and len(values) <= MAX_ARGUMENTS else (values,)
+        self.used += sum(COSTS[type(part)] * len(part) for part in parts if type(part) in COSTS)
+        if self.used > self.usable:
+            raise pickle.UnpicklingError(
+                "it uses one value again and again, and takes much more memory than it has bytes"
+            )
+
+    def _reduce(self) -> None:
+        self.use(self.stack[-1])
+        self.load_reduce()
+
     def find_class(self, module: str, name: str) -> Any:
         """Return a builder of ours. Raises :class:`pickle.UnpicklingError` for any other name."""
         if (module, name) not in BUILDERS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and no code of a file is run")
+            raise refusal(f"{module}.{name}")
         return BUILDERS[module, name]
 
     def _build(self) -> None:
         if not isinstance(self.stack[-2], _Type | _Array):
             raise pickle.UnpicklingError("it changes something that is no array")
+        self.use(self.stack[-1])
         self.load_build()
 
     def _with_text_keys(self, keys: slice, load: Callable[[Any], None]) -> None:
@@ -154,6 +193,7 @@ class ArrayUnpickler(Unpickler):  # type: ignore[misc]
 
     dispatch = {  # noqa: RUF012 -- as in the class above
         **{code: Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in INSTRUCTIONS)},
+        pickle.REDUCE[0]: _reduce,
         pickle.BUILD[0]: _build,
         pickle.SETITEM[0]: lambda self: self._with_text_keys(slice(-2, -1), Unpickler.load_setitem),
         pickle.SETITEMS[0]: lambda self: self._with_text_keys(slice(0, None, 2), Unpickler.load_setitems),
