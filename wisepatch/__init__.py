@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wisepatch.datasets.samples import Annotations, Split, Subset
     from wisepatch.devices import use_device
     from wisepatch.errors import DataError, WisepatchError
+    from wisepatch.evaluation.answers import Answer
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
     from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.patching import patch, zeroshot
+    from wisepatch.workflows.predicting import predict
     from wisepatch.workflows.preflight import preflight
     from wisepatch.workflows.sweep import sweep
 
@@ -53,6 +55,7 @@ _NAMES = {  # module: the public names in it
     "devices": "use_device",
     "datasets.published.readers": "open_folders",
     "errors": "DataError WisepatchError",
+    "evaluation.answers": "Answer",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
     "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
@@ -72,20 +75,21 @@ _NAMES = {  # module: the public names in it
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
     "workflows.patching": "patch zeroshot",
+    "workflows.predicting": "predict",
     "workflows.preflight": "preflight",
     "workflows.sweep": "sweep",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _CALLED_THERE = {"read_results": "read", "load_results": "load"}
-_RENAMED = {  # old name: new name; `predict` will be for images
+_RENAMED = {  # old name: new name
     "Encoder": "Clip",
     "FinetuneConfig": "TrainConfig",
     "load_encoder": "load_clip",
-    "predict": "predict_many",
 }
 
 __all__ = [
     "Annotations",
+    "Answer",
     "Checkpoint",
     "Classifier",
     "Clip",
@@ -130,6 +134,7 @@ __all__ = [
     "parse_alphas",
     "parse_rule",
     "patch",
+    "predict",
     "predict_many",
     "preflight",
     "read_results",

@@ -148,6 +148,7 @@ class Mix:
             self._merged(name, [head[name] for head in heads])
             for name in (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
         )
+        check_head(self.checkpoint, len(weight))
         return weight, bias
 
     def set_weights(self, visual: torch.nn.Module) -> None:
@@ -234,6 +235,16 @@ def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
         raise StoreError(
             f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {len(broken)} tensors, such as {broken[0]}",
             "it cannot be measured; remove it with `wisepatch store rm` and make it again",
+        )
+
+
+def check_head(checkpoint: Checkpoint, rows: int) -> None:
+    """Raise :class:`StoreError` where a trained head has another number of rows than its manifest has class names."""
+    names = checkpoint.head["classes"] if checkpoint.head else ()
+    if rows != len(names):
+        raise StoreError(
+            f"the trained head of {checkpoint.name} ({checkpoint.id}) has {rows} classes, and {len(names)} names of classes",
+            "make or import the checkpoint again, with a name for each class",
         )
 
 
