@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
-    from wisepatch.models.exporting import export
     from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.progress import RichProgress
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
+    from wisepatch.reports.publishing import export
     from wisepatch.reports.training_curves import draw_training, training_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.manifests import Recipe
@@ -61,10 +61,10 @@ _NAMES = {  # module: the public names in it
     "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
-    "models.exporting": "export",
     "models.zeroshot_head": "zeroshot_head",
     "progress": "RichProgress",
     "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
+    "reports.publishing": "export",
     "reports.training_curves": "draw_training training_table",
     "store.checkpoints": "Checkpoint Store",
     "store.manifests": "Recipe",

@@ -96,12 +96,11 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     if name.startswith(SCHEMAS):
         with _loading(config.model, hint):
             read_description(config, name)
-    options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
-    if weights is None:
-        options |= {"pretrained": tag, "require_pretrained": True}
-    else:
-        preprocess = {key: details[key] for key in PREPROCESSING if key in details}
-        options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
+    options: dict[str, Any] = {
+        "force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32",
+        "force_preprocess_cfg": {key: details[key] for key in PREPROCESSING if key in details},
+    }  # fmt: skip
+    options |= {"load_weights": False} if weights is not None else {"pretrained": tag, "require_pretrained": True}
     source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
     initialisation = nullcontext() if weights is None else _ZeroInitialisation()
     with _loading(source, hint), initialisation:
@@ -176,6 +175,14 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": {key: preprocessing[key] for key in PREPROCESSING}}
 
 
+def hub_name(config: ModelConfig) -> str:
+    """Return OWNER/NAME of a model's published weights on the Hugging Face Hub; empty where they are not known to be there."""
+    if config.brings_weights:
+        return config.model.removeprefix("hf-hub:") if config.model.startswith("hf-hub:") else ""
+    details = _tag_details(resolve_name(config.model), config.pretrained, needed=False)
+    return "/".join(details.get("hf_hub", "").split("/")[:2])
+
+
 def save_tokenizer(config: ModelConfig, folder: Path) -> None:
     """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
     describe(config)  # refuses a tokenizer with code of its own
@@ -195,7 +202,22 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
         tags = open_clip.list_pretrained_tags_by_model(name)
         hint = f"give a file, or one of the tags {', '.join(tags) or '(it has none)'}"
         raise UnknownNameError(f"pretrained weights of {name}:", tag, tags, hint)
-    return details or {}
+    return details or _preprocessing_of_all(name)
+
+
+def _preprocessing_of_all(name: str) -> dict[str, Any]:
+    """Return how images are prepared for all published weights of an architecture, where that is known and one and the same.
+
+    open_clip takes OpenAI's for a file of weights, also where no weights of that architecture were ever trained with it (SigLIP).
+    """
+    import open_clip
+
+    usual = asdict(open_clip.transform.PreprocessCfg())
+    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    known = [
+        {key: usual[key] if details.get(key) is None else details[key] for key in PREPROCESSING} for details in tags
+    ]
+    return known[0] if known and all(each == known[0] for each in known) else {}
 
 
 def _weights_by_hand(config: ModelConfig, details: Mapping[str, Any]) -> str:

@@ -1,0 +1,134 @@
+"""Export for others: a classifier that runs as its card says, what comes back in, and what a hub holds after a push."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import wisepatch as wp
+from tests.loopback_hub import loopback_hub
+from tests.samples import fails
+from tests.towers import save_shape
+from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.models.exporting import check_folder
+from wisepatch.models.hub import HubError
+
+NAMES = ("a cat", "a dog", "no animal")
+
+
+def python_block(folder):
+    return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL).group(1)
+
+
+def fresh(code, folder):
+    """Run code in a process without wisepatch; return what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code += "\nimport sys\nassert not [name for name in sys.modules if name.startswith('wisepatch')]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_classifier_runs_by_the_ten_lines_of_its_card_in_a_fresh_process(tmp_path):
+    """Probabilities are those of predict to 1e-5, for a ViT, a ResNet, a SigLIP and a CoCa, with a head from text."""
+    store, code, expected = wp.Store(tmp_path / "store"), "import json\n", []
+    Image.linear_gradient("L").resize((50, 40)).save(tmp_path / "photo.jpg")
+    for shape in ("vit", "resnet", "siglip", "coca"):
+        checkpoint, _ = save_shape(store, tmp_path / f"source-{shape}", shape)
+        wp.export(store, checkpoint, tmp_path / shape, format="classifier", classnames=NAMES, templates="{} on a photo")
+        block = python_block(tmp_path / shape)
+        assert len([line for line in block.splitlines() if line]) == 10  # with three of imports
+        code += block + "print(json.dumps(dict(zip(about['classes'], probabilities.tolist()))))\n"
+        (answer,) = wp.predict(
+            checkpoint, tmp_path / "photo.jpg", classnames=NAMES, templates=("{} on a photo",), store=store
+        )
+        expected.append(dict(zip(answer.classes, answer.probabilities, strict=True)))
+    lines = fresh(code, tmp_path)
+    assert [json.loads(line) for line in lines if line.startswith("{")] == [
+        pytest.approx(each, abs=1e-5) for each in expected
+    ]
+    assert lines[0].rpartition(" ")[0] in NAMES
+
+
+def test_classifier_keeps_the_text_tower_and_takes_the_head_that_is_asked_for(tmp_path):
+    store = wp.Store(tmp_path / "store")
+    _, weights = save_shape(store, tmp_path / "source", "vit")
+    head = {"classifier.weight": torch.randn(3, 24), "classifier.bias": torch.randn(3)}
+    model = store.find("vit").model
+    probe = store.save(
+        weights | head, kind="finetuned", name="probe", model=model, head={"task": "animals", "classes": list(NAMES)}
+    )
+    wp.export(store, probe, tmp_path / "trained", format="classifier")
+    kept = load_file(tmp_path / "trained" / "classifier.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in head.items())
+    assert set(load_file(tmp_path / "trained" / "open_clip_model.safetensors")) == set(weights)
+    done = wp.export(store, probe, tmp_path / "text", format="classifier", classnames=("x", "y"), templates="{}.")
+    assert json.loads((tmp_path / "text" / "classifier.json").read_text()) == done.head
+    assert done.head == {"task": "classes", "classes": ["x", "y"], "templates": ["{}."]}
+    made = load_file(tmp_path / "text" / "classifier.safetensors")
+    clip = wp.load_clip(wp.ModelConfig.from_json(model), weights)
+    assert torch.allclose(made["classifier.weight"], wp.zeroshot_head(clip, ("x", "y"), ("{}.",)))
+    assert not made["classifier.bias"].any()
+    hf = wp.export(store, probe, tmp_path / "hf", format="transformers")
+    assert set(hf.files) == {"model.safetensors", "classifier.safetensors"}
+
+
+def test_what_a_format_needs_is_said_before_anything_is_written(run_store, cli, tmp_path):
+    zeroshot = run_store.find("zeroshot")
+    with pytest.raises(UsageError, match="has no trained head, and was not trained on a task") as caught:
+        wp.export(run_store, zeroshot, tmp_path / "new", format="classifier")
+    assert "--classnames" in caught.value.hint
+    with pytest.raises(UsageError, match="ObjectNet is answered by the head of other classes"):
+        wp.export(run_store, zeroshot, tmp_path / "new", format="classifier", task="ObjectNet")
+    with pytest.raises(UsageError, match="the format open_clip has no head of its own"):
+        wp.export(run_store, zeroshot, tmp_path / "new", task="Shapes")
+    with pytest.raises(UnknownNameError, match=r"unknown format 'open-clip'; did you mean open_clip\?"):
+        wp.export(run_store, zeroshot, tmp_path / "new", format="open-clip")
+    assert cli("export", "zeroshot", "new", "--format", "onnx").exit_code == 2
+    fails(cli("export", "finetuned", "new", "--format", "classifier", "--classnames", "a,b", "--task", "Shapes"), 2,
+          "2 class names for 10 classes of 'Shapes'")  # fmt: skip
+    assert not (tmp_path / "new").exists()
+
+
+def test_folder_without_permission_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "pathlib.Path.iterdir", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    with pytest.raises(wp.WisepatchError, match="cannot be written: Permission denied") as caught:
+        check_folder(tmp_path)
+    assert caught.value.hint == "name another folder"
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client itself
+def test_what_was_pushed_is_loaded_from_the_hub_again(run_store, cli, tmp_path, monkeypatch):
+    with loopback_hub(monkeypatch, tmp_path / "cache") as hub:
+        result = cli("export", "finetuned", "mine", "--push", "me/mine", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["address"] == f"{hub.address}/me/mine"
+        files = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+        assert hub.repositories["me/mine"] == files
+        assert 'create_model_and_transforms("hf-hub:me/mine")' in files["README.md"].decode()
+        clip = wp.load_clip(wp.ModelConfig("hf-hub:me/mine", ""))
+        weights = wp.load_weights(run_store, run_store.find("finetuned"))
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in clip.model.state_dict().items())
+        hub.trouble = ("/commit/", 403)
+        fails(
+            cli("export", "finetuned", "again", "--push", "me/mine"),
+            1,
+            "may not write for me (403)",
+            "hf upload me/mine again",
+        )
+        assert {path.name for path in (tmp_path / "again").iterdir()} == set(files)
+        monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+        with pytest.raises(HubError, match="you are not logged in"):
+            wp.export(run_store, "finetuned", tmp_path / "third", push_to="me/mine")
+        assert not (tmp_path / "third").exists()
