@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -55,6 +57,15 @@ def cli(tmp_path, monkeypatch):
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory):
+    """Tiny checkpoints that the papers' own code wrote, and the logits that it gives."""
+    root = tmp_path_factory.mktemp("papers")
+    with tarfile.open(Path(__file__).parent / "data" / "papers-checkpoints.tar.xz") as archive:
+        archive.extractall(root, filter="data")
+    return root
 
 
 @pytest.fixture(scope="session")

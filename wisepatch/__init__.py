@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from wisepatch.training.finetuning import finetune
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
+    from wisepatch.workflows.importing import import_checkpoints
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.predicting import predict
     from wisepatch.workflows.preflight import preflight
@@ -74,6 +75,7 @@ _NAMES = {  # module: the public names in it
     "training.finetuning": "finetune",
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
+    "workflows.importing": "import_checkpoints",
     "workflows.patching": "patch zeroshot",
     "workflows.predicting": "predict",
     "workflows.preflight": "preflight",
@@ -124,6 +126,7 @@ __all__ = [
     "find_tasks",
     "finetune",
     "hookimpl",
+    "import_checkpoints",
     "interpolate",
     "load_clip",
     "load_results",

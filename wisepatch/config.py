@@ -91,14 +91,18 @@ class EvalConfig(PassConfig):
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """A CLIP by name: every name, schema or file that open_clip takes, or ``demo`` for the embedded model."""
+    """A CLIP by name: every name, schema or file that open_clip takes, or ``demo`` for the embedded model.
+
+    A model that open_clip has no name for brings its ``settings`` instead: the text of an ``open_clip_config.json``.
+    """
 
     model: str = "ViT-B-32"
     pretrained: str = "openai"
+    settings: str = ""
 
     def __post_init__(self) -> None:
         """Drop the tag of a model that brings its own weights."""
-        if not isinstance(self.model, str) or not isinstance(self.pretrained, str):
+        if not all(isinstance(each, str) for each in (self.model, self.pretrained, self.settings)):
             raise UsageError(f"the model {self.model!r} ({self.pretrained!r}) is named by no text", "name a model")
         super().__post_init__()
         if self.brings_weights:
@@ -106,17 +110,21 @@ class ModelConfig(Config):
 
     @property
     def brings_weights(self) -> bool:
-        """Tell whether the name says where the weights are: ``demo``, ``hf-hub:``, ``local-dir:``."""
-        return self.model.lower() == DEMO or self.model.startswith(SCHEMAS)
+        """Tell whether the name says where the weights are: ``demo``, ``hf-hub:``, ``local-dir:``, or an imported model."""
+        return bool(self.settings) or self.model.lower() == DEMO or self.model.startswith(SCHEMAS)
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the design lies on this disk: ``demo``, ``local-dir:``."""
-        return self.model.lower() == DEMO or self.model.startswith("local-dir:")
+        """Tell whether the design lies on this disk: ``demo``, ``local-dir:``, or an imported model."""
+        return bool(self.settings) or self.model.lower() == DEMO or self.model.startswith("local-dir:")
 
     def __str__(self) -> str:
         """Return the name for people."""
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON types, those of a model that travels with them only where there are any."""
+        return {name: value for name, value in asdict(self).items() if value or name != "settings"}
 
     def problems(self) -> Iterable[str]:
         """Check that a model is named."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import wisepatch as wp
 from tests.loopback_hub import loopback_hub
-from tests.samples import fails
+from tests.samples import fails, recipes
 from tests.towers import save_shape
 from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.models.exporting import check_folder
@@ -132,3 +132,50 @@ def test_what_was_pushed_is_loaded_from_the_hub_again(run_store, cli, tmp_path, 
         with pytest.raises(HubError, match="you are not logged in"):
             wp.export(run_store, "finetuned", tmp_path / "third", push_to="me/mine")
         assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ("vit-quickgelu", "open_clip"), ("vit-quickgelu", "transformers"), ("resnet", "open_clip"), ("siglip", "open_clip"),
+        ("vit-quickgelu", "classifier"),
+    ],
+)  # fmt: skip
+def test_what_went_out_comes_back_in_to_the_bit(tmp_path, shape, kind):
+    store = wp.Store(tmp_path / "store")
+    checkpoint, weights = save_shape(store, tmp_path / "source", shape)
+    classes = {"classnames": NAMES} if kind == "classifier" else {}
+    wp.export(store, checkpoint, tmp_path / "out", format=kind, **classes)
+    (back,) = wp.import_checkpoints(store, tmp_path / "out", name="back").checkpoints
+    again = wp.load_weights(store, back)
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+    assert set(again) - set(weights) == ({"classifier.weight", "classifier.bias"} if classes else set())
+    if classes:
+        assert back.head["classes"] == list(NAMES)
+    photo = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
+    clips = [wp.load_clip(wp.ModelConfig.from_json(each.model), again) for each in (checkpoint, back)]
+    with torch.no_grad():
+        features = [clip.model.encode_image(clip.transform(photo)[None]) for clip in clips]
+    assert torch.equal(*features)
+
+
+def test_papers_own_files_become_a_classifier_with_their_logits(papers, tmp_path):
+    """WiSE-FT's pickles, mixed at 0.5 and exported: open_clip alone gives the logits of the papers' code to 2e-5."""
+    import open_clip
+
+    store = wp.Store(tmp_path / "store")
+    pair = [papers / "wiseft-zeroshot.pt", papers / "wiseft-finetuned.pt"]
+    (whole,) = wp.import_checkpoints(store, papers / "clip-state-dict.pt", activation="quickgelu").checkpoints
+    ends = wp.import_checkpoints(store, pair, task="CIFAR10", parent=whole, name="pair").checkpoints
+    (mix,) = recipes(store, [0.5], (ends[0], ends[1]))
+    wp.export(store, mix, tmp_path / "out", format="classifier")
+    expected = json.loads((papers / "wiseft-answers.json").read_text())
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    head = load_file(tmp_path / "out" / "classifier.safetensors")
+    photos = torch.stack([transform(Image.open(papers / "photos" / name)) for name in expected["photos"]])
+    with torch.no_grad():
+        features = model.eval().encode_image(photos, normalize=True)
+    logits = features @ head["classifier.weight"].T + head["classifier.bias"]
+    assert (logits - torch.tensor(expected["logits"]["0.5"])).abs().max() < 2e-5
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "wisepatch import wiseft-zeroshot.pt wiseft-finetuned.pt\nwisepatch interpolate --alpha 0.5\n" in card

@@ -36,6 +36,7 @@ COMMANDS = {  # name: its file, and its section of --help
     "plot": ("plot", PATCHING),
     "datasets": ("datasets", DATA),
     "typo-attack": ("typo_attack", DATA),
+    "import": ("import_", HOUSEKEEPING),
     "export": ("export", HOUSEKEEPING),
     "store": ("store", HOUSEKEEPING),
     "plugins": ("plugins", HOUSEKEEPING),

@@ -21,6 +21,9 @@ def command(
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006 -- Typer copies defaults
     method: o.MethodOption = "linear",
     fisher_examples: o.FisherExamplesOption = 1000,
+    fisher: Annotated[
+        str, typer.Option("--fisher", help="F0,F1: files of the Fisher information of both ends, ours or WiSE-FT's.")
+    ] = "",
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,6 +59,7 @@ def command(
 
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
+    fishers, method = o.split_list([fisher]), "fisher" if fisher and method == "linear" else method
     find_merge_method(method)
     others = None if tasks is None else find_tasks(o.split_list(tasks))
     store, data = common.open_store(), common.data_folder()
@@ -65,8 +69,8 @@ def command(
     from wisepatch.workflows.sweep import sweep
 
     done = sweep(
-        store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, rule=rule,
-        select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation,
+        store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, fishers=fishers,
+        rule=rule, select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation,
         progress=output.progress(),
     )  # fmt: skip
     if wide:

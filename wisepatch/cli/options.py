@@ -98,6 +98,11 @@ class ModelOptions:
         """Return the model. Raises :class:`UsageError` where two options contradict each other."""
         if start and (self.model or self.pretrained):
             raise UsageError(f"--from {start} already says which model", "leave --model and --pretrained out")
+        if self.pretrained and not self.model and expanded(self.pretrained).is_file():
+            raise UsageError(
+                f"{self.pretrained} is a file, which does not say of which model",
+                "add --model ViT-B-32, or --model ViT-B-32-quickgelu for OpenAI's and what was fine-tuned from them",
+            )
         config = ModelConfig(self.model or "ViT-B-32", self.pretrained or "openai")
         if self.pretrained and config.brings_weights:
             raise UsageError(f"the model {config.model} brings its own weights", "leave --pretrained out")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wisepatch.datasets.pickles import NUMBERS, OBJECT, read_pickle
 from wisepatch.datasets.samples import Transform
+from wisepatch.pickles import NUMBERS, OBJECT, read_pickle
 
 NPY_HEADER = re.compile(r"\{'descr': '([|<>=]?)(\w+)', 'fortran_order': (True|False), 'shape': \(([\d, L]*)\),? \}\s*")
 IDX_BYTES = b"\0\0\x08"  # begins an IDX file of bytes; the number of dimensions follows

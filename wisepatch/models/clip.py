@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from textwrap import shorten
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,10 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 from wisepatch.config import DEMO, SCHEMAS, ModelConfig
 from wisepatch.datasets.images import ResizeCheck
-from wisepatch.errors import ModelError, UnknownNameError, WisepatchError
-from wisepatch.models.model_files import load_tokenizer, read_description
+from wisepatch.errors import ModelError, UnknownNameError
+from wisepatch.files import expanded
+from wisepatch.models.importing import fitting
+from wisepatch.models.model_files import CONFIG_NAME, load_tokenizer, loading, one_line, read_description
 from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
 from wisepatch.weights.finite import not_finite
+from wisepatch.weights.state_dicts import HEAD, FoundWeights, read_state_dict
 
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 EMBEDDED = Path(__file__).with_name("embedded")
@@ -39,6 +41,7 @@ class Clip:
     transform: Callable[[Any], torch.Tensor]
     train_transform: Callable[[Any], torch.Tensor]
     tokenizer: Callable[..., torch.Tensor]
+    has_text: bool = True  # not where the text tower was gone from a file that was imported: it is zeros here
 
     def __repr__(self) -> str:
         """Return the model's name."""
@@ -82,41 +85,73 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tenso
 
 
 def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Clip:
-    """Build the model that ``config`` names, with its published weights or with ``weights``.
+    """Build the model that ``config`` names, with its published weights, those of a file, or ``weights``.
 
-    Raises :class:`UnknownNameError` for a model or tag that open_clip does not know, :class:`ModelError` for weights that
-    cannot be fetched or do not fit.
+    ``weights`` without a text tower make a CLIP without one. Raises :class:`UnknownNameError` for a model or tag that open_clip
+    does not know, :class:`ModelError` for weights that cannot be fetched or read, or do not fit.
     """
     import open_clip
 
-    name = resolve_name(config.model)
-    tag = None if name.startswith(SCHEMAS) else config.pretrained
-    details = _tag_details(name, tag, needed=weights is None)
-    hint = _weights_by_hand(config, details)
-    if name.startswith(SCHEMAS):
-        with _loading(config.model, hint):
-            read_description(config, name)
-    options: dict[str, Any] = {
-        "force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32",
-        "force_preprocess_cfg": {key: details[key] for key in PREPROCESSING if key in details},
-    }  # fmt: skip
-    options |= {"load_weights": False} if weights is not None else {"pretrained": tag, "require_pretrained": True}
-    source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
-    initialisation = nullcontext() if weights is None else _ZeroInitialisation()
-    with _loading(source, hint), initialisation:
-        model, tokenizer = open_clip.create_model(name, **options), load_tokenizer(name)
-    with _loading(source, "its settings are not those of a CLIP"):
+    given = weights is not None
+    with open_clip_name(config) as name:
+        tag = None if name.startswith(SCHEMAS) else config.pretrained
+        details = _tag_details(name, tag, needed=not given)
+        hint = _weights_by_hand(config, details)
+        if name.startswith(SCHEMAS):
+            with loading(config.model, hint):
+                read_description(config, name)
+        source = config.model if config.brings_weights else f"{config.pretrained} weights of {config.model}"
+        found = None if given else _read_file(tag)
+        options: dict[str, Any] = {"force_quick_gelu": bool(details.get("quick_gelu")), "precision": "fp32"}
+        if found or given:
+            preprocess = {key: details[key] for key in PREPROCESSING if key in details}
+            options |= {"load_weights": False, "force_preprocess_cfg": preprocess}
+        else:
+            options |= {"pretrained": tag, "require_pretrained": True}
+        initialisation = _ZeroInitialisation() if found or given else nullcontext()
+        with loading(source, hint), initialisation:
+            model, tokenizer = open_clip.create_model(name, **options), load_tokenizer(name)
+    with loading(source, "its settings are not those of a CLIP"):
         check_assumptions(model, tokenizer)
         transform, train_transform = _transforms(model)
-    if weights is None and (broken := not_finite(model.state_dict())):
+    if found:
+        weights = fitting(model, found, str(config.pretrained))
+    whose = f"{config.pretrained}: " if found else ""
+    has_text = _set_weights(config, model, weights, whose) if weights is not None else True
+    if not given and (broken := not_finite(model.state_dict())):
         raise ModelError(f"{source}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}", hint)
-    if weights is not None:
-        try:
-            model.load_state_dict({k: tensor for k, tensor in weights.items() if not k.startswith("classifier.")})
-        except RuntimeError as error:
-            reason = f"the weights do not fit the model {config.model!r}: {_one_line(error)}"
-            raise ModelError(reason, "name the model they were made with") from error
-    return Clip(config, model.eval(), transform, train_transform, tokenizer)
+    return Clip(config, model.eval(), transform, train_transform, tokenizer, has_text)
+
+
+def _read_file(tag: str | None) -> FoundWeights | None:
+    """Read the file of weights that a tag names; ``None`` for a tag of open_clip's, and for NumPy's files, which it converts."""
+    path = expanded(tag) if tag else None
+    return read_state_dict(path) if path and path.suffix != ".npz" and path.is_file() else None
+
+
+def _set_weights(config: ModelConfig, model: Any, weights: Mapping[str, torch.Tensor], whose: str) -> bool:
+    """Load weights without their trained head, all or with no text tower at all; return whether there is one."""
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
+    has_text = any(not name.startswith("visual.") for name in weights)
+    if not has_text:
+        weights = {**{k: v for k, v in model.state_dict().items() if not k.startswith("visual.")}, **weights}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = f"{whose}the weights do not fit the model {config.model!r}: {one_line(error)}"
+        raise ModelError(reason, "name the model they were made with") from error
+    return has_text
+
+
+@contextmanager
+def open_clip_name(config: ModelConfig) -> Iterator[str]:
+    """Yield the name under which open_clip finds a model; settings that travel with it lie in a folder meanwhile."""
+    if not config.settings:
+        yield resolve_name(config.model)
+        return
+    with TemporaryDirectory(prefix="wisepatch-") as folder:
+        (Path(folder) / CONFIG_NAME).write_text(config.settings, encoding="utf-8")
+        yield f"local-dir:{folder}"
 
 
 def _transforms(model: Any) -> tuple[Any, Any]:
@@ -161,10 +196,10 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     Holds ``model_cfg`` with the activation of the published weights, and ``preprocess_cfg`` with their mean and std. open_clip is
     imported only for models that it knows by name or from the Hub. Raises as :func:`load_clip` does.
     """
-    name = resolve_name(config.model)
-    if name.startswith(SCHEMAS):
-        with _loading(config.model, _weights_by_hand(config, {})):
-            return read_description(config, name)
+    with open_clip_name(config) as name:
+        if name.startswith(SCHEMAS):
+            with loading(config.model, _weights_by_hand(config, {})):
+                return read_description(config, name)
     import open_clip
 
     details = _tag_details(name, config.pretrained, needed=False)
@@ -187,66 +222,35 @@ def save_tokenizer(config: ModelConfig, folder: Path) -> None:
     """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
     describe(config)  # refuses a tokenizer with code of its own
     hint = "it needs the package transformers, and the network where it was never fetched"
-    with _loading(f"the tokenizer of {config.model}", hint):
-        load_tokenizer(resolve_name(config.model)).save_pretrained(folder)
+    with loading(f"the tokenizer of {config.model}", hint), open_clip_name(config) as name:
+        load_tokenizer(name).save_pretrained(folder)
 
 
 def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
-    """Look up open_clip's record of a tag (activation, mean, std): empty for a file. An unknown tag is an error if ``needed``."""
+    """Look up open_clip's record of a tag (activation, mean, std). An unknown tag is an error if ``needed``.
+
+    For a file these are the mean, std and resizing that all tags of the model have in common.
+    """
     import open_clip
 
     if tag is None:
         return {}
     details: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    if needed and not details and not Path(tag).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(name)
+    if details:
+        return details
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if needed and not expanded(tag).is_file():
         hint = f"give a file, or one of the tags {', '.join(tags) or '(it has none)'}"
         raise UnknownNameError(f"pretrained weights of {name}:", tag, tags, hint)
-    return details or _preprocessing_of_all(name)
-
-
-def _preprocessing_of_all(name: str) -> dict[str, Any]:
-    """Return how images are prepared for all published weights of an architecture, where that is known and one and the same.
-
-    open_clip takes OpenAI's for a file of weights, also where no weights of that architecture were ever trained with it (SigLIP).
-    """
-    import open_clip
-
-    usual = asdict(open_clip.transform.PreprocessCfg())
-    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
-    known = [
-        {key: usual[key] if details.get(key) is None else details[key] for key in PREPROCESSING} for details in tags
-    ]
-    return known[0] if known and all(each == known[0] for each in known) else {}
+    published = [open_clip.get_pretrained_cfg(name, each) for each in tags]
+    values = {key: [each.get(key) for each in published] for key in PREPROCESSING if published}
+    return {key: each[0] for key, each in values.items() if each[0] and each.count(each[0]) == len(each)}
 
 
 def _weights_by_hand(config: ModelConfig, details: Mapping[str, Any]) -> str:
     # Nothing in a file says which activation its weights were trained with; the name of the model has to.
     name = f"--model {config.model.replace('/', '-')}-quickgelu " if details.get("quick_gelu") else ""
     return f"give weights by hand with {name}--pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo"
-
-
-@contextmanager
-def _loading(thing: str, hint: str) -> Iterator[None]:
-    """Keep open_clip's log lines off the terminal, and turn its errors, of whatever kind, into a :class:`ModelError`."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    except ImportError as error:
-        raise ModelError(f"{thing} needs a package that is not installed", f"install it with pip: {error}") from error
-    except WisepatchError:
-        raise
-    except Exception as error:
-        plain = isinstance(error, RuntimeError | OSError | ValueError)
-        reason = _one_line(error) if plain else f"{type(error).__name__}: {_one_line(error)}"
-        raise ModelError(f"{thing}: could not be fetched or read: {reason}", hint) from error
-    finally:
-        logging.disable(previous)
-
-
-def _one_line(error: BaseException) -> str:
-    return shorten(str(error), 400, placeholder="...")
 
 
 class _ZeroInitialisation(TorchFunctionMode):

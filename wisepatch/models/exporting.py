@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from wisepatch.config import ModelConfig
-from wisepatch.errors import StoreError, UnknownNameError, UsageError
+from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
 from wisepatch.files import (
     check_room,
     expanded,
@@ -24,8 +24,9 @@ from wisepatch.files import (
 from wisepatch.models import transformers_format
 from wisepatch.models.clip import describe, save_tokenizer
 from wisepatch.models.model_files import CONFIG_NAME
+from wisepatch.models.zeroshot_head import NO_TEXT
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.recipes import load_weights, weights_size, weights_writer
+from wisepatch.store.recipes import has_text, load_weights, weights_size, weights_writer
 
 if TYPE_CHECKING:
     import torch
@@ -60,12 +61,14 @@ def check_folder(folder: Path) -> None:
             raise UsageError(f"the folder {folder} is not empty", "name a new folder")
 
 
-def describe_as(checkpoint: Checkpoint, kind: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def describe_as(store: Store, checkpoint: Checkpoint, kind: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the model's description for open_clip, and for transformers where that is asked for.
 
     Raises :class:`UsageError` that names what the format cannot hold, :class:`ModelError` where the model's settings cannot be
-    read.
+    read, and for a checkpoint without a text tower.
     """
+    if not has_text(store, checkpoint):
+        raise ModelError(f"{checkpoint.name} has no text tower, and a CLIP needs one", NO_TEXT)
     model = ModelConfig.from_json(checkpoint.model)
     description = describe(model)
     return description, transformers_format.clip_config(description, str(model)) if kind == "transformers" else None
@@ -91,7 +94,7 @@ def write_model(
     folder = expanded(folder)
     check_format(kind)
     check_folder(folder)
-    description, settings = describe_as(checkpoint, kind)
+    description, settings = describe_as(store, checkpoint, kind)
     target = folder.resolve()
     with refused(str(folder), StoreError, "free space there, or name another folder"):
         if not target.parent.exists():

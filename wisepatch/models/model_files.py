@@ -6,12 +6,15 @@ open_clip hands some of them on to transformers, which runs Python files of a mo
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from wisepatch.config import SCHEMAS, ModelConfig
-from wisepatch.errors import ModelError
+from wisepatch.errors import ModelError, WisepatchError
 
 CONFIG_NAME = "open_clip_config.json"
 RUNS_CODE = frozenset({"trust_remote_code", "auto_map", "custom_pipelines", "code_revision"})
@@ -40,7 +43,7 @@ def read_description(config: ModelConfig, name: str) -> dict[str, Any]:
         )
     path = fetch(CONFIG_NAME)
     try:
-        description = _read_json(path)
+        description = read_json(path)
         model, preprocessing = description["model_cfg"], description.get("preprocess_cfg", {})
         _check_types(model, preprocessing)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -49,7 +52,7 @@ def read_description(config: ModelConfig, name: str) -> dict[str, Any]:
     _refuse_code(config, path, description)
     for each in _other_settings(fetch, model["text_cfg"], local=config.is_local):
         try:
-            _refuse_code(config, each, _read_json(each))
+            _refuse_code(config, each, read_json(each))
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(
                 f"{config.model}: {each} cannot be read: {error}", "it is JSON, as transformers writes it"
@@ -95,7 +98,8 @@ def _other_settings(fetch: Callable[[str], Path], text: dict[str, Any], *, local
                 yield path
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of up to 16 MB. Raises :class:`ValueError` and :class:`OSError`."""
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"it has more than {MAX_CONFIG_BYTES >> 20} MB")
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -139,3 +143,27 @@ def _check_types(model: dict[str, Any], preprocessing: dict[str, Any]) -> None:
     for name in ("hf_model_name", "hf_tokenizer_name"):
         if not isinstance(model["text_cfg"].get(name, ""), str):
             raise ValueError(f"{name} is no text")
+
+
+@contextmanager
+def loading(thing: str, hint: str) -> Iterator[None]:
+    """Keep open_clip's log lines off the terminal, and turn its errors, of whatever kind, into a :class:`ModelError`."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(f"{thing} needs a package that is not installed", f"install it with pip: {error}") from error
+    except WisepatchError:
+        raise
+    except Exception as error:
+        plain = isinstance(error, RuntimeError | OSError | ValueError)
+        reason = one_line(error) if plain else f"{type(error).__name__}: {one_line(error)}"
+        raise ModelError(f"{thing}: could not be fetched or read: {reason}", hint) from error
+    finally:
+        logging.disable(previous)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, cut to 400 letters."""
+    return shorten(str(error), 400, placeholder="...")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LAYER = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
 START, END = "<|startoftext|>", "<|endoftext|>"  # as transformers spells them
 # Settings that CLIPModel has too, or that change nothing in evaluation or by themselves.
 HELD_BY_MODEL = frozenset(
@@ -31,28 +32,6 @@ HELD_BY_VISION = HELD_BY_TOWER | {
     "head_width", "patch_size", "image_size", "patch_dropout", "attn_pooler_queries", "attn_pooler_heads",
 }  # fmt: skip
 HELD_BY_TEXT = HELD_BY_TOWER | {"heads", "context_length", "vocab_size", "pad_id", "eos_id"}
-
-# open_clip's name of a tensor, once "text." is gone, and transformers' one.
-NAMES = (
-    ("logit_scale", "logit_scale"),
-    ("visual.proj", "visual_projection.weight"),
-    ("text_projection", "text_projection.weight"),
-    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
-    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-    ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
-    (r"visual.ln_pre.(\w+)", r"vision_model.pre_layrnorm.\1"),
-    (r"visual.ln_post.(\w+)", r"vision_model.post_layernorm.\1"),
-    (r"visual.transformer.resblocks.(.+)", r"vision_model.encoder.layers.\1"),
-    ("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
-    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
-    (r"ln_final.(\w+)", r"text_model.final_layer_norm.\1"),
-    (r"transformer.resblocks.(.+)", r"text_model.encoder.layers.\1"),
-)
-OF_A_BLOCK = {
-    "ln_1.": "layer_norm1.", "ln_2.": "layer_norm2.", "attn.out_proj.": "self_attn.out_proj.",
-    "mlp.c_fc.": "mlp.fc1.", "mlp.c_proj.": "mlp.fc2.",
-}  # fmt: skip
-TRANSPOSED = ("visual.proj", "text_projection")
 
 
 def clip_config(description: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -137,34 +116,33 @@ def _activation(model: Mapping[str, Any], tower: Mapping[str, Any]) -> str:
 
 
 def clip_tensors(weights: Tensors) -> dict[str, torch.Tensor]:
-    """Return the tensors of open_clip's CLIP under the names, and in the shapes, that ``CLIPModel`` has."""
+    """Return the tensors of open_clip's CLIP under the names, and in the shapes, that ``CLIPModel`` has.
+
+    Raises :class:`UsageError` for a tensor that it has no place for.
+    """
+    from wisepatch.models.transformers_names import IN_LAYER, PARTS, SINGLE, TRANSPOSED
+
+    theirs = {ours: name for name, ours in (*SINGLE.items(), *TRANSPOSED.items())}
+    in_layer = {ours: name for name, ours in IN_LAYER.items()}
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in weights.items():
-        short = name.removeprefix("text.")
-        if short in TRANSPOSED:
-            tensor = tensor.T
-        elif short == "logit_scale":
-            tensor = tensor.reshape(())
-        renamed = _renamed(short)
-        if ".attn.in_proj_" in renamed:  # queries, keys and values at once
-            for each, part in zip("qkv", tensor.chunk(3), strict=True):
-                tensors[renamed.replace(".attn.in_proj_", f".self_attn.{each}_proj.")] = part
+        short = name.removeprefix("text.")  # of towers that open_clip builds apart
+        layer = LAYER.fullmatch(short)
+        if short in theirs:
+            tensor = tensor.T if short in TRANSPOSED.values() else tensor
+            tensors[theirs[short]] = tensor.reshape(()) if short == "logit_scale" else tensor
+        elif layer and layer[3] == "attn.in_proj":  # queries, keys and values at once
+            for each, part in zip(PARTS, tensor.chunk(3), strict=True):
+                tensors[f"{_tower(layer)}.self_attn.{each}.{layer[4]}"] = part
+        elif layer and layer[3] in in_layer:
+            tensors[f"{_tower(layer)}.{in_layer[layer[3]]}.{layer[4]}"] = tensor
         else:
-            tensors[renamed] = tensor
+            raise UsageError(f"CLIPModel of transformers has no place for the tensor {name}", "give --format open_clip")
     return tensors
 
 
-def _renamed(name: str) -> str:
-    for pattern, new in NAMES:
-        if match := re.fullmatch(pattern, name):
-            renamed = match.expand(new)
-            layer, dot, rest = renamed.partition(".encoder.layers.")
-            number, _, inner = rest.partition(".")
-            for old, ours in OF_A_BLOCK.items():
-                if dot and inner.startswith(old):
-                    inner = ours + inner.removeprefix(old)
-            return f"{layer}{dot}{number}.{inner}" if dot else renamed
-    raise UsageError(f"CLIPModel of transformers has no place for the tensor {name}", "give --format open_clip")
+def _tower(layer: re.Match[str]) -> str:
+    return f"{'vision' if layer[1] else 'text'}_model.encoder.layers.{layer[2]}"
 
 
 def write_settings(folder: Path, config: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> None:

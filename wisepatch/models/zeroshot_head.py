@@ -22,6 +22,7 @@ from wisepatch.process_group import deal, made_together, rows_of_all
 from wisepatch.store.checkpoints import Store
 
 TEXTS_PER_BATCH = 256
+NO_TEXT = "import it again with --parent CHECKPOINT or --model NAME, which gives the text tower back"
 
 
 def zeroshot_head(
@@ -36,8 +37,10 @@ def zeroshot_head(
     For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
     :func:`head_key`; ``note`` is told of a damaged one. Needs no images. Several processes share the prompts.
 
-    Raises :class:`ModelError` for a prompt that is longer than the model's context.
+    Raises :class:`ModelError` for a prompt that is longer than the model's context, and for a model without a text tower.
     """
+    if not clip.has_text:
+        raise ModelError(f"{clip.config} has no text tower, which makes a head from class names", NO_TEXT)
     if store is None:
         return _compute_head(clip, classes, templates)
     key = head_key(clip, classes, templates)

@@ -134,7 +134,7 @@ def model_card(
         *([f"![Accuracy on the patching task over that on the supported tasks]({PICTURE})"] if picture else []),
         f"## How to load it\n\n{_loading(kind, place, hub=hub, head=head)}",
         f"## Where it comes from\n\n{_lineage(store, checkpoint, files)}",
-        f"## How to make it again\n\n{_again(checkpoint, found, kind)}",
+        f"## How to make it again\n\n{_again(store, checkpoint, found, kind)}",
         "## Licence\n\nNone is stated here: who publishes this model names one that those of the base model and the data allow.",
     ]
     return "\n\n".join(sections) + "\n"
@@ -285,7 +285,7 @@ def _lineage(store: Store, checkpoint: Checkpoint, files: Mapping[str, str]) -> 
     return "\n".join(lines)
 
 
-def _again(checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
+def _again(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
     """Return the commands that make a checkpoint, and its versions; folders go by their names."""
     model = ModelConfig.from_json(checkpoint.model)
     of_model = [
@@ -294,17 +294,25 @@ def _again(checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
         *(["--pretrained", Path(model.pretrained).name] if model.pretrained else []),
     ]
     commands = []
-    if "task" in checkpoint.config:
-        trained, select = TrainConfig.from_json(checkpoint.config), checkpoint.config.get("select")
-        words = [*of_model, *_training_words(trained)]
-        fisher = ["--method", checkpoint.method] if checkpoint.method not in ("", "linear") else []
-        if checkpoint.kind == "patched" and select:
-            on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
+    select = checkpoint.config.get("select") if checkpoint.kind == "patched" else None
+    on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
+    fisher = ["--method", checkpoint.method] if checkpoint.method not in ("", "linear") else []
+    task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
+    mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
+    lineage = (*ancestors(store, checkpoint), checkpoint)
+    imported = [
+        each.config["imported"]["from"] for each in lineage if not isinstance(each, str) and "imported" in each.config
+    ]
+    if imported:
+        commands.append(["import", *dict.fromkeys(imported), *task])
+        mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
+        commands += [[*mix, *fisher]] if mix else []
+    elif task:
+        words = [*of_model, *_training_words(TrainConfig.from_json(checkpoint.config))]
+        if select:
             commands.append(["patch", *words, "--select", select, *on, *_alphas(found), *fisher])
         else:
-            commands.append(["finetune", *words])
-            if checkpoint.recipe and checkpoint.alpha is not None:
-                commands.append(["interpolate", "--alpha", f"{checkpoint.alpha:g}", *fisher])
+            commands += [["finetune", *words], *([[*mix, *fisher]] if mix else [])]
     elif checkpoint.kind == "zeroshot":
         commands.append(["zeroshot", *of_model, "--task", "TASK"])
     name = {"interpolated": checkpoint.name}.get(checkpoint.kind, checkpoint.kind)

@@ -61,7 +61,7 @@ def export(
     check_folder(folder)
     if push_to is not None:
         check_push(push_to)
-    describe_as(checkpoint, format)
+    describe_as(store, checkpoint, format)
     asked = task or classnames or templates
     if asked and format != "classifier":
         raise UsageError(f"the format {format} has no head of its own", "name classes with --format classifier")

@@ -42,6 +42,13 @@ def weights_size(store: Store, checkpoint: Checkpoint) -> int:
     return max(sizes.values())
 
 
+def has_text(store: Store, checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint has a text tower; one that was imported without has none, nor has what is mixed from it."""
+    if checkpoint.is_recipe:
+        return all(has_text(store, parent) for parent in store.parents(checkpoint))
+    return not checkpoint.parts or "text" in checkpoint.parts
+
+
 @contextmanager
 def weights_writer(store: Store, checkpoint: Checkpoint, folder: Path) -> Iterator[Callable[..., str]]:
     """Yield ``write(output, *, keep=None, digest=True)``, which streams the weights of a checkpoint into a file.

@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Samples, Subset
 from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError, UsageError
-from wisepatch.files import hash_tensors
+from wisepatch.files import expanded, hash_tensors
 from wisepatch.launcher import size as process_count
 from wisepatch.models.classifier import Classifier, features
 from wisepatch.models.clip import load_clip
@@ -39,6 +40,7 @@ from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
 from wisepatch.weights.methods import check_same
+from wisepatch.weights.state_dicts import read_state_dict
 
 Tensors = Mapping[str, torch.Tensor]
 NLL = Callable[[Tensors, torch.Tensor, torch.Tensor], torch.Tensor]  # parameters, image, uniform: of one label
@@ -80,6 +82,36 @@ def line_fishers(
         for checkpoint, theta in zip((start, end), weights, strict=True)
     ]
     return {"files": [entry["file"] for entry in entries], "examples": entries[0]["examples"], "seed": seed}
+
+
+def given_fishers(files: Sequence[Path | str], start: Checkpoint, end: Checkpoint, store: Store) -> dict[str, Any]:
+    """Take the Fisher information of both endpoints from files, ours or WiSE-FT's; return the recipe's parameter.
+
+    A file is safetensors or a pickled dict of tensors, under the names of a checkpoint or of WiSE-FT's ``ImageClassifier``;
+    what is not in it is mixed linearly. Raises :class:`UsageError` for another number of files than two, :class:`ModelError`
+    for a file that is no Fisher information of this model.
+    """
+    if len(files) != 2:
+        raise UsageError(f"{len(files)} files of Fisher information, and both endpoints have one", "--fisher F0,F1")
+    entries = []
+    for path, checkpoint in zip(map(expanded, files), (start, end), strict=True):
+        weights = load_weights(store, checkpoint)
+        fisher = {name: each for name, each in read_state_dict(path).tensors.items() if name in weights}
+        if not fisher:
+            raise ModelError(
+                f"{path} has no tensor of {checkpoint.name}", "give the Fisher information of this very model"
+            )
+        for name, each in fisher.items():
+            if each.shape != weights[name].shape:
+                reason = f"{path}: {name} is {list(each.shape)}, and in {checkpoint.name} {list(weights[name].shape)}"
+                raise ModelError(reason, "give the Fisher information of this very model")
+            if not (torch.isfinite(each).all() and (each >= 0).all()):
+                raise ModelError(f"{path}: {name} holds numbers that no mean of squares is", "measure it again")
+        key = hashlib.sha256(f"given {hash_tensors(fisher)}".encode()).hexdigest()[:32]
+        about = {"checkpoint": checkpoint.id, "file": path.name}
+        made_together(partial(store.cache.tensors, FISHER_ENTRIES, key, about=about), partial(dict, fisher))
+        entries.append([key, store.cache.sha256(FISHER_ENTRIES, key)])
+    return {"files": entries}
 
 
 def endpoint_fisher(

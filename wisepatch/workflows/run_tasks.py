@@ -8,7 +8,7 @@ from typing import Any
 from wisepatch.datasets.splits import CUT, FIRST_CUT
 from wisepatch.errors import UsageError
 from wisepatch.store.checkpoints import Checkpoint
-from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
+from wisepatch.tasks import Task, as_tasks, find_task, find_tasks, other_tasks
 
 
 def run_tasks(
@@ -16,10 +16,19 @@ def run_tasks(
 ) -> tuple[Task, list[Task]]:
     """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
 
-    ``others`` of ``None`` means the supported tasks of its run. Raises :class:`UsageError` where two of them would be told apart
+    ``others`` of ``None`` means the supported tasks of its run. Of a checkpoint that does not say what it was trained on, which was
+    imported, the first of ``others`` is the patching task. Raises :class:`UsageError` where two of them would be told apart
     by nothing but a split or a folder.
     """
     config = finetuned.config
+    if "task" not in config:
+        if not others:
+            raise UsageError(
+                f"{finetuned.name} does not say what it was trained on",
+                "name that first with --eval, and then the other tasks",
+            )
+        patching, *rest = as_tasks(others)
+        return patching, other_tasks(patching, rest)
     patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config))
     return patching, other_tasks(patching, config.get("supported") or () if others is None else others, _cut(config))
 

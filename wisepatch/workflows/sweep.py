@@ -14,7 +14,7 @@ from typing import Any
 from wisepatch.analysis.selection import Point, Rule, choose, points
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.counting import count
-from wisepatch.errors import StoreError, WisepatchError
+from wisepatch.errors import StoreError, UsageError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
 from wisepatch.files import check_room, expanded
 from wisepatch.process_group import on_main
@@ -23,7 +23,7 @@ from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file, weights_size
 from wisepatch.store.results import append
 from wisepatch.tasks import Task
-from wisepatch.training.fisher_information import EXAMPLES, line_fishers
+from wisepatch.training.fisher_information import EXAMPLES, given_fishers, line_fishers
 from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.run_tasks import run_tasks
@@ -78,6 +78,7 @@ def sweep(
     alphas: Sequence[float] | float | str | None = None,
     method: str = "linear",
     fisher_examples: int = EXAMPLES,
+    fishers: Sequence[Path | str] = (),
     rule: Rule | str | None = None,
     select_on: str = VAL,
     metrics: Sequence[str] | str = (),
@@ -95,7 +96,8 @@ def sweep(
     with ``materialize``; the chosen one as ``<model>/<task>/patched``.
 
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
-    fine-tuning on up to ``fisher_examples`` images of its training split. Raises all that is missing before any work.
+    fine-tuning on up to ``fisher_examples`` images of its training split,
+    or read from the two files ``fishers``, ours or WiSE-FT's. Raises all that is missing before any work.
     """
     data = expanded(data)
     end = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -106,10 +108,12 @@ def sweep(
     store.check_own(end)
     patching, others = run_tasks(end, tasks)
     plan = plan_sweep(patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics)
-    plan.check(data, store=store)
+    if fishers and not plan.method.needs_fisher:
+        raise UsageError(f"the method {method} takes no Fisher information", "add --method fisher")
+    plan.check(data, store=store, measured_fisher=not fishers)
     return run_sweep(
-        plan, end, store, data, fisher_examples=fisher_examples, materialize=materialize, run=run or new_run("interpolate"),
-        run_name=run_name, settings=settings, progress=progress,
+        plan, end, store, data, fisher_examples=fisher_examples, fishers=fishers, materialize=materialize,
+        run=run or new_run("interpolate"), run_name=run_name, settings=settings, progress=progress,
     )  # fmt: skip
 
 
@@ -122,6 +126,7 @@ def run_sweep(
     run: str,
     run_name: str = "",
     fisher_examples: int = EXAMPLES,
+    fishers: Sequence[Path | str] = (),
     materialize: bool = False,
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
@@ -134,7 +139,9 @@ def run_sweep(
     )  # a start is another checkpoint without its head
     start_name = ZEROSHOT if start.kind == ZEROSHOT else f"{begun.name} ({begun.id})"
     params: dict[str, Any] = {}
-    if plan.method.needs_fisher:
+    if fishers:
+        params["fisher"] = given_fishers(fishers, start, end, store)
+    elif plan.method.needs_fisher:
         params["fisher"] = line_fishers(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
             workers=settings.workers if settings else None, progress=progress,

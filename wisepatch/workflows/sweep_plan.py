@@ -76,9 +76,13 @@ class SweepPlan:
         problems: Iterable[WisepatchError] = (),
         *,
         store: Store | None = None,
+        measured_fisher: bool = True,
     ) -> None:
-        """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does."""
-        fisher = [(self.patching, ["train"])] if self.method.needs_fisher else []
+        """Open all data, that of ``training`` first, and raise all problems at once, as :func:`preflight` does.
+
+        Fisher information is measured on training images, unless it is given (``measured_fisher``).
+        """
+        fisher = [(self.patching, ["train"])] if self.method.needs_fisher and measured_fisher else []
         problems = [*self._problems(), *problems]
         preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher], store=store)
 

@@ -52,7 +52,7 @@ def _open_archive(name: str, split: str, root: Path, transform: Transform | None
     from torchvision.datasets.utils import check_integrity
 
     from wisepatch.datasets.arrays import Pictures, values_of
-    from wisepatch.datasets.pickles import read_pickle
+    from wisepatch.pickles import read_pickle
 
     archive = getattr(torchvision.datasets, name)
     folder, batches = root / archive.base_folder, archive.train_list if split == "train" else archive.test_list

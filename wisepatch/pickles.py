@@ -56,11 +56,11 @@ class _Type:
     def __init__(self, name: Any, *_: Any) -> None:
         self.name, self.order = name, "="
         if not isinstance(name, str) or not (name in NUMBERS or name in OBJECT or TEXT.fullmatch(name)):
-            raise pickle.UnpicklingError(f"it holds values of the type {name!r}, which is not known here")
+            raise pickle.UnpicklingError(f"it holds values of the type {shown(name)}, which is not known here")
 
     def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError(f"it names the byte order {state[1]!r}")
+            raise pickle.UnpicklingError(f"it names the byte order {shown(state[1])}")
         self.order = state[1]
 
     def numbers(self, data: Any) -> np.ndarray[Any, Any]:
@@ -110,7 +110,7 @@ def _scalar(kind: Any, data: Any = b"") -> Any:
 
 def _latin1(text: Any, encoding: Any = None) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it holds bytes in the encoding {encoding!r}")
+        raise pickle.UnpicklingError(f"it holds bytes in the encoding {shown(encoding)}")
     encoded: bytes = text.encode("latin1")
     return encoded
 
@@ -129,6 +129,16 @@ BUILDERS: dict[tuple[str, str], Any] = {
 }
 
 
+def shown(value: Any) -> str:
+    """Write a value for an error; of all but texts and numbers the type alone: lists within lists may take for ever."""
+    return repr(value)[:80] if type(value) in (str, int, float) else f"a {type(value).__name__}"
+
+
+def refusal(name: str) -> pickle.UnpicklingError:
+    """Make the error that names what a file asks for."""
+    return pickle.UnpicklingError(f"it asks for {name}, and no code of a file is run")
+
+
 Unpickler: Any = pickle._Unpickler
 
 
@@ -138,7 +148,7 @@ class ArrayUnpickler(Unpickler):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> Any:
         """Return a builder of ours. Raises :class:`pickle.UnpicklingError` for any other name."""
         if (module, name) not in BUILDERS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and no code of a file is run")
+            raise refusal(f"{module}.{name}")
         return BUILDERS[module, name]
 
     def _build(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzzing import damaged
-from wisepatch.datasets.pickles import INSTRUCTIONS, read_pickle
+from wisepatch.pickles import INSTRUCTIONS, read_pickle
 
 CONTENT = {
     "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "labels": [1, 2], "number": np.float32(0.5),

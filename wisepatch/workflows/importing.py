@@ -1,0 +1,320 @@
+"""Import checkpoints that were made elsewhere: one model, or a zero-shot one with what was fine-tuned from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.config import ModelConfig, listed
+from wisepatch.datasets.splits import CUT
+from wisepatch.errors import ModelError, StoreError, UsageError
+from wisepatch.files import expanded
+from wisepatch.models.classifier import Classifier
+from wisepatch.models.clip import Clip, load_clip
+from wisepatch.models.importing import check_activation, completed, is_whole, recognise
+from wisepatch.models.sources import Source, read_source
+from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.recipes import load_weights
+from wisepatch.tasks import Task, find_task
+from wisepatch.training.start import checkpoint_prefix, classifier_tensors
+from wisepatch.weights.finite import not_finite
+from wisepatch.weights.methods import check_same
+from wisepatch.weights.state_dicts import HEAD, FoundWeights, without_head
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+ZEROSHOT, FINETUNED, START = "zeroshot", "finetuned", "start"  # kinds of checkpoints
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Hold what :func:`import_checkpoints` saved, the zero-shot one first, and what a user should know of it."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the checkpoints."""
+        return f"Imported({', '.join(map(repr, self.checkpoints))})"
+
+
+@dataclass
+class _End:
+    """One model on its way into the store; ``source`` is missing for a parent that lies there already."""
+
+    weights: Tensors
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Hold what a user says of the models beside their files."""
+
+    model: ModelConfig | None
+    activation: str
+    task: Task | None
+    classnames: Sequence[str] | None
+    notes: list[str] = field(default_factory=list)
+
+
+def import_checkpoints(
+    store: Store,
+    files: Sequence[Path | str] | Path | str,
+    *,
+    name: str = "",
+    parent: Checkpoint | str | None = None,
+    model: ModelConfig | None = None,
+    activation: str = "",
+    task: Task | str | None = None,
+    classnames: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+) -> Imported:
+    """Save models from elsewhere in the store; nothing in their files is run.
+
+    A file holds a state dict, a checkpoint of a training, a TorchScript archive or a whole module (WiSE-FT's
+    ``ImageClassifier``, PAINT's ``ImageEncoder``); a folder, or ``hf-hub:OWNER/NAME``, is open_clip's, transformers' or PEFT's.
+    The first of several is the zero-shot model, the others were fine-tuned from it; one alone was fine-tuned from ``parent``,
+    where that is given. A ``ClassificationHead`` among them goes with all. ``parent``, or the published ``model``, gives a text
+    tower back that is gone.
+
+    ``classnames`` name the classes of a trained head, those of ``task`` where they are not given. ``activation`` is
+    ``quickgelu`` or ``gelu``, for weights that do not tell it. Raises :class:`UsageError` for what has to be said,
+    :class:`ModelError` for files that cannot be read or do not fit, :class:`StoreError` for a name that is taken.
+    """
+    task = find_task(task, classnames, templates) if isinstance(task, str) else task
+    start = store.find(parent) if isinstance(parent, str) else parent
+    if start and (model or activation):
+        raise UsageError(f"the parent {start.name} already says which model", "leave --model and --activation out")
+    if model and activation:
+        raise UsageError(f"the model {model.model} already says its activation", "leave --activation out, or --model")
+    words = _Words(model, activation, task, classnames)
+    sources, head = _read(listed(files), start, model)
+    parent_weights = load_weights(store, start) if start else {}
+    if head and not sources:
+        found = FoundWeights(without_head(parent_weights) | head.found.tensors)
+        sources, head = [Source(head.label, found, head.digest)], None
+    config, giver, given = _model_of(sources, start, parent_weights, words)
+    ends = [_End(completed(each, given, giver, words.notes), each) for each in sources]
+    if start and len(ends) == 1:
+        ends.insert(0, _End(dict(parent_weights)))
+    for end in ends[1:]:
+        check_same(without_head(ends[0].weights), end.weights, source="files")
+    clip = _confirm(config, ends, words)
+    details = _with_heads(store, clip, ends, head, start, words)
+    settings = {
+        "classnames": listed(classnames) if classnames else None,
+        "templates": listed(templates) if templates else None,
+    }
+    trained_on: dict[str, Any] = {"task": task.base_spec, "supported": [], "cut": CUT, **settings} if task else {}
+    names = _names(store, config, [end.source for end in ends if end.source], name)
+    return Imported(tuple(_save(store, config, ends, names, start, details, trained_on)), tuple(words.notes))
+
+
+def _read(
+    files: Sequence[Any], start: Checkpoint | None, model: ModelConfig | None
+) -> tuple[list[Source], Source | None]:
+    """Read all files; return the models, the one that an adapter adapts before it, and the head of a file of its own."""
+    sources = [_read_one(str(each), model) for each in files]
+    heads, sources = [each for each in sources if each.is_head], [each for each in sources if not each.is_head]
+    if len(heads) > 1:
+        raise UsageError(f"{heads[0].label} and {heads[1].label} are both heads", "name one of them")
+    if sources and sources[0].is_adapter and not start:
+        base, label = sources[0].base, sources[0].label
+        if not base:
+            raise UsageError(f"{label} does not say what it adapts", "name that before it, or --parent CHECKPOINT")
+        sources.insert(0, read_source(base if expanded(base).is_dir() else f"hf-hub:{base}"))
+    if not sources and not start:
+        raise UsageError(
+            f"{heads[0].label} is a head without a model", "name its model's files too, or --parent CHECKPOINT"
+        )
+    return sources, next(iter(heads), None)
+
+
+def _read_one(word: str, model: ModelConfig | None) -> Source:
+    if not word.endswith(".npz"):
+        return read_source(word)
+    if model is None:
+        raise UsageError(f"{word} holds NumPy's arrays and does not name its model", "name it: --model ViT-B-16-SigLIP")
+    config = ModelConfig(model.model, word)  # open_clip converts what big_vision writes
+    return Source(word, FoundWeights(dict(load_clip(config).model.state_dict())), model=config)
+
+
+def _model_of(
+    sources: Sequence[Source], start: Checkpoint | None, parent_weights: Tensors, words: _Words
+) -> tuple[ModelConfig, str, Tensors]:
+    """Return the model that all sources are of, and who gives them what they lack: its name and weights, empty for nobody."""
+    if start:
+        return ModelConfig.from_json(start.model), start.name, without_head(parent_weights)
+    whole = next((each for each in sources if is_whole(each.found.tensors)), None)
+    if words.model:
+        config = ModelConfig(words.model.model, words.model.pretrained or ("" if whole else "openai"))
+        if not whole:
+            return config, str(config), dict(load_clip(config).model.state_dict())
+    else:
+        told = next((each.found.activation for each in sources if each.found.activation), "")
+        first = whole or sources[0]
+        heads = next((each.found.heads for each in sources if each.found.heads), {})
+        found = replace(first.found, activation=first.found.activation or told, heads=first.found.heads or heads)
+        config = first.model or recognise(found, first.label, words.activation, first.beyond)
+        if config.settings and not first.model and not found.heads:
+            words.notes.append(
+                f"no model of open_clip's has the shapes of {first.label}: heads of attention are taken to be 64 wide"
+            )
+    return (config, whole.label, whole.found.model) if whole else (config, "", {})
+
+
+def _confirm(config: ModelConfig, ends: Sequence[_End], words: _Words) -> Clip:
+    """Load the first into its model, and check the others. Raises :class:`ModelError`."""
+    try:
+        clip = load_clip(config, ends[0].weights)
+    except ModelError as error:
+        whose = next(end.source.label for end in ends if end.source)
+        raise ModelError(f"{whose}: {error.message}", error.hint) from error
+    for end in ends:
+        if end.source is None:
+            continue
+        if not words.activation:  # which was compared with what the files tell
+            check_activation(clip.model, end.source.found, end.source.label)
+        if broken := not_finite(end.weights):
+            reason = f"{end.source.label}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}"
+            raise ModelError(reason, "a model with them cannot be measured or mixed")
+    if not clip.has_text:
+        words.notes.append(
+            "there is no text tower: heads from class names and export need one, which --parent CHECKPOINT or --model NAME gives"
+        )
+    return clip
+
+
+def _with_heads(
+    store: Store, clip: Clip, ends: Sequence[_End], head: Source | None, start: Checkpoint | None, words: _Words
+) -> dict[str, Any] | None:
+    """Put trained heads behind the weights; return what a manifest says of them, ``None`` where there is none.
+
+    One that the zero-shot model lacks is made from the class names and prompts of the task, as fine-tuning begins.
+    """
+    heads = [end.source.found.head or (head.found.head if head else {}) for end in ends if end.source]
+    source = head or next((end.source for end in ends if end.source and end.source.found.head), None)
+    if source is None:
+        ends[0].weights = without_head(ends[0].weights)  # of a parent
+        return None
+    details, task = _class_names(source, words), words.task
+    width = source.found.head[f"{HEAD}weight"].shape[1]
+    if width != clip.model.visual.output_dim:
+        reason = f"{source.label} has a head over {width} features, and the model has {clip.model.visual.output_dim}"
+        raise ModelError(reason, "name the model that the head was made for")
+    for end, tensors in zip(ends[-len(heads) :], heads, strict=True):
+        end.weights |= tensors
+    first = ends[0]
+    has_own = first.source or (start and start.head and start.head["classes"] == details["classes"])
+    if not has_own or f"{HEAD}weight" not in first.weights:
+        if task is None:
+            reason = f"{source.label} has a trained head, and what it was fine-tuned from has none for its classes"
+            raise UsageError(reason, "--task TASK tells class names and prompts, and one is made from them")
+        weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
+        first.weights |= classifier_tensors(Classifier(clip.model.visual, weight))
+    return details
+
+
+def _class_names(source: Source, words: _Words) -> dict[str, Any]:
+    """Return the task and the class names of a trained head. Raises :class:`UsageError` where they are missing or too many."""
+    count, task = len(source.found.head[f"{HEAD}weight"]), words.task
+    classes = words.classnames or (task.dataset.head_names if task else (source.head or {}).get("classes"))
+    if not classes:
+        reason = f"{source.label} has a head of {count} classes and does not name them"
+        raise UsageError(reason, "name them with --task TASK, or --classnames FILE")
+    if len(classes) != count:
+        whose = f"the task {task.name}" if task and not words.classnames else "the list of names"
+        raise UsageError(
+            f"{source.label} has a head of {count} classes, and {whose} has {len(classes)}", "name those of the head"
+        )
+    return {"task": task.name if task else (source.head or {}).get("task") or "", "classes": list(classes)}
+
+
+def _names(store: Store, config: ModelConfig, sources: Sequence[Source], name: str) -> list[str]:
+    """Return a name for each. Raises :class:`StoreError` for one that another checkpoint has; the same file may come again."""
+    stems = [source.stem for source in sources]
+    repeated = Counter(stems)
+    stems = [
+        f"{Path(each.label).parent.name}-{stem}" if repeated[stem] > 1 else stem
+        for each, stem in zip(sources, stems, strict=True)
+    ]
+    if name and len(sources) == 2:
+        stems = [ZEROSHOT, FINETUNED]
+    names = [f"{name or checkpoint_prefix(config)}/{stem}" for stem in stems]
+    if name and len(sources) == 1:
+        names = [name]
+    known = store.everything()
+    for source, chosen in zip(sources, names, strict=True):
+        taken = [
+            each
+            for each in known
+            if each.name == chosen and each.config.get("imported", {}).get("sha256") != source.digest
+        ]
+        if taken or names.count(chosen) > 1:
+            by = f"by checkpoint {taken[0].id}" if taken else "twice"
+            raise StoreError(f"the name {chosen} is taken {by}", "give another with --name")
+    return names
+
+
+def _save(
+    store: Store,
+    config: ModelConfig,
+    ends: Sequence[_End],
+    names: Sequence[str],
+    start: Checkpoint | None,
+    head: Mapping[str, Any] | None,
+    trained_on: Mapping[str, Any],
+) -> list[Checkpoint]:
+    """Save all ends; a parent that lies in the store stays as it is, unless it got another head."""
+    first, *others = ends
+    model = config.to_json()
+    if first.source:
+        saved = [
+            store.save(
+                first.weights, kind=ZEROSHOT, name=names[0], model=model, training=ZEROSHOT, head=head,
+                config={**trained_on, **_origin(first.source)},
+            )
+        ]  # fmt: skip
+    elif start and (not head or head == start.head) and not (start.head and not head):
+        saved = [start]
+    else:
+        assert start is not None
+        beginning = f"{checkpoint_prefix(config)}/{head['task'] + '/' if head and head['task'] else ''}{START}"
+        saved = [
+            store.save(
+                first.weights, kind=START, name=beginning, model=model, training=ZEROSHOT, head=head, trained_from=[start.id]
+            )
+        ]  # fmt: skip
+    for end, name in zip(others, names[-len(others) :], strict=True) if others else ():
+        assert end.source is not None
+        saved.append(store.save(
+            end.weights, kind=FINETUNED, name=name, model=model, training=_training(first.weights, end.weights), head=head,
+            trained_from=[saved[0].id], config={**trained_on, **_origin(end.source)},
+        ))  # fmt: skip
+    return saved
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    """Return the name and hash of a file, for the record of a checkpoint."""
+    return {
+        "imported": {"from": source.label if ":" in source.label else Path(source.label).name, "sha256": source.digest}
+    }
+
+
+def _training(first: Tensors, end: Tensors) -> str:
+    """Tell the papers' procedures by what differs: the head alone, the head too, or the image tower under a head that stayed."""
+    import torch
+
+    differs = {
+        name for name, tensor in first.items() if tensor.dtype != end[name].dtype or not torch.equal(tensor, end[name])
+    }
+    if not any(name.startswith(HEAD) for name in differs):
+        return "paint"
+    return "wise-ft" if any(name.startswith("visual.") for name in differs) else "linear-probe"
