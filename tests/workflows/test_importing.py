@@ -311,3 +311,43 @@ def test_settings_of_an_imported_model_are_checked_as_those_of_a_folder(store):
     ):
         with pytest.raises(wp.WisepatchError, match=words):
             wp.load_clip(wp.ModelConfig("mine", "", settings), {})
+
+
+def test_repository_of_the_hub_is_read_as_a_folder_is(store, tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from tests.models.test_transformers_names import as_transformers, folder_of
+
+    towers = {"num_attention_heads": 1, "hidden_act": "gelu"}
+    folder = folder_of(
+        tmp_path / "clip",
+        {"model_type": "clip", "vision_config": towers, "text_config": towers},
+        as_transformers(tiny_weights()),
+    )
+
+    def download(repository, name):
+        if not (folder / name).exists():
+            raise EntryNotFoundError(name)
+        return str(folder / name)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    (checkpoint,) = wp.import_checkpoints(store, "hf-hub:someone/tiny-clip").checkpoints
+    assert checkpoint.name == "ViT-64x1-8-16/tiny-clip"
+    assert checkpoint.config["imported"]["from"] == "hf-hub:someone/tiny-clip"
+    monkeypatch.undo()
+    with pytest.raises(wp.WisepatchError, match="hf-hub:someone/tiny-clip: could not be fetched or read") as caught:
+        wp.import_checkpoints(store, "hf-hub:someone/tiny-clip")
+    assert "network" in caught.value.hint
+
+
+def test_tokenizer_that_is_not_the_models_is_said(store, tmp_path):
+    (checkpoint,) = wp.import_checkpoints(
+        store, saved(tmp_path / "w.pt", tiny_weights(vocab_size=100)), activation="gelu"
+    ).checkpoints
+    clip = wp.load_clip(wp.ModelConfig.from_json(checkpoint.model), wp.load_weights(store, checkpoint))
+    with pytest.raises(
+        wp.WisepatchError, match="ViT-64x1-8-16 knows 100 tokens, and its tokenizer makes number 49,407"
+    ):
+        zeroshot_head(clip, ["a"], ["{}"])

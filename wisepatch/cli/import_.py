@@ -99,8 +99,10 @@ def command(
     )
     for note in done.notes:
         output.say(f"note: {note}")
-    last, words = done.checkpoints[-1], ["--task" if len(done.checkpoints) == 1 else "--eval", task or "TASK"]
-    if len(done.checkpoints) == 1:
-        output.say(f"next: {common.again('eval', last.id, *words)}")
-    else:
-        output.say(f"next: {common.again('interpolate', '--checkpoint', last.id, *([] if task else words))}")
+    last, known = done.checkpoints[-1], "task" in done.checkpoints[-1].config
+    if done.can_be_measured and len(done.checkpoints) > 1:
+        output.say(
+            f"next: {common.again('interpolate', '--checkpoint', last.id, *(() if known else ('--eval', 'Shapes')))}"
+        )
+    elif done.can_be_measured:
+        output.say(f"next: {common.again('eval', last.id, *(() if known else ('--task', 'Shapes')))}")

@@ -100,7 +100,8 @@ def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) 
 def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn texts into tokens ``(n, context)``, with the length ``(n,)`` of each up to its end token.
 
-    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off.
+    Raises :class:`ModelError` naming a text that is longer than the context, whose end token would be cut off, and where the
+    tokenizer is not the model's.
     """
     context = clip.model.context_length
     tokens = clip.tokenizer([*texts, ""], context_length=context + 1)
@@ -109,6 +110,10 @@ def tokenize(clip: Clip, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tens
     if too_long:
         reason = f"the prompt {texts[too_long[0]]!r} is longer than the {context} tokens the model reads"
         raise ModelError(reason, "shorten the class name or template")
+    known = getattr(clip.model, "vocab_size", None)
+    if known is not None and tokens.max() >= known:
+        reason = f"{clip.config} knows {known:,} tokens, and its tokenizer makes number {int(tokens.max()):,}"
+        raise ModelError(reason, "its tokenizer is another one: a local-dir: or hf-hub: model can name it")
     return tokens[:, :context], tokens.argmax(1) + 1  # the end token has the largest id
 
 

@@ -57,8 +57,7 @@ def said_of(path: Path) -> Iterator[None]:
         raise ModelError(f"{path} cannot be read: {error}", UNREADABLE) from error
     except Exception as error:
         # A broken file leaves instructions without operands: errors of any kind.
-        reason = f"it is cut off, or another kind of file ({type(error).__name__}: {error})"
-        raise ModelError(f"{path} cannot be read: {reason}", UNREADABLE) from error
+        raise ModelError(f"{path} cannot be read: it is cut off, or another kind of file", UNREADABLE) from error
 
 
 def read_container(file: File) -> Any:

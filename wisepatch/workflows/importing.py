@@ -40,6 +40,11 @@ class Imported:
     checkpoints: tuple[Checkpoint, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def can_be_measured(self) -> bool:
+        """Tell whether there is a text tower to make heads with, or a trained head."""
+        return any(each.head or "text" in each.parts for each in self.checkpoints)
+
     def __repr__(self) -> str:
         """Return the checkpoints."""
         return f"Imported({', '.join(map(repr, self.checkpoints))})"
