@@ -16,6 +16,7 @@ from tests.loopback_hub import loopback_hub
 from tests.samples import fails, recipes
 from tests.towers import save_shape
 from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.files import sha256
 from wisepatch.models.exporting import check_folder
 from wisepatch.models.hub import HubError
 
@@ -179,3 +180,4 @@ def test_papers_own_files_become_a_classifier_with_their_logits(papers, tmp_path
     assert (logits - torch.tensor(expected["logits"]["0.5"])).abs().max() < 2e-5
     card = (tmp_path / "out" / "README.md").read_text()
     assert "wisepatch import wiseft-zeroshot.pt wiseft-finetuned.pt\nwisepatch interpolate --alpha 0.5\n" in card
+    assert f"imported from wiseft-zeroshot.pt (`{sha256(papers / 'wiseft-zeroshot.pt')}`)" in card

@@ -280,6 +280,8 @@ def _lineage(store: Store, checkpoint: Checkpoint, files: Mapping[str, str]) -> 
             continue
         recipe = f"{each.method} mix of {', '.join(each.parents)}" if each.recipe else each.kind
         alpha = "" if each.alpha is None else f", alpha {each.alpha:g}"
+        if source := None if each.recipe else each.config.get("imported"):
+            alpha = f", imported from {source['from']} (`{source['sha256']}`)"
         digest = f"`{', '.join(each.files.values())}`" if each.files else "a recipe"
         lines.append(f"| {each.name} | {each.id} | {recipe}{alpha} | {digest} |")
     return "\n".join(lines)
