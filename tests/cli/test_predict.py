@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,34 @@ def test_output_that_nobody_reads_any_more_ends_it_without_a_traceback(folder, s
     )
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_full_disk_leaves_no_half_of_a_table(cli, folder, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        result = cli("predict", "finetuned", "shapes/circle", "shapes/square", "-o", "a.csv", "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.exit_code == 2
+    assert "a.csv cannot be written: File too large" in result.stderr
+    assert not [path for path in tmp_path.iterdir() if "a.csv" in path.name or "partial" in path.name]
+
+
+def test_sheet_has_a_limit_and_counts_the_rest(cli, folder, monkeypatch):
+    monkeypatch.setattr("wisepatch.reports.answer_files.MAX_GROUPS", 1)
+    drawn = []
+    monkeypatch.setattr(
+        "wisepatch.reports.answer_files.contact_sheet", lambda groups: drawn.append(groups) or Image.new("RGB", (9, 9))
+    )
+    assert (
+        cli(
+            "predict", "finetuned,zeroshot", "shapes", "--task", "Shapes", "-o", "a.png", "--images-per-class", "2"
+        ).exit_code
+        == 0
+    )
+    (first, second) = drawn[0]
+    assert first[0].startswith("demo/shapes/finetuned: ")
+    assert 1 <= len(first[1]) <= 2
+    assert second[0].startswith("and ")
+    assert second[0].endswith(" more")

@@ -181,3 +181,17 @@ def test_papers_own_files_become_a_classifier_with_their_logits(papers, tmp_path
     card = (tmp_path / "out" / "README.md").read_text()
     assert "wisepatch import wiseft-zeroshot.pt wiseft-finetuned.pt\nwisepatch interpolate --alpha 0.5\n" in card
     assert f"imported from wiseft-zeroshot.pt (`{sha256(papers / 'wiseft-zeroshot.pt')}`)" in card
+
+
+def test_head_whose_class_names_do_not_match_is_not_exported(tmp_path):
+    store = wp.Store(tmp_path / "store")
+    _, weights = save_shape(store, tmp_path / "source", "vit")
+    head = {"classifier.weight": torch.randn(4, 24), "classifier.bias": torch.randn(4)}
+    names = {"task": "animals", "classes": list(NAMES)}
+    probe = store.save(weights | head, kind="finetuned", name="probe", model=store.find("vit").model, head=names)
+    for kind in ("open_clip", "transformers", "classifier"):
+        with pytest.raises(
+            wp.WisepatchError, match=r"the trained head of probe .* has 4 classes, and 3 names of classes"
+        ):
+            wp.export(store, probe, tmp_path / "out", format=kind)
+    assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
-from wisepatch.store.checkpoints import Checkpoint, Store, part_of
+from wisepatch.store.checkpoints import Checkpoint, Store, check_head, part_of
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
 from wisepatch.weights.finite import not_finite
@@ -235,16 +235,6 @@ def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
         raise StoreError(
             f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {len(broken)} tensors, such as {broken[0]}",
             "it cannot be measured; remove it with `wisepatch store rm` and make it again",
-        )
-
-
-def check_head(checkpoint: Checkpoint, rows: int) -> None:
-    """Raise :class:`StoreError` where a trained head has another number of rows than its manifest has class names."""
-    names = checkpoint.head["classes"] if checkpoint.head else ()
-    if rows != len(names):
-        raise StoreError(
-            f"the trained head of {checkpoint.name} ({checkpoint.id}) has {rows} classes, and {len(names)} names of classes",
-            "make or import the checkpoint again, with a name for each class",
         )
 
 

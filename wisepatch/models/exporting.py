@@ -25,7 +25,7 @@ from wisepatch.models import transformers_format
 from wisepatch.models.clip import describe, save_tokenizer
 from wisepatch.models.model_files import CONFIG_NAME
 from wisepatch.models.zeroshot_head import NO_TEXT
-from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.checkpoints import Checkpoint, Store, check_head
 from wisepatch.store.recipes import has_text, load_weights, weights_size, weights_writer
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def write_model(
     all, and its weights are verified. Raises as :func:`check_folder` and :func:`describe_as` do, and :class:`StoreError` for
     damaged weights and where the folder cannot be written.
     """
+    from safetensors import safe_open
+
     folder = expanded(folder)
     check_format(kind)
     check_folder(folder)
@@ -110,6 +112,9 @@ def write_model(
                 if description["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):
                     save_tokenizer(ModelConfig.from_json(checkpoint.model), unfinished)
                 files = _write_for_open_clip(store, checkpoint, unfinished)
+            if checkpoint.head:
+                with safe_open(unfinished / HEAD_WEIGHTS, "pt") as file:
+                    check_head(checkpoint, file.get_slice(f"{CLASSIFIER}weight").get_shape()[0])
             if head:
                 bias = head.weight.new_zeros(len(head.weight))
                 write_tensors(

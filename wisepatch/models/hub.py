@@ -21,7 +21,7 @@ def check_push(repository: str) -> None:
     """Raise :class:`UsageError` for a name that is none, and :class:`HubError` offline and without a token; asks nobody."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # in its documentation
 
     try:
         validate_repo_id(repository)
@@ -41,7 +41,7 @@ def push(folder: Path, repository: str, message: str, *, quiet: bool = False) ->
     The Hub's client draws bars unless it is to be ``quiet``. Raises :class:`HubError` with what to do. The folder stays as it is.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # in its documentation
 
     if quiet:
         disable_progress_bars()

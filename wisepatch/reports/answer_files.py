@@ -6,7 +6,7 @@ import csv
 import heapq
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TABLES, SHEETS = (".csv", ".parquet"), (".png", ".jpg")
 ROWS_AT_ONCE = 10_000
-MAX_GROUPS = 60  # classes on a sheet: more would be a picture that no program opens
+MAX_GROUPS, MAX_IMAGES = 60, 1_000  # on a sheet: more would be a picture that no program opens
 
 
 def check_output(path: Path) -> None:
@@ -40,7 +40,7 @@ class Table:
     """Write a row for each image and checkpoint; classes and probabilities are in columns, the likeliest first."""
 
     file: BinaryIO
-    suffix: str
+    path: Path
     top: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     writer: Any = None
@@ -62,11 +62,16 @@ class Table:
 
     def write(self) -> None:
         """Write the rows that wait."""
-        if self.suffix == ".csv":
-            self._write_csv()
-        else:
-            self._write_parquet()
+        with _written(self.path):
+            if self._is_csv:
+                self._write_csv()
+            else:
+                self._write_parquet()
         self.rows = []
+
+    @property
+    def _is_csv(self) -> bool:
+        return self.path.suffix.lower() == ".csv"
 
     def _write_csv(self) -> None:
         text = io.StringIO(newline="")
@@ -93,19 +98,26 @@ class Table:
     def close(self) -> None:
         """Write what is left, and the end of the file."""
         self.write()
-        if self.suffix != ".csv":
+        if not self._is_csv:
             self.writer.close()
 
 
 @contextmanager
 def table(path: Path, top: int) -> Iterator[Table]:
     """Yield a table that is written to ``path``, whole or not at all. Raises :class:`UsageError` where that cannot be written."""
-    with refused(str(path), UsageError, "free space there, or name another with --output"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            rows = Table(file, path.suffix.lower(), top)
-            yield rows
+    with ExitStack() as stack:
+        with _written(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(replacing(path))
+        rows = Table(file, path, top)
+        yield rows
+        with _written(path):
             rows.close()
+            stack.close()
+
+
+def _written(path: Path) -> AbstractContextManager[None]:
+    return refused(str(path), UsageError, "free space there, or name another with --output")
 
 
 @dataclass
@@ -130,16 +142,18 @@ class Sheet:
             heapq.heappop(heap)
 
     def save(self, images: AnyImages, path: Path) -> None:
-        """Draw the classes that are answered most often, each with its surest images first."""
-        groups = []
-        keys = sorted(self.counts, key=lambda key: (list(self.checkpoints).index(key[0]), -self.counts[key]))
-        names = images.names()
+        """Draw the classes that are answered most often, each with its surest images first; one that is gone is left out."""
+        order = list(self.checkpoints)
+        keys = sorted(self.counts, key=lambda key: (order.index(key[0]), -self.counts[key]))
+        names, groups, drawn = images.names(), [], 0
         for identity, name in keys[:MAX_GROUPS]:
-            of = f"{self.checkpoints[identity].name}: " if len(self.checkpoints) > 1 else ""
-            cells = [
-                (images.open(-index), (Path(names[-index]).name, f"{100 * probability:.1f} %"))
-                for probability, index in sorted(self.surest[identity, name], reverse=True)
-            ]
+            surest = sorted(self.surest[identity, name], reverse=True)[: MAX_IMAGES - drawn]
+            drawn += len(surest)
+            cells = []
+            for probability, index in surest:
+                with suppress(ValueError):
+                    cells.append((images.open(-index), (Path(names[-index]).name, f"{100 * probability:.1f} %")))
+            of = f"{self.checkpoints[identity].name}: " if len(order) > 1 else ""
             groups.append((f"{of}{name}, {count(self.counts[identity, name], 'image')}", cells))
         if len(keys) > MAX_GROUPS:
             groups.append((f"and {count(len(keys) - MAX_GROUPS, 'class', 'classes')} more", []))

@@ -67,12 +67,13 @@ def export(
         raise UsageError(f"the format {format} has no head of its own", "name classes with --format classifier")
     made = _head(store, checkpoint, task, classnames, listed(templates or ())) if format == "classifier" else None
     about = made.about if made else checkpoint.head
-    found, base = evidence(store, checkpoint), hub_name(ModelConfig.from_json(checkpoint.model))
+    home = Store(checkpoint.home.parent.parent)
+    found, base = evidence(home, checkpoint), hub_name(ModelConfig.from_json(checkpoint.model))
 
     def beside(unfinished: Path, files: Mapping[str, str]) -> None:
         picture = draw_picture(found, unfinished / PICTURE)
         card = model_card(
-            store, checkpoint, format, push_to or folder.resolve().name, files, found, base=base, head=about, picture=picture,
+            home, checkpoint, format, push_to or folder.resolve().name, files, found, base=base, head=about, picture=picture,
             hub=push_to is not None,
         )  # fmt: skip
         write_durably(unfinished / CARD, card.encode(errors="replace"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.answers import Answer, answers
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task
-from wisepatch.workflows.run_tasks import evaluation_tasks
+from wisepatch.tasks import Task, renamed
+from wisepatch.workflows.run_tasks import evaluation_tasks, run_tasks
 
 NAMED = "classes"  # what a task is called that is nothing but names
 DEFAULT_STORE = "wisepatch-store"
@@ -71,7 +72,8 @@ def asked_task(
         )
     try:
         if "task" in trained.config:
-            return evaluation_tasks([trained], (), None, templates or None)[0]
+            asked = run_tasks(trained, ())[0]
+            return replace(asked, dataset=renamed(asked.dataset, None, templates)) if templates else asked
     except WisepatchError as error:  # the folder of images that it was trained on is not here
         if not heads:
             error.hint += "; or say what to choose from with --task, or --classnames"
