@@ -8,7 +8,7 @@ from PIL import Image
 
 import wisepatch as wp
 from tests.samples import recipes
-from wisepatch.reports.model_card import public
+from wisepatch.reports.making_again import public
 
 
 @pytest.fixture

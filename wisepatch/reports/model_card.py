@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import DEFAULT_ALPHAS, DEMO, SCHEMAS, ModelConfig, TrainConfig, parse_alphas
+from wisepatch.config import DEMO, ModelConfig
 from wisepatch.counting import count
-from wisepatch.errors import WisepatchError
 from wisepatch.reports.checkpoint_tables import ancestors
-from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
+from wisepatch.reports.evidence import KEY, Evidence
+from wisepatch.reports.making_again import commands, public
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.results import pick_runs, read
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CARD, PICTURE = "README.md", "sweep.png"
-KEY = ["task", "split", "metric"]
 MAX_CLASSES = 12  # that the card names; the files beside it have all
 PAPERS = {name: f"[arXiv {name}](https://arxiv.org/abs/{name})" for name in ("2208.05592", "2109.01903")}
 TRAININGS = {
@@ -60,54 +56,6 @@ for index in probabilities.argsort(descending=True)[:5].tolist():
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Hold what was measured of a checkpoint: its rows, the run in which alpha was swept, and that run's rows."""
-
-    rows: list[dict[str, Any]]
-    run: str | None
-    sweep: pd.DataFrame
-
-
-def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
-    """Gather the newest row of each task, split and metric for these very weights, and the sweep that chose them."""
-    import pandas as pd
-
-    if not store.results.exists():
-        return Evidence([], None, pd.DataFrame())
-    frame, _ = read(store.results)
-    mine = frame[frame["checkpoint"].isin(_same_weights(store, checkpoint))]
-    swept = mine[mine["patching"].notna() & mine["alpha"].notna()]
-    chosen = swept[swept["chosen"].fillna(False).astype(bool)] if "chosen" in swept else swept
-    runs = (swept if chosen.empty else chosen)["run"]
-    run = None if runs.empty else str(runs.iloc[-1])
-    rows = mine.drop_duplicates(KEY, keep="last")
-    tested = set(rows[rows["split"] == "test"]["task"])
-    rows = rows[(rows["split"] == "test") | ~rows["task"].isin(tested)]
-    records: list[dict[str, Any]] = [dict(row) for _, row in rows.iterrows()]
-    return Evidence(records, run, pick_runs(frame, [run]) if run else frame[:0])
-
-
-def _same_weights(store: Store, checkpoint: Checkpoint) -> list[str]:
-    """Return the ids of the checkpoints that have the weights of one: a sweep measures a mix before one is chosen."""
-    if checkpoint.recipe is None:
-        return [checkpoint.id]
-    ends = {0.0: checkpoint.parents[0], 1.0: checkpoint.parents[-1]} if checkpoint.method == "linear" else {}
-    same = [each.id for each in store.everything() if each.recipe == checkpoint.recipe]
-    return [*same, *([ends[checkpoint.alpha]] if checkpoint.alpha in ends else [])]
-
-
-def draw_picture(found: Evidence, path: Path) -> bool:
-    """Draw the sweep, where there was one; tell whether it was."""
-    if found.run is None:
-        return False
-    try:
-        save_figure(draw_sweep(sweep_table(found.sweep)), path)
-    except WisepatchError:  # one alpha alone, or rows of another tool: the card has the table
-        return False
-    return True
-
-
 def model_card(
     store: Store,
     checkpoint: Checkpoint,
@@ -134,7 +82,7 @@ def model_card(
         *([f"![Accuracy on the patching task over that on the supported tasks]({PICTURE})"] if picture else []),
         f"## How to load it\n\n{_loading(kind, place, hub=hub, head=head)}",
         f"## Where it comes from\n\n{_lineage(store, checkpoint, files)}",
-        f"## How to make it again\n\n{_again(store, checkpoint, found, kind)}",
+        f"## How to make it again\n\n{commands(store, checkpoint, found, kind)}",
         "## Licence\n\nNone is stated here: who publishes this model names one that those of the base model and the data allow.",
     ]
     return "\n\n".join(sections) + "\n"
@@ -168,14 +116,6 @@ def _model(checkpoint: Checkpoint) -> str:
     if model.model.lower() == DEMO:
         return "the embedded model of wisepatch (demo)"
     return " ".join(filter(None, (public(model.model), model.pretrained and f"({Path(model.pretrained).name})")))
-
-
-def public(word: str) -> str:
-    """Return a word for a task or model without the folders of the machine: the name of what a path leads to."""
-    scheme = next((each for each in (*SCHEMAS, "typo:") if word.startswith(each)), "")
-    rest = word.removeprefix(scheme)
-    path, mark, options = rest.partition("?")
-    return f"{scheme}{Path(path).name}{mark}{options}" if Path(path).is_absolute() else word
 
 
 def _facts(checkpoint: Checkpoint, found: Evidence, head: Mapping[str, Any] | None, base: str) -> str:
@@ -285,68 +225,3 @@ def _lineage(store: Store, checkpoint: Checkpoint, files: Mapping[str, str]) -> 
         digest = f"`{', '.join(each.files.values())}`" if each.files else "a recipe"
         lines.append(f"| {each.name} | {each.id} | {recipe}{alpha} | {digest} |")
     return "\n".join(lines)
-
-
-def _again(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
-    """Return the commands that make a checkpoint, and its versions; folders go by their names."""
-    model = ModelConfig.from_json(checkpoint.model)
-    of_model = [
-        "--model",
-        public(model.model),
-        *(["--pretrained", Path(model.pretrained).name] if model.pretrained else []),
-    ]
-    commands = []
-    select = checkpoint.config.get("select") if checkpoint.kind == "patched" else None
-    on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
-    fisher = ["--method", checkpoint.method] if checkpoint.method not in ("", "linear") else []
-    task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
-    mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
-    lineage = (*ancestors(store, checkpoint), checkpoint)
-    imported = [
-        each.config["imported"]["from"] for each in lineage if not isinstance(each, str) and "imported" in each.config
-    ]
-    if imported:
-        commands.append(["import", *dict.fromkeys(imported), *task])
-        mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
-        commands += [[*mix, *fisher]] if mix else []
-    elif task:
-        words = [*of_model, *_training_words(TrainConfig.from_json(checkpoint.config))]
-        if select:
-            commands.append(["patch", *words, "--select", select, *on, *_alphas(found), *fisher])
-        else:
-            commands += [["finetune", *words], *([[*mix, *fisher]] if mix else [])]
-    elif checkpoint.kind == "zeroshot":
-        commands.append(["zeroshot", *of_model, "--task", "TASK"])
-    name = {"interpolated": checkpoint.name}.get(checkpoint.kind, checkpoint.kind)
-    commands.append(["export", name, "DIR", *(["--format", kind] if kind != "open_clip" else [])])
-    return "```console\n" + "".join(f"wisepatch {shlex.join(words)}\n" for words in commands) + "```"
-
-
-def _training_words(trained: TrainConfig) -> list[str]:
-    """Return the options of a training that differ from their defaults."""
-    usual = TrainConfig.with_defaults(trained.task, head=trained.head, freeze_encoder=trained.freeze_encoder)
-    words = ["--task", public(trained.task)]
-    if trained.supported:
-        words += ["--supported", ",".join(map(public, trained.supported))]
-    if trained.classnames:
-        words += ["--classnames", ",".join(trained.classnames)]
-    words += [f"--template={template}" for template in trained.templates or ()]
-    for field in (
-        each for each in fields(trained) if "help" in each.metadata and each.name not in ("save_every", "track")
-    ):
-        value = getattr(trained, field.name)
-        plain = (
-            TrainConfig.__dataclass_fields__[field.name].default if field.name in ("head", "freeze_encoder") else None
-        )
-        if value is None or value is False or value == (getattr(usual, field.name) if plain is None else plain):
-            continue
-        flag = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))[0]
-        words += [flag] if value is True else [flag, str(value)]
-    return words
-
-
-def _alphas(found: Evidence) -> list[str]:
-    alphas = sorted(found.sweep["alpha"].dropna().unique().tolist()) if found.run else []
-    if not alphas or tuple(alphas) == parse_alphas(DEFAULT_ALPHAS):
-        return []
-    return ["--alpha", ",".join(f"{alpha:g}" for alpha in alphas)]

@@ -16,7 +16,8 @@ from wisepatch.models.clip import hub_name, load_clip
 from wisepatch.models.exporting import Head, check_folder, check_format, describe_as, write_model
 from wisepatch.models.hub import check_push, push
 from wisepatch.models.zeroshot_head import zeroshot_head
-from wisepatch.reports.model_card import CARD, PICTURE, draw_picture, evidence, model_card
+from wisepatch.reports.evidence import draw_picture, evidence
+from wisepatch.reports.model_card import CARD, PICTURE, model_card
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import find_task
