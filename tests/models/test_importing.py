@@ -75,6 +75,14 @@ def test_attention_heads_that_a_module_tells_are_kept():
     assert (settings["vision_cfg"]["head_width"], settings["text_cfg"]["heads"]) == (16, 2)
 
 
+@pytest.mark.parametrize(
+    "part", ["text_decoder.x", "visual.attn_pool.query", "visual.transformer.resblocks.0.ls_1.gamma"]
+)
+def test_parts_whose_settings_shapes_do_not_tell_are_asked_about(part):
+    with pytest.raises(ModelError, match="is of no architecture that can be told"):
+        recognise(FoundWeights({**tiny_weights(), part: torch.ones(1)}, "gelu"), "coca.pt")
+
+
 def test_another_architecture_is_asked_for():
     with pytest.raises(
         ModelError, match=r"w\.pt is of no architecture that can be told from its tensors \(such as visual\.trunk\.w"

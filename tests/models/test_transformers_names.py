@@ -180,7 +180,11 @@ def clip_model(transformers, **more):
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers, about itself
-@pytest.mark.parametrize("more", [{}, {"hidden_act": "gelu"}, {"layer_norm_eps": 1e-3}], ids=["quick", "gelu", "eps"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"hidden_act": "gelu"}, {"layer_norm_eps": 1e-3, "hidden_act": "gelu_pytorch_tanh"}],
+    ids=["quick", "gelu", "tanh"],
+)
 def test_logits_are_those_of_transformers(tmp_path, transformers, more):
     import wisepatch as wp
 

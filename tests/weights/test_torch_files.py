@@ -296,3 +296,10 @@ def test_fuzzed_files_of_weights_give_values_or_an_error_for_users(tmp_path_fact
     with chdir(folder), suppress(ModelError):
         read_state_dict(folder / "fuzzed.pt")
     assert not (folder / "ran").exists()
+
+
+def test_long_lines_and_long_names_are_read_whole(tmp_path):
+    (tmp_path / "w.pt").write_bytes(pickle.dumps({"note": "x" * 10_000}, 0))
+    assert read_torch_file(tmp_path / "w.pt") == {"note": "x" * 10_000}
+    torch.save({"model." * 200_000 + "w": torch.ones(1)}, tmp_path / "w.pt")
+    assert list(read_state_dict(tmp_path / "w.pt").tensors) == ["w"]

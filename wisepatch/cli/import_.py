@@ -23,6 +23,7 @@ def command(
         ),
     ],
     names: o.ClassOptions,
+    machine: o.Machine,
     common: o.Common,
     name: Annotated[str, typer.Option("--name", help="What to call it. (default: MODEL/FILE)")] = "",
     parent: Annotated[

@@ -23,6 +23,8 @@ TEXT_LAYER = re.compile(r"(?:text\.)?(?:transformer|encoder)\..+")
 VISION = ("image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio")
 TEXT = ("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio")
 HEAD_WIDTH = 64  # of OpenAI's models, and where nothing says otherwise
+# Of CoCa, of timm's towers, of towers with layer scale: shapes do not tell the rest of their settings.
+OTHER_PARTS = re.compile(r"visual\.attn_pool|visual\.trunk\.|text_decoder\.|.+\.ls_[12]\.")
 NAME_IT = "name its architecture as open_clip does: --model NAME"
 
 
@@ -127,7 +129,7 @@ def recognise(
 ) -> ModelConfig:
     """Infer the model that weights are of: open_clip's name for it where there is one, or its settings.
 
-    ``beyond`` holds what is unlike OpenAI's models: ``preprocess_cfg``, and ``norm_kwargs`` by tower. ``activation`` is what
+    ``beyond`` holds what is unlike OpenAI's models: ``preprocess_cfg``, and settings by tower (``towers``). ``activation`` is what
     a user says: weights do not tell it, the classes of a whole module do. Raises :class:`UsageError` that asks for it,
     :class:`ModelError` for an architecture that cannot be told from shapes.
     """
@@ -141,9 +143,9 @@ def recognise(
         some = ", ".join(list(found.tensors)[:3])
         raise ModelError(f"{source} is of no architecture that can be told from its tensors (such as {some})", NAME_IT)
     beyond = dict(beyond or {})
-    for tower, norm in beyond.get("norm_kwargs", {}).items():
-        model_cfg[f"{tower}_cfg"]["norm_kwargs"] = norm
-    names = [] if beyond.get("norm_kwargs") else _named(model_cfg)
+    for tower, settings in beyond.get("towers", {}).items():
+        model_cfg[f"{tower}_cfg"] |= settings
+    names = [] if beyond.get("towers") else _named(model_cfg)
     if not activation and not found.activation:
         known = f", whose shapes are those of {' and '.join(names)}," if names else ""
         raise UsageError(
@@ -170,6 +172,8 @@ def _infer(found: FoundWeights) -> dict[str, Any] | None:
     """Return ``model_cfg`` as shapes and a module's attention heads tell it; ``None`` for what is no CLIP of OpenAI's kind."""
     tensors = found.tensors
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if any(OTHER_PARTS.match(name) for name in shapes):
+        return None
     custom = "text." if any(name.startswith("text.") for name in shapes) else ""
     try:
         if "visual.conv1.weight" in shapes and "visual.class_embedding" in shapes:

@@ -155,7 +155,7 @@ def _read_transformers(label: str, config: dict[str, Any], fetch: Fetch) -> Sour
     found = FoundWeights(
         transformers_names.to_open_clip(read_state_dict(weights).tensors), settings["activation"], settings["heads"]
     )
-    beyond: dict[str, Any] = {"norm_kwargs": settings["norms"]} if settings["norms"] else {}
+    beyond: dict[str, Any] = {"towers": settings["towers"]} if settings["towers"] else {}
     if path := fetch("preprocessor_config.json"):
         preprocessing = transformers_names.preprocessing(read_json(path))
         beyond |= {} if _is_default(preprocessing) else {"preprocess_cfg": preprocessing}

@@ -45,7 +45,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "vision": {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "text": {"num_attention_heads": 8, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
 }
-ACTIVATIONS = {"quick_gelu": "quickgelu", "gelu": "gelu"}
+TANH = ("gelu_pytorch_tanh", "gelu_new")
+ACTIVATIONS = {"quick_gelu": "quickgelu", "gelu": "gelu", **dict.fromkeys(TANH, "gelu")}
 MODEL_TYPES = ("clip", "clip_vision_model")
 # Changes of LoRA that are no sum of two matrices' product.
 OTHER_ADAPTERS = (
@@ -106,7 +107,7 @@ def _unknown(name: str) -> ModelError:
 
 
 def settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return what transformers' ``config.json`` tells beyond shapes: ``activation``, and per tower ``heads`` and ``norm_kwargs``.
+    """Return what transformers' ``config.json`` tells beyond shapes: ``activation``, and by tower ``heads`` and other settings.
 
     Raises :class:`ModelError` for another kind of model, and for settings that open_clip's CLIP has no place for.
     """
@@ -126,19 +127,22 @@ def settings(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     if kind == "clip":
         towers = {tower: config.get(f"{tower}_config") or {} for tower in ("vision", "text")}
     found = {tower: DEFAULTS[tower] | dict(given) for tower, given in towers.items()}
-    activations = {each["hidden_act"] for each in found.values()}
-    if len(activations) > 1 or not activations <= set(ACTIVATIONS):
-        raise ModelError(
-            f"{source} has the activation {' and '.join(sorted(map(str, activations)))}",
-            "one of quick_gelu and gelu is known",
-        )
+    activations = {ACTIVATIONS.get(each["hidden_act"], "") for each in found.values()}
+    if len(activations) > 1 or "" in activations:
+        named = " and ".join(sorted({str(each["hidden_act"]) for each in found.values()}))
+        raise ModelError(f"{source} has the activation {named}", "known are quick_gelu, gelu and gelu_pytorch_tanh")
+    beyond = {tower: _beyond_openai(each) for tower, each in found.items()}
     return {
-        "activation": ACTIVATIONS[activations.pop()],
+        "activation": activations.pop(),
         "heads": {("visual" if tower == "vision" else tower): int(each["num_attention_heads"]) for tower, each in found.items()},
-        "norms": {
-            tower: {"eps": each["layer_norm_eps"]} for tower, each in found.items() if each["layer_norm_eps"] != 1e-5
-        },
+        "towers": {tower: each for tower, each in beyond.items() if each},
     }  # fmt: skip
+
+
+def _beyond_openai(tower: Mapping[str, Any]) -> dict[str, Any]:
+    """Return open_clip's settings of a tower that is unlike OpenAI's in its norms or activation."""
+    norm = {"norm_kwargs": {"eps": tower["layer_norm_eps"]}} if tower["layer_norm_eps"] != 1e-5 else {}
+    return norm | ({"act_kwargs": {"approximate": "tanh"}} if tower["hidden_act"] in TANH else {})
 
 
 def preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def facts(store: Store, checkpoint: Checkpoint) -> dict[str, str]:
     recipe = checkpoint.recipe
     known: dict[str, Any] = {
         "kind": checkpoint.kind,
-        "model": " ".join(filter(None, checkpoint.model.values())),
+        "model": " ".join(value for name, value in checkpoint.model.items() if value and name != "settings"),
         "training": checkpoint.training,
         "made from": "\n".join(_lineage(store, checkpoint)),
         "method": checkpoint.method,

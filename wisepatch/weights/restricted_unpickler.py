@@ -122,11 +122,13 @@ class File:
 
     def readline(self) -> bytes:
         """Return the bytes up to the end of the line."""
-        window = bytes(self.data[self.position : self.position + VIEW_BYTES])
-        line, end, _ = window.partition(b"\n")
+        parts, end = [], b""
+        while not end and self.position < len(self.data):
+            line, end, _ = bytes(self.data[self.position : self.position + VIEW_BYTES]).partition(b"\n")
+            parts += [line, end]
+            self.position += len(line) + len(end)
         self.reads += 1
-        self.position += len(line) + len(end)
-        return line + end
+        return b"".join(parts)
 
 
 class TensorUnpickler(ArrayUnpickler):

@@ -34,7 +34,7 @@ STATE_DICTS = (
     "weights",
 )  # in this order
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
-OUTER = re.compile(r"(?:model|image_encoder|clip_model|clip)\.")
+OUTER = re.compile(r"(?:(?:model|image_encoder|clip_model|clip)\.)+")
 TRAINED_HEAD = re.compile(r"(?:classification_head|classifier)\.(?=weight$|bias$)")
 # OpenAI's archives hold the first three beside the weights; masks and counters of positions follow from the settings.
 OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
@@ -170,7 +170,7 @@ def _plain_names(names: Collection[str], path: Path) -> dict[str, str]:
     is_apple = any(str(name).startswith("text_encoder.") for name in names)  # MobileCLIP, whose names open_clip knows
     for name in names:
         short = WRAPPERS.sub("", str(name))
-        while not is_apple and (outer := OUTER.match(short)):
+        if not is_apple and (outer := OUTER.match(short)):
             short = short[outer.end() :]
         short = TRAINED_HEAD.sub(HEAD, short)
         if NOT_WEIGHTS.fullmatch(short) or short in OPENAI_NUMBERS:

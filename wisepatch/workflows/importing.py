@@ -17,6 +17,7 @@ from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.importing import check_activation, completed, is_whole, recognise
 from wisepatch.models.sources import Source, read_source
 from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.process_group import on_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task, find_task
@@ -119,7 +120,8 @@ def import_checkpoints(
     }
     trained_on: dict[str, Any] = {"task": task.base_spec, "supported": [], "cut": CUT, **settings} if task else {}
     names = _names(store, config, [end.source for end in ends if end.source], name)
-    return Imported(tuple(_save(store, config, ends, names, start, details, trained_on)), tuple(words.notes))
+    saved = on_main(lambda: _save(store, config, ends, names, start, details, trained_on))
+    return Imported(tuple(saved), tuple(words.notes))
 
 
 def _read(
