@@ -1,6 +1,7 @@
 """open_clip's CLIP as transformers' ``CLIPModel``: settings, names of tensors, tokenizer and image processor.
 
-Neither package computes anything here; files are written as transformers reads them (4.30 to 5), without it being installed.
+Neither package computes anything here; files are written as transformers reads them (tried with 4.57 and 5.24), without it
+being installed.
 """
 
 from __future__ import annotations
