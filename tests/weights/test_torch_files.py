@@ -275,6 +275,13 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
         read_torch_file(tmp_path / "none.pt")
 
 
+def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch):
+    path = save(tmp_path / "w.pt", SMALL)
+    monkeypatch.setattr("pathlib.Path.open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(ModelError, match=r"w\.pt cannot be read: Permission denied"):
+        read_state_dict(path)
+
+
 def dumped(content, how):
     out = io.BytesIO()
     if how == "pickle":

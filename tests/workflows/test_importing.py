@@ -174,6 +174,8 @@ def test_same_files_again_are_the_same_checkpoints_and_a_name_that_is_taken_is_s
     with pytest.raises(wp.WisepatchError, match="the name mine is taken by checkpoint") as caught:
         wp.import_checkpoints(store, papers / "clip-state-dict.pt", name="mine", activation="quickgelu")
     assert "--name" in caught.value.hint
+    with pytest.raises(wp.WisepatchError, match="the name finetuned stands for the newest checkpoint of a kind"):
+        wp.import_checkpoints(store, papers / "clip-state-dict.pt", name="finetuned", activation="quickgelu")
     (tmp_path / "more").mkdir()
     third = saved(tmp_path / "more" / "x.pt", other)
     names = [

@@ -250,7 +250,7 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
 def _weights_by_hand(config: ModelConfig, details: Mapping[str, Any]) -> str:
     # Nothing in a file says which activation its weights were trained with; the name of the model has to.
     name = f"--model {config.model.replace('/', '-')}-quickgelu " if details.get("quick_gelu") else ""
-    return f"give weights by hand with {name}--pretrained FILE (.safetensors, or .pt with tensors only), or try --model demo"
+    return f"give weights by hand with {name}--pretrained FILE (.safetensors, or what torch.save wrote), or try --model demo"
 
 
 class _ZeroInitialisation(TorchFunctionMode):

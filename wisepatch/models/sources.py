@@ -62,7 +62,11 @@ class Source:
     @property
     def stem(self) -> str:
         """Return a short name: of the file without its suffix, or of the folder or repository."""
-        return Path(self.label.rstrip("/").rpartition(":")[2]).stem
+        return (
+            Path(self.label).stem
+            if self.label.startswith(HUB)
+            else expanded(self.label.removeprefix(LOCAL)).resolve().stem
+        )
 
 
 def read_source(word: str) -> Source:

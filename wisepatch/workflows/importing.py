@@ -18,7 +18,7 @@ from wisepatch.models.importing import check_activation, completed, is_whole, re
 from wisepatch.models.sources import Source, read_source
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.process_group import on_main
-from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.checkpoints import REFERENCES, Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task, find_task
 from wisepatch.training.start import checkpoint_prefix, classifier_tensors
@@ -246,6 +246,8 @@ def _class_names(source: Source, words: _Words) -> dict[str, Any]:
 
 def _names(store: Store, config: ModelConfig, sources: Sequence[Source], name: str) -> list[str]:
     """Return a name for each. Raises :class:`StoreError` for one that another checkpoint has; the same file may come again."""
+    if name in REFERENCES:
+        raise UsageError(f"the name {name} stands for the newest checkpoint of a kind", "give another with --name")
     stems = [source.stem for source in sources]
     repeated = Counter(stems)
     stems = [
@@ -289,7 +291,7 @@ def _save(
                 config={**trained_on, **_origin(first.source)},
             )
         ]  # fmt: skip
-    elif start and (not head or head == start.head) and not (start.head and not head):
+    elif start and head == start.head:
         saved = [start]
     else:
         assert start is not None
