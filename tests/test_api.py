@@ -38,7 +38,6 @@ def test_unknown_name_is_an_attribute_error():
         ("Encoder", "Clip"),
         ("FinetuneConfig", "TrainConfig"),
         ("load_encoder", "load_clip"),
-        ("predict", "predict_many"),
     ],
 )
 def test_names_of_the_last_release_are_aliases_that_warn(old, new):

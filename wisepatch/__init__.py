@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from wisepatch.datasets.samples import Annotations, Split, Subset
     from wisepatch.devices import use_device
     from wisepatch.errors import DataError, MissingDataError, WisepatchError
+    from wisepatch.evaluation.answers import Answer
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
     from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
-    from wisepatch.models.exporting import export
     from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.progress import RichProgress
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
+    from wisepatch.reports.publishing import export
     from wisepatch.reports.training_curves import draw_training, load_trainings, training_table
     from wisepatch.store.checkpoints import Checkpoint, Store
     from wisepatch.store.manifests import Recipe
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.importing import import_checkpoints
     from wisepatch.workflows.patching import patch, zeroshot
+    from wisepatch.workflows.predicting import predict
     from wisepatch.workflows.preflight import preflight
     from wisepatch.workflows.sweep import sweep
 
@@ -54,15 +56,16 @@ _NAMES = {  # module: the public names in it
     "devices": "use_device",
     "datasets.published.readers": "open_folders",
     "errors": "DataError MissingDataError WisepatchError",
+    "evaluation.answers": "Answer",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
     "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
-    "models.exporting": "export",
     "models.zeroshot_head": "zeroshot_head",
     "progress": "RichProgress",
     "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
+    "reports.publishing": "export",
     "reports.training_curves": "draw_training load_trainings training_table",
     "store.checkpoints": "Checkpoint Store",
     "store.manifests": "Recipe",
@@ -74,20 +77,21 @@ _NAMES = {  # module: the public names in it
     "weights.streaming": "merge_files",
     "workflows.importing": "import_checkpoints",
     "workflows.patching": "patch zeroshot",
+    "workflows.predicting": "predict",
     "workflows.preflight": "preflight",
     "workflows.sweep": "sweep",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _CALLED_THERE = {"read_results": "read", "load_results": "load"}
-_RENAMED = {  # old name: new name; `predict` will be for images
+_RENAMED = {  # old name: new name
     "Encoder": "Clip",
     "FinetuneConfig": "TrainConfig",
     "load_encoder": "load_clip",
-    "predict": "predict_many",
 }
 
 __all__ = [
     "Annotations",
+    "Answer",
     "Checkpoint",
     "Classifier",
     "Clip",
@@ -135,6 +139,7 @@ __all__ = [
     "parse_alphas",
     "parse_rule",
     "patch",
+    "predict",
     "predict_many",
     "preflight",
     "read_results",

@@ -55,8 +55,8 @@ class Config:
 
 
 @dataclass(frozen=True)
-class EvalConfig(Config):
-    """Settings of an evaluation; they change its speed, and its predictions only through the precision.
+class PassConfig(Config):
+    """Settings of a pass over images; they change its speed, and its predictions only through the precision.
 
     ``batch_size`` of ``None`` is as many images as the GPU has room for, at most 64 on a CPU; ``workers`` of ``None`` as the
     machine and the number of images suggest. ``bf16`` computes the image tower in bf16 (mixes and
@@ -68,12 +68,9 @@ class EvalConfig(Config):
     )
     workers: int | None = setting(None, "Processes that load images. (default: as the machine suggests)", SPEED, min=0)
     mixed_precision: Precision = setting("no", "Precision of the image tower.", SPEED)
-    cache_images: bool = setting(default=False, help="Keep decoded pixels in the store, for later runs.", panel=SPEED)
     compiled: bool = setting(
         default=False, help="Compile the image tower, which pays for long work.", panel=SPEED, flags=("--compile",)
     )
-
-    again: bool = setting(default=False, help="Compute answers that the store holds already anew.", panel=SPEED)
 
     def problems(self) -> Iterable[str]:
         """Check every field."""
@@ -82,6 +79,14 @@ class EvalConfig(Config):
         if self.workers is not None and self.workers < 0:
             yield f"workers must not be negative, as {self.workers} is"
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
+
+
+@dataclass(frozen=True)
+class EvalConfig(PassConfig):
+    """Settings of an evaluation, which may keep decoded pixels, and recalls the answers that the store holds."""
+
+    cache_images: bool = setting(default=False, help="Keep decoded pixels in the store, for later runs.", panel=SPEED)
+    again: bool = setting(default=False, help="Compute answers that the store holds already anew.", panel=SPEED)
 
 
 @dataclass(frozen=True)

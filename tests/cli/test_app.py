@@ -14,8 +14,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotli
 
 
 COMMANDS = (
-    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "typo-attack", "datasets", "import", "export", "store",
-    "plugins",
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "predict", "plot", "typo-attack", "datasets", "import",
+    "export", "store", "plugins",
 )  # fmt: skip
 
 

@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.loopback_hub import loopback_hub
 from wisepatch.config import ModelConfig
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.models.clip import EMBEDDED, load_clip, resolve_name
+from wisepatch.store.checkpoints import Store
 
 DEMO = ModelConfig("demo", "")
 
@@ -196,3 +198,41 @@ def test_loading_weights_draws_no_random_numbers_that_they_replace(clip):
     assert loaded.model.logit_scale.data_ptr() != weights["logit_scale"].data_ptr()
     assert all(parameter.requires_grad for parameter in loaded.model.parameters())
     assert torch.equal(loaded.model.attn_mask, clip.model.attn_mask)
+
+
+@pytest.fixture
+def small_default(tmp_path, monkeypatch):
+    """A hub with random weights under the name of the default model's, of which the design is made small."""
+    small = open_clip.get_model_config("ViT-B-32")
+    small["vision_cfg"] |= {"layers": 1, "width": 64}
+    small["text_cfg"] |= {"layers": 1, "width": 64, "heads": 1}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", small)
+    torch.manual_seed(0)
+    weights = open_clip.create_model("ViT-B-32").state_dict()
+    save_file(weights, tmp_path / "weights.safetensors")
+    with loopback_hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.repositories["timm/vit_base_patch32_clip_224.openai"] = {
+            "open_clip_model.safetensors": tmp_path / "weights.safetensors"
+        }
+        yield hub, weights
+
+
+def test_default_model_is_downloaded_from_the_hub_once(small_default, cli, shapes):
+    hub, weights = small_default
+    for words in ((), ("--model", "ViT-B-32", "--pretrained", "openai")):
+        result = cli("zeroshot", *words, "--task", f"{shapes}@all", "--store", "store")
+        assert result.exit_code == 0, result.output
+    kept = Store("store").read(Store("store").find("zeroshot"))
+    assert all(torch.equal(kept[name], tensor) for name, tensor in weights.items())
+    assert sum(path.endswith("model.safetensors") for path in hub.asked) == 2 + 1  # a look and the file; then a look
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "401"), (404, "404"), (500, "500"), (0, "disconnected")])
+def test_hub_that_does_not_give_the_weights_is_one_line_with_the_next_step(small_default, status, reason):
+    hub, _ = small_default
+    hub.trouble = ("/resolve/", status)
+    with pytest.raises(ModelError) as caught:
+        load_clip(ModelConfig())
+    assert "openai weights of ViT-B-32: could not be fetched or read: " in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "--pretrained FILE" in caught.value.hint

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 
 import wisepatch
 from tests.samples import fails
+from tests.towers import save_shape
 from tests.weights.test_interpolation import same_bits
 from wisepatch import ModelConfig, Store, load_clip, load_weights, sweep
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import sha256
 from wisepatch.models.clip import EMBEDDED, describe
-from wisepatch.models.exporting import export
+from wisepatch.models.exporting import write_model
+from wisepatch.reports.publishing import export
 from wisepatch.store.checkpoints import Recipe
 
 DEMO = {"model": "demo", "pretrained": ""}
@@ -40,7 +42,8 @@ def same_weights(one, other):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """The files of a folder but for the model card and its picture, which have tests of their own."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("README.md", "sweep.png"))
 
 
 def test_exported_model_gives_the_features_of_the_checkpoint(run_store, tmp_path):
@@ -105,7 +108,7 @@ def test_command_says_what_it_wrote_and_the_folder_is_a_model(cli, run_store):
     (record,) = map(json.loads, result.stdout.splitlines())
     assert record == {
         "type": "export", "exported": "model", "checkpoint": checkpoint.id, "name": checkpoint.name, "model": DEMO, "alpha": 0.3,
-        "files": {WEIGHTS: sha256(Path("model") / WEIGHTS)}, "head": None,
+        "files": {WEIGHTS: sha256(Path("model") / WEIGHTS)}, "head": None, "format": "open_clip", "address": None,
     }  # fmt: skip
     result = cli("zeroshot", "--model", "local-dir:model", "--store", "other", "--quiet")
     assert result.exit_code == 0, result.output
@@ -247,6 +250,31 @@ def test_tokenizer_of_its_own_goes_along(tmp_path, monkeypatch):
         export(store, checkpoint, tmp_path / "again")
     assert "transformers" in caught.value.hint
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("shape", ["vit-quickgelu", "vit", "resnet", "siglip", "coca"])
+def test_every_shape_of_tower_gives_the_same_logits_in_open_clip(tmp_path, shape):
+    """To the bit: the same code computes with the same weights, whatever is read back from the folder."""
+    store = Store(tmp_path / "store")
+    checkpoint, weights = save_shape(store, tmp_path / "source", shape)
+    clip = load_clip(ModelConfig.from_json(checkpoint.model), weights)
+    write_model(store, checkpoint, tmp_path / "model")
+    shutil.rmtree(tmp_path / "source")
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'model'}")
+    photo = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'model'}")(["a cat", "a photo of a dog."])
+    with torch.no_grad():
+        for name, given in (("encode_image", transform(photo)[None]), ("encode_text", tokens)):
+            assert torch.equal(getattr(model.eval(), name)(given), getattr(clip.model, name)(given))
+        assert torch.equal(transform(photo), clip.transform(photo))
+    assert model.logit_scale == clip.model.logit_scale
+
+
+def test_weights_of_a_file_are_prepared_as_all_published_ones_of_their_architecture():
+    siglip = describe(ModelConfig("ViT-B-16-SigLIP", "weights.pt"))["preprocess_cfg"]
+    assert siglip == {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    several = describe(ModelConfig("ViT-L-14", "weights.pt"))["preprocess_cfg"]  # some were trained with other means
+    assert several["mean"] == open_clip.OPENAI_DATASET_MEAN
 
 
 def test_hub_that_cannot_be_reached_is_an_error():

@@ -134,15 +134,49 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class ClassOptions:
-    """Class names and prompts that replace those of the task."""
+class NameOptions:
+    """Class names and prompts."""
 
     classnames: Path | None = setting(
-        None, "File with one class name a line, in the order of the task's classes.", None
+        None, "File with one class name a line, in the order of the task's classes; or names by comma.", None
     )
     template: list[str] | None = setting(
         None, "Prompt with {} for the class name, or the name of a set. Repeatable.", None
     )
+
+    def words(self) -> list[str]:
+        """Return the options as they were given."""
+        named = ["--classnames", str(self.classnames)] if self.classnames else []
+        return named + [f"--template={template}" for template in self.template or ()]
+
+    def names(self) -> tuple[str, ...] | None:
+        """Return the lines of the file of class names, or the names. Raises :class:`UsageError` if there are none."""
+        path = self.classnames
+        if path is None:
+            return None
+        if "," in str(path) and not expanded(path).exists():
+            return tuple(name.strip() for name in str(path).split(",") if name.strip())
+        try:
+            names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"the class names {path} cannot be read: {error}", "give a text file with one name a line"
+            ) from error
+        if not names:
+            raise UsageError(f"the class names {path} are empty", "write one name a line")
+        return names
+
+    def templates(self) -> tuple[str, ...] | None:
+        """Return the prompts. Raises :class:`UnknownNameError` for a set that is not known."""
+        from wisepatch.datasets.prompts import templates
+
+        return templates([in_utf8(each) for each in self.template or ()]) or None
+
+
+@dataclass(frozen=True)
+class ClassOptions(NameOptions):
+    """Class names and prompts that replace those of the task, and how a user's own folder or CSV is read."""
+
     group: str = setting(
         "", "Regular expression: images in whose path it finds the same text stay in one split.", YOUR_OWN
     )
@@ -170,32 +204,6 @@ class ClassOptions:
             "skip" if self.on_bad_image == "skip" else "",
         )  # fmt: skip
         return with_reading(task, reading)
-
-    def words(self) -> list[str]:
-        """Return the options as they were given."""
-        named = ["--classnames", str(self.classnames)] if self.classnames else []
-        return named + [f"--template={template}" for template in self.template or ()]
-
-    def names(self) -> tuple[str, ...] | None:
-        """Return the lines of the file of class names. Raises :class:`UsageError` if it cannot be read or is empty."""
-        path = self.classnames
-        if path is None:
-            return None
-        try:
-            names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"the class names {path} cannot be read: {error}", "give a text file with one name a line"
-            ) from error
-        if not names:
-            raise UsageError(f"the class names {path} are empty", "write one name a line")
-        return names
-
-    def templates(self) -> tuple[str, ...] | None:
-        """Return the prompts. Raises :class:`UnknownNameError` for a set that is not known."""
-        from wisepatch.datasets.prompts import templates
-
-        return templates([in_utf8(each) for each in self.template or ()]) or None
 
 
 TaskOption = Annotated[

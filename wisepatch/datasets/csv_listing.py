@@ -51,14 +51,10 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
     for where, row in _rows(path, columns or {}):
         image, label = row["path"].strip(), row["label"].strip()
         word = (row.get("split") or "train").strip().lower()
-        if not image or not label:
-            raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
-        if URL.match(image):
-            raise DataError(f"{where}: {image} is an address", "fetch the images, and name the files")
+        file = _file_of(path, where, image if label else "")
         split = SPLIT_WORDS.get(word)
         if split is None:
             raise DataError(f"{where}: split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
-        file = os.path.join(folder, os.path.expanduser(as_file_name(image)))  # noqa: PTH111, PTH118 -- raises nothing, of a million
         name = os.path.normpath(file)  # x/../x/0.png is x/0.png
         if name in seen:
             if seen[name] != (split, label):
@@ -76,6 +72,26 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
     return listing
 
 
+def csv_images(path: Path, columns: Mapping[str, str] | None = None) -> list[str]:
+    """Return the images that the CSV ``path`` names, each once, also those that do not exist; it needs no labels.
+
+    ``columns`` names the column of the ``path`` where it is none of :data:`COLUMNS`. Raises :class:`DataError` for a file that is
+    no CSV, a missing column, and an empty path.
+    """
+    files = {_file_of(path, where, row["path"]): None for where, row in _rows(path, columns or {}, ("path",))}
+    return list(files)
+
+
+def _file_of(path: Path, where: str, image: str) -> str:
+    """Return the file that a row names. Raises :class:`DataError` for an empty path and for an address."""
+    image = image.strip()
+    if not image:
+        raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
+    if URL.match(image):
+        raise DataError(f"{where}: {image} is an address", "fetch the images, and name the files")
+    return os.path.join(path.parent, os.path.expanduser(as_file_name(image)))  # noqa: PTH111, PTH118 -- raises nothing, of a million
+
+
 def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield the place of each row of a CSV, in words, and its values by the names of the columns in lower case."""
     for where, row in _dict_rows(path):
@@ -87,17 +103,19 @@ def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[
         yield str(where), row
 
 
-def _rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place of each row, and its ``path``, ``label``, and ``split`` and ``group`` where there are such columns."""
+def _rows(
+    path: Path, columns: Mapping[str, str], needed: Sequence[str] = ("label", "path")
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place of each row, and its ``path``, ``label``, ``split`` and ``group``, of which some are ``needed``."""
     names: dict[str, str] = {}
     for where, row in _dict_rows(path):
         if row is None:
-            names = _columns(path, list(where), columns)
+            names = _columns(path, list(where), columns, needed)
         else:
             yield str(where), {each: row[name] or "" for each, name in names.items()}
 
 
-def _columns(path: Path, header: list[str], asked: Mapping[str, str]) -> dict[str, str]:
+def _columns(path: Path, header: list[str], asked: Mapping[str, str], needed: Sequence[str]) -> dict[str, str]:
     """Return which column of ``header`` holds what."""
     names = {}
     for each, known in COLUMNS.items():
@@ -107,9 +125,10 @@ def _columns(path: Path, header: list[str], asked: Mapping[str, str]) -> dict[st
             names[each] = name
         elif each in asked:
             raise _no_column(path, [asked[each]], header, "column names are those of the first line")
-    if missing := [each for each in ("label", "path") if each not in names]:
+    if missing := [each for each in needed if each not in names]:
         options = " and ".join(f"--{each}-column" for each in sorted(missing, reverse=True))
-        raise _no_column(path, missing, header, f"its first line must begin path,label, or name columns with {options}")
+        first = ",".join(sorted(needed, reverse=True))
+        raise _no_column(path, missing, header, f"its first line must begin {first}, or name columns with {options}")
     return names
 
 

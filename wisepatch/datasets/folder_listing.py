@@ -139,6 +139,12 @@ def list_folder(path: Path) -> Listing:
     return Listing(root, files, left_out.names, scan.outside)
 
 
+def images_below(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the images below a folder, at any depth and in natural order, and by reason the files that are left out."""
+    left_out = LeftOut(folder)
+    return list(_Scan(folder.resolve(), left_out).images(str(folder), ())), left_out.names
+
+
 def is_litter(name: str) -> bool:
     """Tell whether a system or a program left this behind: ``.DS_Store``, ``Thumbs.db``, ``._photo.jpg``."""
     return name.startswith("._") or name.lower() in LITTER

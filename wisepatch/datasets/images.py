@@ -131,6 +131,19 @@ def _opened(path: Path | str) -> Iterator[Any]:
         raise ValueError(str(error).replace(str(path), Path(path).name) or type(error).__name__) from error
 
 
+def as_seen(image: Any) -> Any:
+    """Return an opened image as 8-bit RGB as a viewer shows it: turned upright, transparent parts white.
+
+    Raises :class:`ValueError` with the reason for whatever cannot be decoded.
+    """
+    try:
+        return _rgb(_as_seen(image))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
 def orientation(image: Any) -> int:
     """Return the EXIF orientation of an opened image, 1 (upright) to 8; 1 where it has none that can be read."""
     try:

@@ -20,7 +20,7 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
-from wisepatch.store.checkpoints import Checkpoint, Store, part_of
+from wisepatch.store.checkpoints import Checkpoint, Store, check_head, part_of
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
 from wisepatch.weights.finite import not_finite
@@ -148,6 +148,7 @@ class Mix:
             self._merged(name, [head[name] for head in heads])
             for name in (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias")
         )
+        check_head(self.checkpoint, len(weight))
         return weight, bias
 
     def set_weights(self, visual: torch.nn.Module) -> None:

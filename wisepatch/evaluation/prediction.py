@@ -82,7 +82,7 @@ def predict_many(
     for row, mix in enumerate(mixes):
         rows_by_model.setdefault(ModelConfig.from_json(mix.checkpoint.model), []).append(row)
     passes = [
-        _Pass([mixes[row] for row in rows], endpoints, settings or EvalConfig(), progress or Silent())
+        Pass([mixes[row] for row in rows], endpoints, settings or EvalConfig(), progress or Silent())
         for rows in rows_by_model.values()
     ]
     for group in _sharing_images(tasks, split, data):
@@ -114,10 +114,11 @@ def _sharing_images(tasks: Sequence[Task], split: str, data: Path) -> Iterator[l
         yield group
 
 
-class _Pass:
+class Pass:
     """Passes over images with the checkpoints of one model."""
 
     def __init__(self, mixes: list[Mix], endpoints: Endpoints, settings: EvalConfig, progress: Progress) -> None:
+        """Take mixes whose checkpoints name one model; nothing is read yet."""
         self.mixes, self.endpoints, self.settings, self.progress = mixes, endpoints, settings, progress
         self.precision = PRECISIONS[settings.mixed_precision]
         self._tower: Tower | None = None
@@ -125,6 +126,7 @@ class _Pass:
 
     @property
     def clip(self) -> Clip:
+        """Return the working CLIP of the model."""
         return self.endpoints.clip(self.mixes[0].parents[0])
 
     @property
@@ -143,47 +145,57 @@ class _Pass:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Return labels ``(n,)`` of the first task, and classes and their probabilities ``(tasks, checkpoints, n)``."""
         (first, opened), device = group[0], self.endpoints.device
-        heads = [Heads(task, self.endpoints, self.progress.note) for task, _ in group]
-        to_classes = [class_logits(task.dataset.label_map, device) for task, _ in group]
         shape = (len(group), len(self.mixes), len(opened))
         predicted = torch.zeros(shape, dtype=torch.int64, device=device)
         confidence = torch.zeros(shape, dtype=torch.float32, device=device)
         labels: dict[int, torch.Tensor] = {}
         source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data))
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
-        for head in heads:
-            head.prepare(self.mixes)
-        self.progress.start(
-            f"{names}, {things(len(self.mixes), 'checkpoint')}", len(opened) * len(self.mixes) // size()
-        )
-        min_batches = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
-        for held in _chunks(
-            batches_on(source, batch_size, device, workers=workers), max(IMAGES_PER_MIX // batch_size, min_batches)
-        ):
-            images = [self._prepared(batch.images) for batch in held]
-            for index, features in self._features(images):
-                weights = [head.of(self.mixes[index]) for head in heads]
-                for batch, part in zip(held, features, strict=True):
-                    place = slice(batch.first, batch.first + len(part))
-                    for number, (weight, bias) in enumerate(weights):
-                        logits = to_classes[number](F.linear(part, weight, bias))
-                        predicted[number, index, place], confidence[number, index, place] = most_likely(logits)
-                    self.progress.advance(len(part))
+        what = f"{names}, {things(len(self.mixes), 'checkpoint')}"
+        for held, answers in self.logits(source, [task for task, _ in group], what, batch_size, workers):
+            for batch, number, index, logits in answers:
+                place = slice(batch.first, batch.first + len(logits))
+                predicted[number, index, place], confidence[number, index, place] = most_likely(logits)
             labels |= {batch.first: batch.labels for batch in held}
-        self.progress.finish()
         predicted, confidence = predicted.cpu(), confidence.cpu()
         add_up(predicted, confidence)
         self._check_numbers(confidence, names)
         return rows_of_all(labels, len(opened)).numpy(), predicted.numpy(), confidence.numpy()
 
+    def logits(
+        self, source: Samples, tasks: Sequence[Task], what: str, batch_size: int, workers: int
+    ) -> Iterator[tuple[list[Batch], Iterator[tuple[Batch, int, int, torch.Tensor]]]]:
+        """Yield the batches of each chunk of ``source``, of images or features, with all that is answered to them.
+
+        That is an iterator, to be read before the next chunk, of a batch, the number of the task, the number of the mix, and the
+        logits ``(n, classes)``. ``what`` is said of the progress. Every process yields its own batches.
+        """
+        device = self.endpoints.device
+        heads = [Heads(task, self.endpoints, self.progress.note) for task in tasks]
+        to_classes = [class_logits(task.dataset.label_map, device) for task in tasks]
+        for head in heads:
+            head.prepare(self.mixes)
+
+        def answers(held: Sequence[Batch]) -> Iterator[tuple[Batch, int, int, torch.Tensor]]:
+            for index, features in self._features([self._prepared(batch.images) for batch in held]):
+                weights = [head.of(self.mixes[index]) for head in heads]
+                for batch, part in zip(held, features, strict=True):
+                    for number, (weight, bias) in enumerate(weights):
+                        yield batch, number, index, to_classes[number](F.linear(part, weight, bias))
+                    self.progress.advance(len(part))
+
+        self.progress.start(what, len(source) * len(self.mixes) // size())
+        min_batches = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
+        batches = batches_on(source, batch_size, device, workers=workers)
+        for held in _chunks(batches, max(IMAGES_PER_MIX // batch_size, min_batches)):
+            yield held, answers(held)
+        self.progress.finish()
+
     def _check_numbers(self, confidence: torch.Tensor, names: str) -> None:
         """Raise :class:`ModelError` where the logits of an image hold NaN: its class would be any."""
-        for mix, count in zip(self.mixes, confidence.isnan().any(0).sum(1).tolist(), strict=True):
-            if count:
-                raise ModelError(
-                    f"{mix.checkpoint.name} ({mix.checkpoint.id}) gives NaN for {count} of {confidence.shape[2]} images of {names}",
-                    "with --mixed-precision fp16 try bf16 or no; otherwise its weights are broken",
-                )
+        for mix, broken in zip(self.mixes, confidence.isnan().any(0).sum(1).tolist(), strict=True):
+            if broken:
+                raise not_a_number(mix.checkpoint, broken, f"{confidence.shape[2]} images of {names}")
 
     def _features(self, images: Sequence[torch.Tensor]) -> Iterator[tuple[int, list[torch.Tensor]]]:
         """Yield the number of each mix and its features of every batch; mixes with the same image tower share them."""
@@ -210,21 +222,33 @@ class _Pass:
                 self._clip_of_probes, self.endpoints.device, self.settings, self.progress,
             )  # fmt: skip
             return source, IMAGES_PER_MIX, 0
-        if not self._batch_size:
-            self._batch_size = min(from_all(self.tower.largest_batch(*self.clip.image_size, held=GPU_BATCHES_PER_MIX)))
         images = open_split(self.clip.pixels)
-        piece = self.clip.batch_bytes(min(self._batch_size, MAX_IMAGES_PER_PIECE))
-        workers = worker_count(self.settings.workers, len(images), piece)
+        batch_size, workers = self.loading(len(images))
         if self.settings.cache_images:
             pixels = cached_pixels(self.clip, images, self.endpoints.store, workers=workers, progress=self.progress)
-            return pixels, self._batch_size, self.settings.workers or 0
-        return images, self._batch_size, workers
+            return pixels, batch_size, self.settings.workers or 0
+        return images, batch_size, workers
+
+    def loading(self, images: int) -> tuple[int, int]:
+        """Return the batch size, and the number of processes that load so many images."""
+        if not self._batch_size:
+            self._batch_size = min(from_all(self.tower.largest_batch(*self.clip.image_size, held=GPU_BATCHES_PER_MIX)))
+        piece = self.clip.batch_bytes(min(self._batch_size, MAX_IMAGES_PER_PIECE))
+        return self._batch_size, worker_count(self.settings.workers, images, piece)
 
     def _clip_of_probes(self) -> Clip:
         """Return the CLIP with the image tower that all mixes share: the first endpoint's, and no other is read."""
         first = self.mixes[0].parents[0]
         Mix(first, (first,), self.endpoints).set_weights(self.clip.model.visual)
         return self.clip
+
+
+def not_a_number(checkpoint: Checkpoint, broken: int, images: str) -> ModelError:
+    """Return the error for a checkpoint that gives NaN for ``broken`` of some images."""
+    return ModelError(
+        f"{checkpoint.name} ({checkpoint.id}) gives NaN for {broken} of {images}",
+        "with --mixed-precision fp16 try bf16 or no; otherwise its weights are broken",
+    )
 
 
 def _chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

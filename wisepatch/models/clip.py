@@ -216,6 +216,14 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": {key: preprocessing[key] for key in PREPROCESSING}}
 
 
+def hub_name(config: ModelConfig) -> str:
+    """Return OWNER/NAME of a model's published weights on the Hugging Face Hub; empty where they are not known to be there."""
+    if config.brings_weights:
+        return config.model.removeprefix("hf-hub:") if config.model.startswith("hf-hub:") else ""
+    details = _tag_details(resolve_name(config.model), config.pretrained, needed=False)
+    return "/".join(details.get("hf_hub", "").split("/")[:2])
+
+
 def save_tokenizer(config: ModelConfig, folder: Path) -> None:
     """Write the files of the model's tokenizer, which open_clip reads from a ``local-dir:``. Raises :class:`ModelError`."""
     describe(config)  # refuses a tokenizer with code of its own

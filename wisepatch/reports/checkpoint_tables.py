@@ -106,7 +106,13 @@ def _run_name(store: Store, checkpoint: Checkpoint) -> str:
 
 
 def _lineage(store: Store, checkpoint: Checkpoint) -> Iterable[str]:
-    """Yield the name and id of each checkpoint that one comes from, parents first, each once."""
+    """Yield the name and id of each checkpoint that one comes from."""
+    for each in ancestors(store, checkpoint):
+        yield f"{each} (removed)" if isinstance(each, str) else f"{each.name} ({each.id})"
+
+
+def ancestors(store: Store, checkpoint: Checkpoint) -> Iterable[Checkpoint | str]:
+    """Yield each checkpoint that one comes from, parents first, each once; of one that was removed the id."""
     from wisepatch.errors import StoreError
 
     seen, waiting = set(), list(checkpoint.parents)
@@ -118,7 +124,7 @@ def _lineage(store: Store, checkpoint: Checkpoint) -> Iterable[str]:
         try:
             parent = store.get(identity)
         except StoreError:
-            yield f"{identity} (removed)"
+            yield identity
             continue
-        yield f"{parent.name} ({parent.id})"
+        yield parent
         waiting += parent.parents

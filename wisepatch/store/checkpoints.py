@@ -353,6 +353,16 @@ class Store:
         return removal.collect_garbage(self, caches=caches, runs=runs)
 
 
+def check_head(checkpoint: Checkpoint, rows: int) -> None:
+    """Raise :class:`StoreError` where a trained head has another number of rows than its manifest has class names."""
+    names = checkpoint.head["classes"] if checkpoint.head else ()
+    if rows != len(names):
+        raise StoreError(
+            f"the trained head of {checkpoint.name} ({checkpoint.id}) has {rows} classes, and {len(names)} names of classes",
+            "make or import the checkpoint again, with a name for each class",
+        )
+
+
 def _home(checkpoint: Checkpoint) -> Store:
     """Return the store in which a checkpoint lies."""
     return Store(checkpoint.home.parent.parent)

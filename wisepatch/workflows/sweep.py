@@ -114,7 +114,8 @@ def sweep(
     plan.check(data, store=store, measured_fisher=not fishers)
     return run_sweep(
         plan, end, store, data, fisher_examples=fisher_examples, fishers=fishers, materialize=materialize,
-        run=run or new_run("interpolate"), run_name=run_name or names_of_trainings(store.root).get(end.id, ""), settings=settings, progress=progress,
+        run=run or new_run("interpolate"), run_name=run_name or names_of_trainings(store.root).get(end.id, ""),
+        settings=settings, progress=progress,
     )  # fmt: skip
 
 

@@ -1,0 +1,172 @@
+"""``wisepatch predict``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wisepatch.cli import completion
+from wisepatch.cli import options as o
+from wisepatch.config import EvalConfig, PassConfig
+from wisepatch.counting import count
+from wisepatch.errors import DataError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wisepatch.datasets.any_images import AnyImages
+    from wisepatch.evaluation.answers import Answer
+    from wisepatch.store.checkpoints import Checkpoint, Store
+
+MAX_NAMED = 20  # images that cannot be read; --json and --output have them all
+
+
+@o.with_settings
+def command(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT IMAGE|DIR|CSV...",
+            help=f"A checkpoint ({o.CHECKPOINT_HELP.rstrip('.')}), then images, folders, or CSVs with a column of paths.",
+            autocompletion=completion.checkpoints,
+        ),
+    ],
+    names: o.NameOptions,
+    passes: PassConfig,
+    machine: o.Machine,
+    common: o.Common,
+    checkpoint: Annotated[
+        list[str],
+        typer.Option(
+            "--checkpoint",
+            help="Checkpoints to ask, by comma; then all words may be images.",
+            autocompletion=completion.checkpoints,
+        ),
+    ] = [],  # noqa: B006 -- Typer copies defaults
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="Choose from the classes of this task. (default: of the one that was trained)",
+            autocompletion=completion.tasks,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to tell.")] = 5,
+    output_path: Annotated[
+        list[Path], typer.Option("--output", "-o", help="A table (.csv, .parquet), or a sheet of images (.png, .jpg).")
+    ] = [],  # noqa: B006
+    per_class: Annotated[
+        int, typer.Option("--images-per-class", min=1, help="Surest images of each class on a sheet.")
+    ] = 10,
+    path_column: Annotated[str, typer.Option("--path-column", help="Column of a CSV that names the images.")] = "",
+    colour_managed: Annotated[bool, typer.Option("--colour-managed", help="Convert colours to sRGB.")] = False,
+) -> None:
+    """Say what images show: class names with probabilities, from one checkpoint or several.
+
+    A trained head answers where its classes are asked for, else a head from text.
+
+    Examples: `wisepatch predict patched photo.jpg`
+
+    `wisepatch predict patched photos/ --classnames "cat,dog,no animal" --template "a photo of a {}." --output answers.csv`
+
+    `wisepatch predict --checkpoint zeroshot,patched photos/ --output sheet.png --images-per-class 5`
+    """  # fmt: skip
+    from wisepatch.datasets.any_images import AnyImages, list_images
+    from wisepatch.reports.answer_files import check_output
+
+    output, store = common.output, common.open_store()
+    classnames, templates = names.names(), names.templates()
+    for path in output_path:
+        check_output(path)
+    asked, images = _take_apart(store, words, checkpoint)
+    listing = list_images(images, {"path": path_column} if path_column else None)
+    if note := listing.note():
+        output.say(f"note: {note}")
+    from wisepatch.evaluation.answers import answers
+    from wisepatch.workflows.predicting import asked_task
+
+    wanted, sources = asked_task(asked, task, classnames, templates), AnyImages(listing.paths, managed=colour_managed)
+    settings = EvalConfig(**passes.to_json())
+    stream = answers(asked, sources, wanted, store, top=top, settings=settings, progress=output.progress())
+    shown = _Shown(common, several=len(asked) > 1, lines=not output_path)
+    _keep(shown, stream, sources, output_path, top, per_class)
+    if output.helps:
+        return
+    if shown.unreadable == len(sources):
+        raise DataError("none of the images can be read", "name others")
+    read = f"answered {len(sources) - shown.unreadable:,} of {count(len(sources), 'image')}"
+    rest = f", {shown.unreadable} cannot be read" if shown.unreadable else ""
+    written = f"; written to {' and '.join(map(str, output_path))}" if output_path else ""
+    output.say(f"{read}{rest}{written}")
+
+
+class _Shown:
+    """Print answers as they come: a line or a record each, and on stderr which images cannot be read."""
+
+    def __init__(self, common: o.Common, *, several: bool, lines: bool) -> None:
+        self.output, self.several, self.lines = common.output, several, lines
+        self.unreadable, self.last = 0, -1
+
+    def add(self, answer: Answer) -> None:
+        if answer.problem:
+            if answer.index != self.last:
+                self.unreadable += 1
+                if self.unreadable <= MAX_NAMED:
+                    more = "; further ones are counted" if self.unreadable == MAX_NAMED else ""
+                    self.output.say(f"note: {answer.image} cannot be read: {answer.problem}{more}")
+                self.output.records([{"image": answer.image, "problem": answer.problem}], "unreadable")
+            self.last = answer.index
+            return
+        self.output.records([{
+            "image": answer.image, "checkpoint": answer.checkpoint.id, "name": answer.checkpoint.name,
+            "classes": answer.classes, "probabilities": answer.probabilities,
+        }], "prediction")  # fmt: skip
+        if self.lines:
+            of = f" [{answer.checkpoint.name}]" if self.several else ""
+            pairs = zip(answer.classes, answer.probabilities, strict=True)
+            told = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in pairs)
+            self.output.result(f"{answer.image}{of}: {told}")
+
+
+def _keep(
+    shown: _Shown, stream: Iterable[Answer], sources: AnyImages, paths: list[Path], top: int, per_class: int
+) -> None:
+    """Print answers, and write them to every file that was asked for."""
+    from wisepatch.reports.answer_files import TABLES, Sheet, table
+
+    if shown.output.helps:
+        paths = []
+    with ExitStack() as stack:
+        tables = [stack.enter_context(table(path, top)) for path in paths if path.suffix.lower() in TABLES]
+        pictures = [path for path in paths if path.suffix.lower() not in TABLES]
+        sheet = Sheet(per_class)
+        for answer in stream:
+            shown.add(answer)
+            for each in tables:
+                each.add(answer)
+            if pictures:
+                sheet.add(answer)
+    for path in pictures:
+        sheet.save(sources, path)
+
+
+def _take_apart(store: Store, words: list[str], named: list[str]) -> tuple[list[Checkpoint], list[str]]:
+    """Return the checkpoints and the words for images; the first word is a checkpoint unless --checkpoint names some."""
+    from wisepatch.tasks import existing
+
+    first, rest = words[0], words[1:]
+    if named and existing(first):
+        return o.find_checkpoints(store, named), words
+    try:
+        checkpoints = o.find_checkpoints(store, [first, *named])
+    except UnknownNameError as error:
+        if existing(first):
+            raise UsageError(f"{first} is no checkpoint", "name one before the images, such as patched") from error
+        raise
+    if not rest:
+        raise UsageError("no images are named", "name images, folders, or CSVs after the checkpoint")
+    return checkpoints, rest

@@ -1,0 +1,65 @@
+"""What a store knows of a checkpoint's accuracy: the newest measurements of its very weights, and the sweep that chose them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import WisepatchError
+from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.results import pick_runs, read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEY = ["task", "split", "metric"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Hold what was measured of a checkpoint: its rows, the run in which alpha was swept, and that run's rows."""
+
+    rows: list[dict[str, Any]]
+    run: str | None
+    sweep: pd.DataFrame
+
+
+def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
+    """Gather the newest row of each task, split and metric for these very weights, and the sweep that chose them."""
+    import pandas as pd
+
+    if not store.results.exists():
+        return Evidence([], None, pd.DataFrame())
+    frame, _ = read(store.results)
+    mine = frame[frame["checkpoint"].isin(_same_weights(store, checkpoint))]
+    swept = mine[mine["patching"].notna() & mine["alpha"].notna()]
+    chosen = swept[swept["chosen"].fillna(False).astype(bool)] if "chosen" in swept else swept
+    runs = (swept if chosen.empty else chosen)["run"]
+    run = None if runs.empty else str(runs.iloc[-1])
+    rows = mine.drop_duplicates(KEY, keep="last")
+    tested = set(rows[rows["split"] == "test"]["task"])
+    rows = rows[(rows["split"] == "test") | ~rows["task"].isin(tested)]
+    records: list[dict[str, Any]] = [dict(row) for _, row in rows.iterrows()]
+    return Evidence(records, run, pick_runs(frame, [run]) if run else frame[:0])
+
+
+def _same_weights(store: Store, checkpoint: Checkpoint) -> list[str]:
+    """Return the ids of the checkpoints that have the weights of one: a sweep measures a mix before one is chosen."""
+    if checkpoint.recipe is None:
+        return [checkpoint.id]
+    ends = {0.0: checkpoint.parents[0], 1.0: checkpoint.parents[-1]} if checkpoint.method == "linear" else {}
+    same = [each.id for each in store.everything() if each.recipe == checkpoint.recipe]
+    return [*same, *([ends[checkpoint.alpha]] if checkpoint.alpha in ends else [])]
+
+
+def draw_picture(found: Evidence, path: Path) -> bool:
+    """Draw the sweep, where there was one; tell whether it was."""
+    if found.run is None:
+        return False
+    try:
+        save_figure(draw_sweep(sweep_table(found.sweep)), path)
+    except WisepatchError:  # one alpha alone, or rows of another tool: the card has the table
+        return False
+    return True

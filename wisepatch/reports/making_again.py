@@ -1,0 +1,86 @@
+"""The commands that make a checkpoint again, from the published model or from what was imported."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+from wisepatch.config import DEFAULT_ALPHAS, SCHEMAS, ModelConfig, TrainConfig, parse_alphas
+from wisepatch.reports.checkpoint_tables import ancestors
+from wisepatch.reports.evidence import Evidence
+from wisepatch.store.checkpoints import Checkpoint, Store
+
+
+def public(word: str) -> str:
+    """Return a word for a task or model without the folders of the machine: the name of what a path leads to."""
+    scheme = next((each for each in (*SCHEMAS, "typo:") if word.startswith(each)), "")
+    rest = word.removeprefix(scheme)
+    path, mark, options = rest.partition("?")
+    return f"{scheme}{Path(path).name}{mark}{options}" if Path(path).is_absolute() else word
+
+
+def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
+    """Return the commands that make a checkpoint and export it, as a block of Markdown; folders go by their names."""
+    model = ModelConfig.from_json(checkpoint.model)
+    of_model = [
+        "--model",
+        public(model.model),
+        *(["--pretrained", Path(model.pretrained).name] if model.pretrained else []),
+    ]
+    lines: list[list[str]] = []
+    select = checkpoint.config.get("select") if checkpoint.kind == "patched" else None
+    on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
+    fisher = ["--method", checkpoint.method] if checkpoint.method not in ("", "linear") else []
+    task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
+    mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
+    lineage = (*ancestors(store, checkpoint), checkpoint)
+    imported = [
+        each.config["imported"]["from"] for each in lineage if not isinstance(each, str) and "imported" in each.config
+    ]
+    if imported:
+        lines.append(["import", *dict.fromkeys(imported), *task])
+        mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
+        lines += [[*mix, *fisher]] if mix else []
+    elif task:
+        words = [*of_model, *_training_words(TrainConfig.from_json(checkpoint.config))]
+        if select:
+            lines.append(["patch", *words, "--select", select, *on, *_alphas(found), *fisher])
+        else:
+            lines += [["finetune", *words], *([[*mix, *fisher]] if mix else [])]
+    elif checkpoint.kind == "zeroshot":
+        lines.append(["zeroshot", *of_model, "--task", "TASK"])
+    name = {"interpolated": checkpoint.name}.get(checkpoint.kind, checkpoint.kind)
+    lines.append(["export", name, "DIR", *(["--format", kind] if kind != "open_clip" else [])])
+    return "```console\n" + "".join(f"wisepatch {shlex.join(words)}\n" for words in lines) + "```"
+
+
+def _training_words(trained: TrainConfig) -> list[str]:
+    """Return the options of a training that differ from their defaults."""
+    usual = TrainConfig.with_defaults(trained.task, head=trained.head, freeze_encoder=trained.freeze_encoder)
+    words = ["--task", public(trained.task)]
+    if trained.supported:
+        words += ["--supported", ",".join(map(public, trained.supported))]
+    if trained.classnames:
+        commas = any("," in name for name in trained.classnames)
+        words += ["--classnames", "names.txt" if commas else ",".join(trained.classnames)]
+    words += [f"--template={template}" for template in trained.templates or ()]
+    for field in (
+        each for each in fields(trained) if "help" in each.metadata and each.name not in ("save_every", "track")
+    ):
+        value = getattr(trained, field.name)
+        plain = (
+            TrainConfig.__dataclass_fields__[field.name].default if field.name in ("head", "freeze_encoder") else None
+        )
+        if value is None or value is False or value == (getattr(usual, field.name) if plain is None else plain):
+            continue
+        flag = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))[0]
+        words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def _alphas(found: Evidence) -> list[str]:
+    alphas = sorted(found.sweep["alpha"].dropna().unique().tolist()) if found.run else []
+    if not alphas or tuple(alphas) == parse_alphas(DEFAULT_ALPHAS):
+        return []
+    return ["--alpha", ",".join(f"{alpha:g}" for alpha in alphas)]
