@@ -45,10 +45,6 @@ class Head:
     weight: torch.Tensor
     about: Mapping[str, Any]
 
-    def __repr__(self) -> str:
-        """Return the folder and the checkpoint."""
-        return f"Exported({str(self.folder)!r}, {self.checkpoint!r})"
-
 
 def check_format(name: str) -> None:
     """Raise :class:`UnknownNameError` for a format that is none."""

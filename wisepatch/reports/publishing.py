@@ -34,6 +34,10 @@ class Exported:
     head: Mapping[str, Any] | None = None
     address: str = ""
 
+    def __repr__(self) -> str:
+        """Return the folder and the checkpoint."""
+        return f"Exported({str(self.folder)!r}, {self.checkpoint!r})"
+
 
 def export(
     store: Store,
