@@ -35,11 +35,10 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
     mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
     lineage = (*ancestors(store, checkpoint), checkpoint)
-    imported = [
-        each.config["imported"]["from"] for each in lineage if not isinstance(each, str) and "imported" in each.config
-    ]
+    imported = [each.config["imported"] for each in lineage if not isinstance(each, str) and "imported" in each.config]
     if imported:
-        lines.append(["import", *dict.fromkeys(imported), *task])
+        files = dict.fromkeys(each["from"] for each in imported)
+        lines.append(["import", *files, *task, *map(public, imported[-1].get("options", ()))])
         mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
         lines += [[*mix, *fisher]] if mix else []
     elif task:

@@ -120,7 +120,13 @@ def import_checkpoints(
     }
     trained_on: dict[str, Any] = {"task": task.base_spec, "supported": [], "cut": CUT, **settings} if task else {}
     names = _names(store, config, [end.source for end in ends if end.source], name)
-    saved = on_main(lambda: _save(store, config, ends, names, start, details, trained_on))
+    told = [
+        *(("--parent", start.name) if start else ()),
+        *(("--model", model.model) if model else ()),
+        *(("--pretrained", model.pretrained) if model and model.pretrained else ()),
+        *(("--activation", activation) if activation else ()),
+    ]
+    saved = on_main(lambda: _save(store, config, ends, names, start, details, trained_on, told))
     return Imported(tuple(saved), tuple(words.notes))
 
 
@@ -280,6 +286,7 @@ def _save(
     start: Checkpoint | None,
     head: Mapping[str, Any] | None,
     trained_on: Mapping[str, Any],
+    told: Sequence[str],
 ) -> list[Checkpoint]:
     """Save all ends; a parent that lies in the store stays as it is, unless it got another head."""
     first, *others = ends
@@ -288,7 +295,7 @@ def _save(
         saved = [
             store.save(
                 first.weights, kind=ZEROSHOT, name=names[0], model=model, training=ZEROSHOT, head=head,
-                config={**trained_on, **_origin(first.source)},
+                config={**trained_on, **_origin(first.source, told)},
             )
         ]  # fmt: skip
     elif start and head == start.head:
@@ -305,16 +312,15 @@ def _save(
         assert end.source is not None
         saved.append(store.save(
             end.weights, kind=FINETUNED, name=name, model=model, training=_training(first.weights, end.weights), head=head,
-            trained_from=[saved[0].id], config={**trained_on, **_origin(end.source)},
+            trained_from=[saved[0].id], config={**trained_on, **_origin(end.source, told)},
         ))  # fmt: skip
     return saved
 
 
-def _origin(source: Source) -> dict[str, Any]:
-    """Return the name and hash of a file, for the record of a checkpoint."""
-    return {
-        "imported": {"from": source.label if ":" in source.label else Path(source.label).name, "sha256": source.digest}
-    }
+def _origin(source: Source, told: Sequence[str]) -> dict[str, Any]:
+    """Return name and hash of a file, and the options that said what it does not, for the record of a checkpoint."""
+    name = source.label if ":" in source.label else Path(source.label).name
+    return {"imported": {"from": name, "sha256": source.digest, **({"options": list(told)} if told else {})}}
 
 
 def _training(first: Tensors, end: Tensors) -> str:
