@@ -35,10 +35,11 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
     mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
     lineage = (*ancestors(store, checkpoint), checkpoint)
-    imported = [each.config["imported"] for each in lineage if not isinstance(each, str) and "imported" in each.config]
+    imported = [each.config for each in lineage if not isinstance(each, str) and "imported" in each.config]
     if imported:
-        files = dict.fromkeys(each["from"] for each in imported)
-        lines.append(["import", *files, *task, *map(public, imported[-1].get("options", ()))])
+        files, last = dict.fromkeys(each["imported"]["from"] for each in imported), imported[-1]
+        named = ["--task", public(last["task"])] if "task" in last else []
+        lines.append(["import", *files, *named, *map(public, last["imported"].get("options", ()))])
         mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
         lines += [[*mix, *fisher]] if mix else []
     elif task:
