@@ -249,6 +249,7 @@ def test_tga_is_read_under_its_own_suffix_alone(tmp_path):
         read_rgb(tmp_path / "a.png")
 
 
+@pytest.mark.extra
 def test_a_phone_s_heic_is_read_upright_where_its_package_is_installed(tmp_path):
     """HEIC files bring their turn with them, and their EXIF orientation, which repeats it, must not turn them again."""
     pytest.importorskip("pillow_heif")

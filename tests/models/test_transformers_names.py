@@ -179,6 +179,7 @@ def clip_model(transformers, **more):
     return transformers.CLIPModel(config).eval()
 
 
+@pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")  # of transformers, about itself
 @pytest.mark.parametrize(
     "more",
@@ -207,6 +208,7 @@ def clip_tokens():
     return open_clip.tokenize(["a dog", "a cat on a mat"]).long()
 
 
+@pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["CLIPVisionModel", "CLIPVisionModelWithProjection"])
 def test_vision_tower_takes_what_it_lacks_from_the_first(tmp_path, transformers, kind):
@@ -231,6 +233,7 @@ def test_vision_tower_takes_what_it_lacks_from_the_first(tmp_path, transformers,
             wp.import_checkpoints(store, tmp_path / "tower")
 
 
+@pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "options", [{}, {"use_rslora": True, "alpha_pattern": {"fc1": 3}, "rank_pattern": {"q_proj": 4}}]

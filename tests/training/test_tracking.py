@@ -87,6 +87,7 @@ def test_trackers_that_are_not_there_are_said_before_work(cli, shapes, monkeypat
     assert trackers(None) == trackers("") == []
 
 
+@pytest.mark.extra
 def test_tensorboard_reads_what_was_logged_run_by_run(shapes, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
