@@ -61,7 +61,7 @@ class Seeded:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which images the batches of a training hold: shuffled anew each epoch by a seed; the last of an epoch may be smaller.
+    """Deal images into the batches of a training: shuffled anew each epoch by a seed; the last of an epoch may be smaller.
 
     Of several processes each takes its share of every batch. Raises :class:`UsageError` for batches with fewer images than there
     are processes.

@@ -1,4 +1,4 @@
-"""What a store knows of a checkpoint's accuracy: the newest measurements of its very weights, and the sweep that chose them."""
+"""Gather what a store knows of a checkpoint: the newest measurements of its very weights, and the sweep that chose them."""
 
 from __future__ import annotations
 
