@@ -50,7 +50,7 @@ def training(
 ) -> tuple[TrainConfig, RunTasks]:
     """Return the settings, with the defaults of the paper, and the tasks, which are looked up here and nowhere else."""
     classnames, templates = names.names(), names.templates()
-    tasks = RunTasks.find(names.task_word(task), names.task_words(supported), classnames, templates)
+    tasks = RunTasks.find(names.task_word(task), names.task_words(supported), classnames, templates, train["limit"])
     specs = tuple(other.spec for other in tasks.supported)
     config = TrainConfig.with_defaults(
         tasks.patching.spec, supported=specs, classnames=classnames, templates=templates, **train

@@ -41,6 +41,7 @@ def command(
     select_on: o.SelectOnOption = "val",
     name: o.NameOption = "",
     metric: o.MetricOption = [],  # noqa: B006
+    limit: o.LimitOption = None,
     materialize: Annotated[
         bool, typer.Option("--materialize", help="Store every mix as weights, not as a recipe.")
     ] = False,
@@ -57,7 +58,7 @@ def command(
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
     find_merge_method(method)
-    others = None if tasks is None else find_tasks(o.split_list(tasks))
+    others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
     store, data = common.open_store(), common.data_folder()
     end = store.find(checkpoint)
     from wisepatch.store.results import wide as widen
@@ -66,7 +67,7 @@ def command(
 
     done = sweep(
         store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, rule=rule,
-        select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation,
+        select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, limit=limit, settings=evaluation,
         progress=output.progress(),
     )  # fmt: skip
     if wide:

@@ -12,16 +12,17 @@ from wisepatch.tasks import Task, find_task, find_tasks, other_tasks
 
 
 def run_tasks(
-    finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None
+    finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None, limit: int | None = None
 ) -> tuple[Task, list[Task]]:
     """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
 
     ``others`` of ``None`` means the supported tasks of its run. Raises :class:`UsageError` where two of them would be told apart
-    by nothing but a split or a folder.
+    by nothing but a split or a folder. ``limit`` is the number of images of each split at most.
     """
     config = finetuned.config
-    patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config))
-    return patching, other_tasks(patching, config.get("supported") or () if others is None else others, _cut(config))
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config), limit)
+    words = config.get("supported") or () if others is None else others
+    return patching, other_tasks(patching, words, _cut(config), limit)
 
 
 def _cut(config: Mapping[str, Any]) -> int:
@@ -35,6 +36,7 @@ def evaluation_tasks(
     specs: Sequence[str],
     classnames: Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> list[Task]:
     """Return the tasks to measure some checkpoints on.
 
@@ -45,7 +47,7 @@ def evaluation_tasks(
     if not specs:
         if not trained:
             raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
-        patching, others = run_tasks(trained[0])
+        patching, others = run_tasks(trained[0], limit=limit)
         return [patching, *others]
     tasks = []
     for task in find_tasks(specs, classnames, templates):
@@ -53,5 +55,5 @@ def evaluation_tasks(
             (each.config for each in trained if each.config["task"] == task.base_spec), {"cut": CUT}
         )
         names, prompts = classnames or run.get("classnames"), templates or run.get("templates")
-        tasks.append(find_task(task.spec, names, prompts, _cut(run)))
+        tasks.append(find_task(task.spec, names, prompts, _cut(run), limit))
     return tasks
