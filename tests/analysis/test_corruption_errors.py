@@ -45,29 +45,22 @@ def test_mce_is_one_for_a_model_as_wrong_as_alexnet():
     assert half.value == pytest.approx(row.value / 2, abs=0.02)
 
 
-def test_relative_error_is_the_mean_of_ratios_over_kinds_with_a_paired_interval():
-    labels, zeroshot, annotations = answers([0.5] * 14 + [0.1])
+def test_relative_error_is_a_ratio_of_errors_with_a_paired_interval():
+    labels, zeroshot, _ = answers([0.5] * 14 + [0.1])
     _, better, _ = answers([0.25] * 14 + [0.1])
-    measured = relative_error(better == labels, zeroshot == labels, annotations)
-    assert measured.value == pytest.approx((14 * 0.5 + 1) / 15)
-    assert measured.low < measured.value < measured.high < 0.75
-    same = relative_error(zeroshot == labels, zeroshot == labels, annotations)
+    measured = relative_error(better == labels, zeroshot == labels)
+    assert measured.value == pytest.approx((14 * 10 + 4) / (14 * 20 + 4))
+    assert measured.low < measured.value < measured.high < 0.6
+    same = relative_error(zeroshot == labels, zeroshot == labels)
     assert (same.value, same.low, same.high) == (1, 1, 1)
-
-
-def test_kinds_without_an_error_of_the_zeroshot_checkpoint_are_left_out():
-    labels, zeroshot, annotations = answers([0.5] * 3 + [0.0] * 12)
-    _, other, _ = answers([0.25] * 3 + [0.9] * 12)
-    assert relative_error(other == labels, zeroshot == labels, annotations).value == pytest.approx(0.5)
-    assert relative_error(other == labels, labels == labels, annotations) is None
+    assert relative_error(better == labels, labels == labels) is None
 
 
 def test_intervals_of_the_relative_error_cover_the_truth():
     generator, covered = np.random.default_rng(0), 0
-    corruption = Annotations(corruption=[(kind, 1) for kind in range(15) for _ in range(60)])
-    for _ in range(100):
-        zeroshot = generator.random(900) < 0.6
-        right = np.where(zeroshot, generator.random(900) < 0.9, generator.random(900) < 0.3)  # P(wrong) = 0.34
-        measured = relative_error(right, zeroshot, corruption)
+    for _ in range(200):
+        zeroshot = generator.random(300) < 0.6
+        right = np.where(zeroshot, generator.random(300) < 0.9, generator.random(300) < 0.3)  # P(wrong) = 0.34
+        measured = relative_error(right, zeroshot)
         covered += measured.low <= 0.34 / 0.4 <= measured.high
-    assert covered >= 86  # the mean of ratios of so few images is biased a little upwards
+    assert covered >= 181  # of 200 at 95 %: fewer in 1 of 300 runs

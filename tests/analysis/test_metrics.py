@@ -129,7 +129,8 @@ def test_metrics_know_their_direction_and_their_needs():
     }  # fmt: skip
     assert {name: find_metric(name).needs for name in NAMES if find_metric(name).needs} == {
         "worst_group": ("groups",), "pm0": ("sequences",), "pm10": ("sequences",),
-        "attack_success": ("written",), "neither": ("written",),
+        "attack_success": ("written",), "neither": ("written",), "worst_corruption": ("corruption",),
+            "mce": ("corruption",),
     }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def _measured(
     if metric.name == "worst_corruption":
         for other, zeroshot in zip(predictions.checkpoints, predictions.predicted, strict=True):
             if (other.kind, other.model) == ("zeroshot", checkpoint.model):
-                relative = relative_error(answers == labels, zeroshot == labels, annotations)
+                relative = relative_error(answers == labels, zeroshot == labels)
                 yield from [(RELATIVE, relative)] if relative else []
                 return
 
