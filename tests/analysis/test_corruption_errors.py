@@ -54,6 +54,8 @@ def test_relative_error_is_a_ratio_of_errors_with_a_paired_interval():
     same = relative_error(zeroshot == labels, zeroshot == labels)
     assert (same.value, same.low, same.high) == (1, 1, 1)
     assert relative_error(better == labels, labels == labels) is None
+    once = np.arange(30) > 0  # many resamples have no error
+    assert relative_error(once, once) == (1, 30, 1, 1)
 
 
 def test_intervals_of_the_relative_error_cover_the_truth():

@@ -69,7 +69,8 @@ def relative_error(right: NDArray[np.bool_], right_zeroshot: NDArray[np.bool_]) 
         return None
     cells = np.bincount(~right * 2 + ~right_zeroshot, minlength=4)
     drawn = np.random.default_rng(0).multinomial(len(right), cells / len(right), RESAMPLES)
-    ratios = (drawn[:, 2] + drawn[:, 3]) / np.maximum(drawn[:, 1] + drawn[:, 3], 1)
+    wrong, reference = drawn[:, 2] + drawn[:, 3], drawn[:, 1] + drawn[:, 3]
+    ratios = wrong[reference > 0] / reference[reference > 0]
     return _measured(float((~right).sum() / (~right_zeroshot).sum()), len(right), ratios)
 
 

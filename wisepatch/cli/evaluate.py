@@ -35,6 +35,8 @@ def command(
     Without --task: the task that one of them was trained on, and the supported ones of that run.
 
     Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
+
+    Example: `wisepatch eval zeroshot patched --task photos,corrupt:photos,corrupt:photos:fog:3 --limit 500`
     """
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     classnames, templates = names.names(), names.templates()

@@ -198,7 +198,7 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         "-t",
-        help="A known name, NAME@val, a folder, or a CSV; several by comma or repeated.",
+        help="A known name, NAME@val, a folder, a CSV, typo:NAME, corrupt:NAME[:KIND[:SEVERITY]]; by comma or repeated.",
         autocompletion=completion.tasks,
     ),
 ]
@@ -211,7 +211,9 @@ OneTaskOption = Annotated[
 SupportedOption = Annotated[
     list[str],
     typer.Option(
-        "--supported", help="Tasks that must not get worse; by comma or repeated.", autocompletion=completion.tasks
+        "--supported",
+        help="Tasks that must not get worse, also corrupt:NAME; by comma or repeated.",
+        autocompletion=completion.tasks,
     ),
 ]
 MetricOption = Annotated[

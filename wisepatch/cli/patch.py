@@ -45,6 +45,8 @@ def command(
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
+
+    Example: `wisepatch patch --task photos --supported CIFAR10,corrupt:photos --limit 500 --plan`
     """
     from wisepatch.analysis.selection import parse_rule
 
