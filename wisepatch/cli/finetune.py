@@ -24,6 +24,9 @@ def command(
     Trains on the training split less the tenth that is held out for validation. The same command goes on where it was
     interrupted.
 
+    With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
+    steps and costs other tasks more.
+
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
     """
     (config, tasks), published = training(task, supported, names, train), model.config(train["start"])

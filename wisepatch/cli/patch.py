@@ -44,6 +44,9 @@ def command(
 ) -> None:
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
+    With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
+    steps and costs other tasks more.
+
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
 
     Example: `wisepatch patch --task photos --supported CIFAR10,corrupt:photos --limit 500 --plan`
