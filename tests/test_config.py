@@ -284,3 +284,11 @@ def test_fuzzed_alphas_give_numbers_from_0_to_1_or_an_error(text):
         assert all(0 <= alpha <= 1 for alpha in alphas)
         assert len(alphas) <= 3 * MAX_ALPHAS
         assert list(alphas) == sorted(set(alphas))
+
+
+def test_a_limit_is_part_of_what_identifies_a_training_and_none_changes_nothing():
+    whole, few = (TrainConfig.with_defaults("MNIST", limit=limit) for limit in (None, 100))
+    assert "limit" not in whole.identity
+    assert few.identity == whole.identity | {"limit": 100}
+    with pytest.raises(UsageError, match="limit must be above 0, not 0"):
+        TrainConfig.with_defaults("MNIST", limit=0)

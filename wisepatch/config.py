@@ -17,6 +17,7 @@ DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
 Precision = Literal["no", "bf16", "fp16"]
 Head = Literal["frozen", "trained"]
+LIMIT_HELP = "At most so many images of each split: the same ones each time, stratified by class."
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
 
 
@@ -140,7 +141,8 @@ class TrainConfig(Config):
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear probe). ``warmup`` of ``None`` is the
     paper's, at most a tenth of the run. ``eval_every`` counts epochs. The weights do not depend on the number of ``workers``
-    (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from.
+    (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from,
+    ``limit`` is the number of images of each split at most.
     """
 
     task: str
@@ -165,6 +167,7 @@ class TrainConfig(Config):
     seed: int = setting(0, "Seed of everything random.", TRAINING)
     mixed_precision: Precision = setting("no", "Precision of training and evaluation.", SPEED)
     workers: int | None = setting(None, "Processes that load images. (default: as the machine suggests)", SPEED, min=0)
+    limit: int | None = setting(None, LIMIT_HELP, TRAINING, min=1)
     start: str | None = setting(
         None, "Start from this checkpoint of the store, not from the published model.", MODEL, flags=("--from",)
     )
@@ -197,7 +200,17 @@ class TrainConfig(Config):
         """Check every field."""
         if (self.steps is None) == (self.epochs is None):
             yield "give either steps or epochs"
-        for name in ("steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every", "patience"):
+        for name in (
+            "steps",
+            "epochs",
+            "lr",
+            "batch_size",
+            "clip",
+            "grad_accumulation",
+            "eval_every",
+            "patience",
+            "limit",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 yield f"{name.replace('_', '-')} must be above 0, not {value}"
@@ -216,7 +229,8 @@ class TrainConfig(Config):
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide about the weights or belong to their record, as JSON types."""
-        return {name: value for name, value in self.to_json().items() if name not in ("save_every", "track")}
+        left_out = ("save_every", "track", *(("limit",) if self.limit is None else ()))  # as before there were limits
+        return {name: value for name, value in self.to_json().items() if name not in left_out}
 
     @property
     def paper_warmup(self) -> int:

@@ -1,6 +1,6 @@
 """Turn a word into a task, once: a registered name, ``NAME@val``, ``typo:NAME``, a folder, a CSV, or what a plugin finds.
 
-The built-in datasets and the finder of folders, CSVs and ``typo:`` come through the hooks that plugins use.
+The built-in datasets and the finder of folders, CSVs, ``typo:`` and ``corrupt:`` come through the hooks that plugins use.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from wisepatch.config import TrainConfig, listed
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.reading import Reading, split_word
+from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import ALL, CUT, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
@@ -25,7 +27,8 @@ FAMILIES = (
     "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars_food101", "published.dtd",
     "published.eurosat_resisc45", "published.sun397", "published.clevr",
 )  # fmt: skip
-TYPO = "typo:"
+TYPO, CORRUPT = "typo:", "corrupt:"
+WRAPPERS = (TYPO, CORRUPT)  # of other tasks
 CSV_SUFFIXES = (".csv", ".tsv")
 MEASURE_AFTERWARDS = "measure it afterwards: wisepatch eval zeroshot patched --task {}"  # a split of a dataset's own
 DISTRIBUTION_OF_SCHEME = {"hf:": "wisepatch-huggingface"}
@@ -33,6 +36,21 @@ DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
     **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
     "usps": "wisepatch-usps",
 }
+
+
+@runtime_checkable
+class Around(Protocol):
+    """The ``open`` of a task that is made of another: ``around`` makes the same of a third."""
+
+    dataset: Dataset
+
+    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> Samples:
+        """Open a split."""
+        ...
+
+    def around(self, dataset: Dataset) -> Dataset:
+        """Make the same task of another ``dataset``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,9 +90,9 @@ def register_datasets() -> list[Dataset]:
 
 @hookimpl
 def find_dataset(name: str) -> Dataset | None:
-    """Return the dataset of ``typo:NAME``, a folder of class folders or of attacked images, or a CSV.
+    """Return the dataset of ``typo:NAME``, ``corrupt:NAME``, a folder of class folders or of attacked images, or a CSV.
 
-    Raises the errors of the dataset below ``typo:``, and :class:`DataError` for a file that is no CSV.
+    Raises the errors of the dataset below ``typo:`` or ``corrupt:``, and :class:`DataError` for a file that is no CSV.
     """
     from wisepatch.datasets.attacked_folder import attacked_folder, is_attacked_folder
     from wisepatch.datasets.folder_or_csv import csv_dataset, folder_dataset
@@ -82,11 +100,13 @@ def find_dataset(name: str) -> Dataset | None:
 
     path, options = _with_options(name)
     if path is None:
-        if not name.lower().startswith(TYPO):
+        scheme, inner, _ = _unwrapped(name)
+        if not scheme:
             return None
-        if not name[len(TYPO) :].strip():
-            raise UsageError(f"the task {name!r} names nothing to write on", f"write {TYPO}NAME")
-        return attacked(_look_up(name[len(TYPO) :]))
+        if not inner.strip():
+            what = "write on" if scheme == TYPO else "corrupt"
+            raise UsageError(f"the task {name!r} names nothing to {what}", f"write {scheme}NAME")
+        return attacked(_look_up(inner)) if scheme == TYPO else _corrupted(name[len(scheme) :])
     try:
         if path.is_dir():
             return (
@@ -103,12 +123,18 @@ def find_dataset(name: str) -> Dataset | None:
 
 
 def find_task(
-    spec: str, classnames: Sequence[str] | None = None, templates: Sequence[str] | None = None, cut: int = CUT
+    spec: str,
+    classnames: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    cut: int = CUT,
+    limit: int | None = None,
 ) -> Task:
     """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, a CSV, or a scheme.
 
     ``typo:`` before any of these writes wrong class names on the images. ``classnames`` and ``templates`` replace those of the
     dataset. ``cut`` is how a user's own files are cut into splits: as today, or as when a checkpoint was trained.
+    ``limit`` is the number of images of each split at most.
+
     Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
     """
     name, word = _without_split(spec)
@@ -123,7 +149,7 @@ def find_task(
     base, ending = _canonical(name), f"@{split}" if split else ""
     if ending and existing(base + ending):  # a folder has this very name
         base += "/"
-    return Task(base + ending, dataset, split)
+    return Task(base + ending, dataset if limit is None else replace(dataset, limit=limit), split)
 
 
 def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
@@ -142,12 +168,11 @@ def tell(dataset: Dataset) -> None:
 def _cut(dataset: Dataset, cut: int) -> Dataset:
     """Return the dataset with the splits of another ``cut``, where it is one of a user's own files."""
     from wisepatch.datasets.folder_or_csv import cut_again
-    from wisepatch.datasets.typography import AttackedOpener, attacked
 
     if cut == CUT:
         return dataset
-    if isinstance(dataset.open, AttackedOpener):
-        return attacked(_cut(dataset.open.dataset, cut), dataset.open.style)
+    if isinstance(dataset.open, Around):
+        return dataset.open.around(_cut(dataset.open.dataset, cut))
     return cut_again(dataset, cut) if dataset.family == "folder" else dataset
 
 
@@ -156,6 +181,7 @@ def find_tasks(
     classnames: Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
     cut: int = CUT,
+    limit: int | None = None,
 ) -> list[Task]:
     """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
     tasks: dict[tuple[str, str | None], Task] = {}
@@ -163,7 +189,7 @@ def find_tasks(
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
     for spec in specs:
-        task = find_task(spec, classnames, templates, cut)
+        task = find_task(spec, classnames, templates, cut, limit)
         other = tasks.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
@@ -171,14 +197,16 @@ def find_tasks(
     return list(tasks.values())
 
 
-def other_tasks(patching: Task, tasks: Sequence[Task | str] | Task | str, cut: int = CUT) -> list[Task]:
+def other_tasks(
+    patching: Task, tasks: Sequence[Task | str] | Task | str, cut: int = CUT, limit: int | None = None
+) -> list[Task]:
     """Return the tasks to measure besides ``patching``; words are looked up.
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
     tasks = listed(tasks)
     others = [task for task in tasks if isinstance(task, Task)]
-    others += find_tasks([task for task in tasks if isinstance(task, str)], cut=cut)
+    others += find_tasks([task for task in tasks if isinstance(task, str)], cut=cut, limit=limit)
     other_split = next((t for t in others if t.base_spec == patching.base_spec and t.is_own_split), None)
     if other_split:
         problem = f"{other_split.spec} is a split of the task that is patched, {patching.name}"
@@ -209,20 +237,21 @@ class RunTasks:
         supported: Iterable[str] = (),
         classnames: Sequence[str] | None = None,
         templates: Sequence[str] | None = None,
+        limit: int | None = None,
     ) -> RunTasks:
         """Look the words up; class names and templates are the patching task's. Raises the errors of :func:`find_task`.
 
         ``NAME@train`` is ``NAME``: what is trained on it is measured on the other splits.
         """
-        patching = find_task(task, classnames, templates)
+        patching = find_task(task, classnames, templates, limit=limit)
         if patching.split == "train":
             patching = Task(patching.base_spec, patching.dataset)
-        return cls(patching, tuple(other_tasks(patching, list(supported))))
+        return cls(patching, tuple(other_tasks(patching, list(supported), limit=limit)))
 
     @classmethod
     def of(cls, config: TrainConfig) -> RunTasks:
         """Look up the tasks that the settings name."""
-        return cls.find(config.task, config.supported, config.classnames, config.templates)
+        return cls.find(config.task, config.supported, config.classnames, config.templates, config.limit)
 
 
 def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
@@ -231,10 +260,9 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
     Raises :class:`UsageError` for another number of names. Attacked datasets write the new names.
     """
     from wisepatch.datasets.attacked_folder import attacked_folder
-    from wisepatch.datasets.typography import AttackedOpener, attacked
 
-    if isinstance(dataset.open, AttackedOpener):
-        return attacked(renamed(dataset.open.dataset, classnames, templates), dataset.open.style)
+    if isinstance(dataset.open, Around):
+        return dataset.open.around(renamed(dataset.open.dataset, classnames, templates))
     names = dataset.head_names
     if classnames is not None and dataset.family == "attacked":
         dataset = attacked_folder(Path(dataset.source), classnames)
@@ -284,13 +312,45 @@ def _with_options(word: str) -> tuple[Path | None, str]:
 
 def with_reading(word: str, reading: Reading) -> str:
     """Return the word for a task, with the options of ``reading`` where it is a folder or CSV that has none of its own."""
-    scheme = TYPO if word.lower().startswith(TYPO) and not existing(word) else ""
-    name, at, split = word[len(scheme) :].rpartition("@")
-    if existing(word[len(scheme) :]):
-        return f"{word}{reading.query()}"
-    if at and split.lower() in (*SPLITS, ALL) and existing(name):
-        return f"{scheme}{name}{reading.query()}@{split}"
-    return word
+    name, at, split = word.rpartition("@")
+    if not at or split.lower() not in (*SPLITS, ALL) or existing(word):
+        name, at, split = word, "", ""
+    scheme, inner, suffix = _unwrapped(name)
+    if existing(inner):
+        return f"{scheme}{inner}{reading.query()}{suffix}{at}{split}"
+    return f"{scheme}{with_reading(inner, reading)}{suffix}{at}{split}" if scheme else word
+
+
+def _unwrapped(name: str) -> tuple[str, str, str]:
+    """Take ``typo:`` or ``corrupt:`` off a word; return it, the word inside, and what stands behind that (``:fog:3``)."""
+    scheme = next((each for each in WRAPPERS if name.lower().startswith(each) and not existing(name)), "")
+    inner, suffix = name[len(scheme) :], ""
+    if scheme == CORRUPT and not existing(inner):
+        from wisepatch.datasets.corruptions import split_corruption
+
+        inner, corruption = split_corruption(inner)
+        suffix = str(corruption)
+    return scheme, inner, suffix
+
+
+def _corrupted(word: str) -> Dataset:
+    """Return the dataset of ``NAME[:KIND[:SEVERITY]]``; of a name that is known, the kind or severity is what is wrong."""
+    from wisepatch.datasets.corruptions import Corruption, corrupted, split_corruption, unknown_corruption
+
+    inner, corruption = (word, Corruption()) if existing(word) else split_corruption(word)
+    try:
+        return corrupted(_look_up(inner), corruption)
+    except (DataError, UnknownNameError):
+        name, colon, _ = inner.rpartition(":")
+        if not colon or corruption.kind or name.lower().endswith(":"):
+            raise
+        try:
+            _look_up(split_corruption(name)[0])
+        except (DataError, UnknownNameError):
+            name = ""
+        if not name:
+            raise
+        raise unknown_corruption(word) from None
 
 
 def _without_split(spec: str) -> tuple[str, str | None]:
@@ -302,9 +362,10 @@ def _without_split(spec: str) -> tuple[str, str | None]:
         raise _unknown_split(spec, split)
     if not name.strip():
         raise UsageError(f"the task name {spec!r} is empty", "`wisepatch datasets` lists those known by name")
-    known, word = registry().names, name.lower().removeprefix(TYPO)
+    scheme, inner, suffix = _unwrapped(name)
+    known, word = registry().names, inner.lower()
     if word not in known and word.endswith("val") and word[:-3] in known and existing(name) is None:
-        return name[:-3], split or "val"
+        return f"{scheme}{inner[:-3]}{suffix}", split or "val"
     return name, split or None
 
 
@@ -350,7 +411,8 @@ def _canonical(name: str) -> str:
     path, options = _with_options(name)
     if path:
         return f"{path.resolve()}{Reading.parse(options).query()}"
-    return f"{TYPO}{_canonical(name[len(TYPO) :])}" if name.lower().startswith(TYPO) else name
+    scheme, inner, suffix = _unwrapped(name)
+    return f"{scheme}{_canonical(inner)}{suffix}" if scheme else name
 
 
 def _unknown(name: str) -> DataError | UnknownNameError:

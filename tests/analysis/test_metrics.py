@@ -124,10 +124,13 @@ def test_a_known_metric_is_found(name):
 
 
 def test_metrics_know_their_direction_and_their_needs():
-    assert {name for name in NAMES if not find_metric(name).higher_is_better} == {"attack_success", "neither"}
+    assert {name for name in NAMES if not find_metric(name).higher_is_better} == {
+        "attack_success", "neither", "mce",
+    }  # fmt: skip
     assert {name: find_metric(name).needs for name in NAMES if find_metric(name).needs} == {
         "worst_group": ("groups",), "pm0": ("sequences",), "pm10": ("sequences",),
-        "attack_success": ("written",), "neither": ("written",),
+        "attack_success": ("written",), "neither": ("written",), "worst_corruption": ("corruption",),
+            "mce": ("corruption",),
     }  # fmt: skip
 
 

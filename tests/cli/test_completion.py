@@ -14,6 +14,9 @@ def test_tasks_models_rules_metrics_and_methods_are_completed():
     nowhere = Context(store="nowhere")
     assert completion.tasks(nowhere, "cifar10") == ["CIFAR10", "CIFAR10.1", "CIFAR10.2", "CIFAR100"]
     assert completion.tasks(nowhere, "MNIST,cifar10.") == ["MNIST,CIFAR10.1", "MNIST,CIFAR10.2"]
+    assert completion.tasks(nowhere, "corr") == ["corrupt:"]
+    assert completion.tasks(nowhere, "MNIST,corrupt:sha") == ["MNIST,corrupt:Shapes"]
+    assert completion.tasks(nowhere, "corrupt:Shapes:fo") == ["corrupt:Shapes:fog"]
     assert "ViT-B-32" in completion.models(nowhere, "vit-b")
     assert completion.models(nowhere, "de") == ["demo"]
     assert completion.rules(nowhere, "") == ["best-mean", "max-drop="]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.samples import recipes
-from wisepatch import evaluate
+from wisepatch import evaluate, find_task
 from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.evaluation.measurement import alpha_of
@@ -95,3 +95,21 @@ def test_alpha_is_the_recipes_and_of_endpoints_that_of_their_kind(run_store):
     assert alpha_of(run_store.find("zeroshot")) == 0
     assert alpha_of(run_store.find("finetuned")) == 1
     assert [alpha_of(mix) for mix in recipes(run_store, [0.25, 0.5])] == [0.25, 0.5]
+
+
+def test_a_corruption_has_a_row_a_severity_and_errors_relative_to_the_zeroshot_checkpoint(run_store, tmp_path):
+    end = run_store.find("finetuned")
+    rows = evaluate(["zeroshot", end], find_task("corrupt:Shapes:impulse_noise", limit=30), run_store, tmp_path)
+    (top,) = [row for row in rows if row["checkpoint"] == end.id and row["metric"] == "top1"]
+    kinds = [row for row in rows if row["checkpoint"] == end.id and row["metric"].startswith("top1[")]
+    assert sum(row["n"] for row in kinds) == top["n"] == top["limit"] == 30
+    assert sum(row["n"] * row["value"] for row in kinds) == pytest.approx(30 * top["value"])
+    zero = next(row for row in rows if row["metric"] == "top1" and row["alpha"] == 0)
+    relative = [row for row in rows if row["metric"] == "error_vs_zeroshot"]
+    assert zero["value"] < 1
+    assert [row["value"] for row in relative] == pytest.approx([1, (1 - top["value"]) / (1 - zero["value"])])
+    assert not [
+        row
+        for row in evaluate(end, find_task("corrupt:Shapes:impulse_noise"), run_store, tmp_path)
+        if "zeroshot" in row["metric"]
+    ]

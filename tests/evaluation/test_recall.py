@@ -54,6 +54,20 @@ def test_only_what_is_missing_is_computed_and_neighbours_share_a_pass(run_store,
     assert plain(mixed) == plain(straight)
 
 
+def test_answers_to_some_images_are_not_those_to_all_and_are_taken_from_them(run_store, tmp_path, passes):
+    some, all_of_them, more = (find_task("Colors", limit=limit) for limit in (9, None, 10_000))
+    evaluate("zeroshot", some, run_store, tmp_path)
+    (whole,) = evaluate("zeroshot", all_of_them, run_store, tmp_path)
+    assert len(passes) == 2
+    (few,) = evaluate("zeroshot", find_task("Colors", limit=20), run_store, tmp_path)
+    (same,) = evaluate("zeroshot", more, run_store, tmp_path)
+    assert len(passes) == 2
+    assert (few["n"], few["limit"], whole["n"], whole["limit"]) == (20, 20, 40, None)
+    assert same | {"limit": None} == whole | {"time": same["time"]}
+    (fresh,) = evaluate("zeroshot", find_task("Colors", limit=20), run_store, tmp_path, settings=EvalConfig(again=True))
+    assert plain([few]) == plain([fresh])
+
+
 @pytest.mark.parametrize("change", ["precision", "template", "classnames", "images", "version"])
 def test_what_decides_about_answers_is_looked_at(run_store, shapes, tmp_path, passes, change, monkeypatch):
     end, settings = run_store.find("finetuned"), EvalConfig()

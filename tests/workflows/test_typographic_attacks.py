@@ -141,7 +141,7 @@ def test_same_seed_makes_the_same_bytes_with_any_number_of_workers(tmp_path):
     assert not set(one.values()) & set(seed.values())
 
 
-def test_limit_takes_the_first_images(tmp_path):
+def test_a_smaller_limit_makes_some_of_the_same_images(tmp_path):
     for name, limit in (("few", 3), ("more", 9)):
         assert make(find_task("Shapes"), "val", tmp_path, tmp_path / name, Style(), limit=limit) == limit
     few, more = (contents(tmp_path / name) for name in ("few", "more"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.corruption_errors import by_group, mce
 from wisepatch.analysis.intervals import bootstrap, clopper_pearson, wilson
 from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import UsageError
@@ -24,6 +25,7 @@ NEEDS = {  # field of Annotations: its words, and the next step where a split ha
     "groups": ("groups of images", "use top1"),
     "sequences": ("sequences of video frames", "use top1"),
     "written": ("images that are written on", "name the task typo:NAME"),
+    "corruption": ("corrupted images", "name the task corrupt:NAME"),
 }
 ATTACK: dict[str, Any] = {"higher_is_better": False, "needs": ("written",)}
 
@@ -41,6 +43,13 @@ def register_metrics() -> Iterable[Metric]:
         _metric("pm10", partial(_sequences, None), needs=("sequences",)),
         _metric("attack_success", partial(_mistakes, True), **ATTACK, label="says what is written"),
         _metric("neither", partial(_mistakes, False), **ATTACK),
+        Metric(
+            "worst_corruption",
+            partial(by_group, _worst_group),
+            needs=("corruption",),
+            label="accuracy under the worst corruption",
+        ),
+        _metric("mce", mce, higher_is_better=False, needs=("corruption",), label="mCE"),
     )
 
 

@@ -33,11 +33,20 @@ def _completer(names: Names) -> Completer:
 
 
 @_completer
-def tasks(_: typer.Context) -> Iterable[str]:
-    """Return the tasks known by name."""
+def _tasks(_: typer.Context) -> Iterable[str]:
+    from wisepatch.datasets.corruption_pictures import KINDS
     from wisepatch.plugins import registry
+    from wisepatch.tasks import CORRUPT, WRAPPERS
 
-    return sorted(registry().datasets)
+    names = sorted(registry().datasets)
+    yield from [*names, *WRAPPERS, *(f"{scheme}{name}" for scheme in WRAPPERS for name in names)]
+    yield from (f"{CORRUPT}{name}:{kind}" for name in names for kind in KINDS)
+
+
+def tasks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the tasks known by name; after ``typo:`` and ``corrupt:`` too, and after ``corrupt:NAME:`` the kinds of corruption."""
+    parts = incomplete.count(":")
+    return [name for name in _tasks(ctx, incomplete) if name.removesuffix(":").count(":") == parts]
 
 
 def _store(ctx: typer.Context) -> Store:

@@ -23,6 +23,7 @@ NARROW = 120  # columns of a terminal below which the listing leaves some out
 MOST_NAMES, MOST_TEMPLATES = 60, 8  # that `show` prints; --json has all
 app = typer.Typer(
     help="List the tasks known by name; `show` tells of one, `check` looks at its data, `download` fetches it.\n\n"
+    "typo:NAME and corrupt:NAME[:KIND[:SEVERITY]] are made of any of them.\n\n"
     "Example: `wisepatch datasets`, `wisepatch datasets check Digits`"
 )
 
@@ -70,6 +71,9 @@ def show_all(common: o.Common) -> None:
     kept = (0, 2, 3, 6) if output.width and output.width < NARROW else range(len(columns))
     output.table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
     output.result("A folder of images or a CSV is a task too: --task path/to/folder")
+    output.result(
+        "Made of any task: typo:NAME (a wrong word on it), corrupt:NAME[:KIND[:SEVERITY]] (noise, blur, weather, ...)"
+    )
 
 
 def _numbers_by_size(name: str) -> list[tuple[int, str]]:

@@ -27,6 +27,7 @@ def command(
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
     split: o.SplitOption = "test",
     metric: o.MetricOption = [],  # noqa: B006
+    limit: o.LimitOption = None,
     wide: o.WideOption = False,
 ) -> None:
     """Measure any checkpoints on any tasks, all checkpoints in one pass over the data.
@@ -34,6 +35,8 @@ def command(
     Without --task: the task that one of them was trained on, and the supported ones of that run.
 
     Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
+
+    Example: `wisepatch eval zeroshot patched --task photos,corrupt:photos,corrupt:photos:fog:3 --limit 500`
     """
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     classnames, templates = names.names(), names.templates()
@@ -47,7 +50,7 @@ def command(
     from wisepatch.workflows.run_tasks import evaluation_tasks
     from wisepatch.workflows.sweep import new_run
 
-    tasks = evaluation_tasks(named, names.task_words(task), classnames, templates)
+    tasks = evaluation_tasks(named, names.task_words(task), classnames, templates, limit)
     preflight(evaluation_splits(tasks, split), data, metrics, store=store)
     rows = evaluate(
         named, tasks, store, data, split=split, metrics=metrics, run=new_run("eval"), settings=evaluation,

@@ -44,6 +44,7 @@ def command(
     select_on: o.SelectOnOption = "val",
     name: o.NameOption = "",
     metric: o.MetricOption = [],  # noqa: B006
+    limit: o.LimitOption = None,
     materialize: Annotated[
         bool, typer.Option("--materialize", help="Store every mix as weights, not as a recipe.")
     ] = False,
@@ -61,7 +62,7 @@ def command(
     alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
     fishers, method = o.split_list([fisher]), "fisher" if fisher and method == "linear" else method
     find_merge_method(method)
-    others = None if tasks is None else find_tasks(o.split_list(tasks))
+    others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
     store, data = common.open_store(), common.data_folder()
     end = store.find(checkpoint)
     from wisepatch.store.results import wide as widen
@@ -70,8 +71,8 @@ def command(
 
     done = sweep(
         store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, fishers=fishers,
-        rule=rule, select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, settings=evaluation,
-        progress=output.progress(),
+        rule=rule, select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, limit=limit,
+        settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(done.rows), "wide")

@@ -16,7 +16,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.output import Output
-from wisepatch.config import MODEL, SPEED, ModelConfig, TrainConfig, setting
+from wisepatch.config import LIMIT_HELP, MODEL, SPEED, ModelConfig, TrainConfig, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.files import expanded, in_utf8
@@ -211,7 +211,7 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         "-t",
-        help="A known name, NAME@val, a folder, or a CSV; several by comma or repeated.",
+        help="A known name, NAME@val, a folder, a CSV, typo:NAME, corrupt:NAME[:KIND[:SEVERITY]]; by comma or repeated.",
         autocompletion=completion.tasks,
     ),
 ]
@@ -224,7 +224,9 @@ OneTaskOption = Annotated[
 SupportedOption = Annotated[
     list[str],
     typer.Option(
-        "--supported", help="Tasks that must not get worse; by comma or repeated.", autocompletion=completion.tasks
+        "--supported",
+        help="Tasks that must not get worse, also corrupt:NAME; by comma or repeated.",
+        autocompletion=completion.tasks,
     ),
 ]
 MetricOption = Annotated[
@@ -241,6 +243,7 @@ CheckpointsArgument = Annotated[
 SplitOption = Annotated[
     str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
 ]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help=LIMIT_HELP)]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[

@@ -323,9 +323,11 @@ def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
     numbers = {task: row["n"] for task, row in tasks.items() if row and row.get("n")}
     if not numbers:
         return ""
+    limits = {row["limit"] for row in tasks.values() if row and row.get("limit")}
+    limited = "".join(f" (limited to {limit} of a split)" for limit in limits)
     if len(set(numbers.values())) == 1:
-        return f", n = {next(iter(numbers.values()))}"
-    return f", n = {', '.join(f'{n} ({task})' for task, n in numbers.items())}"
+        return f", n = {next(iter(numbers.values()))}{limited}"
+    return f", n = {', '.join(f'{n} ({task})' for task, n in numbers.items())}{limited}"
 
 
 def with_interval(row: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def make(
     size: SizeOption = "0.2:0.4",
     font: FontOption = [],  # noqa: B006 -- Typer copies defaults
     seed: SeedOption = 0,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first images alone.")] = None,
+    limit: o.LimitOption = None,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a contact sheet, OUTPUT-preview.png.")] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=0, help="Processes that write. (default: as the machine suggests)")
@@ -105,6 +105,7 @@ def evaluate(
     size: SizeOption = "0.2:0.4",
     font: FontOption = [],  # noqa: B006
     seed: SeedOption = 0,
+    limit: o.LimitOption = None,
 ) -> None:
     """Measure accuracy without and with words on the images, and how often a model says what is written.
 
@@ -128,8 +129,9 @@ def evaluate(
     from wisepatch.workflows.typographic_attacks import find_photos, measure
 
     rows = measure(
-        named, store, data, task=evaluation_tasks(named, [names.task_word(task)], classnames, templates)[0] if task else None,
-        images=find_photos(images, classnames, templates) if images else None, style=asked, split=split, picture=output_path,
+        named, store, data,
+        task=evaluation_tasks(named, [names.task_word(task)], classnames, templates, limit)[0] if task else None,
+        images=find_photos(images, classnames, templates, limit) if images else None, style=asked, split=split, picture=output_path,
         run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     output.records(rows)

@@ -16,6 +16,7 @@ def command(
     common: o.Common,
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
     metric: o.MetricOption = [],  # noqa: B006
+    limit: o.LimitOption = None,
 ) -> None:
     """Build heads from text, save the zero-shot checkpoint, measure it.
 
@@ -24,7 +25,7 @@ def command(
     from wisepatch.tasks import find_tasks
 
     output, published, metrics = common.output, model.config(), o.metric_names(metric)
-    tasks = find_tasks(names.task_words(task), names.names(), names.templates())
+    tasks = find_tasks(names.task_words(task), names.names(), names.templates(), limit=limit)
     store, data = common.open_store(), common.data_folder()
     from wisepatch.workflows.patching import zeroshot
 

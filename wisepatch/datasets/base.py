@@ -11,6 +11,7 @@ from pathlib import Path
 from wisepatch.counting import count
 from wisepatch.datasets.guarding import Guarded, open_guarded
 from wisepatch.datasets.joined import Joined
+from wisepatch.datasets.limiting import limited
 from wisepatch.datasets.samples import Samples, Split, Transform
 from wisepatch.datasets.splits import ALL, SPLITS, cut_validation, held_out, split_problem
 from wisepatch.errors import DataError, EmptySplitError, UsageError, warn_renamed
@@ -33,6 +34,9 @@ class Dataset:
     and one without any is never predicted. ``counts`` are the images of each published split, ``layouts`` the places below
     the data folder where the data may lie (``{a,b}``: both; ``*``: any name), ``zeroshot`` published accuracies
     by model, ``gigabytes`` the size of the download, ``downloads`` says that :meth:`split` can do it.
+
+    ``min_images`` is what a split must hold at least.
+    ``limit`` opens at most so many images of a split, a stratified choice (:func:`~wisepatch.datasets.limiting.limited`).
 
     Of a user's own files, ``labels`` are the classes as folders or a CSV spell them, ``notes`` are told once by every command, and
     ``left_out`` names the files and folders that are no data, by reason.
@@ -59,6 +63,8 @@ class Dataset:
     labels: tuple[str, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    min_images: int = field(default=1, compare=False)
+    limit: int | None = None
     also: InitVar[tuple[str, ...]] = ()
     merges: InitVar[tuple[tuple[int, ...], ...]] = ()
 
@@ -85,6 +91,8 @@ class Dataset:
         if problem := split_problem(self.splits):
             hint = f"splits are {', '.join(SPLITS)}, and others of its own, such as testA"
             raise UsageError(f"dataset {self.name!r} names the splits {self.splits}: {problem}", hint)
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"a limit of {self.limit} images leaves nothing of {self.name!r}", "give 1 or more")
         indices = {index for row in self.label_map for index in row}
         fits = len(self.label_map) == len(self.classes) and indices <= set(range(len(self.head_classes)))
         if (self.label_map or self.head_classes) and not (self.head_classes and fits):
@@ -153,12 +161,19 @@ class Dataset:
         """Open ``split`` below ``root``; ``all`` joins all images. Raises :class:`DataError` where data or split is missing."""
         self.check_split(split)
         if split == ALL:
-            return Split(self.name, split, self.classes, self.metric, self._joined(root, transform))
+            return self._opened(split, self._joined(root, transform))
         cut = "val" not in self.splits and split in ("train", "val")
         whole = self.open_guarded("train" if cut else split, root, transform)
         samples = cut_validation(whole, split) if cut and len(whole) else whole
         if len(samples) == 0:
             raise DataError(f"the {split!r} split of {self.name!r} holds no images", "add some, or name another split")
+        return self._opened(split, samples)
+
+    def _opened(self, split: str, samples: Samples) -> Split:
+        samples = limited(samples, self.limit) if self.limit else samples
+        if len(samples) < self.min_images:
+            problem = f"{self.name} needs {count(self.min_images, 'image')} at least, and its {split!r} split has {len(samples)}"
+            raise DataError(problem, "add some, raise --limit, or name one kind and severity: corrupt:NAME:fog:3")
         return Split(self.name, split, self.classes, self.metric, samples)
 
     def _joined(self, root: Path, transform: Transform | None) -> Joined:

@@ -62,7 +62,7 @@ class Joined:
         same_names = len({each.group_names for each in every}) == 1
         groups = join("groups") if same_names else None
         names = every[0].group_names if groups is not None else ()
-        return Annotations(groups, names, join("accepted"), sequences, join("written"))
+        return Annotations(groups, names, join("accepted"), sequences, join("written"), join("corruption"))
 
     def images(self) -> tuple[object, ...] | None:
         """Return a value that tells these images from others; ``None`` where a part has none."""

@@ -31,6 +31,7 @@ class Annotations:
 
     ``groups`` gives each image an index into ``group_names`` (the regions of FMoW). ``accepted`` gives each image all labels
     that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
+    ``corruption`` gives each image the number of a kind of corruption and a severity (:mod:`~wisepatch.datasets.corruptions`).
     ``written`` gives each image the class whose name is written on it, -1 where it is none of the task's (typographic attacks).
     """
 
@@ -39,6 +40,7 @@ class Annotations:
     accepted: Sequence[Collection[int]] | None = None
     sequences: Sequence[Sequence[int]] | None = None
     written: Sequence[int] | None = None
+    corruption: Sequence[tuple[int, int]] | None = None
 
     def of(self, indices: Sequence[int]) -> Annotations:
         """Pick the annotations of some images; a sequence of which an image is missing is left out."""
@@ -49,7 +51,9 @@ class Annotations:
         position = {index: new for new, index in enumerate(indices)}
         whole = [[position[i] for i in row] for row in self.sequences or () if position.keys() >= set(row)]
         sequences = None if self.sequences is None else whole
-        return Annotations(pick(self.groups), self.group_names, pick(self.accepted), sequences, pick(self.written))
+        return Annotations(
+            pick(self.groups), self.group_names, pick(self.accepted), sequences, pick(self.written), pick(self.corruption)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

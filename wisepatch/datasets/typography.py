@@ -97,6 +97,10 @@ class AttackedOpener:
     dataset: Dataset
     style: Style
 
+    def around(self, dataset: Dataset) -> Dataset:
+        """Make the same task of another ``dataset``."""
+        return attacked(dataset, self.style)
+
     def __call__(self, split: str, root: Path, transform: Transform | None = None) -> AttackedSamples:
         """Open a split of the clean task, and write on its images."""
         samples = self.dataset.open_guarded(split, root)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wisepatch.analysis.corruption_errors import RELATIVE, relative_error
 from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig, listed
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.evaluation.recall import about_answers, predict_missing
 from wisepatch.files import expanded
-from wisepatch.hookspecs import Metric
+from wisepatch.hookspecs import Measured, Metric
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
@@ -106,15 +107,29 @@ def _rows(
     task = predictions.task
     params = checkpoint.recipe.params if checkpoint.recipe else {}
     for metric in metrics:
-        classes = len(task.dataset.classes)
-        for name, measured in measurements(metric, predictions.labels, answers, classes, predictions.annotations):
+        for name, measured in _measured(checkpoint, metric, predictions, answers):
             yield {
                 "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "training": checkpoint.training,
                 "method": checkpoint.method, "alpha": alpha_of(checkpoint),
                 "params": {key: value for key, value in params.items() if key != "alpha"},
                 "task": task.name, "split": predictions.split, "metric": name, "value": measured.value, "n": measured.n,
                 "ci_low": measured.low, "ci_high": measured.high, "seed": checkpoint.config.get("seed"),
+                "limit": task.dataset.limit,
             }  # fmt: skip
+
+
+def _measured(
+    checkpoint: Checkpoint, metric: Metric, predictions: Predictions, answers: Any
+) -> Iterator[tuple[str, Measured]]:
+    """Measure answers; of several corruptions also the errors relative to those of the zero-shot checkpoint, where it is there."""
+    labels, annotations = predictions.labels, predictions.annotations
+    yield from measurements(metric, labels, answers, len(predictions.task.dataset.classes), annotations)
+    if metric.name == "worst_corruption":
+        for other, zeroshot in zip(predictions.checkpoints, predictions.predicted, strict=True):
+            if (other.kind, other.model) == ("zeroshot", checkpoint.model):
+                relative = relative_error(answers == labels, zeroshot == labels)
+                yield from [(RELATIVE, relative)] if relative else []
+                return
 
 
 def alpha_of(checkpoint: Checkpoint) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.samples import Split
+from wisepatch.datasets.samples import Split, Subset
 from wisepatch.evaluation.prediction import Predictions, predict_many
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
@@ -41,7 +42,7 @@ def predict_missing(
     # What one process alone finds would have it wait for a pass that the others do not make.
     recalled = on_main(
         lambda: [
-            _recall(checkpoints, task, each, store, settings, progress)
+            _recall(checkpoints, task, each, store, data, settings, progress)
             for task, each in zip(tasks, opened, strict=True)
         ]
     )
@@ -69,21 +70,39 @@ def about_answers(task: Task, fingerprint: str, settings: EvalConfig) -> dict[st
 
 
 def _recall(
-    checkpoints: Sequence[Checkpoint], task: Task, opened: Split, store: Store, settings: EvalConfig, progress: Progress
+    checkpoints: Sequence[Checkpoint],
+    task: Task,
+    opened: Split,
+    store: Store,
+    data: Path,
+    settings: EvalConfig,
+    progress: Progress,
 ) -> dict[str, pd.DataFrame]:
     """Return the stored answers by the id of the checkpoint."""
     if settings.again:
         return {}
-    about = about_answers(task, opened.fingerprint(), settings)
-    frames = {}
-    for checkpoint in checkpoints:
-        frame = load_predictions(store, checkpoint, task.name, opened.name, about, note=progress.note)
-        if frame is not None and len(frame) == len(opened):
-            frames[checkpoint.id] = frame
+    frames: dict[str, pd.DataFrame] = {}
+    for held, places in _holding(task, opened, data):
+        about = about_answers(task, held.fingerprint(), settings)
+        for checkpoint in checkpoints:
+            if checkpoint.id in frames:
+                continue
+            frame = load_predictions(store, checkpoint, task.name, opened.name, about, note=progress.note)
+            if frame is not None and len(frame) == len(held):
+                frames[checkpoint.id] = frame if places is None else frame.iloc[places].reset_index(drop=True)
     if frames:
         of = f"{len(frames)} of {len(checkpoints)} checkpoints" if len(checkpoints) > 1 else checkpoints[0].name
         progress.note(f"{task.name} ({opened.name}): the store holds the answers of {of}; --again computes them anew")
     return frames
+
+
+def _holding(task: Task, opened: Split, data: Path) -> Iterator[tuple[Split, list[int] | None]]:
+    """Yield the split and, where it is limited, the whole one with the places of its images there."""
+    yield opened, None
+    if task.dataset.limit and isinstance(opened.samples, Subset):
+        whole = replace(task.dataset, limit=None).split(opened.name, data)
+        if len(whole) > len(opened):
+            yield whole, list(opened.samples.indices)
 
 
 def _joined(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "time", "run", "run_name", "checkpoint", "model", "pretrained", "training", "method", "alpha", "params", "task", "split",
-    "metric", "value", "n", "ci_low", "ci_high", "seed", "version",
+    "metric", "value", "n", "ci_low", "ci_high", "seed", "limit", "version",
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = ("role", "patching", "chosen", "selected_on")
@@ -43,7 +43,7 @@ RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
 RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
 LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
-NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed")
+NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit")
 OTHERS: dict[str, type] = {"params": dict, "chosen": bool}  # all other fields are texts
 WIDE_FIELDS = {"model": "model", "train_dataset": "patching", "alpha": "alpha", "split": "split"}
 

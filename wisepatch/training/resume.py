@@ -149,12 +149,19 @@ def check_room_for_training(
     store: Store, clip: torch.nn.Module, classifier: torch.nn.Module, trained: Sequence[torch.Tensor], *, saves: bool
 ) -> None:
     """Raise :class:`StoreError` where the disk has no room for the checkpoint and, with ``saves``, for the states on the way."""
+    checkpoint, states = room_for_training(clip, classifier, trained, saves=saves)
+    hint = "free space there, or name another store with --store"
+    check_room(store.root, checkpoint + states, f"{hint}, or save no states with --save-every 0" if saves else hint)
+
+
+def room_for_training(
+    clip: torch.nn.Module, classifier: torch.nn.Module, trained: Sequence[torch.Tensor], *, saves: bool
+) -> tuple[int, int]:
+    """Compute the bytes of a checkpoint and, with ``saves``, of the states on the way."""
     checkpoint = sum(tensor.nbytes for tensor in clip.state_dict().values())
     moments = 2 * sum(parameter.nbytes for parameter in trained)
     state = sum(tensor.nbytes for tensor in classifier.state_dict().values()) + moments
-    states = (KEPT_STATES + 1) * state if saves else 0  # the third is written before the oldest goes
-    hint = "free space there, or name another store with --store"
-    check_room(store.root, checkpoint + states, f"{hint}, or save no states with --save-every 0" if saves else hint)
+    return checkpoint, (KEPT_STATES + 1) * state if saves else 0  # the third is written before the oldest goes
 
 
 class Signals:

@@ -12,13 +12,13 @@ from wisepatch.tasks import Task, as_tasks, find_task, find_tasks, other_tasks
 
 
 def run_tasks(
-    finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None
+    finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None, limit: int | None = None
 ) -> tuple[Task, list[Task]]:
     """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
 
     ``others`` of ``None`` means the supported tasks of its run. Of a checkpoint that does not say what it was trained on, which was
-    imported, the first of ``others`` is the patching task. Raises :class:`UsageError` where two of them would be told apart
-    by nothing but a split or a folder.
+    imported, the first of ``others`` is the patching task. ``limit`` is the number of images of each split at most. Raises
+    :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
     config = finetuned.config
     if "task" not in config:
@@ -29,8 +29,9 @@ def run_tasks(
             )
         patching, *rest = as_tasks(others)
         return patching, other_tasks(patching, rest)
-    patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config))
-    return patching, other_tasks(patching, config.get("supported") or () if others is None else others, _cut(config))
+    patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config), limit)
+    words = config.get("supported") or () if others is None else others
+    return patching, other_tasks(patching, words, _cut(config), limit)
 
 
 def _cut(config: Mapping[str, Any]) -> int:
@@ -44,6 +45,7 @@ def evaluation_tasks(
     specs: Sequence[str],
     classnames: Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> list[Task]:
     """Return the tasks to measure some checkpoints on.
 
@@ -54,7 +56,7 @@ def evaluation_tasks(
     if not specs:
         if not trained:
             raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
-        patching, others = run_tasks(trained[0])
+        patching, others = run_tasks(trained[0], limit=limit)
         return [patching, *others]
     tasks = []
     for task in find_tasks(specs, classnames, templates):
@@ -62,5 +64,5 @@ def evaluation_tasks(
             (each.config for each in trained if each.config["task"] == task.base_spec), {"cut": CUT}
         )
         names, prompts = classnames or run.get("classnames"), templates or run.get("templates")
-        tasks.append(find_task(task.spec, names, prompts, _cut(run)))
+        tasks.append(find_task(task.spec, names, prompts, _cut(run), limit))
     return tasks

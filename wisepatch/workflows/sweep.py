@@ -84,6 +84,7 @@ def sweep(
     select_on: str = VAL,
     metrics: Sequence[str] | str = (),
     materialize: bool = False,
+    limit: int | None = None,
     run: str | None = None,
     run_name: str = "",
     settings: EvalConfig | None = None,
@@ -94,7 +95,7 @@ def sweep(
     With ``rule``, alpha is chosen on the ``val`` splits and the ``test`` splits are measured once, after the choice
     (``select_on="test"`` chooses on test data, and every row says so). Supported tasks without a validation split are measured
     and reported, and not used to choose. ``tasks`` defaults to the run's supported ones. Mixes are stored as recipes, as weights
-    with ``materialize``; the chosen one as ``<model>/<task>/patched``.
+    with ``materialize``; the chosen one as ``<model>/<task>/patched``. ``limit`` is the number of images of each split at most.
 
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
     fine-tuning on up to ``fisher_examples`` images of its training split, or read from the two files ``fishers``, ours or
@@ -107,7 +108,7 @@ def sweep(
             f"{end.name} ({end.id}) is not a fine-tuned checkpoint", "name one; `wisepatch store list` lists them"
         )
     store.check_own(end)
-    patching, others = run_tasks(end, tasks)
+    patching, others = run_tasks(end, tasks, limit)
     plan = plan_sweep(patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics)
     if fishers and not plan.method.needs_fisher:
         raise UsageError(f"the method {method} takes no Fisher information", "add --method fisher")

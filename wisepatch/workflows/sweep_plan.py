@@ -62,6 +62,7 @@ class SweepPlan:
             "--select": str(self.rule) if self.rule else "",
             "--select-on": self.select_on,
             "--metric": ",".join(self.metrics),
+            "--limit": str(self.patching.dataset.limit or ""),
             "--mixed-precision": precision,
             "--name": run_name,
             "--store": str(store.root),

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wisepatch.config import EvalConfig
 from wisepatch.counting import count
@@ -19,6 +19,7 @@ from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_te
 from wisepatch.datasets.contact_sheet import contact_sheet
 from wisepatch.datasets.guarding import Guarded
 from wisepatch.datasets.images import read_rgb
+from wisepatch.datasets.limiting import limited
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
@@ -57,23 +58,24 @@ def make(
 
     The bytes depend on the style's seed and the index of the image alone, not on ``workers``. The index is written last: a
     folder that has one is complete. The files of an interrupted call are replaced by the next. ``preview`` draws a contact
-    sheet of the first images. Returns the number of images.
+    sheet of the first images, ``limit`` is the number of images at most. Returns the number of images.
 
     Raises :class:`UsageError` for a folder that is not empty or that another call writes into, :class:`DataError` where a
     text fits on an image at no size, and :class:`WisepatchError` where the folder cannot be written.
     """
     progress = progress or Silent()
     opened = attacked(task.dataset, style).split(split, data)
-    total = min(len(opened), limit if limit is not None else len(opened))
+    chosen = limited(opened.samples, limit or len(opened))
+    places = range(len(opened)) if chosen is opened.samples else cast("Subset", chosen).indices
     writing = partial(refused, str(output), WisepatchError, "free space there, or name another with --output")
     with ExitStack() as stack:
         with writing():
             stack.enter_context(_claimed(output))
-        progress.start(f"writing on {task.name} ({split})", total)
+        progress.start(f"writing on {task.name} ({split})", len(places))
         rows: list[tuple[Any, ...]] = []
         taken = {INDEX.casefold()}
-        rendered = _render(opened, total, worker_count(workers, total, MAX_PNG_BYTES))
-        for index, (label, text, png) in enumerate(rendered):
+        rendered = _render(opened, places, worker_count(workers, len(places), MAX_PNG_BYTES))
+        for index, (label, text, png) in zip(places, rendered, strict=True):
             name = file_name(label, text, index, taken)
             with writing():
                 with (output / UNFINISHED).open("a", encoding="utf-8") as marker:
@@ -140,13 +142,13 @@ def _check_empty(output: Path) -> None:
         raise UsageError(f"the folder {output} is not empty", ANOTHER_FOLDER)
 
 
-def _render(opened: Split, total: int, workers: int) -> Iterator[tuple[str, str, bytes]]:
-    """Yield the label, the text and the PNG of each image, in order."""
+def _render(opened: Split, places: Sequence[int], workers: int) -> Iterator[tuple[str, str, bytes]]:
+    """Yield the label, the text and the PNG of some images, in order."""
     if not workers:
-        yield from (_render_one(opened, index) for index in range(total))
+        yield from (_render_one(opened, index) for index in places)
         return
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(opened,)) as pool:
-        yield from pool.map(_render_in_worker, range(total), chunksize=CHUNK_IMAGES)
+        yield from pool.map(_render_in_worker, places, chunksize=CHUNK_IMAGES)
 
 
 _WORKER_SPLIT: list[Split] = []  # sent to each worker process once
@@ -220,11 +222,17 @@ def measure(
     return rows
 
 
-def find_photos(folder: Path, classnames: Sequence[str] | None = None, prompts: Sequence[str] | None = None) -> Task:
+def find_photos(
+    folder: Path,
+    classnames: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> Task:
     """Make a folder of attacked images a task. Raises the errors of :func:`~wisepatch.datasets.attacked_folder.attacked_folder`."""
     if not os.path.isdir(folder):  # noqa: PTH112 -- names that are too long are none
         raise DataError(f"there is no folder {folder}", "name a folder of images called label=dog_text=cat.png")
-    return Task(str(folder.resolve()), renamed(attacked_folder(folder, classnames), None, prompts))
+    dataset = renamed(attacked_folder(folder, classnames), None, prompts)
+    return Task(str(folder.resolve()), replace(dataset, limit=limit))
 
 
 def _clean_and_attacked(task: Task | None, style: Style) -> list[Task]:

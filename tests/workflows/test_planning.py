@@ -1,0 +1,80 @@
+"""What a patch will take: images, steps, time, memory and disk, without training and with nothing kept but heads."""
+
+import json
+
+import pytest
+
+from wisepatch import ModelConfig, Store, TrainConfig
+from wisepatch.datasets import demo
+from wisepatch.errors import UsageError
+from wisepatch.tasks import RunTasks
+from wisepatch.training import rates
+from wisepatch.workflows import planning
+from wisepatch.workflows.planning import plan_patch
+from wisepatch.workflows.sweep_plan import plan_sweep
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 90, "val": 30, "test": 40})
+    monkeypatch.setattr(rates, "MEASURED_SECONDS", 0)  # one image will do
+
+
+def planned(tmp_path, supported=("Colors",), **settings):
+    config = TrainConfig.with_defaults("Shapes", supported=supported, **{"steps": 10, "batch_size": 16, **settings})
+    tasks = RunTasks.of(config)
+    sweep = plan_sweep(tasks.patching, tasks.supported, alphas="0,0.5,1", rule="best-mean")
+    store = Store(tmp_path / "store")
+    return plan_patch(config, ModelConfig("demo", ""), store, tmp_path, sweep, tasks=tasks), store
+
+
+def test_a_plan_names_every_split_that_is_read_and_keeps_nothing_but_the_head(tmp_path):
+    plan, store = planned(tmp_path, eval_every=1.0, limit=20)
+    read = {(each.task, each.split, each.purpose): (each.images, each.passes) for each in plan.readings}
+    assert read == {
+        ("Shapes", "train", "training"): (20, 5),
+        ("Shapes", "val", "validation in training"): (20, 5), ("Colors", "val", "validation in training"): (20, 5),
+        ("Shapes", "val", "the sweep"): (20, 3), ("Colors", "val", "the sweep"): (20, 3),
+        ("Shapes", "test", "the sweep"): (20, 3), ("Colors", "test", "the sweep"): (20, 3),
+    }  # fmt: skip
+    assert plan.epochs == 5  # a step does not span two epochs
+    assert plan.train_seconds > 0 < plan.eval_seconds
+    assert not store.results.exists()
+    assert not list(store.checkpoints.glob("*"))
+    assert {path.parent.name for path in store.root.glob("cache/*/*")} == {"heads"}
+    assert json.loads(json.dumps(plan.to_json()))["steps"] == 10
+
+
+def test_memory_and_disk_follow_from_what_is_trained(tmp_path):
+    whole, _ = planned(tmp_path)
+    double, _ = planned(tmp_path, batch_size=32)
+    probe, _ = planned(tmp_path, freeze_encoder=True, steps=10)
+    assert whole.kept > 2 * 6e6  # two checkpoints of the embedded model
+    assert whole.disk == whole.kept
+    saved, _ = planned(tmp_path, steps=600)
+    assert saved.disk > saved.kept
+    assert double.memory > whole.memory > probe.memory
+    assert saved.train_seconds > 10 * whole.train_seconds
+    assert probe.free > 0
+
+
+def test_plan_prints_a_table_or_an_object_and_says_all_that_is_wrong(cli, monkeypatch):
+    words = ["patch", "--model", "demo", "--task", "Shapes", "--supported", "Colors", "--steps", "3", "--plan"]
+    done = cli(*words)
+    assert done.exit_code == 0
+    assert "3 steps of 128 images" in done.stdout
+    assert "nothing was trained" in done.stdout
+    (record,) = [json.loads(line) for line in cli(*words, "--json").stdout.splitlines()]
+    assert record["type"] == "plan"
+    broken = cli(*words, "--supported", "MNIST,corrupt:Shapes", "--limit", "5")
+    assert broken.exit_code == 1
+    assert "corrupt:Shapes needs 15 images at least" in broken.stderr
+    assert "MNIST" in broken.stderr
+    monkeypatch.setattr(planning, "_free", lambda _: 1000)
+    assert "the disk of the store has no room for that" in cli(*words).stdout
+
+
+def test_a_plan_is_measured_in_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "size", lambda: 2)
+    with pytest.raises(UsageError, match="--plan measures in one process"):
+        planned(tmp_path)

@@ -1,0 +1,156 @@
+"""Plan a patch (``patch --plan``): what will be read, computed and kept, by a short measurement; nothing is trained."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.datasets.training_batches import Plan
+from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.files import expanded
+from wisepatch.launcher import size
+from wisepatch.models.classifier import Classifier
+from wisepatch.models.clip import Clip, load_clip
+from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.progress import Progress, Silent
+from wisepatch.store.checkpoints import Store
+from wisepatch.store.recipes import load_weights
+from wisepatch.tasks import RunTasks, Task
+from wisepatch.training.rates import measure_rates
+from wisepatch.training.resume import room_for_training
+from wisepatch.training.start import check_trainable
+from wisepatch.workflows.patching import keep_best_problems, training_splits
+from wisepatch.workflows.sweep_plan import SweepPlan
+
+IMAGES_READ = 16  # of each split, to see how long one takes
+ROW_BYTES, ANSWER_BYTES = 500, 24  # of a result, and of an image in the predictions, as they were measured
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A split that will be read: for what, how many images, how often each is computed, seconds to read one."""
+
+    task: str
+    split: str
+    purpose: str
+    images: int
+    passes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """What a patch will take. Seconds and bytes are estimates from a short measurement on this machine, of one process.
+
+    ``memory`` is the training's (weights, gradients, moments, activations), ``disk`` what the store will grow by at most
+    meanwhile, ``kept`` what stays.
+    """
+
+    readings: tuple[Reading, ...]
+    steps: int
+    batch_size: int
+    epochs: float
+    train_seconds: float
+    eval_seconds: float
+    memory: int
+    disk: int
+    kept: int
+    free: int
+    mixes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON types."""
+        return asdict(self)
+
+
+def plan_patch(
+    config: TrainConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path | str,
+    sweep: SweepPlan,
+    *,
+    tasks: RunTasks,
+    settings: EvalConfig | None = None,
+    problems: Iterable[WisepatchError] = (),
+    progress: Progress | None = None,
+) -> PatchPlan:
+    """Check all data as :func:`~wisepatch.workflows.patching.patch` does, then measure reading, a training step and evaluation.
+
+    Weights stay as they are; nothing is written but the head's cache. Raises all that is missing at once.
+    """
+    if size() > 1:
+        raise UsageError("--plan measures in one process", "leave --processes and the launcher out")
+    progress, data, settings = progress or Silent(), expanded(data), settings or config.evaluation
+    problems = [*problems, *keep_best_problems(tasks, config, data)]
+    sweep.check(data, training_splits(tasks, config), problems, store=store)
+    check_trainable(config, tasks.patching)
+    progress.start(f"measuring {model}", 2)
+    weights = load_weights(store, store.find(config.start)) if config.start else None
+    clip = load_clip(ModelConfig.from_json(store.find(config.start).model) if config.start else model, weights)
+    dataset = tasks.patching.dataset
+    classifier = Classifier(
+        clip.model.visual, zeroshot_head(clip, dataset.head_names, dataset.templates, store, progress.note)
+    )
+    progress.advance()
+    train = dataset.split("train", data, clip.train_pixels)
+    batches = Plan(len(train), config.batch_size, config.seed).batches_per_epoch
+    per_epoch = math.ceil(batches / config.grad_accumulation)
+    steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * per_epoch), 1)
+    forward, step, activations, trained = measure_rates(config, settings, clip, classifier, train)
+    progress.advance()
+    progress.finish()
+    images_seen = steps * config.grad_accumulation * min(config.batch_size, len(train))
+    readings = [*_trainings(config, tasks, clip, data, steps / per_epoch), *_sweeps(sweep, clip, data)]
+    during = [each for each in readings if each.purpose == "validation in training"]
+    computed = [each for each in readings if each.purpose == "the sweep"]
+    reading = readings[0].seconds
+    train_seconds = len(train) * (forward + reading) if config.freeze_encoder else images_seen * (step + reading)
+    train_seconds += sum(each.passes * each.images * (forward + each.seconds) for each in during)
+    checkpoint, states = room_for_training(
+        clip.model, classifier, trained, saves=0 < config.save_every < (config.steps or math.inf)
+    )
+    answers = sum(each.images * each.passes * ANSWER_BYTES for each in computed)
+    kept = 2 * checkpoint + answers + len(computed) * len(sweep.alphas) * ROW_BYTES
+    numbers = sum(tensor.nbytes for tensor in classifier.state_dict().values()) + 3 * sum(p.nbytes for p in trained)
+    return PatchPlan(
+        tuple(readings), steps, config.batch_size, steps / per_epoch, train_seconds,
+        sum(each.images * (each.passes * forward + each.seconds) for each in computed),
+        numbers + activations * min(config.batch_size, len(train)), kept + states, kept, _free(store.root), len(sweep.alphas),
+    )  # fmt: skip
+
+
+def _trainings(config: TrainConfig, tasks: RunTasks, clip: Clip, data: Path, epochs: float) -> list[Reading]:
+    """List what the training reads: its images, and validation images each ``eval_every`` epochs."""
+    looks = math.floor(epochs / config.eval_every) if config.eval_every else 0
+    first, *watched = training_splits(tasks, config)
+    passes = 1 if config.freeze_encoder else math.ceil(epochs)
+    listed = [_reading(first[0], "train", "training", passes, clip, data)]
+    return listed + [_reading(task, "val", "validation in training", looks, clip, data) for task, _ in watched if looks]
+
+
+def _sweeps(sweep: SweepPlan, clip: Clip, data: Path) -> list[Reading]:
+    splits = [(task, split) for split in sweep.splits for task in sweep.tasks_on(split)]
+    return [_reading(task, task.split or split, "the sweep", len(sweep.alphas), clip, data) for task, split in splits]
+
+
+def _reading(task: Task, split: str, purpose: str, passes: int, clip: Clip, data: Path) -> Reading:
+    opened = task.dataset.split(split, data, clip.pixels)
+    places = range(0, len(opened), max(len(opened) // IMAGES_READ, 1))[:IMAGES_READ]
+    opened[places[0]]  # the first image also loads libraries
+    began = time.perf_counter()
+    for place in places:
+        opened[place]
+    seconds = (time.perf_counter() - began) / len(places)
+    return Reading(task.name, split, purpose, len(opened), passes, seconds)
+
+
+def _free(path: Path) -> int:
+    place: Sequence[Path] = [path.absolute(), *path.absolute().parents]
+    return shutil.disk_usage(next(each for each in place if each.exists())).free
