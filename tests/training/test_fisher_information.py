@@ -11,12 +11,23 @@ import torch
 from safetensors.torch import load_file
 
 from tests.samples import Notes
-from wisepatch import ModelConfig, Rule, Store, TrainConfig, find_tasks, finetune, load_weights, patch, predict_many
+from wisepatch import (
+    ModelConfig,
+    Rule,
+    Store,
+    TrainConfig,
+    export,
+    find_tasks,
+    finetune,
+    load_weights,
+    patch,
+    predict_many,
+)
 from wisepatch.datasets import demo
 from wisepatch.errors import ModelError, StoreError, UnknownNameError, UsageError
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import load_clip
-from wisepatch.models.exporting import MODEL_WEIGHTS, export
+from wisepatch.models.exporting import MODEL_WEIGHTS
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.training import fisher_information
 from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers

@@ -333,8 +333,9 @@ def test_word_that_fits_nowhere_is_named_with_its_image(tmp_path, workers):
     task = find_task(str(draw_folder(tmp_path / "s", classes=("circle", "square"))))
     with pytest.raises(DataError) as caught:
         make(task, "test", tmp_path, tmp_path / "out", Style("Donaudampfschifffahrtsgesellschaft"), workers=workers)
+    image = task.dataset.split("test", tmp_path).image_ids()[0]
     assert caught.value.message == (
-        "image 0: 'Donaudampfschifffahrtsgesellschaft' fits into 64 x 64 pixels at no size from 5 pixels up"
+        f"image {image}: 'Donaudampfschifffahrtsgesellschaft' fits into 64 x 64 pixels at no size from 5 pixels up"
     )
     assert caught.value.hint == "take larger images, or a shorter text"
     assert list(contents(tmp_path / "out")) == [".unfinished"]
@@ -504,7 +505,7 @@ def test_training_under_attack_is_reproducible_and_draws_anew_each_epoch(small, 
     first, done = train(tmp_path / "first")
     assert done.finetuned.name == "demo/typo:Shapes/finetuned"
     assert same(first, train(tmp_path / "again")[0])
-    monkeypatch.setattr("wisepatch.training.finetuning.set_epoch", lambda samples, epoch: None)
+    monkeypatch.setattr("wisepatch.datasets.training_batches.set_epoch", lambda samples, epoch: None)
     assert not same(first, train(tmp_path / "still")[0])
 
 
