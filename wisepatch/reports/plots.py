@@ -36,7 +36,7 @@ STYLES = ("-", "--", ":")
 EXTRA_METRICS = ("attack_success", "worst_group", "pm10")  # drawn over alpha beside the first metric of a task
 MAX_AXIS_LETTERS = 44  # of the supported tasks' names
 NAMING = ("task", "run_name", "model", "start", "training")  # columns of names, which may be long
-MAX_NAME_LETTERS = 44
+MAX_NAME_LETTERS = 32
 FACE = "DejaVuSans"  # matplotlib's own
 NOTEBOOK_DPI = 100
 LABEL_GAP_POINTS = 9.0  # between the labels of two alphas
@@ -136,7 +136,11 @@ def as_written(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         names = {name for column in texts_in for name in table[column] if isinstance(name, str)}
         written = {name: harmless(name) for name in names}
         long = {
-            name for column in NAMING if column in table for name in table[column] if len(str(name)) > MAX_NAME_LETTERS
+            name
+            for column in NAMING
+            if column in table
+            for name in table[column]
+            if len(_start_words(str(name)) if column == "start" else str(name)) > MAX_NAME_LETTERS
         }
         cut = written | {name: _without_middle(written[name]) for name in long}
         if len(set(cut.values())) == len(names):  # two names must not become one
