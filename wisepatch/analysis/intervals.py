@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 Z95 = 1.959963984540054
 RESAMPLES = 1000
@@ -25,11 +25,18 @@ def wilson(fraction: float, n: int) -> tuple[float, float]:
 
 def clopper_pearson(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Compute the exact interval of a fraction of ``n`` trials, which covers at least ``confidence`` (Clopper, Pearson 1934)."""
+    low, high = beta_limits(hits, n, (1 - confidence) / 2)
+    return float(low), float(high)
+
+
+def beta_limits(hits: ArrayLike, n: ArrayLike, tail: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute Clopper and Pearson's lower and upper limit for counts of any shape, each missed with probability ``tail``."""
+    import numpy as np
     from scipy.stats import beta
 
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    hits, misses = np.asarray(hits), np.asarray(n) - np.asarray(hits)
+    low = np.where(hits > 0, beta.ppf(tail, np.maximum(hits, 1), misses + 1), 0.0)
+    high = np.where(misses > 0, beta.ppf(1 - tail, hits + 1, np.maximum(misses, 1)), 1.0)
     return low, high
 
 
