@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wisepatch.errors import DataError, MissingDataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
+    from wisepatch.hookspecs import Measured, MergeMethod, Metric, Scores, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
@@ -55,7 +55,7 @@ _NAMES = {  # module: the public names in it
     "errors": "DataError MissingDataError WisepatchError",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
+    "hookspecs": "Measured MergeMethod Metric Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.exporting": "export",
@@ -102,6 +102,7 @@ __all__ = [
     "Recipe",
     "RichProgress",
     "Rule",
+    "Scores",
     "SelectionRule",
     "Split",
     "Store",

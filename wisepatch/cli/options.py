@@ -217,7 +217,9 @@ SupportedOption = Annotated[
 MetricOption = Annotated[
     list[str],
     typer.Option(
-        "--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.", autocompletion=completion.metrics
+        "--metric",
+        help="top1, top5, balanced_accuracy, macro_f1, ece, brier, ..., for each task's own.",
+        autocompletion=completion.metrics,
     ),
 ]
 CHECKPOINT_HELP = "zeroshot, finetuned, patched, latest, a name, an id, or a folder."

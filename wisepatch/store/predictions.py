@@ -1,9 +1,10 @@
 """Per-image answers, for paired tests: one parquet file for each checkpoint, task and split.
 
 ``predictions/<checkpoint id>/<task>-<split>-<hash>.parquet`` has a row an image: ``image`` (an id, text), ``label`` and ``answer``
-(numbers of classes), ``confidence`` (the probability of the answer). The file's metadata holds checkpoint, task, split, what the
-caller adds (task specification, data fingerprint, precision), and the sha256 of the rest of the file. The hash in the name is one
-over these additions: other data or another precision have a file of their own.
+(numbers of classes), ``confidence`` (the probability of the answer), ``rank`` (of the label among the classes, 0 the first) and
+``brier`` (the image's Brier score); files of wisepatch 0.1.0 have no last two. The file's metadata holds checkpoint, task, split,
+what the caller adds (task specification, data fingerprint, precision), and the sha256 of the rest of the file. The hash in the name
+is one over these additions: other data or another precision have a file of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = {"image": "string", "label": "int64", "answer": "int64", "confidence": "float32"}
+SCORES = {"rank": "int32", "brier": "float32"}  # to measure top-5 accuracy and calibration by
 METADATA = b"wisepatch"
 UNSEALED = "0" * 64  # stands where the sha256 of the rest of the file will stand
 MAX_SLUG_CHARACTERS = 60
@@ -36,15 +38,16 @@ def save_predictions(
 ) -> Path:
     """Write the answers of a checkpoint to a split; return the file.
 
-    ``columns`` maps ``image``, ``label``, ``answer`` and ``confidence`` to ``(n,)`` each; a DataFrame is such a mapping. ``about``
-    holds JSON types. Raises :class:`StoreError` where the file cannot be written.
+    ``columns`` maps ``image``, ``label``, ``answer``, ``confidence`` and, where they are known, ``rank`` and ``brier`` to ``(n,)``
+    each; a DataFrame is such a mapping. ``about`` holds JSON types. Raises :class:`StoreError` where the file cannot be written.
     """
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    arrays = {name: columns[name] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
+    kinds = COLUMNS | (SCORES if {*SCORES} <= {*columns} else {})
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
+    arrays = {name: columns[name] if name == "image" else np.asarray(columns[name]) for name in kinds}
     table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
     if not store.owns(checkpoint):
