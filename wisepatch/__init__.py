@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from wisepatch.training.finetuning import finetune
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
+    from wisepatch.workflows.comparing import compare
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.preflight import preflight
     from wisepatch.workflows.sweep import sweep
@@ -71,6 +72,7 @@ _NAMES = {  # module: the public names in it
     "training.finetuning": "finetune",
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
+    "workflows.comparing": "compare",
     "workflows.patching": "patch zeroshot",
     "workflows.preflight": "preflight",
     "workflows.sweep": "sweep",
@@ -113,6 +115,7 @@ __all__ = [
     "__version__",
     "alpha_table",
     "choose",
+    "compare",
     "draw_over_alpha",
     "draw_sweep",
     "draw_training",

@@ -230,6 +230,8 @@ CheckpointsArgument = Annotated[
 SplitOption = Annotated[
     str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
 ]
+PerClassOption = Annotated[bool, typer.Option("--per-class", help="Show each class by itself.")]
+ConfusionOption = Annotated[bool, typer.Option("--confusion", help="Show which classes are taken for which.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[

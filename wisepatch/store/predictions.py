@@ -14,6 +14,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,32 @@ def load_predictions(
             note(f"{error.message}: they are made again")
             continue
         if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
-            frame: pd.DataFrame = table.to_pandas()
-            frame.attrs.update(details)
-            return frame
+            return _framed(table, details)
     return None
+
+
+def _framed(table: pa.Table, details: Mapping[str, Any]) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    frame.attrs.update(details)
+    return frame
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read one file of answers, verified; the metadata is in the frame's ``attrs``. Raises :class:`StoreError`."""
+    return _framed(*_read(path))
+
+
+def answered(store: Store, checkpoint: Checkpoint) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the files of a checkpoint's answers with their metadata, the newest first; unverified, without damaged ones."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = []
+    paths = (store.predictions / checkpoint.id).glob("[!.]*.parquet")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+            kept.append((path, json.loads(pq.read_schema(path).metadata[METADATA])))
+    return kept
 
 
 def prediction_problems(store: Store) -> list[str]:
