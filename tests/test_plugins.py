@@ -371,8 +371,8 @@ RULE = """
 import wisepatch as wp
 
 
-def nearest(points, alpha):
-    return min(points, key=lambda point: abs(point.alpha - alpha))
+def nearest(frame, alpha):
+    return min(frame["alpha"], key=lambda known: abs(known - alpha))
 
 
 @wp.hookimpl

@@ -180,8 +180,8 @@ def test_unknown_plugin_lists_those_installed(write):
         ),
         (
             "@wp.hookimpl",
-            "@wp.hookimpl\ndef register_rules():\n    return [wp.SelectionRule('mine', lambda *_: 0.5)]\n\n@wp.hookimpl",
-            "mine, register_rules: choose: it returns a float; return one of the points",
+            "@wp.hookimpl\ndef register_rules():\n    return [wp.SelectionRule('mine', lambda *_: 'half')]\n\n@wp.hookimpl",
+            "mine, register_rules: choose: it returns 'half'; return one of the alphas of the frame",
         ),
         (
             "@wp.hookimpl",

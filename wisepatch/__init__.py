@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
-    from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
+    from wisepatch.analysis.selection import Rule, choose, parse_rule
+    from wisepatch.analysis.sweep_frame import Point, sweep_frame
     from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
     from wisepatch.datasets.base import Dataset
     from wisepatch.datasets.folder_or_csv import FileSamples
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from wisepatch.errors import DataError, MissingDataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Measured, MergeMethod, Metric, Scores, SelectionRule, hookimpl
+    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Scores, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
@@ -46,7 +47,8 @@ __version__: str
 
 _NAMES = {  # module: the public names in it
     "analysis.metrics": "measure",
-    "analysis.selection": "Point Rule choose parse_rule",
+    "analysis.selection": "Rule choose parse_rule",
+    "analysis.sweep_frame": "Point sweep_frame",
     "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
@@ -56,7 +58,7 @@ _NAMES = {  # module: the public names in it
     "errors": "DataError MissingDataError WisepatchError",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Measured MergeMethod Metric Scores SelectionRule hookimpl",
+    "hookspecs": "Choice Measured MergeMethod Metric Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.exporting": "export",
@@ -89,6 +91,7 @@ _RENAMED = {  # old name: new name; `predict` will be for images
 __all__ = [
     "Annotations",
     "Checkpoint",
+    "Choice",
     "Classifier",
     "Clip",
     "DataError",
@@ -140,6 +143,7 @@ __all__ = [
     "read_results",
     "save_figure",
     "sweep",
+    "sweep_frame",
     "sweep_table",
     "training_table",
     "use_device",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -11,6 +12,7 @@ import pluggy
 from wisepatch.datasets.base import Dataset
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from numpy.typing import NDArray
 
@@ -74,19 +76,32 @@ class MergeMethod:
     elementwise: bool = False
 
 
+class Choice(NamedTuple):
+    """The alpha that a rule chose, with a sentence for people about it and the same as JSON types for programs."""
+
+    alpha: float
+    note: str = ""
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class SelectionRule:
-    """A rule that chooses alpha: ``choose(points, value)`` returns one of the points of a sweep, in order of alpha.
+    """A rule that chooses alpha: ``choose(frame, value)`` returns an alpha of the sweep, or a :class:`Choice`.
 
-    Points are :class:`~wisepatch.analysis.selection.Point` objects whose scores are better when higher. ``value`` is what
-    stands after ``=`` (``max-drop=0.01``), ``None`` where ``takes`` is empty. ``needs_drop`` says that the rule measures a drop
-    from alpha 0 on supported tasks, which must then be part of the sweep.
+    ``frame`` is a pandas DataFrame with one row an alpha and task, in order of alpha: ``alpha, task, role`` (``patching`` or
+    ``supported``), ``metric, value, score`` (better when higher), ``n``, and the images that only alpha 0 has right (``broken``)
+    or only this alpha (``fixed``), NaN where nobody counted. ``value`` is what stands after ``=`` (``max-drop=0.01``), as ``read``
+    reads it (a number where there is none; it raises :class:`ValueError`), ``None`` where ``takes`` is empty. ``needs_drop`` says
+    that the rule measures a drop from alpha 0 on supported tasks, which must then be part of the sweep; ``check(value, alphas,
+    tasks)`` says in words what else is missing, before anything is measured.
     """
 
     name: str
-    choose: Callable[[Sequence[Any], float | None], Any]
+    choose: Callable[[pd.DataFrame, Any], float | Choice]
     takes: str = ""
     needs_drop: bool = False
+    read: Callable[[str], Any] | None = None
+    check: Callable[[Any, Sequence[float], Sequence[str]], str] | None = None
 
 
 @hookspec

@@ -14,7 +14,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotli
 
 
 COMMANDS = (
-    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "plot", "typo-attack", "datasets", "export", "store", "plugins",
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "select", "plot", "typo-attack", "datasets",
+    "export", "store", "plugins",
 )  # fmt: skip
 
 

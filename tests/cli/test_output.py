@@ -77,14 +77,14 @@ def test_a_sweep_is_shown_with_the_means_that_rules_compare(capsys):
 
 def test_a_metric_that_is_better_when_lower_says_so_and_keeps_its_mean(capsys):
     rows = [("A", "test", "neither", {0: 0.1}), ("B", "test", "neither", {0: 0.3})]
-    titles, cells = shown(capsys, swept("A", ("B",), rows, {"test": [Point(0, 0.1, 0.3, (-0.1, -0.3))]}))
+    titles, cells = shown(capsys, swept("A", ("B",), rows, {"test": [Point(0, 0.1, 0.3, -0.2)]}))
     assert titles == ["neither (lower is better) in per cent, test split"]
     assert cells[1] == ["0", "10.0", "30.0", "30.0", "20.0"]
 
 
 def test_metrics_of_two_directions_have_a_mean_score_and_no_mean(capsys):
     rows = [("A", "test", "attack_success", {0: 0.9, 1: 0.2}), ("B", "test", "top1", {0: 0.8, 1: 0.7})]
-    points = {"test": [Point(0, 0.9, 0.8, (-0.9, 0.8)), Point(1, 0.2, 0.7, (-0.2, 0.7))]}
+    points = {"test": [Point(0, 0.9, 0.8, -0.05), Point(1, 0.2, 0.7, 0.25)]}
     titles, cells = shown(capsys, swept("A", ("B",), rows, points))
     assert titles == ["attack_success (lower is better) / top1 in per cent, test split"]
     assert cells == [["alpha", "A", "B", "mean score"], ["0", "90.0", "80.0", "-5.0"], ["1", "20.0", "70.0", "25.0"]]
@@ -132,7 +132,7 @@ def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
     assert {(row["split"], row["alpha"]) for row in rows if row["task"] == "shapes"} == {
         (split, alpha) for split in ("val", "test") for alpha in (0, 0.5, 1)
     }
-    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions"}
+    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions", "note"}
     assert any("few images" in caution for caution in last["cautions"])
     assert last["selected_on"] == "val"
 

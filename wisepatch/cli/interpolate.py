@@ -77,6 +77,6 @@ def command(
         on = "TEST" if done.selected_on == "test" else "validation"
         saved = f"saved as {done.chosen.name} ({done.chosen.id})"
         output.say(f"chosen: alpha {done.choice.alpha:g} by {rule} on {on} data, {saved}")
-    for caution in cautions(done):
-        output.say(f"note: {caution}")
+    for note in filter(None, [done.note, *(f"note: {caution}" for caution in cautions(done))]):
+        output.say(note)
     output.say(f"next: {common.again('plot', '--run', done.run, '--output', 'plot.png')}")

@@ -245,10 +245,11 @@ MethodOption = Annotated[
 FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
 ]
-SelectOption = Annotated[
-    str | None,
-    typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.", autocompletion=completion.rules),
-]
+RULE_HELP = (
+    "How to choose alpha: best-mean, max-drop=0.01 (as measured), max-drop=0.01@95 (certified at 95 %), max-drop=...,each "
+    "(every supported task), knee, alpha=0.5, weights=TASK:2,..."
+)
+SelectOption = Annotated[str | None, typer.Option("--select", help=RULE_HELP, autocompletion=completion.rules)]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
 ]

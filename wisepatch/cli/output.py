@@ -244,7 +244,7 @@ def show_sweep(output: Output, sweep: Sweep) -> None:
     if sweep.choice and sweep.chosen:
         output.records([{
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
-            "selected_on": sweep.selected_on, "cautions": cautions(sweep),
+            "selected_on": sweep.selected_on, "cautions": cautions(sweep), "note": sweep.note, **sweep.facts,
         }], "choice")  # fmt: skip
     for split in sweep.points:
         _show_split(output, sweep, split)

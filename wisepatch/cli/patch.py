@@ -82,8 +82,8 @@ def run_patch(
         assert sweep.chosen is not None
         error.add_note(f"the patched model is stored as {sweep.chosen.name} ({sweep.chosen.id}); draw it with: {draw}")
         raise
-    for caution in cautions(sweep):
-        output.result(f"note: {caution}")
+    for note in filter(None, [sweep.note, *(f"note: {caution}" for caution in cautions(sweep))]):
+        output.result(note)
     output.result(summary(sweep, f"the picture is {picture}" if picture else f"next: {draw}"))
     return sweep
 

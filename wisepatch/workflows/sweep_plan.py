@@ -17,6 +17,7 @@ from wisepatch.tasks import MEASURE_AFTERWARDS, Task
 from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
+TOP1 = "top1"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class SweepPlan:
                 yield UsageError("without --select no alpha is chosen, on test data or any", "add --select best-mean")
             return
         judges = self.tasks_on(self.select_on)[1:]
-        missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
+        missing = missing_for_rule(self.rule, self.alphas, self.patching.name, [task.name for task in judges])
         if missing and self.others and not judges:
             names = ", ".join(task.name for task in self.others)
             missing = (
@@ -109,6 +110,19 @@ class SweepPlan:
             )
         if missing:
             yield UsageError(missing, "add what is missing, or use --select best-mean")
+        if self.rule.is_certified:
+            yield from self._unpaired(
+                judges, f"{self.rule} certifies", "leave @ and the confidence out, or give --metric top1"
+            )
+
+    def _unpaired(self, tasks: Iterable[Task], what: str, hint: str) -> Iterator[UsageError]:
+        """Yield which tasks have no accuracy that is a fraction of images, answer by answer."""
+        for task in tasks:
+            metric = (*self.metrics, task.dataset.metric)[0]
+            if metric != TOP1:
+                yield UsageError(
+                    f"{what} what is right or wrong image by image, and {task.name} is measured by {metric}", hint
+                )
 
 
 def plan_sweep(
