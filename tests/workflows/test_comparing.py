@@ -139,7 +139,7 @@ def test_the_command_prints_draws_and_writes_what_changed(cli, run_store, tmp_pa
     with Image.open("changed.png") as picture:
         assert picture.width > 500
     records = [json.loads(line) for line in cli(*words, "--per-class", "--confusion", "--json").stdout.splitlines()]
-    assert {each["type"] for each in records} == {"difference", "mean_difference", "class_difference", "confusion"}
+    assert {each["type"] for each in records} == {"comparison", "mean_comparison", "class_comparison", "confusion"}
     for words_that_fail, said in (
         (("--show", "changed.gif"), "cannot draw '.gif'"),
         (("--output", "."), "the table . cannot be written"),

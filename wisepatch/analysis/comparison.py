@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int64]
 
 LEVEL = 0.05
+WORSE, TOO_FEW = "*", "?"
 TELLING_DROP = 0.01  # too few images to tell: a drop of more than this is neither shown nor excluded
 
 
@@ -69,9 +70,22 @@ class Confusion(NamedTuple):
     after: int
 
 
-def too_few(fixed: int, broken: int, n: int) -> bool:
-    """Tell whether ``n`` images leave open, at 95 %, whether accuracy drops by more than a point."""
-    return bool(drop_limit(fixed, broken, n) > TELLING_DROP)
+def too_few(fixed: int, broken: int, n: int, drop: float = TELLING_DROP) -> bool:
+    """Tell whether ``n`` images leave open, at 95 %, whether accuracy drops by more than ``drop``."""
+    return bool(drop_limit(fixed, broken, n) > drop)
+
+
+def drop_marks(counts: Mapping[str, tuple[int, int, int]], drop: float = TELLING_DROP) -> dict[str, str]:
+    """Mark tasks by their ``(fixed, broken, n)``: ``*`` where accuracy drops beyond chance, ``?`` where too few images tell.
+
+    The p-values of McNemar's exact test are adjusted over the tasks (Holm).
+    """
+    adjusted_p = holm([float(mcnemar(fixed, broken)) for fixed, broken, _ in counts.values()])
+    marks = {}
+    for p, (task, (fixed, broken, n)) in zip(adjusted_p, counts.items(), strict=True):
+        worse = broken > fixed and p < LEVEL
+        marks[task] = WORSE if worse else TOO_FEW if too_few(fixed, broken, n, drop) else ""
+    return marks
 
 
 def difference(name: str, before: Bools, after: Bools) -> Difference:

@@ -88,7 +88,7 @@ def command(
 
 def show_comparison(output: Output, compared: Comparison) -> None:
     """Print the differences, task by task, their mean, and the calibration before and after."""
-    output.records(compared.records(), "difference")
+    output.records(compared.records(), "comparison")
     output.result(
         f"before: {compared.before.name} ({compared.before.id}), after: {compared.after.name} ({compared.after.id}); "
         "accuracy in per cent, differences in points"
@@ -98,7 +98,7 @@ def show_comparison(output: Output, compared: Comparison) -> None:
     ends: tuple[int, ...] = ()
     if several:
         value, low, high = compared.mean
-        output.records([{"difference": value, "low": low, "high": high}], "mean_difference")
+        output.records([{"difference": value, "low": low, "high": high}], "mean_comparison")
         rows.append(("mean", "", "", "", "", _points(value, low, high), "", "", "", *([""] if several else []), ""))
         ends = (len(rows) - 2,)
     output.table(("task", "split", *_columns(adjusted=several)), rows, ends=ends)
@@ -122,7 +122,7 @@ def show_classes(output: Output, compared: TaskComparison) -> None:
     """Print the difference on the images of each class."""
     output.records(
         ({"task": compared.task, "split": compared.split, **each.record()} for each in compared.by_class),
-        "class_difference",
+        "class_comparison",
     )
     output.table(
         (f"class of {compared.task}", *_columns(adjusted=True)),
