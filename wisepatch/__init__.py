@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wisepatch.errors import DataError, MissingDataError, WisepatchError
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, SelectionRule, hookimpl
+    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Scores, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.exporting import export
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from wisepatch.training.finetuning import finetune
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
+    from wisepatch.workflows.comparing import compare
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.preflight import preflight
     from wisepatch.workflows.sweep import sweep
@@ -57,7 +58,7 @@ _NAMES = {  # module: the public names in it
     "errors": "DataError MissingDataError WisepatchError",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Choice Measured MergeMethod Metric SelectionRule hookimpl",
+    "hookspecs": "Choice Measured MergeMethod Metric Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.exporting": "export",
@@ -73,6 +74,7 @@ _NAMES = {  # module: the public names in it
     "training.finetuning": "finetune",
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
+    "workflows.comparing": "compare",
     "workflows.patching": "patch zeroshot",
     "workflows.preflight": "preflight",
     "workflows.sweep": "sweep",
@@ -105,6 +107,7 @@ __all__ = [
     "Recipe",
     "RichProgress",
     "Rule",
+    "Scores",
     "SelectionRule",
     "Split",
     "Store",
@@ -115,6 +118,7 @@ __all__ = [
     "__version__",
     "alpha_table",
     "choose",
+    "compare",
     "draw_over_alpha",
     "draw_sweep",
     "draw_training",

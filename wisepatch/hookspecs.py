@@ -14,6 +14,7 @@ from wisepatch.datasets.base import Dataset
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from numpy.typing import NDArray
 
 GROUP = "wisepatch"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -29,13 +30,26 @@ class Measured(NamedTuple):
     high: float
 
 
+class Scores(NamedTuple):
+    """How the probabilities of all classes spread, image by image: arrays ``(n,)``.
+
+    ``confidence`` is the probability of the predicted class, ``rank`` the number of classes above the label's (0: it is the
+    answer), ``brier`` the squared distance between the probabilities and the label's one-hot vector, from 0 to 2.
+    """
+
+    confidence: NDArray[Any]
+    rank: NDArray[Any]
+    brier: NDArray[Any]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A measure of predictions that knows its direction and what it needs of the data.
 
     ``measure(labels, predicted, classes, annotations)`` yields ``(name, Measured)``: labels and predicted classes are integer
     arrays ``(n,)``, ``classes`` their number, ``annotations`` the split's ``wisepatch.Annotations``. ``needs`` names the
-    fields of these that must be there. ``label`` stands on axes.
+    fields of these that must be there. With ``needs_scores``, ``measure`` gets a fifth argument, :class:`Scores`. ``label``
+    stands on axes.
     """
 
     name: str
@@ -43,6 +57,7 @@ class Metric:
     higher_is_better: bool = True
     needs: tuple[str, ...] = ()
     label: str = ""
+    needs_scores: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from wisepatch.datasets.guarding import BrokenDatasetError, annotation_problem
 from wisepatch.datasets.samples import Annotations, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.files import expanded
-from wisepatch.hookspecs import GROUP, Choice, Measured, MergeMethod, Metric, SelectionRule
+from wisepatch.hookspecs import GROUP, Choice, Measured, MergeMethod, Metric, Scores, SelectionRule
 from wisepatch.plugins import Plugin
 
 HEAVY = (
@@ -225,7 +225,8 @@ def _check_metric(metric: Metric) -> None:
     import numpy as np
 
     labels, predicted = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
-    measured = dict(metric.measure(labels, predicted, 2, Annotations()))
+    scores = Scores(np.array([0.9, 0.8, 0.6, 0.7]), np.array([0, 0, 1, 0]), np.array([0.02, 0.08, 0.72, 0.18]))
+    measured = dict(metric.measure(labels, predicted, 2, Annotations(), *([scores] if metric.needs_scores else [])))
     _require(metric.name in measured, f"measure: it yields {', '.join(measured) or 'nothing'}, and not {metric.name}")
     for value in measured.values():
         _require(isinstance(value, Measured), f"measure: it yields a {type(value).__name__}; yield wisepatch.Measured")

@@ -12,8 +12,8 @@ counts, and broadcast over arrays of them:
 - :func:`holm` ``(p_values)``: p-values adjusted for looking at several.
 
 The limits square and add the distances of Clopper and Pearson's exact limits from the fractions that are fixed and broken
-(Newcombe 1998, Statistics in Medicine 17:2635, method 10; Zou and Donner 2008, ibid. 27:1693). Without an image that is fixed they are
-Clopper and Pearson's own: with not one broken either, the drop is at most ``1 - 0.05 ** (1 / n)``. Tests count their coverage out.
+(Newcombe 1998, Statistics in Medicine 17:2635, method 10; Zou and Donner 2008, ibid. 27:1693). Without an image that is fixed they
+are Clopper and Pearson's own: with not one broken either, the drop is at most ``1 - 0.05 ** (1 / n)``.
 """
 
 from __future__ import annotations

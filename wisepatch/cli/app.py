@@ -32,6 +32,7 @@ COMMANDS = {  # name: its file, and its section of --help
     "finetune": ("finetune", PATCHING),
     "interpolate": ("interpolate", PATCHING),
     "eval": ("evaluate", PATCHING),
+    "compare": ("compare", PATCHING),
     "select": ("select", PATCHING),
     "plot": ("plot", PATCHING),
     "datasets": ("datasets", DATA),

@@ -217,7 +217,9 @@ SupportedOption = Annotated[
 MetricOption = Annotated[
     list[str],
     typer.Option(
-        "--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.", autocompletion=completion.metrics
+        "--metric",
+        help="top1, top5, balanced_accuracy, macro_f1, ece, brier, ..., for each task's own.",
+        autocompletion=completion.metrics,
     ),
 ]
 CHECKPOINT_HELP = "zeroshot, finetuned, patched, latest, a name, an id, or a folder."
@@ -228,6 +230,8 @@ CheckpointsArgument = Annotated[
 SplitOption = Annotated[
     str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
 ]
+PerClassOption = Annotated[bool, typer.Option("--per-class", help="Show each class by itself.")]
+ConfusionOption = Annotated[bool, typer.Option("--confusion", help="Show which classes are taken for which.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
 AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
 MethodOption = Annotated[

@@ -66,8 +66,8 @@ def evaluate(
             task = predictions.task
             rows_of_task = [
                 row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
-                for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
-                for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
+                for index, checkpoint in enumerate(predictions.checkpoints)
+                for row in _rows(checkpoint, predictions, index, metrics_of[task.name], run)
             ]
             with showing([*unrecorded, *rows_of_task]):
                 _save(predictions, store, settings)
@@ -89,7 +89,7 @@ def _save(predictions: Predictions, store: Store, settings: EvalConfig) -> None:
             store, checkpoint, task.name, predictions.split,
             {
                 "image": predictions.image_ids, "label": predictions.labels,
-                "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
+                "answer": predictions.predicted[index], **predictions.scores_of(index)._asdict(),
             },
             about_answers(task, predictions.fingerprint, settings),
         )  # fmt: skip
@@ -101,13 +101,17 @@ def metrics_for(task: Task, asked: Sequence[str] = ()) -> list[Metric]:
 
 
 def _rows(
-    checkpoint: Checkpoint, predictions: Predictions, answers: Any, metrics: Sequence[Metric], run: str
+    checkpoint: Checkpoint, predictions: Predictions, index: int, metrics: Sequence[Metric], run: str
 ) -> Iterator[dict[str, Any]]:
     task = predictions.task
     params = checkpoint.recipe.params if checkpoint.recipe else {}
     for metric in metrics:
         classes = len(task.dataset.classes)
-        for name, measured in measurements(metric, predictions.labels, answers, classes, predictions.annotations):
+        measured_by_name = measurements(
+            metric, predictions.labels, predictions.predicted[index], classes, predictions.annotations,
+            predictions.scores_of(index),
+        )  # fmt: skip
+        for name, measured in measured_by_name:
             yield {
                 "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "training": checkpoint.training,
                 "method": checkpoint.method, "alpha": alpha_of(checkpoint),
