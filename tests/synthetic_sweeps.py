@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
+from wisepatch.analysis.racing import Race, coefficients, objective_for
+from wisepatch.analysis.rules import certified, upper_limits
 from wisepatch.store.results import read
 
 DATA = Path(__file__).parent / "data"
+TENTHS = slice(None, None, 10)
 ALPHAS = np.round(np.linspace(0, 1, 101), 2)
 PAINT, WISE_FT = "paint-vitb32-mnist", "wiseft-vitb16-imagenet"
 # Of the process, in alphas. Between tenths of alpha the embedded model's answers to FashionMNIST, Shapes, Colors and Textures turn
@@ -79,3 +82,44 @@ def counts(right):
     """Broken and fixed images since the first alpha ``(alphas, tasks)`` of answers ``(tasks, alphas, n)``."""
     broken = (right[:, :1] & ~right).sum(-1).T
     return broken, (~right[:, :1] & right).sum(-1).T
+
+
+def broken_promises(people, n, length, bound, runs, seed=0):
+    """Count the sweeps that choose an alpha that drops by more than the bound, certified and as measured; the mean certified one."""
+    generator, drops = np.random.default_rng(seed), people.drops[:, TENTHS]
+    true = drops.max(0) if bound.each else drops.mean(0)
+    worse, gained = true > bound.drop + 1e-12, []
+    broken = np.zeros(2, int)
+    for _ in range(runs):
+        right = answers(generator, people.accuracies, n, length, TENTHS)
+        patching, (lost, won) = right[0].mean(-1), counts(right[1:])
+        measured = (lost - won) / n
+        seen = measured.max(1) if bound.each else measured.mean(1)
+        for kind, allowed in enumerate(
+            (certified(upper_limits(won, lost, n, bound), bound), seen <= bound.drop + 1e-9)
+        ):
+            chosen = np.where(allowed, patching, -1).argmax()
+            broken[kind] += worse[chosen]
+            if kind == 0:
+                gained.append(chosen / 10)
+    return broken, float(np.mean(gained))
+
+
+def raced(people, n, length, rule, seed):
+    """Race a simulated sweep by a rule; return how far the best of what is left lies below the grid's, and the share of evaluations."""
+    right = answers(np.random.default_rng(seed), people.accuracies, n, length)
+    tasks = [f"task {number}" for number in range(len(right))]
+    objective = objective_for(rule, tasks)
+    race = Race(
+        [n] * len(tasks), objective,
+        lambda rows, images: [of_task[np.ix_(rows, places)] for of_task, places in zip(right, images, strict=True)], seed=seed,
+    )  # fmt: skip
+    left = race.run()
+    accuracies = right.mean(-1)
+    values = np.array(objective.weights) @ accuracies
+    for limit in objective.limits:
+        values[np.array(limit) @ (accuracies[:, :1] - accuracies) > objective.drop + 1e-9] = -1
+    assert race.evaluations <= right.size
+    assert all(race.seen[row] == n for row in left)
+    assert coefficients(left) == sorted(coefficients(left))
+    return values.max() - values[left].max(), race.evaluations / right.size

@@ -13,6 +13,7 @@ from wisepatch.errors import UsageError
 MAX_ALPHAS = 10_001
 MAX_DIGITS = 400  # of an alpha as it is written
 DEFAULT_ALPHAS = "0:1:0.1"
+AUTO, GRID_ALPHAS = "auto", "0:1:0.01"  # a race, and the alphas that take part
 DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
 Precision = Literal["no", "bf16", "fp16"]
@@ -288,7 +289,9 @@ def _steps(word: str, start: Decimal, stop: Decimal, step: Decimal) -> list[Deci
 
 
 def _not_understood(word: str, reason: str = "") -> UsageError:
-    return UsageError(f"alphas {word[:60]!r} are not understood{reason}", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
+    return UsageError(
+        f"alphas {word[:60]!r} are not understood{reason}", "write 0:1:0.1, 0,0.25,0.5, 0.5, or auto alone"
+    )
 
 
 def _decimal(piece: str, word: str) -> Decimal:

@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tests.synthetic_sweeps import LENGTHS, PAINT, WISE_FT, answers, counts, plateau, population
+from tests.synthetic_sweeps import (
+    LENGTHS,
+    PAINT,
+    TENTHS,
+    WISE_FT,
+    answers,
+    broken_promises,
+    counts,
+    plateau,
+    population,
+)
 from wisepatch.analysis.rules import Bound, certified, images_needed, upper_limits
 from wisepatch.analysis.selection import choose
 from wisepatch.analysis.sweep_frame import sweep_frame
-
-TENTHS = slice(None, None, 10)
 
 
 def framed(patching, counted, n, tasks=("B",)):
@@ -77,27 +85,6 @@ def test_what_cannot_be_certified_says_how_many_images_would_do(n, broken, enoug
         assert "at these rates no number would do" in choice.note
 
 
-def broken_promises(people, n, length, bound, runs, seed=0):
-    """How many simulated sweeps at 0, 0.1, ... choose an alpha that drops by more than the bound: certified, and as measured."""
-    generator, drops = np.random.default_rng(seed), people.drops[:, TENTHS]
-    true = drops.max(0) if bound.each else drops.mean(0)
-    worse, gained = true > bound.drop + 1e-12, []
-    broken = np.zeros(2, int)
-    for _ in range(runs):
-        right = answers(generator, people.accuracies, n, length, TENTHS)
-        patching, (lost, won) = right[0].mean(-1), counts(right[1:])
-        measured = (lost - won) / n
-        seen = measured.max(1) if bound.each else measured.mean(1)
-        for kind, allowed in enumerate(
-            (certified(upper_limits(won, lost, n, bound), bound), seen <= bound.drop + 1e-9)
-        ):
-            chosen = np.where(allowed, patching, -1).argmax()
-            broken[kind] += worse[chosen]
-            if kind == 0:
-                gained.append(chosen / 10)
-    return broken, float(np.mean(gained))
-
-
 @pytest.mark.parametrize(
     ("people", "bound", "n"),
     [
@@ -109,7 +96,7 @@ def broken_promises(people, n, length, bound, runs, seed=0):
     ids=["paint", "wise-ft", "plateau", "plateau-each"],
 )
 def test_certified_promises_are_broken_in_no_more_than_five_per_cent_of_simulated_sweeps(people, bound, n):
-    """The large simulation is a benchmark, ``python -m tests.benchmarks S1``."""
+    """The large simulation is a benchmark, ``python -m tests.benchmarks.simulations promise``."""
     runs = 150
     (promised, measured), _ = broken_promises(people, n, LENGTHS[0], bound, runs)
     assert promised <= binom.ppf(0.999, runs, 0.05)

@@ -1,13 +1,12 @@
 """Race alphas on growing subsets of the validation images: the resolution of a fine grid for a small part of its evaluations.
 
-Coarse alphas come first. An interval between two measured alphas can be no better than an alpha that has right every image which either
-of the two has right (the one assumption: an image that both answer wrongly is not right in between). Intervals and alphas
-that cannot beat the best so far by more than ``epsilon`` are dropped, intervals that still can are split, until all
-images have been asked about those that are left.
+Coarse alphas come first. An alpha between two measured ones is taken to have right at most the images that either of them has
+right (the one assumption: an image that both answer wrongly is not right in between). Intervals and alphas that cannot beat
+the best so far by more than ``epsilon`` are dropped, intervals that still can are split, and those that are left answer all images.
 
-What a subset shows is judged by betting against "it is better": the wealth of a fair game over images drawn without replacement
-(Waudby-Smith and Ramdas 2020, arXiv 2006.04347) exceeds ``1 / delta`` at any time with probability ``delta`` at most (Ville). So one
-may look as often as one likes; ``delta`` is divided by the comparisons that can hurt.
+What a subset shows is judged by betting against "it is better": the wealth of a game that is fair where it is, over images drawn
+without replacement (Waudby-Smith and Ramdas 2020, arXiv 2006.04347), ever exceeds ``1 / delta`` with probability ``delta`` at most
+(Ville). So one may look as often as one likes; ``delta`` is divided by the number of comparisons that can hurt.
 """
 
 from __future__ import annotations
@@ -27,7 +26,11 @@ EPSILON, CONFIDENCE = 0.01, 0.95
 GRID = 101
 COARSE = 20  # steps of the grid between the alphas that come first
 LEVELS = 6  # intervals that hold one alpha of the grid: of 20, 10, 5, 3 and 2 steps, and itself
-FIRST_SHARE, LAST_SHARE, MIN_BLOCKS = 16, 4, 48  # subsets are a sixteenth to a quarter of the blocks, and no fewer than these
+FIRST_SHARE, LAST_SHARE, MIN_BLOCKS = (
+    16,
+    4,
+    48,
+)  # subsets are a sixteenth to a quarter of the blocks, and no fewer than these
 GROWTH = 2
 PRIOR_VARIANCE, MAX_BET = 0.02, 0.75
 
@@ -106,7 +109,7 @@ class Race:
         self.candidates |= {(low, low + COARSE) for low in range(0, GRID - 1, COARSE)}
         blocks = min(max(self.blocks // FIRST_SHARE, MIN_BLOCKS), self.blocks)
         self._first = blocks
-        while blocks < self.blocks:  # all at once, as long as subsets are small
+        while True:  # all at once, as long as subsets are small
             self.answer({*(end for each in self.candidates for end in each), *self.objective.baselines}, blocks)
             self._drop()
             for each in [each for each in self.candidates if each[1] - each[0] > 1 and self._must_be_split(each)]:
@@ -160,9 +163,7 @@ class Race:
         """Return the best alpha so far, by those that have answered most, of those that surely keep the limits (0 always does)."""
         rows = [row for row in range(GRID) if self.seen[row] and self._keeps_limits(row)]
         most = max(self.seen[row] for row in rows)
-        values = {
-            row: self._gains((row, row), self.objective.weights).mean() for row in rows if self.seen[row] == most
-        }
+        values = {row: self._gains((row, row), self.objective.weights).mean() for row in rows if self.seen[row] == most}
         return max(values, key=lambda row: (values[row], -row))
 
     def _keeps_limits(self, row: int) -> bool:
@@ -199,9 +200,7 @@ class Race:
         noise = np.sqrt(gains.var() / len(gains) * (1 - len(gains) / self.blocks))
         return bool(self._hope(ends)[0] and gains.mean() - 2 * noise > self.epsilon + 1e-9) or len(gains) == self.blocks
 
-    def _gains(
-        self, ends: tuple[int, int], weights: Sequence[float], base: int | None = None
-    ) -> NDArray[np.float64]:
+    def _gains(self, ends: tuple[int, int], weights: Sequence[float], base: int | None = None) -> NDArray[np.float64]:
         """Return by block the weighted accuracy of the images that either end has right, less that of ``base``, ``(blocks,)``.
 
         Of the blocks that all of them have answered; scaled so that the mean over all blocks is that over all images.
@@ -243,11 +242,13 @@ def coefficients(rows: Iterable[int]) -> list[float]:
     return [round(row / (GRID - 1), 2) for row in rows]
 
 
-def objective_for(rule: Rule, tasks: Sequence[str], baselines: Sequence[int] = (0,)) -> Objective | None:
-    """Return what a rule maximises over ``tasks``, the patching task first; ``None`` for a rule that cannot be raced.
+def can_be_raced(rule: Rule) -> bool:
+    """Tell whether a rule is known here: a certified drop needs alphas that do not depend on the answers."""
+    return rule.name in (BEST_MEAN, MAX_DROP, "weights") and not rule.is_certified
 
-    That is ``best-mean``, ``weights`` and ``max-drop`` as measured. A certified drop needs alphas that do not depend on the answers.
-    """
+
+def objective_for(rule: Rule, tasks: Sequence[str], baselines: Sequence[int] = (0,)) -> Objective:
+    """Return what a rule that can be raced maximises over ``tasks``, the patching task first."""
     others = len(tasks) - 1
     value: Any = rule.value
     if rule.name == BEST_MEAN:
@@ -255,8 +256,6 @@ def objective_for(rule: Rule, tasks: Sequence[str], baselines: Sequence[int] = (
     if rule.name == "weights":
         factors = [dict(value.of).get(task, 1.0) for task in tasks]
         return Objective(tuple(factor / sum(factors) for factor in factors))
-    if rule.name == MAX_DROP and not rule.is_certified:
-        mean = (0.0, *[1 / others] * others)
-        each = tuple(tuple(float(task == other) for task in tasks) for other in tasks[1:])
-        return Objective((1.0, *[0.0] * others), each if value.each else (mean,), value.drop, tuple(baselines))
-    return None
+    mean = (0.0, *[1 / others] * others)
+    each = tuple(tuple(float(task == other) for task in tasks) for other in tasks[1:])
+    return Objective((1.0, *[0.0] * others), each if value.each else (mean,), value.drop, tuple(baselines))

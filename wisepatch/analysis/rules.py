@@ -244,7 +244,8 @@ def _told(
     n = int(frame.loc[frame["role"] == SUPPORTED, "n"].min())
     note = (
         f"nothing is certified, and alpha 0 is kept: at alpha {alpha:g} the drop of {what} is {_points(float(seen[alpha]))} "
-        f"as seen, and up to {_points(float(limits[alpha]))} with {confidence} % confidence, on {count(n, 'image')} a task; {advice}"
+        f"as seen, and up to {_points(float(limits[alpha]))} with {confidence} % confidence, on {count(n, 'image')} a task; "
+        f"{advice}"
     )
     return Choice(chosen, note, facts)
 

@@ -10,7 +10,7 @@ import typer
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.cli.output import show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, EvalConfig
 
 
 @o.with_settings
@@ -55,7 +55,7 @@ def command(
     from wisepatch.tasks import find_tasks
 
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
-    alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
+    alphas, rule = o.alphas(alpha), parse_rule(select) if select else None
     find_merge_method(method)
     others = None if tasks is None else find_tasks(o.split_list(tasks))
     store, data = common.open_store(), common.data_folder()

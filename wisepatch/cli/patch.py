@@ -10,7 +10,7 @@ import typer
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.output import percent, show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(
     config, tasks = training(task, supported, names, train)
     run_patch(
         common, config, model.config(train["start"]), picture=output_path, tasks=tasks,
-        alphas=parse_alphas(alpha), method=method, fisher_examples=fisher_examples, rule=parse_rule(select or "best-mean"),
+        alphas=o.alphas(alpha), method=method, fisher_examples=fisher_examples, rule=parse_rule(select or "best-mean"),
         select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
     )  # fmt: skip
 

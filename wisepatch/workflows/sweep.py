@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.racing import GRID, objective_for
 from wisepatch.analysis.selection import Rule, choose
 from wisepatch.analysis.sweep_frame import BELOW, Point, paired_counts, points, sweep_frame
 from wisepatch.config import EvalConfig, ModelConfig
@@ -29,6 +30,7 @@ from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, line_fishers
 from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.streaming import stream_weights
+from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
 from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
@@ -148,6 +150,7 @@ def run_sweep(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
             workers=settings.workers if settings else None, progress=progress,
         )  # fmt: skip
+    plan, raced = _race(plan, start, end, published, params, store, data, settings, progress)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     alpha_by_id = {mix.id: alpha for alpha, mix in mixes.items()}
 
@@ -193,8 +196,33 @@ def run_sweep(
         plan.select_on if plan.rule else None,
         next((point for point in points_by_split[plan.select_on] if point.alpha == choice.alpha), None) if choice else None, chosen,
         tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (), start_name,
-        choice.note if choice else "", choice.facts if choice else {},
+        "; ".join(filter(None, [choice.note if choice else "", raced.note if raced else ""])),
+        {**(choice.facts if choice else {}), **(raced.facts if raced else {})},
     )  # fmt: skip
+
+
+def _race(
+    plan: SweepPlan,
+    start: Checkpoint,
+    end: Checkpoint,
+    published: Sequence[Checkpoint],
+    params: Mapping[str, Any],
+    store: Store,
+    data: Path,
+    settings: EvalConfig | None,
+    progress: Progress | None,
+) -> tuple[SweepPlan, Raced | None]:
+    """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
+    if not plan.auto or plan.rule is None or end.training == "linear-probe":
+        return plan, None
+    tasks = plan.tasks_on(plan.select_on)
+    objective = objective_for(plan.rule, [task.name for task in tasks], [0, *([GRID] if published else [])])
+    raced = race_alphas(
+        tasks, objective,
+        lambda alpha: on_main(lambda: save_mixes(store, start, end, replace(plan, alphas=(alpha,)), params))[alpha],
+        store, data, baselines=published, split=plan.select_on, settings=settings, progress=progress,
+    )  # fmt: skip
+    return replace(plan, alphas=tuple(sorted({0.0, *raced.alphas, 1.0}))), raced
 
 
 def _with_counts(
