@@ -85,7 +85,7 @@ def counts(right):
 
 
 def broken_promises(people, n, length, bound, runs, seed=0):
-    """Count the sweeps that choose an alpha that drops by more than the bound, certified and as measured; the mean certified one."""
+    """Count the sweeps that choose an alpha that drops by more than the bound, certified and as measured; and the mean alpha."""
     generator, drops = np.random.default_rng(seed), people.drops[:, TENTHS]
     true = drops.max(0) if bound.each else drops.mean(0)
     worse, gained = true > bound.drop + 1e-12, []
@@ -106,7 +106,7 @@ def broken_promises(people, n, length, bound, runs, seed=0):
 
 
 def raced(people, n, length, rule, seed):
-    """Race a simulated sweep by a rule; return how far the best of what is left lies below the grid's, and the share of evaluations."""
+    """Race a simulated sweep; return how far the best of what is left lies below the grid's best, and the share of evaluations."""
     right = answers(np.random.default_rng(seed), people.accuracies, n, length)
     tasks = [f"task {number}" for number in range(len(right))]
     objective = objective_for(rule, tasks)
