@@ -163,7 +163,8 @@ def _best(scores: pd.Series[Any]) -> float:
 def _worst(each: Any) -> pd.Series[Any]:
     import pandas as pd
 
-    return pd.concat(list(each), axis=1).max(axis=1, skipna=False)
+    worst: pd.Series[Any] = pd.concat(list(each), axis=1).max(axis=1, skipna=False)
+    return worst
 
 
 def _drop(frame: pd.DataFrame, each: bool, reference: str) -> pd.Series[Any]:

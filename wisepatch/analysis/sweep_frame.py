@@ -45,7 +45,8 @@ def sweep_frame(
     """
     import pandas as pd
 
-    table = pd.DataFrame(rows)
+    given: Any = rows if isinstance(rows, pd.DataFrame) else list(rows)
+    table = pd.DataFrame(given)
     known = registry().all("register_metrics")
     parts = []
     for task in (patching, *supported):
@@ -64,9 +65,9 @@ def sweep_frame(
         columns += [f"{name}{BELOW}" for name in ("score", *COUNTS)]
     frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
     numbers = columns[4:]
-    frame = frame.astype(dict.fromkeys(("alpha", *numbers), float)).sort_values("alpha", kind="stable")
-    _check_complete(frame, (patching, *supported))
-    return frame.reset_index(drop=True)
+    typed: pd.DataFrame = frame.astype(dict.fromkeys(("alpha", *numbers), float))
+    _check_complete(typed, (patching, *supported))
+    return typed.sort_values("alpha", kind="stable", ignore_index=True)
 
 
 def _listed(table: pd.DataFrame) -> str:

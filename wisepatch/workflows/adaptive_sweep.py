@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,18 +73,14 @@ class Answers:
         import numpy as np
 
         for split in (self.opened.name, self.opened.name + PART):
-            frame = on_main(
-                lambda split=split: load_predictions(
-                    store, checkpoint, self.task.name, split, self.about, note=lambda _: None
-                )
-            )
+            load = partial(load_predictions, store, checkpoint, self.task.name, split, self.about)
+            frame = on_main(partial(load, note=lambda _: None))  # a damaged file is made again
             if frame is not None:
                 ids = {image: place for place, image in enumerate(self.opened.image_ids())}
                 places = [ids.get(image, -1) for image in frame["image"]]
                 if len(ids) == len(self.opened) and -1 not in places:
-                    self.take(
-                        row, np.array(places), {name: frame[name].to_numpy() for name in frame if name != "image"}
-                    )
+                    columns = {str(name): frame[name].to_numpy() for name in frame if name != "image"}
+                    self.take(row, np.array(places), columns)
                     self.fresh.discard(row)
                     return
 
