@@ -18,6 +18,7 @@ DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
 Precision = Literal["no", "bf16", "fp16"]
 Head = Literal["frozen", "trained"]
+Weights = Literal["none", "balanced"]
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
 
 
@@ -128,7 +129,8 @@ class TrainConfig(Config):
     ``head`` is ``frozen`` (PAINT section 3: the image encoder is trained against the text-derived head) or ``trained``
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear probe). ``warmup`` of ``None`` is the
     paper's, at most a tenth of the run. ``eval_every`` counts epochs. The weights do not depend on the number of ``workers``
-    (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from.
+    (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from. ``weights`` of
+    ``balanced`` weigh the loss of an image by ``n / (classes * images of its class)``, which is 1 on average.
     """
 
     task: str
@@ -148,6 +150,9 @@ class TrainConfig(Config):
     warmup: int | None = setting(None, "Warm-up steps. (200; WiSE-FT: 500; at most a tenth of the run)", TRAINING)
     wd: float = setting(0.1, "Weight decay.", TRAINING)
     label_smoothing: float = setting(0.0, "Label smoothing.", TRAINING)
+    weights: Weights = setting(
+        "none", "balanced weighs each image of the loss by how rare its class is in the training data.", TRAINING
+    )
     clip: float = 1.0
     grad_accumulation: int = setting(1, "Batches a step; the learning rate sees their sum.", TRAINING)
     seed: int = setting(0, "Seed of everything random.", TRAINING)
@@ -199,12 +204,16 @@ class TrainConfig(Config):
         if not 0 <= self.label_smoothing < 1:
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
+        yield _not_a_choice("weights", self.weights, Weights)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide about the weights or belong to their record, as JSON types."""
-        return {name: value for name, value in self.to_json().items() if name not in ("save_every", "track")}
+        settings = {name: value for name, value in self.to_json().items() if name not in ("save_every", "track")}
+        if self.weights == "none":  # as settings were before there were weights: such a training is the same
+            del settings["weights"]
+        return settings
 
     @property
     def paper_warmup(self) -> int:

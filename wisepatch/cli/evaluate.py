@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels, percent, show_rows
+from wisepatch.cli.output import labels, percent, show_rows, show_seeds
 from wisepatch.config import EvalConfig
 from wisepatch.errors import StoreError
 
@@ -65,6 +65,7 @@ def command(
         output.records(widen(rows), "wide")
     else:
         show_rows(output, rows, labels(named))
+        show_seeds(output, rows)
     for each in answers:
         if per_class:
             show_classes(output, each, labels(named))

@@ -259,6 +259,12 @@ SelectOption = Annotated[str | None, typer.Option("--select", help=RULE_HELP, au
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
 ]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds", metavar="0,1,2", help="Train once a seed; show mean and spread. Takes the place of --seed."
+    ),
+]
 NameOption = Annotated[str, typer.Option("--name", help="A name for this run, in results and pictures.")]
 SelectOnOption = Annotated[
     Literal["val", "test"],

@@ -237,8 +237,40 @@ def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[
     )  # fmt: skip
 
 
-def show_sweep(output: Output, sweep: Sweep) -> None:
-    """Print a sweep: one table a split for people; rows, then what was chosen, for programs."""
+def show_seeds(output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print mean and spread of measurements that differ in nothing but the seed; nothing where there are none."""
+    from wisepatch.analysis.seeds import over_seeds
+
+    if len({row["seed"] for row in rows if row["seed"] is not None}) < 2:
+        return
+    summary = over_seeds(rows).to_dict("records")
+    output.records(({str(name): value for name, value in row.items()} for row in summary), "seeds")
+    tasks = list(dict.fromkeys(row["task"] for row in summary))
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in summary:
+        lines.setdefault((row["split"], row["metric"], row["alpha"]), {})[row["task"]] = row
+    chosen = any(row["chosen"] for row in summary)
+    body = [
+        (
+            f"{alpha:g}" if alpha == alpha else "-", split, metric, *(_spread(of.get(task)) for task in tasks),
+            *([max(row["chosen"] for row in of.values()) or ""] if chosen else []),
+        )
+        for (split, metric, alpha), of in sorted(lines.items(), key=lambda line: line[0])
+    ]  # fmt: skip
+    if body:
+        number = max(row["seeds"] for row in summary)
+        output.result(f"per cent: mean ± standard deviation over {number} seeds (smallest to largest)")
+        output.table(("alpha", "split", "metric", *tasks, *(["chosen by seeds"] if chosen else [])), body)
+
+
+def _spread(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{percent(row['mean'])} ± {percent(row['sd'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+
+def show_sweep(output: Output, sweep: Sweep, *, tables: bool = True) -> None:
+    """Print a sweep: one table a split for people, unless without ``tables``; rows, then what was chosen, for programs."""
     from wisepatch.workflows.cautions import cautions
 
     output.records(sweep.rows)
@@ -247,7 +279,7 @@ def show_sweep(output: Output, sweep: Sweep) -> None:
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
             "selected_on": sweep.selected_on, "cautions": cautions(sweep), "note": sweep.note, **sweep.facts,
         }], "choice")  # fmt: skip
-    for split in sweep.points:
+    for split in sweep.points if tables else ():
         _show_split(output, sweep, split)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +11,13 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
-from wisepatch.cli.output import percent, show_sweep
+from wisepatch.cli.output import percent, show_seeds, show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wisepatch.workflows.sweep import Sweep
 
 
@@ -33,6 +37,7 @@ def command(
     select: o.SelectOption = "best-mean",
     select_on: o.SelectOnOption = "val",
     name: o.NameOption = "",
+    seeds: o.SeedsOption = None,
     fresh: o.FreshOption = False,
     output_path: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw the sweep: a .png, .svg or .pdf.")
@@ -40,12 +45,18 @@ def command(
 ) -> None:
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
+    With --seeds the whole way once a seed: mean and spread of every accuracy, and a picture with a band from the smallest to the
+    largest.
+
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
     """
+    from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
 
+    several = parse_seeds(seeds) if seeds is not None else ()
     config, tasks = training(task, supported, names, train)
-    run_patch(
+    run = partial(run_seeds, seeds=several) if several else run_patch
+    run(
         common, config, model.config(train["start"]), picture=output_path, tasks=tasks,
         alphas=o.alphas(alpha), method=method, fisher_examples=fisher_examples, rule=parse_rule(select or "best-mean"),
         select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
@@ -86,6 +97,48 @@ def run_patch(
         output.result(note)
     output.result(summary(sweep, f"the picture is {picture}" if picture else f"next: {draw}"))
     return sweep
+
+
+def run_seeds(
+    common: o.Common,
+    config: TrainConfig,
+    model: ModelConfig,
+    *,
+    seeds: Sequence[int],
+    picture: Path | None,
+    **options: Any,
+) -> None:
+    """Patch once a seed, print mean and spread, and draw them over alpha; ``options`` go to :func:`wisepatch.patch`."""
+    from wisepatch.analysis.seeds import plus_minus
+    from wisepatch.reports.plots import alpha_table, draw_over_alpha, picture_problems, save_figure
+    from wisepatch.store.results import pick_runs, read
+    from wisepatch.workflows.patching import patch
+
+    output, store, data = common.output, common.open_store(), common.data_folder()
+    problems = picture_problems(picture) if picture else []
+    sweeps: list[Sweep] = []
+    for seed in seeds:
+        output.say(f"seed {seed} ({len(sweeps) + 1} of {len(seeds)})")
+        seeded = replace(config, seed=seed)
+        sweeps.append(patch(seeded, model, store, data, problems=problems, progress=output.progress(), **options).sweep)
+        show_sweep(output, sweeps[-1], tables=False)
+    show_seeds(output, [row for sweep in sweeps for row in sweep.rows])
+    points = []
+    for seed, sweep in zip(seeds, sweeps, strict=True):
+        assert sweep.choice is not None
+        points.append(sweep.at("test", sweep.choice.alpha))
+        output.result(f"seed {seed}: {' '.join(filter(None, [summary(sweep, '').rstrip(), sweep.note]))}")
+    supported = [point.supported for point in points if point.supported is not None]
+    mean = f", {supported_words(sweeps[0])} {plus_minus(supported)} %" if supported else ""
+    output.result(
+        f"chosen on {len(seeds)} seeds: {sweeps[0].patching} {plus_minus(p.patching for p in points)} %{mean}"
+    )
+    runs = [sweep.run for sweep in sweeps]
+    if picture is None:
+        output.result(f"next: {common.again('plot', '--over-alpha', '--run', ','.join(runs), '--output', 'plot.png')}")
+    elif not output.helps:
+        save_figure(draw_over_alpha(alpha_table(pick_runs(read(store.results)[0], runs))), picture)
+        output.result(f"the picture is {picture}")
 
 
 def summary(sweep: Sweep, drawn: str) -> str:
