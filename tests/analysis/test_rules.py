@@ -45,7 +45,11 @@ def test_testing_stops_at_the_first_alpha_that_fails():
     frame = framed([0.1, 0.5, 0.6, 0.9], [[(0, 0)], [(1, 1)], [(60, 0)], [(0, 0)]], 1000)
     choice = choose(frame, "max-drop=0.01@95")
     assert (choice.alpha, choice.facts["certified"]) == (0.1, [0.1])
-    assert choose(frame, "max-drop=0.01").alpha == 0.3
+    plain = choose(frame, "max-drop=0.01")
+    assert plain.alpha == 0.3
+    assert plain.note == (
+        "not certified: with 95 % confidence the drop at alpha 0.3 is at most 0.3 points; max-drop=0.01@95 takes alpha 0.1"
+    )
 
 
 def test_the_best_of_the_certified_alphas_is_taken_not_the_largest():

@@ -73,3 +73,8 @@ def test_auto_stands_alone_and_without_supported_tasks_the_patching_task_is_race
     choice = json.loads(done.stdout.splitlines()[-1])
     assert choice["grid_evaluations"] > choice["evaluations"] > 0
     assert "image evaluations" in choice["note"]
+
+
+def test_several_seeds_are_not_raced(cli, shapes):
+    words = ("--model", "demo", "--task", shapes, "--supported", "Colors", "--alpha", "auto", "--seeds", "0,1")
+    fails(cli("patch", *words), 2, "--alpha auto leaves other alphas for each seed", "0:1:0.1")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.paired import drop_limit, mean_drop_limit
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+MAX_DROP = "max-drop"
 ROUNDING = 1e-9  # accuracies are ratios of integers: a drop of exactly one point is one point
 MAX_IMAGES = 10_000_000  # more a task are no advice
 
@@ -144,7 +145,7 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
     if bound.confidence is None:
         worst = _worst(_drop(frame, bound.each, reference) for reference in references)
         allowed = (worst <= bound.drop + ROUNDING) | (worst.index == 0)
-        return _best(patching[allowed.to_numpy()])
+        return _with_limit(frame, bound, _best(patching[allowed.to_numpy()]))
     for reference in references:
         _check_counted(frame, reference)
     limits = _worst(_limit(frame, bound, reference) for reference in references)
@@ -153,6 +154,26 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
     chosen = _best(patching[limits.index][passed])
     seen = _worst(_drop(frame, bound.each, reference) for reference in references)
     return _told(frame, bound, chosen, limits, passed, seen)
+
+
+def _with_limit(frame: pd.DataFrame, bound: Bound, chosen: float) -> Choice:
+    """Say of a choice by drops as measured, where broken and fixed images were counted, what can be certified."""
+    at_95 = replace(bound, confidence=0.95)
+    try:
+        promised = max_drop(frame, at_95)
+    except ResultsError:
+        return Choice(chosen)
+    assert isinstance(promised, Choice)
+    if chosen in (0.0, *promised.facts["certified"]):
+        return Choice(chosen, promised.note if chosen == promised.alpha else "")
+    limit = _points(float(_limit(frame, at_95, "")[chosen]))
+    takes = (
+        f"takes alpha {promised.alpha:g}"
+        if promised.alpha
+        else f"certifies nothing: {promised.note.partition(': ')[2]}"
+    )
+    note = f"not certified: with 95 % confidence the drop at alpha {chosen:g} is at most {limit}; {MAX_DROP}={at_95} {takes}"
+    return Choice(chosen, note, {"limit": float(_limit(frame, at_95, "")[chosen])})
 
 
 def _best(scores: pd.Series[Any]) -> float:

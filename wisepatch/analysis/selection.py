@@ -16,7 +16,7 @@ from wisepatch.plugins import find_rule
 if TYPE_CHECKING:
     import pandas as pd
 
-BEST_MEAN, MAX_DROP = "best-mean", "max-drop"
+BEST_MEAN, MAX_DROP = "best-mean", rules.MAX_DROP
 EXAMPLES = {"FRACTION": "0.01 for one point, 0.01@95 to certify it", "TASK:WEIGHT": "MNIST:2,CIFAR10:1"}
 
 

@@ -12,7 +12,8 @@ import typer
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.output import percent, show_seeds, show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
+from wisepatch.errors import UsageError
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ def run_seeds(
 
     output, store, data = common.output, common.open_store(), common.data_folder()
     problems = picture_problems(picture) if picture else []
+    if options.get("alphas") == AUTO:
+        reason = "--alpha auto leaves other alphas for each seed, and several seeds are averaged at the same ones"
+        problems.append(UsageError(reason, "name the alphas, such as 0:1:0.1, or one seed"))
     sweeps: list[Sweep] = []
     for seed in seeds:
         output.say(f"seed {seed} ({len(sweeps) + 1} of {len(seeds)})")
