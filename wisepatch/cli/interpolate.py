@@ -48,7 +48,8 @@ def command(
 ) -> None:
     """Mix zero-shot and fine-tuned weights at every alpha, and measure all mixes in one pass over the data.
 
-    Example: `wisepatch interpolate --alpha 0:1:0.1 --eval MNIST,CIFAR10 --select max-drop=0.01`
+    Example: `wisepatch interpolate --alpha 0:1:0.1 --eval MNIST,CIFAR10 --select max-drop=0.01@95`,
+    `wisepatch interpolate --alpha auto --select best-mean`
     """
     from wisepatch.analysis.selection import parse_rule
     from wisepatch.plugins import find_merge_method

@@ -49,7 +49,11 @@ def command(
     With --seeds the whole way once a seed: mean and spread of every accuracy, and a picture with a band from the smallest to the
     largest.
 
-    Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
+    --select max-drop=0.01@95 promises: the drop of the supported mean is certified to be at most a point, or alpha 0 is kept.
+    --alpha auto has the resolution of 0:1:0.01 for about a tenth of its evaluations.
+
+    Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`,
+    `wisepatch patch --task MNIST --supported CIFAR10,STL10 --alpha auto --select max-drop=0.01`
     """
     from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
