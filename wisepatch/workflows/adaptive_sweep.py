@@ -133,6 +133,10 @@ class _Part:
         return replace(whole, samples=Subset(whole.samples, self.images.tolist()))
 
 
+def _part(task: Task, opened: dict[Any, Split], images: NDArray[np.int64]) -> Task:
+    return replace(task, dataset=cast("Dataset", _Part(task.dataset, opened, images)), split=None)
+
+
 def race_alphas(
     tasks: Sequence[Task],
     objective: Objective,
@@ -168,18 +172,22 @@ def race_alphas(
                 if not settings.again:
                     for each in answers:
                         each.recall(row, checkpoints[row], store)
-        for each, places, opened in zip(answers, images, splits, strict=True):
-            missing = [row for row in rows if row not in each.known or not each.known[row][places].all()]
-            if not missing:
-                continue
-            part = replace(each.task, dataset=cast("Dataset", _Part(each.task.dataset, opened, places)), split=None)
+        lacking: dict[tuple[int, ...], list[int]] = {}  # rows: the tasks that they have not answered, in one pass
+        for number, (each, places) in enumerate(zip(answers, images, strict=True)):
+            missing = tuple(row for row in rows if row not in each.known or not each.known[row][places].all())
+            if missing:
+                lacking.setdefault(missing, []).append(number)
+        for missing, numbers in lacking.items():
             mixes = [checkpoints[row] for row in missing]
-            (given,) = predict_many(mixes, [part], store, data, split=split, settings=settings)
-            for number, row in enumerate(missing):
-                scores = given.scores_of(number)._asdict()
-                each.take(row, places, {"label": given.labels, "answer": given.predicted[number], **scores})
-            computed += len(missing) * len(places)
-            progress.advance(len(missing) * len(places))
+            parts = [_part(answers[number].task, splits[number], images[number]) for number in numbers]
+            passes = predict_many(mixes, parts, store, data, split=split, settings=settings)
+            for number, given in zip(numbers, passes, strict=True):
+                for index, row in enumerate(missing):
+                    scores = given.scores_of(index)._asdict()
+                    columns = {"label": given.labels, "answer": given.predicted[index], **scores}
+                    answers[number].take(row, images[number], columns)
+                computed += given.predicted.size
+                progress.advance(given.predicted.size)
         return [each.right(rows, places) for each, places in zip(answers, images, strict=True)]
 
     race = Race([len(each.opened) for each in answers], objective, ask, rows=GRID + len(baselines))
