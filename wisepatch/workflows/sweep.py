@@ -196,8 +196,8 @@ def run_sweep(
         plan.select_on if plan.rule else None,
         next((point for point in points_by_split[plan.select_on] if point.alpha == choice.alpha), None) if choice else None, chosen,
         tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (), start_name,
-        "; ".join(filter(None, [choice.note if choice else "", raced.note if raced else ""])),
-        {**(choice.facts if choice else {}), **(raced.facts if raced else {})},
+        # What a rule says of certified drops needs alphas that were fixed beforehand.
+        raced.note if raced else choice.note if choice else "", raced.facts if raced else choice.facts if choice else {},
     )  # fmt: skip
 
 
