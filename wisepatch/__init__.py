@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
+    from wisepatch.analysis.seeds import over_seeds
     from wisepatch.analysis.selection import Rule, choose, parse_rule
     from wisepatch.analysis.sweep_frame import Point, sweep_frame
     from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
@@ -47,6 +48,7 @@ __version__: str
 
 _NAMES = {  # module: the public names in it
     "analysis.metrics": "measure",
+    "analysis.seeds": "over_seeds",
     "analysis.selection": "Rule choose parse_rule",
     "analysis.sweep_frame": "Point sweep_frame",
     "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
@@ -135,6 +137,7 @@ __all__ = [
     "measure",
     "merge_files",
     "open_folders",
+    "over_seeds",
     "parse_alphas",
     "parse_rule",
     "patch",

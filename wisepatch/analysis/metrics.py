@@ -121,7 +121,7 @@ def _brier(_labels: Labels, _predicted: Labels, _classes: int, _annotations: Ann
 def _ece(labels: Labels, predicted: Labels, _classes: int, _annotations: Annotations, scores: Scores) -> Measured:
     """Measure the expected calibration error, with 15 bins of equal width (Guo et al. 2017, equation 3).
 
-    The resamples are normal: the sum of a bin's gaps between confidence and accuracy varies as its images do.
+    The resamples are normal: the sums of the bins' gaps between confidence and accuracy vary together, as their images do.
     """
     import numpy as np
 
@@ -129,7 +129,8 @@ def _ece(labels: Labels, predicted: Labels, _classes: int, _annotations: Annotat
     gaps = scores.confidence.astype(float) - (labels == predicted)
     sums, squares = (np.bincount(bins, each, BINS) for each in (gaps, gaps**2))
     value = float(np.abs(sums).sum() / n)
-    errors = np.random.default_rng(0).standard_normal((RESAMPLES, BINS)) * np.sqrt(np.maximum(squares - sums**2 / n, 0))
+    spread = np.diag(squares) - np.outer(sums, sums) / n
+    errors = np.random.default_rng(0).multivariate_normal(np.zeros(BINS), spread, RESAMPLES, method="eigh")
     low, high = around(value, np.abs(sums + errors).sum(1) / n, value)
     if value <= np.quantile(np.abs(errors).sum(1) / n, 0.975):  # a calibrated model's is no smaller
         low = 0.0

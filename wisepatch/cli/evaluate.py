@@ -114,7 +114,7 @@ def show_confusions(output: Output, of_task: Predictions, names: Mapping[str, st
             ]
             output.table(
                 ("shows", *classes),
-                [(name, *(each or "-" for each in row)) for name, row in zip(classes, counts, strict=True)],
+                [(name, *row) for name, row in zip(classes, counts, strict=True)],
             )
         else:
             shown = [(classes[pair.label], classes[pair.answer], pair.after) for pair in pairs[:WORST_PAIRS]]
