@@ -274,7 +274,7 @@ def test_aliases_find_their_task(used):
 
 def test_unknown_names_list_close_ones():
     for kind, find, name, close in (
-        ("metric", wp.plugins.find_metric, "top", "top1"),
+        ("metric", wp.plugins.find_metric, "top11", "top1"),
         ("merge method", wp.plugins.find_merge_method, "linea", "linear"),
         ("rule", wp.plugins.find_rule, "best", "best-mean"),
     ):
@@ -371,8 +371,8 @@ RULE = """
 import wisepatch as wp
 
 
-def nearest(points, alpha):
-    return min(points, key=lambda point: abs(point.alpha - alpha))
+def nearest(frame, alpha):
+    return min(frame["alpha"], key=lambda known: abs(known - alpha))
 
 
 @wp.hookimpl

@@ -100,6 +100,7 @@ def test_tour_runs_as_it_stands(cli, tmp_path, monkeypatch):
         if words[0] in ("demo", "import") or {
             "download",
             "CIFAR10,STL10",
+            "FashionMNIST",
             "ImageNetV2,ImageNetR",
             "transformers",
         } & set(words):

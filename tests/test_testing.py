@@ -150,8 +150,8 @@ def test_unknown_plugin_lists_those_installed(write):
         ),
         (
             "classes=CLASSES",
-            "classes=CLASSES, metric='top5'",
-            "Pets, metrics: metric: unknown metric 'top5'; did you mean top1?; known: ",
+            "classes=CLASSES, metric='top9'",
+            "Pets, metrics: metric: unknown metric 'top9'; did you mean top5 or top1?; known: ",
         ),
         (
             "@wp.hookimpl",
@@ -180,8 +180,8 @@ def test_unknown_plugin_lists_those_installed(write):
         ),
         (
             "@wp.hookimpl",
-            "@wp.hookimpl\ndef register_rules():\n    return [wp.SelectionRule('mine', lambda *_: 0.5)]\n\n@wp.hookimpl",
-            "mine, register_rules: choose: it returns a float; return one of the points",
+            "@wp.hookimpl\ndef register_rules():\n    return [wp.SelectionRule('mine', lambda *_: 'half')]\n\n@wp.hookimpl",
+            "mine, register_rules: choose: it returns 'half'; return one of the alphas of the frame",
         ),
         (
             "@wp.hookimpl",
@@ -191,8 +191,8 @@ def test_unknown_plugin_lists_those_installed(write):
         ),
         (
             "classes=CLASSES",
-            "classes=CLASSES, extra_metrics=('top5',)",
-            "Pets, metrics: extra_metrics: unknown metric 'top5'",
+            "classes=CLASSES, extra_metrics=('top9',)",
+            "Pets, metrics: extra_metrics: unknown metric 'top9'",
         ),
         ('name="Pets"', 'name="mnist"', "pets, hooks: the name 'mnist' is taken by wisepatch"),
         (

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
-    from wisepatch.analysis.selection import Point, Rule, choose, parse_rule
+    from wisepatch.analysis.seeds import over_seeds
+    from wisepatch.analysis.selection import Rule, choose, parse_rule
+    from wisepatch.analysis.sweep_frame import Point, sweep_frame
     from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
     from wisepatch.datasets.base import Dataset
     from wisepatch.datasets.folder_or_csv import FileSamples
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from wisepatch.evaluation.answers import Answer
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Measured, MergeMethod, Metric, SelectionRule, hookimpl
+    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Scores, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from wisepatch.training.finetuning import finetune
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
+    from wisepatch.workflows.comparing import compare
     from wisepatch.workflows.importing import import_checkpoints
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.predicting import predict
@@ -48,7 +51,9 @@ __version__: str
 
 _NAMES = {  # module: the public names in it
     "analysis.metrics": "measure",
-    "analysis.selection": "Point Rule choose parse_rule",
+    "analysis.seeds": "over_seeds",
+    "analysis.selection": "Rule choose parse_rule",
+    "analysis.sweep_frame": "Point sweep_frame",
     "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
@@ -59,7 +64,7 @@ _NAMES = {  # module: the public names in it
     "evaluation.answers": "Answer",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Measured MergeMethod Metric SelectionRule hookimpl",
+    "hookspecs": "Choice Measured MergeMethod Metric Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.zeroshot_head": "zeroshot_head",
@@ -75,6 +80,7 @@ _NAMES = {  # module: the public names in it
     "training.finetuning": "finetune",
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
+    "workflows.comparing": "compare",
     "workflows.importing": "import_checkpoints",
     "workflows.patching": "patch zeroshot",
     "workflows.predicting": "predict",
@@ -93,6 +99,7 @@ __all__ = [
     "Annotations",
     "Answer",
     "Checkpoint",
+    "Choice",
     "Classifier",
     "Clip",
     "DataError",
@@ -108,6 +115,7 @@ __all__ = [
     "Recipe",
     "RichProgress",
     "Rule",
+    "Scores",
     "SelectionRule",
     "Split",
     "Store",
@@ -118,6 +126,7 @@ __all__ = [
     "__version__",
     "alpha_table",
     "choose",
+    "compare",
     "draw_over_alpha",
     "draw_sweep",
     "draw_training",
@@ -136,6 +145,7 @@ __all__ = [
     "measure",
     "merge_files",
     "open_folders",
+    "over_seeds",
     "parse_alphas",
     "parse_rule",
     "patch",
@@ -145,6 +155,7 @@ __all__ = [
     "read_results",
     "save_figure",
     "sweep",
+    "sweep_frame",
     "sweep_table",
     "training_table",
     "use_device",

@@ -13,11 +13,13 @@ from wisepatch.errors import UsageError
 MAX_ALPHAS = 10_001
 MAX_DIGITS = 400  # of an alpha as it is written
 DEFAULT_ALPHAS = "0:1:0.1"
+AUTO, GRID_ALPHAS = "auto", "0:1:0.01"  # a race, and the alphas that take part
 DEMO = "demo"
 SCHEMAS = ("hf-hub:", "local-dir:")
 Precision = Literal["no", "bf16", "fp16"]
 Head = Literal["frozen", "trained"]
 LIMIT_HELP = "At most so many images of each split: the same ones each time, stratified by class."
+Weights = Literal["none", "balanced"]
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
 
 
@@ -142,7 +144,8 @@ class TrainConfig(Config):
     (WiSE-FT section 3: encoder and head); ``freeze_encoder`` trains the head alone (a linear probe). ``warmup`` of ``None`` is the
     paper's, at most a tenth of the run. ``eval_every`` counts epochs. The weights do not depend on the number of ``workers``
     (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from,
-    ``limit`` is the number of images of each split at most.
+    ``limit`` is the number of images of each split at most. ``weights`` of ``balanced`` weigh the loss of an image by
+    ``n / (classes * images of its class)``, which is 1 on average.
     """
 
     task: str
@@ -162,6 +165,9 @@ class TrainConfig(Config):
     warmup: int | None = setting(None, "Warm-up steps. (200; WiSE-FT: 500; at most a tenth of the run)", TRAINING)
     wd: float = setting(0.1, "Weight decay.", TRAINING)
     label_smoothing: float = setting(0.0, "Label smoothing.", TRAINING)
+    weights: Weights = setting(
+        "none", "balanced weighs each image of the loss by how rare its class is in the training data.", TRAINING
+    )
     clip: float = 1.0
     grad_accumulation: int = setting(1, "Batches a step; the learning rate sees their sum.", TRAINING)
     seed: int = setting(0, "Seed of everything random.", TRAINING)
@@ -224,12 +230,14 @@ class TrainConfig(Config):
         if not 0 <= self.label_smoothing < 1:
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
+        yield _not_a_choice("weights", self.weights, Weights)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide about the weights or belong to their record, as JSON types."""
-        left_out = ("save_every", "track", *(("limit",) if self.limit is None else ()))  # as before there were limits
+        unused = {"limit": self.limit is None, "weights": self.weights == "none"}  # as before there were any
+        left_out = ("save_every", "track", *(name for name, absent in unused.items() if absent))
         return {name: value for name, value in self.to_json().items() if name not in left_out}
 
     @property
@@ -315,7 +323,9 @@ def _steps(word: str, start: Decimal, stop: Decimal, step: Decimal) -> list[Deci
 
 
 def _not_understood(word: str, reason: str = "") -> UsageError:
-    return UsageError(f"alphas {word[:60]!r} are not understood{reason}", "write 0:1:0.1, 0,0.25,0.5 or 0.5")
+    return UsageError(
+        f"alphas {word[:60]!r} are not understood{reason}", "write 0:1:0.1, 0,0.25,0.5, 0.5, or auto alone"
+    )
 
 
 def _decimal(piece: str, word: str) -> Decimal:

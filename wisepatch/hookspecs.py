@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -11,7 +12,9 @@ import pluggy
 from wisepatch.datasets.base import Dataset
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
+    from numpy.typing import NDArray
 
 GROUP = "wisepatch"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -27,13 +30,26 @@ class Measured(NamedTuple):
     high: float
 
 
+class Scores(NamedTuple):
+    """How the probabilities of all classes spread, image by image: arrays ``(n,)``.
+
+    ``confidence`` is the probability of the predicted class, ``rank`` the number of classes above the label's (0: it is the
+    answer), ``brier`` the squared distance between the probabilities and the label's one-hot vector, from 0 to 2.
+    """
+
+    confidence: NDArray[Any]
+    rank: NDArray[Any]
+    brier: NDArray[Any]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A measure of predictions that knows its direction and what it needs of the data.
 
     ``measure(labels, predicted, classes, annotations)`` yields ``(name, Measured)``: labels and predicted classes are integer
     arrays ``(n,)``, ``classes`` their number, ``annotations`` the split's ``wisepatch.Annotations``. ``needs`` names the
-    fields of these that must be there. ``label`` stands on axes.
+    fields of these that must be there. With ``needs_scores``, ``measure`` gets a fifth argument, :class:`Scores`. ``label``
+    stands on axes.
     """
 
     name: str
@@ -41,6 +57,7 @@ class Metric:
     higher_is_better: bool = True
     needs: tuple[str, ...] = ()
     label: str = ""
+    needs_scores: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,19 +76,32 @@ class MergeMethod:
     elementwise: bool = False
 
 
+class Choice(NamedTuple):
+    """The alpha that a rule chose, with a sentence for people about it and the same as JSON types for programs."""
+
+    alpha: float
+    note: str = ""
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class SelectionRule:
-    """A rule that chooses alpha: ``choose(points, value)`` returns one of the points of a sweep, in order of alpha.
+    """A rule that chooses alpha: ``choose(frame, value)`` returns an alpha of the sweep, or a :class:`Choice`.
 
-    Points are :class:`~wisepatch.analysis.selection.Point` objects whose scores are better when higher. ``value`` is what
-    stands after ``=`` (``max-drop=0.01``), ``None`` where ``takes`` is empty. ``needs_drop`` says that the rule measures a drop
-    from alpha 0 on supported tasks, which must then be part of the sweep.
+    ``frame`` is a pandas DataFrame with one row an alpha and task, in order of alpha: ``alpha, task, role`` (``patching`` or
+    ``supported``), ``metric, value, score`` (better when higher), ``n``, and the images that only alpha 0 has right (``broken``)
+    or only this alpha (``fixed``), NaN where nobody counted. ``value`` is what stands after ``=`` (``max-drop=0.01``), as ``read``
+    reads it (a number where there is none; it raises :class:`ValueError`), ``None`` where ``takes`` is empty. ``needs_drop`` says
+    that the rule measures a drop from alpha 0 on supported tasks, which must then be part of the sweep; ``check(value, alphas,
+    tasks)`` says in words what else is missing, before anything is measured.
     """
 
     name: str
-    choose: Callable[[Sequence[Any], float | None], Any]
+    choose: Callable[[pd.DataFrame, Any], float | Choice]
     takes: str = ""
     needs_drop: bool = False
+    read: Callable[[str], Any] | None = None
+    check: Callable[[Any, Sequence[float], Sequence[str]], str] | None = None
 
 
 @hookspec

@@ -22,14 +22,14 @@ from typing import Any
 from unittest import mock
 
 from wisepatch import plugins
-from wisepatch.analysis.selection import Point
+from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.guarding import BrokenDatasetError, annotation_problem
 from wisepatch.datasets.samples import Annotations, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.files import expanded
-from wisepatch.hookspecs import GROUP, Measured, MergeMethod, Metric, SelectionRule
+from wisepatch.hookspecs import GROUP, Choice, Measured, MergeMethod, Metric, Scores, SelectionRule
 from wisepatch.plugins import Plugin
 
 HEAVY = (
@@ -225,7 +225,8 @@ def _check_metric(metric: Metric) -> None:
     import numpy as np
 
     labels, predicted = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
-    measured = dict(metric.measure(labels, predicted, 2, Annotations()))
+    scores = Scores(np.array([0.9, 0.8, 0.6, 0.7]), np.array([0, 0, 1, 0]), np.array([0.02, 0.08, 0.72, 0.18]))
+    measured = dict(metric.measure(labels, predicted, 2, Annotations(), *([scores] if metric.needs_scores else [])))
     _require(metric.name in measured, f"measure: it yields {', '.join(measured) or 'nothing'}, and not {metric.name}")
     for value in measured.values():
         _require(isinstance(value, Measured), f"measure: it yields a {type(value).__name__}; yield wisepatch.Measured")
@@ -241,9 +242,17 @@ def _check_method(method: MergeMethod) -> None:
 
 
 def _check_rule(rule: SelectionRule) -> None:
-    points = [Point(0.0, 0.1, 0.9), Point(0.5, 0.8, 0.8), Point(1.0, 0.9, 0.5)]
-    chosen = rule.choose(points, 0.01 if rule.takes else None)
-    _require(chosen in points, f"choose: it returns a {type(chosen).__name__}; return one of the points it is given")
+    values = {"A": (0.1, 0.8, 0.9), "B": (0.9, 0.8, 0.5)}
+    rows = [
+        {"alpha": alpha, "task": task, "metric": "top1", "value": value, "n": 100, "broken": 10 * number, "fixed": number}
+        for task, known in values.items() for number, (alpha, value) in enumerate(zip((0.0, 0.5, 1.0), known, strict=True))
+    ]  # fmt: skip
+    if rule.takes and rule.read:
+        return  # nobody knows an example of what it takes
+    chosen = rule.choose(sweep_frame(rows, "A", ["B"]), 0.01 if rule.takes else None)
+    alpha = chosen.alpha if isinstance(chosen, Choice) else chosen
+    fits = isinstance(alpha, float | int) and alpha in (0, 0.5, 1)
+    _require(fits, f"choose: it returns {alpha!r}; return one of the alphas of the frame, or a wisepatch.Choice")
 
 
 def _check_listing(source: EntryPoint, folder: Path | None) -> None:

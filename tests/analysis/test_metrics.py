@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from scipy.stats import binomtest, ttest_1samp
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    recall_score,
+    top_k_accuracy_score,
+)
 
 from wisepatch.analysis.intervals import clopper_pearson, wilson
 from wisepatch.analysis.metrics import (
@@ -20,7 +27,7 @@ from wisepatch.analysis.metrics import (
 )
 from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import UnknownNameError, UsageError
-from wisepatch.hookspecs import Measured, Metric
+from wisepatch.hookspecs import Measured, Metric, Scores
 
 NAMES = [metric.name for metric in register_metrics()]
 OF_COUNTS = {"mean_per_class": mean_per_class, "macro_f1": macro_f1, "macro_f1_present": macro_f1_present}
@@ -113,9 +120,59 @@ def test_the_bootstrap_is_repeatable_holds_the_value_and_is_about_as_wide_as_wil
 
 
 @pytest.mark.parametrize("name", ["mean_per_class", "macro_f1"])
-def test_predictions_without_a_mistake_measure_one_whatever_is_resampled(name):
+def test_predictions_without_a_mistake_measure_one_and_few_of_them_prove_little(name):
     labels = np.array([0, 1, 1, 2])
-    assert measure(name, labels, labels, 4) == Measured(1.0, 4, 1.0, 1.0)
+    few, many = measure(name, labels, labels, 4), measure(name, np.tile(labels, 100), np.tile(labels, 100), 4)
+    assert (few.value, few.high, many.value, many.high) == (1, 1, 1, 1)
+    assert few.low < 0.7
+    assert 0.98 < many.low < 1
+
+
+def scores_of(probabilities, labels):
+    predicted, own = probabilities.argmax(1), np.take_along_axis(probabilities, labels[:, None], 1)
+    brier = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
+    return predicted, Scores(probabilities.max(1), (probabilities > own).sum(1), brier)
+
+
+def test_top5_calibration_and_brier_score_by_scikit_learn_and_by_hand():
+    generator = np.random.default_rng(0)
+    probabilities, labels = generator.dirichlet(np.ones(12) * 0.4, 500), generator.integers(0, 12, 500)
+    predicted, scores = scores_of(probabilities, labels)
+    top5 = measure("top5", labels, predicted, 12, scores)
+    assert top5.value == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5))
+    assert (top5.low, top5.high) == wilson(top5.value, 500)
+    brier = measure("brier", labels, predicted, 12, scores)
+    assert brier.value == pytest.approx(brier_score_loss(labels, probabilities, scale_by_half=False))
+    mean_interval = ttest_1samp(scores.brier, 0).confidence_interval(0.95)
+    assert (brier.low, brier.high) == pytest.approx((mean_interval.low, mean_interval.high))
+    sure = Scores(np.array([0.9, 0.95, 0.61, 0.65]), np.zeros(4, int), np.zeros(4))
+    ece = measure("ece", np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]), 2, sure)
+    # Bins of 1/15: 0.9 and 0.95 fall into different ones, 0.61 and 0.65 into one.
+    assert ece.value == pytest.approx((0.1 + 0.95 + (2 - 1.26)) / 4)
+    assert 0 <= ece.low <= ece.value <= ece.high
+    with pytest.raises(UsageError, match="ece needs the scores of the answers"):
+        measure("ece", labels, predicted, 12)
+    one = measure("brier", labels[:1], predicted[:1], 12, Scores(*(each[:1] for each in scores)))
+    assert (one.low, one.high) == (0, 2)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_interval_of_the_calibration_error_covers_it(calibrated):
+    generator, kept = np.random.default_rng(1), []
+    many = generator.uniform(0.4, 1, 400_000)
+    power = 1 if calibrated else 2
+    truth = 0.0 if calibrated else measure_ece(many, many**power, generator).value
+    for _ in range(200):
+        confidence = generator.uniform(0.4, 1, 500)
+        measured = measure_ece(confidence, confidence**power, generator)
+        kept.append(measured.low <= truth + 1e-3 and truth <= measured.high)
+    assert np.mean(kept) >= 0.9
+
+
+def measure_ece(confidence, chance_of_right, generator):
+    right = generator.random(len(confidence)) < chance_of_right
+    scores = Scores(confidence, 1 - right, np.zeros(len(confidence)))
+    return measure("ece", np.zeros(len(confidence), int), 1 - right, 2, scores)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +182,7 @@ def test_a_known_metric_is_found(name):
 
 def test_metrics_know_their_direction_and_their_needs():
     assert {name for name in NAMES if not find_metric(name).higher_is_better} == {
-        "attack_success", "neither", "mce",
+        "attack_success", "neither", "ece", "brier", "mce",
     }  # fmt: skip
     assert {name: find_metric(name).needs for name in NAMES if find_metric(name).needs} == {
         "worst_group": ("groups",), "pm0": ("sequences",), "pm10": ("sequences",),

@@ -1,6 +1,6 @@
-"""The rules that choose alpha, judged by the published PAINT sweep."""
+"""The rules that choose alpha, judged by the published sweeps."""
 
-import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,110 +9,153 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzzing import or_an_error_for_users, texts
-from wisepatch.analysis.selection import (
-    BEST_MEAN,
-    MAX_DROP,
-    Point,
-    Rule,
-    choose,
-    missing_for_rule,
-    parse_rule,
-    points,
-)
+from wisepatch.analysis.rules import Bound, Weights
+from wisepatch.analysis.selection import BEST_MEAN, MAX_DROP, Rule, choose, missing_for_rule, parse_rule
+from wisepatch.analysis.sweep_frame import Point, points, sweep_frame
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError
 from wisepatch.hookspecs import SelectionRule
 from wisepatch.plugins import Plugin, registry
+from wisepatch.store.results import read
 
-PUBLISHED = Path(__file__).parents[1] / "data" / "paint-vitb32-mnist.jsonl"
+DATA = Path(__file__).parents[1] / "data"
+NAN = float("nan")
+
+
+def framed(measured, tasks, metrics=None, below=None):
+    """The frame of ``alpha -> values of the tasks``, the patching task first; ``below`` are those of the zero-shot model."""
+    rows = [
+        {"alpha": alpha, "task": task, "metric": (metrics or {}).get(task, "top1"), "value": value}
+        for alpha, values in [*measured.items(), *([(None, below)] if below else [])]
+        for task, value in zip(tasks, values, strict=True)
+    ]
+    return sweep_frame(rows, tasks[0], tasks[1:])
+
+
+def line(*points):
+    """A sweep of ``(alpha, patching, supported)``."""
+    return framed({alpha: values for alpha, *values in points}, ["A", "B"][: len(points[0]) - 1])
+
+
+def alpha(frame, rule):
+    return choose(frame, rule).alpha
 
 
 @pytest.fixture(scope="module")
-def sweep():
-    records = [json.loads(line) for line in PUBLISHED.read_text().splitlines()]
-    by_alpha = {r["alpha"]: {"MNIST": r["MNIST:top1"], "CIFAR10": r["CIFAR10:top1"]} for r in records}
-    return points(by_alpha, "MNIST", ["CIFAR10"])
+def paint():
+    return sweep_frame(read(DATA / "paint-vitb32-mnist.jsonl")[0], "MNIST", ["CIFAR10"])
 
 
-def test_best_mean_chooses_the_alpha_of_the_published_sweep(sweep):
-    assert len(sweep) == 101
-    assert choose(sweep, parse_rule("best-mean")) == Point(0.33, 0.9798, 0.8809)
+@pytest.fixture(scope="module")
+def wise_ft():
+    shifts = ["ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA"]
+    return sweep_frame(read(DATA / "wiseft-vitb16-imagenet.jsonl")[0], "ImageNet", shifts)
 
 
-def test_max_drop_of_one_point_chooses_the_alpha_of_the_published_sweep(sweep):
-    assert choose(sweep, parse_rule("max-drop=0.01")) == Point(0.28, 0.9649, 0.8890)
+# By hand: the farthest point beyond the straight line between the ends, the weighted means, the drops.
+@pytest.mark.parametrize(
+    ("rule", "on_paint", "on_wise_ft"),
+    [
+        ("best-mean", 0.33, 0.5),
+        ("max-drop=0.01", 0.28, 0.65),
+        ("max-drop=0.01,each", 0.28, 0.6),
+        ("max-drop=0,each", 0.21, 0.55),
+        ("knee", 0.33, 0.5),
+        ("alpha=0.5", 0.5, 0.5),
+    ],
+)
+def test_rules_choose_the_alphas_of_the_published_sweeps(paint, wise_ft, rule, on_paint, on_wise_ft):
+    assert (alpha(paint, rule), alpha(wise_ft, rule)) == (on_paint, on_wise_ft)
 
 
-def test_the_order_of_the_points_does_not_matter(sweep):
-    assert choose(sweep[::-1], Rule()).alpha == 0.33
-    assert choose(sweep[::-1], Rule(MAX_DROP, 0.01)).alpha == 0.28
+def test_values_at_the_published_choices(paint):
+    at = {point.alpha: point for point in points(paint)}
+    assert len(at) == 101
+    assert (at[0.33].patching, at[0.33].supported, at[0.28].patching, at[0.28].supported) == (
+        0.9798, 0.8809, 0.9649, 0.8890,
+    )  # fmt: skip
 
 
-def test_no_drop_allowed_keeps_every_supported_point(sweep):
-    chosen = choose(sweep, Rule(MAX_DROP, 0.0))
-    assert chosen.supported >= sweep[0].supported
-    assert chosen.patching == max(p.patching for p in sweep if p.supported >= sweep[0].supported)
+def test_weights_count_tasks_as_asked_and_the_others_once(paint, wise_ft):
+    assert alpha(paint, "weights=MNIST:1,CIFAR10:1") == alpha(paint, "best-mean")
+    assert alpha(wise_ft, "weights=ImageNet:5") == alpha(wise_ft, "best-mean")
+    assert alpha(paint, "weights=MNIST:0") == 0.07  # the largest accuracy on CIFAR-10
+    sums = {point.alpha: 2 * point.patching + point.supported for point in points(paint)}
+    assert alpha(paint, "weights=MNIST:2") == max(sums, key=sums.get)
+
+
+def test_the_order_of_the_rows_does_not_matter(paint):
+    shuffled = paint.sample(frac=1, random_state=0)
+    assert [alpha(shuffled, rule) for rule in ("best-mean", "max-drop=0.01", "knee")] == [0.33, 0.28, 0.33]
 
 
 def test_max_drop_takes_the_best_patching_accuracy_not_the_largest_alpha():
-    line = [Point(0.0, 0.1, 0.9), Point(0.5, 0.8, 0.9), Point(1.0, 0.7, 0.9)]
-    assert choose(line, Rule(MAX_DROP, 0.01)).alpha == 0.5
+    assert alpha(line((0.0, 0.1, 0.9), (0.5, 0.8, 0.9), (1.0, 0.7, 0.9)), "max-drop=0.01") == 0.5
 
 
 def test_a_drop_of_exactly_what_is_allowed_is_allowed_whatever_floats_make_of_it():
-    line = [Point(0.0, 0.1, 0.96), Point(0.5, 0.8, 0.95), Point(1.0, 0.9, 0.9499)]
-    drop = 0.01
-    assert line[0].supported - line[1].supported > drop
-    assert choose(line, Rule(MAX_DROP, drop)).alpha == 0.5
+    assert 0.96 - 0.95 > 0.01
+    assert alpha(line((0.0, 0.1, 0.96), (0.5, 0.8, 0.95), (1.0, 0.9, 0.9499)), "max-drop=0.01") == 0.5
 
 
-@pytest.mark.parametrize("rule", [Rule(), Rule(MAX_DROP, 0.5)], ids=str)
+@pytest.mark.parametrize("rule", ["best-mean", "max-drop=0.5", "knee", "weights=A:1"])
 def test_of_equally_good_points_the_smallest_alpha_is_taken(rule):
-    line = [Point(1.0, 0.75, 0.5), Point(0.5, 0.75, 0.5), Point(0.75, 0.75, 0.5), Point(0.0, 0.25, 0.5)]
-    assert choose(line, rule).alpha == 0.5
+    assert alpha(line((1.0, 0.75, 0.5), (0.5, 0.75, 0.5), (0.75, 0.75, 0.5), (0.0, 0.25, 0.5)), rule) == 0.5
 
 
 def test_means_that_are_equal_but_for_rounding_are_a_tie():
-    line = [Point(0.2, 0.1, 0.7), Point(0.5, 0.3, 0.5)]
-    assert choose(line, Rule()).alpha == 0.2
+    assert alpha(line((0.2, 0.1, 0.7), (0.5, 0.3, 0.5)), "best-mean") == 0.2
 
 
 def test_best_mean_without_supported_tasks_is_the_best_patching_accuracy():
-    assert choose([Point(0.0, 0.1), Point(0.5, 0.7), Point(1.0, 0.6)], Rule()).alpha == 0.5
+    assert alpha(line((0.0, 0.1), (0.5, 0.7), (1.0, 0.6)), "best-mean") == 0.5
 
 
-@settings(deadline=None, max_examples=60)
+def test_each_holds_every_supported_task_to_the_bound_and_the_mean_does_not():
+    frame = framed({0.0: (0.1, 0.9, 0.5), 0.5: (0.5, 0.9, 0.49), 1.0: (0.9, 0.95, 0.45)}, ["A", "B", "C"])
+    assert (alpha(frame, "max-drop=0.01"), alpha(frame, "max-drop=0.01,each")) == (1.0, 0.5)
+
+
+@settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 64), st.integers(0, 64)), min_size=1, max_size=12),
     st.sampled_from([0.0, 0.125, 0.5]),
 )
 def test_no_allowed_point_is_better_than_the_chosen_one(accuracies, drop):
-    line = [Point(i / 16, a / 64, b / 64) for i, (a, b) in enumerate(accuracies)]
-    best = choose(line, Rule())
-    assert all(p.patching + p.supported <= best.patching + best.supported for p in line)
-    kept = choose(line, Rule(MAX_DROP, drop))
-    assert kept.supported >= line[0].supported - drop
-    assert all(p.patching <= kept.patching for p in line if p.supported >= line[0].supported - drop)
-    assert all(p.patching < kept.patching or p.supported < line[0].supported - drop for p in line[: line.index(kept)])
+    known = {i / 16: (a / 64, b / 64) for i, (a, b) in enumerate(accuracies)}
+    frame = framed(known, ["A", "B"])
+    best, kept = alpha(frame, "best-mean"), alpha(frame, Rule(MAX_DROP, drop))
+    allowed = {a: p for a, (p, s) in known.items() if s >= known[0.0][1] - drop}
+    assert sum(known[best]) == max(map(sum, known.values()))
+    assert kept == min(a for a, p in allowed.items() if p == max(allowed.values()))
 
 
-def test_an_empty_sweep_is_an_error():
+def test_an_empty_sweep_is_an_error(paint):
     with pytest.raises(ResultsError) as caught:
-        choose([], Rule())
+        choose(paint.iloc[:0], "best-mean")
     assert (caught.value.message, caught.value.hint) == ("there are no alphas to choose from", "evaluate at least one")
 
 
 @pytest.mark.parametrize(
-    ("line", "missing"),
+    ("frame", "rule", "missing"),
     [
-        ([Point(0.1, 0.5, 0.9), Point(1.0, 0.9, 0.5)], "alpha 0 in the sweep"),
-        ([Point(0.0, 0.5), Point(1.0, 0.9)], "supported tasks"),
+        (line((0.1, 0.5, 0.9), (1.0, 0.9, 0.5)), "max-drop=0.01", "max-drop needs alpha 0 in the sweep to measure the"),
+        (line((0.0, 0.5), (1.0, 0.9)), "max-drop=0.01@95", "max-drop needs supported tasks to measure the drop from zero"),
+        (line((0.0, 0.5), (0.5, 0.7), (1.0, 0.9)), "knee", "knee needs supported tasks: without them there is no curve"),
+        (line((0.0, 0.5, 0.9), (1.0, 0.9, 0.5)), "knee", "knee needs three alphas or more"),
+        (line((0.0, 0.5, 0.9), (1.0, 0.9, 0.5)), "alpha=0.5", "alpha 0.5 is not among those of the sweep"),
+        (line((0.0, 0.5, 0.9), (1.0, 0.9, 0.5)), "weights=A:0,B:0", "the weights of all tasks are 0"),
+        (line((0.0, 0.5, 0.9), (1.0, 0.9, 0.5)), "weights=C:2", "C has a weight and is not among the tasks: A, B"),
+        (
+            line((0.0, 0.5, 0.9), (1.0, 0.9, 0.5)), "max-drop=0.01@95",
+            "no drop can be certified: the results do not say how many images of B were broken and fixed",
+        ),
     ],
-)
-def test_max_drop_says_what_it_lacks(line, missing):
+)  # fmt: skip
+def test_a_rule_says_what_a_sweep_lacks(frame, rule, missing):
     with pytest.raises(ResultsError) as caught:
-        choose(line, Rule(MAX_DROP, 0.01))
-    assert caught.value.message == f"max-drop needs {missing} to measure the drop from zero-shot"
-    assert caught.value.hint == "add them, or use --select best-mean"
+        choose(frame, rule)
+    assert caught.value.message.startswith(missing)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -122,48 +165,67 @@ def test_max_drop_says_what_it_lacks(line, missing):
         (" best-mean ", Rule(BEST_MEAN)),
         ("max-drop=0.01", Rule(MAX_DROP, 0.01)),
         ("max-drop=0", Rule(MAX_DROP, 0.0)),
+        ("max-drop=0.01@95", Rule(MAX_DROP, Bound(0.01, 0.95))),
+        ("max-drop=0.01@97.5,each", Rule(MAX_DROP, Bound(0.01, 0.975, each=True))),
+        ("max-drop=0.01,each", Rule(MAX_DROP, Bound(0.01, each=True))),
+        ("weights=MNIST:2,typo:Shapes:0.5", Rule("weights", Weights((("MNIST", 2.0), ("typo:Shapes", 0.5))))),
+        ("alpha=0.5", Rule("alpha", 0.5)),
     ],
 )
-def test_rules_are_read(text, rule):
-    assert parse_rule(text) == rule
+def test_rules_are_read_and_read_back(text, rule):
+    assert parse_rule(text) == rule == parse_rule(str(rule))
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.floats(0, 1, exclude_max=True))
-def test_a_rule_reads_back_from_its_own_text(drop):
-    assert parse_rule(str(Rule(MAX_DROP, drop))) == Rule(MAX_DROP, drop)
-    assert str(Rule()) == "best-mean"
+@given(st.floats(0, 1, exclude_max=True), st.none() | st.floats(0.5, 0.999), st.booleans())
+def test_a_bound_reads_back_from_its_own_text(drop, confidence, each):
+    read_back = parse_rule(str(Rule(MAX_DROP, Bound(drop, confidence, each)))).value
+    assert (read_back.drop, read_back.each) == (drop, each)
+    assert read_back.confidence == (None if confidence is None else pytest.approx(confidence, abs=1e-9))
 
 
-@pytest.mark.parametrize("value", ["", "one", "-0.1", "1", "nan", "inf"])
+@pytest.mark.parametrize("value", ["", "one", "-0.1", "1", "nan", "inf", "0.01,all", "0.01,each,each"])
 def test_a_drop_that_is_no_fraction_is_a_usage_error(value):
     with pytest.raises(UsageError) as caught:
         parse_rule(f"max-drop={value}")
     assert caught.value.message == f"max-drop needs a fraction, not {value!r}"
-    assert caught.value.hint == "write --select max-drop=0.01 for one point"
+    assert caught.value.hint == "write max-drop=0.01 for one point, 0.01@95 to certify it"
+
+
+@pytest.mark.parametrize("value", ["", "sure", "100", "0.95", "nan"])
+def test_a_confidence_that_is_none_is_a_usage_error(value):
+    with pytest.raises(UsageError, match=f"needs a confidence from 50 to below 100 after @, not '{value}'"):
+        parse_rule(f"max-drop=0.01@{value}")
+
+
+@pytest.mark.parametrize("value", ["", "MNIST", "MNIST:", ":1", "MNIST:-1", "MNIST:x", "A:1,A:2"])
+def test_weights_that_are_none_are_a_usage_error(value):
+    with pytest.raises(UsageError) as caught:
+        parse_rule(f"weights={value}")
+    assert caught.value.message == f"weights needs tasks with weights, not {value!r}"
+    assert caught.value.hint == "write weights=MNIST:2,CIFAR10:1"
 
 
 @pytest.mark.parametrize("text", ["best", ""])
 def test_an_unknown_rule_is_a_usage_error_that_lists_all(text):
     with pytest.raises(UnknownNameError, match=f"^unknown rule '{text}'") as caught:
         parse_rule(text)
-    assert caught.value.hint == "known: best-mean, max-drop"
+    assert caught.value.hint == "known: alpha, best-mean, knee, max-drop, weights"
 
 
 def test_a_value_for_a_rule_that_takes_none_is_a_usage_error():
     with pytest.raises(UsageError) as caught:
         parse_rule("best-mean=1")
     assert (caught.value.message, caught.value.hint) == (
-        "best-mean takes no value, and '1' is given",
-        "write --select best-mean",
-    )
+        "best-mean takes no value, and '1' is given", "write best-mean",
+    )  # fmt: skip
 
 
 @pytest.fixture
 def closest(monkeypatch):
     """Register a further rule, as a plugin does: the alpha that is closest to a number."""
     rule = SelectionRule(
-        "closest", lambda points, value: min(points, key=lambda p: abs(p.alpha - value)), takes="ALPHA"
+        "closest", lambda frame, value: min(frame["alpha"], key=lambda alpha: abs(alpha - value)), takes="ALPHA"
     )
     known = registry()
     plugin = Plugin("more", "more 1.0", {"register_rules": (rule,)})
@@ -171,97 +233,112 @@ def closest(monkeypatch):
 
 
 @pytest.mark.usefixtures("closest")
-def test_a_further_rule_is_read_and_chooses(sweep):
+def test_a_further_rule_is_read_and_chooses(paint):
     rule = parse_rule("closest=1.5")
     assert rule == Rule("closest", 1.5)
     assert str(rule) == "closest=1.5"
-    assert choose(sweep, rule).alpha == 1
+    assert alpha(paint, rule) == 1
     with pytest.raises(UsageError) as caught:
         parse_rule("closest=near")
     assert caught.value.message == "closest needs a number (ALPHA), not 'near'"
-    assert caught.value.hint == "write --select closest=ALPHA"
+    assert caught.value.hint == "write closest=ALPHA"
+
+
+LOWER = {"A": "attack_success", "B": "attack_success"}
 
 
 def test_where_lower_is_better_the_lowest_value_is_chosen():
-    attack = {0.0: {"A": 0.6, "B": 0.5}, 0.5: {"A": 0.1, "B": 0.55}, 1.0: {"A": 0.3, "B": 0.9}}
-    lower = {"A": False, "B": False}
-    assert choose(points(attack, "A", ["B"], lower), Rule()) == Point(0.5, 0.1, 0.55)
-    assert choose(points(attack, "A", ["B"], lower), Rule(MAX_DROP, 0.02)).alpha == 0.0
-    assert choose(points(attack, "A", ["B"], lower), Rule(MAX_DROP, 0.05)).alpha == 0.5
-    assert choose(points(attack, "A", [], lower), Rule()).alpha == 0.5
+    attack = {0.0: (0.6, 0.5), 0.5: (0.1, 0.55), 1.0: (0.3, 0.9)}
+    frame = framed(attack, ["A", "B"], LOWER)
+    assert choose(frame, "best-mean").alpha == 0.5
+    assert points(frame)[1] == Point(0.5, 0.1, 0.55, pytest.approx(-0.325))
+    assert alpha(frame, "max-drop=0.02") == 0.0
+    assert alpha(frame, "max-drop=0.05") == 0.5
+    assert alpha(framed({a: v[:1] for a, v in attack.items()}, ["A"], LOWER), "best-mean") == 0.5
 
 
 def test_tasks_of_different_directions_are_weighed_against_each_other():
-    mixed = {0.0: {"A": 0.5, "B": 0.2, "C": 0.9}, 1.0: {"A": 0.8, "B": 0.6, "C": 0.95}}
-    directions = {"A": True, "B": False, "C": True}
-    assert choose(points(mixed, "A", ["B", "C"], directions), Rule()).alpha == 1.0
-    assert choose(points(mixed, "A", ["B"], directions), Rule()).alpha == 0.0
-    assert [point.supported for point in points(mixed, "A", ["B", "C"], directions)] == pytest.approx([0.55, 0.775])
+    mixed, metrics = {0.0: (0.5, 0.2, 0.9), 1.0: (0.8, 0.6, 0.95)}, {"B": "attack_success"}
+    frame = framed(mixed, ["A", "B", "C"], metrics)
+    assert alpha(frame, "best-mean") == 1.0
+    assert alpha(framed({a: v[:2] for a, v in mixed.items()}, ["A", "B"], metrics), "best-mean") == 0.0
+    assert [point.supported for point in points(frame)] == pytest.approx([0.55, 0.775])
 
 
-NAN = float("nan")
-
-
-@pytest.mark.parametrize("rule", [Rule(), Rule(MAX_DROP, 0.5)], ids=str)
+@pytest.mark.parametrize("rule", ["best-mean", "max-drop=0.5"])
 def test_an_alpha_without_a_value_is_never_chosen(rule):
-    line = [Point(0.0, 0.1, 0.9), Point(0.25, NAN, 0.9), Point(0.5, 0.8, 0.8), Point(0.75, 0.95, NAN)]
-    assert choose(line, rule).alpha == 0.5
+    assert alpha(line((0.0, 0.1, 0.9), (0.25, NAN, 0.9), (0.5, 0.8, 0.8), (0.75, 0.95, NAN)), rule) == 0.5
 
 
 @pytest.mark.parametrize(
-    ("line", "rule", "alphas"),
+    ("frame", "rule", "alphas"),
     [
-        ([Point(0.0, NAN), Point(0.5, NAN)], Rule(), "0, 0.5"),
-        ([Point(0.0, NAN, 0.9), Point(0.5, 0.3, NAN)], Rule(MAX_DROP, 0.01), "0, 0.5"),
-        ([Point(0.0, 0.1, NAN), Point(0.5, 0.3, 0.9)], Rule(MAX_DROP, 0.01), "0"),
+        (line((0.0, NAN), (0.5, NAN)), "best-mean", "0, 0.5"),
+        (line((0.0, NAN, 0.9), (0.5, 0.3, NAN)), "max-drop=0.01", "0, 0.5"),
+        (line((0.0, 0.1, NAN), (0.5, 0.3, 0.9)), "max-drop=0.01", "0"),
     ],
 )
-def test_a_sweep_without_the_values_that_a_rule_needs_is_an_error_that_names_the_alphas(line, rule, alphas):
+def test_a_sweep_without_the_values_that_a_rule_needs_is_an_error_that_names_the_alphas(frame, rule, alphas):
     with pytest.raises(ResultsError) as caught:
-        choose(line, rule)
-    assert caught.value.message == f"{rule.name} cannot choose: the metric has no value at alpha {alphas}"
+        choose(frame, rule)
+    assert caught.value.message == f"{parse_rule(rule).name} cannot choose: the metric has no value at alpha {alphas}"
     assert caught.value.hint == "choose by another metric with --metric, or measure more images"
 
 
-def test_alphas_below_zero_do_not_stand_for_zero_shot():
-    line = [Point(-0.5, 0.9, 0.5), Point(0.0, 0.1, 0.9), Point(0.5, 0.8, 0.9)]
-    assert choose(line, Rule(MAX_DROP, 0.01)).alpha == 0.5
-
-
 def test_what_a_rule_needs_of_a_sweep_is_known_beforehand():
-    assert missing_for_rule(Rule(), [1], supported=False) == ""
-    assert missing_for_rule(Rule(MAX_DROP, 0.01), [0, 1], supported=True) == ""
-    assert "needs alpha 0 in the sweep" in missing_for_rule(Rule(MAX_DROP, 0.01), [0.5], supported=True)
-    assert "needs supported tasks" in missing_for_rule(Rule(MAX_DROP, 0.01), [0, 0.5], supported=False)
+    drop = Rule(MAX_DROP, 0.01)
+    assert missing_for_rule(Rule(), [1], "A", []) == ""
+    assert missing_for_rule(drop, [0, 1], "A", ["B"]) == ""
+    assert "needs alpha 0 in the sweep" in missing_for_rule(drop, [0.5], "A", ["B"])
+    assert "needs supported tasks" in missing_for_rule(drop, [0, 0.5], "A", [])
+
+
+def test_max_drop_allows_no_more_below_zero_shot_than_below_the_start():
+    measured, rule = {0: (0.1, 0.80), 0.5: (0.5, 0.795), 1: (0.9, 0.79)}, "max-drop=0.02"
+    chosen = [alpha(framed(measured, ["A", "B"], below=below), rule) for below in (None, (0.1, 0.814), (0.1, 0.99))]
+    assert chosen == [1, 0.5, 0]
+    assert alpha(framed(measured, ["A", "B"], below=(0.1, 0.99)), "best-mean") == 1
 
 
 def test_supported_tasks_count_equally_and_alphas_are_sorted():
-    measured = {1.0: {"A": 0.9, "B": 0.25, "C": 0.75}, 0.0: {"A": 0.5, "B": 1.0, "C": 0.5}}
-    assert points(measured, "A", ["B", "C"]) == [Point(0.0, 0.5, 0.75), Point(1.0, 0.9, 0.5)]
+    frame = framed({1.0: (0.9, 0.25, 0.75), 0.0: (0.5, 1.0, 0.5)}, ["A", "B", "C"])
+    assert points(frame) == [Point(0.0, 0.5, 0.75, 0.625), Point(1.0, 0.9, 0.5, 0.7)]
 
 
 def test_without_supported_tasks_there_is_no_mean():
-    assert points({0.5: {"A": 0.9}}, "A", []) == [Point(0.5, 0.9, None)]
+    assert points(line((0.5, 0.9))) == [Point(0.5, 0.9, None, 0.9)]
 
 
-@pytest.mark.parametrize(("patching", "supported", "missing"), [("A", ["B", "C"], "C"), ("D", ["B"], "D")])
-def test_a_task_that_was_not_measured_everywhere_is_named_with_its_alpha(patching, supported, missing):
+@pytest.mark.parametrize(
+    ("patching", "supported", "message"),
+    [
+        ("A", ["B", "C"], "'C' was not measured at alpha 0.25"),
+        ("D", ["B"], "'D' was not measured at alpha 0.25"),
+        ("A", ["E"], "'E' was not measured"),
+    ],
+)
+def test_a_task_that_was_not_measured_everywhere_is_named_with_its_alpha(patching, supported, message):
     measured = {0.0: {"A": 0.5, "B": 0.5, "C": 0.5, "D": 0.5}, 0.25: {"A": 0.5, "B": 0.5}}
+    rows = [
+        {"alpha": alpha, "task": task, "metric": "top1", "value": value}
+        for alpha, values in measured.items()
+        for task, value in values.items()
+    ]
     with pytest.raises(ResultsError) as caught:
-        points(measured, patching, supported)
-    assert caught.value.message == f"{missing!r} was not measured at alpha 0.25"
-    assert caught.value.hint == "evaluate every task at every alpha"
+        sweep_frame(rows, patching, supported)
+    assert caught.value.message == message
 
 
 @given(
     texts
     | st.tuples(
-        st.sampled_from([BEST_MEAN, MAX_DROP, "max_drop", "MAX-DROP"]) | texts,
+        st.sampled_from([BEST_MEAN, MAX_DROP, "max_drop", "MAX-DROP", "weights", "alpha", "knee"]) | texts,
         st.sampled_from(["=", "==", " = "]),
-        texts,
+        texts | st.sampled_from(["0.01@95", "0.01@", "@", "A:1,B:2", "0.1,each"]),
     ).map("".join)
 )
 def test_fuzzed_rules_are_read_and_written_or_give_an_error(text):
     with or_an_error_for_users:
         rule = parse_rule(text)
         assert parse_rule(str(rule)) == rule
+        assert math.isfinite(getattr(rule.value, "drop", 0))

@@ -16,6 +16,7 @@ WORKLOADS = {
     "W4": ("merge_workload.merge", "merge from disk to disk, ViT-L/14"),
     "W5": ("training_workload.step", "fine-tuning step, ViT-B/32"),
     "W6": ("startup_workload.startup", "start-up of the command line"),
+    "W7": ("sweep_workloads.race", "--alpha auto against the grid of 101 alphas"),
     "A1": ("attack_workload.attack", "images a second with and without the typographic attack"),
     "D1": ("decoding_workload.decoding", "JPEGs to a model's pixels: PIL, torchvision"),
     "D2": ("decoding_workload.cached", "evaluation with pixels that an earlier run has kept"),

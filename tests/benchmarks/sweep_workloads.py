@@ -1,4 +1,4 @@
-"""W1, the alpha sweep; M1, its memory."""
+"""W1, the alpha sweep; W7, the race of alphas; M1, the memory of a sweep."""
 
 from functools import partial
 from statistics import median
@@ -83,6 +83,26 @@ def demo(bench):
     size = f"demo model, {number} alphas, 2 x {10 * per_class} JPEGs of {LARGE[0]} x {LARGE[1]}"
     yield bench.row(
         size, reference, found["wisepatch"], differ == 0, 7, note, predictions=total, predictions_differ=differ
+    )
+
+
+def race(bench):
+    """``--alpha auto`` beside the grid 0:1:0.01 on the demo tasks: mixes, answers to val, the choice, and answers to test."""
+    from tests.benchmarks import sweeping
+
+    bench.do(sweeping.patched_digits, folder=bench.folder, steps=20 if bench.quick else 300)
+    grid = "0:1:0.1" if bench.quick else "0:1:0.01"
+    shared = {"folder": bench.folder, "rule": "max-drop=0.02"}
+    found = bench.alternate(
+        {
+            "reference": partial(measure, sweeping.chosen_sweep, alphas=grid, **shared),
+            "wisepatch": partial(measure, sweeping.chosen_sweep, alphas="auto", **shared),
+        }
+    )
+    (by_grid, best, _), (alpha, value, share) = (found[side][0].result for side in ("reference", "wisepatch"))
+    note = f"alpha {by_grid:g} and {alpha:g}, accuracy {100 * best:.1f} and {100 * value:.1f}; {100 * share:.1f} % of evaluations"
+    yield bench.row(
+        f"demo model, {grid} and auto", found["reference"], found["wisepatch"], value >= best - 0.01, None, note
     )
 
 

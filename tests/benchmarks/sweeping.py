@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks import reference
-from wisepatch import EvalConfig, Store, sweep
+from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, finetune, sweep
 from wisepatch.store.predictions import load_predictions
 
 
@@ -37,6 +37,25 @@ def wisepatch_sweep(clock, folder, tasks, number, mixed_precision="no", forget=F
         str(task): np.stack([load_predictions(store, each, Path(task).name, "test")["answer"] for each in checkpoints])
         for task in tasks
     }
+
+
+def patched_digits(clock, folder, steps):
+    """Fine-tune the embedded model on Digits, as the demo does."""
+    config = TrainConfig.with_defaults(
+        "Digits", supported=("Shapes", "Colors", "Textures"), steps=steps, batch_size=64, lr=2e-4
+    )
+    finetune(config, ModelConfig("demo", ""), Store(Path(folder) / "store"), Path(folder))
+
+
+def chosen_sweep(clock, folder, alphas, rule):
+    """Return the chosen alpha, its patching accuracy on val, and the share of the grid's evaluations on val."""
+    store = Store(Path(folder) / "store")
+    shutil.rmtree(store.predictions, ignore_errors=True)
+    with clock:
+        done = sweep(store, Path(folder), alphas=alphas, rule=rule)
+    facts = done.facts
+    share = facts["evaluations"] / facts["grid_evaluations"] if "evaluations" in facts else 1.0
+    return done.choice.alpha, done.choice.patching, share
 
 
 def differing(one, other):

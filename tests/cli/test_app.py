@@ -14,8 +14,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotli
 
 
 COMMANDS = (
-    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "predict", "plot", "typo-attack", "datasets", "import",
-    "export", "store", "plugins",
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "predict", "compare", "select", "plot", "typo-attack",
+    "datasets", "import", "export", "store", "plugins",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def heavy_after(*words):
         (("patch", "--task", "Shapes", "--steps", "0"), 2),
         (("finetune", "--task", "Shapes", "--head", "warm"), 2),
         (("eval",), 2),
+        (("compare", "--help"), 0),
         (("dataset",), 2),
     ],
 )

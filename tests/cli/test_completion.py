@@ -19,7 +19,7 @@ def test_tasks_models_rules_metrics_and_methods_are_completed():
     assert completion.tasks(nowhere, "corrupt:Shapes:fo") == ["corrupt:Shapes:fog"]
     assert "ViT-B-32" in completion.models(nowhere, "vit-b")
     assert completion.models(nowhere, "de") == ["demo"]
-    assert completion.rules(nowhere, "") == ["best-mean", "max-drop="]
+    assert completion.rules(nowhere, "") == ["best-mean", "max-drop=", "knee", "alpha=", "weights="]
     assert completion.metrics(nowhere, "top1,mean") == ["top1,mean_per_class"]
     assert completion.methods(nowhere, "f") == ["fisher"]
     assert completion.checkpoints(nowhere, "fine") == ["finetuned"]

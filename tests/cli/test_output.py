@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -81,14 +82,14 @@ def test_a_sweep_is_shown_with_the_means_that_rules_compare(capsys):
 
 def test_a_metric_that_is_better_when_lower_says_so_and_keeps_its_mean(capsys):
     rows = [("A", "test", "neither", {0: 0.1}), ("B", "test", "neither", {0: 0.3})]
-    titles, cells = shown(capsys, swept("A", ("B",), rows, {"test": [Point(0, 0.1, 0.3, (-0.1, -0.3))]}))
+    titles, cells = shown(capsys, swept("A", ("B",), rows, {"test": [Point(0, 0.1, 0.3, -0.2)]}))
     assert titles == ["neither (lower is better) in per cent, test split"]
     assert cells[1] == ["0", "10.0", "30.0", "30.0", "20.0"]
 
 
 def test_metrics_of_two_directions_have_a_mean_score_and_no_mean(capsys):
     rows = [("A", "test", "attack_success", {0: 0.9, 1: 0.2}), ("B", "test", "top1", {0: 0.8, 1: 0.7})]
-    points = {"test": [Point(0, 0.9, 0.8, (-0.9, 0.8)), Point(1, 0.2, 0.7, (-0.2, 0.7))]}
+    points = {"test": [Point(0, 0.9, 0.8, -0.05), Point(1, 0.2, 0.7, 0.25)]}
     titles, cells = shown(capsys, swept("A", ("B",), rows, points))
     assert titles == ["attack_success (lower is better) / top1 in per cent, test split"]
     assert cells == [["alpha", "A", "B", "mean score"], ["0", "90.0", "80.0", "-5.0"], ["1", "20.0", "70.0", "25.0"]]
@@ -136,7 +137,7 @@ def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
     assert {(row["split"], row["alpha"]) for row in rows if row["task"] == "shapes"} == {
         (split, alpha) for split in ("val", "test") for alpha in (0, 0.5, 1)
     }
-    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions"}
+    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions", "note"}
     assert any("few images" in caution for caution in last["cautions"])
     assert last["selected_on"] == "val"
 
@@ -255,3 +256,27 @@ def test_every_object_of_json_says_its_type(cli, run_store, shapes, tmp_path):
     drawn = cli("plot", tmp_path / "printed.jsonl")
     assert drawn.exit_code == 0
     assert "not a result" not in drawn.stderr
+
+
+def test_drops_beyond_chance_and_too_few_images_are_marked_and_means_have_intervals(capsys):
+    def row(task, alpha, n, fixed, broken):
+        value = (0.9 * n + fixed - broken) / n
+        counts = {"fixed": fixed, "broken": broken} if task != "A" else {}
+        return {"task": task, "split": "test", "metric": "top1", "alpha": alpha, "value": value, "n": n,
+                "ci_low": value - 0.03, "ci_high": value + 0.04} | counts  # fmt: skip
+
+    rows = [row("A", alpha, 1000, 0, 0) for alpha in (0, 0.5, 1)]
+    rows += [row("B", 0, 1000, 0, 0), row("B", 0.5, 1000, 0, 0), row("B", 1, 1000, 2, 40)]
+    rows += [row("C", 0, 100, 0, 0), row("C", 0.5, 100, 0, 0), row("C", 1, 100, 0, 5)]
+    points = {"test": [Point(0, 0.9, 0.9), Point(0.5, 0.9, 0.9), Point(1, 0.9, 0.856)]}
+    sweep = replace(swept("A", ("B", "C"), [], points), rows=rows)
+    titles, cells = shown(capsys, sweep)
+    assert cells[1:] == [
+        ["0", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)", "90.0 (87.9 to 92.8)", "90.0"],
+        ["0.5", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)?", "90.0 (87.9 to 92.8)", "90.0"],
+        ["1", "90.0 (87.0 to 94.0)", "86.2 (83.2 to 90.2)*", "85.0 (82.0 to 89.0)?", "85.6 (83.5 to 88.4)", "87.8"],
+    ]
+    assert titles[-2:] == [
+        "* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)",
+        "? too few images to exclude, at 95 %, a drop of more than 1 point",
+    ]

@@ -13,7 +13,7 @@ def test_contact_sheet_has_the_size_of_its_cells_and_takes_any_text():
     ]
     sheet = contact_sheet([("title " * 99, cells), ("empty", [])])
     high = CELL + 2 * LINE + 2 * MARGIN
-    assert sheet.size == (5 * (CELL + MARGIN) + MARGIN, 2 * 3 * LINE + 3 * high + MARGIN)
+    assert sheet.size == (5 * (CELL + MARGIN) + MARGIN, 2 * 3 * LINE + 2 * high + MARGIN)
     pixels = np.asarray(sheet)
     assert (pixels[:, -MARGIN:] == 255).all()  # nothing runs over the edge
     y, x = 2 * LINE + MARGIN, MARGIN

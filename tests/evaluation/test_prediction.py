@@ -21,7 +21,7 @@ from wisepatch import (
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.errors import ModelError, StoreError
-from wisepatch.evaluation.prediction import class_logits, most_likely
+from wisepatch.evaluation.prediction import answer, class_logits
 from wisepatch.models.classifier import Classifier
 
 DEMO = ModelConfig("demo", "")
@@ -257,9 +257,28 @@ def test_a_class_has_the_largest_logit_of_those_that_it_stands_for():
 
 def test_confidence_is_the_probability_of_the_predicted_class():
     logits = torch.tensor([[0.0, 2.0, -torch.inf], [1.0, 1.0, 1.0]])
-    classes, probabilities = most_likely(logits)
+    classes, probabilities, _, _ = answer(logits, torch.tensor([0, 2]))
     assert classes[0] == 1
     assert probabilities.tolist() == pytest.approx([float(torch.sigmoid(torch.tensor(2.0))), 1 / 3])
+
+
+def test_rank_and_brier_score_are_those_of_scikit_learn_and_go_with_the_answer():
+    from sklearn.metrics import brier_score_loss, top_k_accuracy_score
+
+    logits = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
+    labels = torch.arange(200) % 6
+    classes, _, rank, brier = answer(logits, labels)
+    assert torch.equal(rank == 0, classes == labels)
+    untied = torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
+    _, _, rank, brier = answer(untied, labels)
+    probabilities = untied.softmax(1).numpy()
+    assert float((rank < 3).double().mean()) == top_k_accuracy_score(labels, probabilities, k=3)
+    assert float(brier.mean()) == pytest.approx(
+        brier_score_loss(labels, probabilities, labels=range(6), scale_by_half=False), abs=1e-6
+    )
+    _, _, rank, brier = answer(untied[:2], torch.tensor([-1, 6]))
+    assert rank.tolist() == [6, 6]
+    assert (brier > 1).all()
 
 
 def test_bf16_agrees_with_fp32_on_nearly_all_images(run_store, tasks, tmp_path):

@@ -6,6 +6,7 @@ from tests.samples import Notes, recipes
 from wisepatch import EvalConfig, evaluate, find_task
 from wisepatch.evaluation import recall
 from wisepatch.evaluation.prediction import predict_many
+from wisepatch.store.predictions import load_predictions, save_predictions
 from wisepatch.workflows.sweep import sweep
 
 CLOCKED = ("time", "run")
@@ -129,3 +130,16 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_next_task(run_store, shapes, 
     del passes[:]
     sweep(run_store, tmp_path, tasks=["Colors"], alphas=[0, 0.25, 0.5, 1])
     assert {alpha for alphas, _ in passes for alpha in alphas} == {0.25}
+
+
+def test_answers_of_versions_that_kept_no_scores_are_computed_again(run_store, tasks, tmp_path, passes):
+    checkpoints = [run_store.find("zeroshot"), run_store.find("finetuned")]
+    first = evaluate(checkpoints, tasks[:1], run_store, tmp_path, metrics=("brier", "top5"))
+    old = checkpoints[0]
+    frame = load_predictions(run_store, old, "shapes", "test")
+    fields = {name: value for name, value in frame.attrs.items() if name not in ("checkpoint", "task", "split")}
+    save_predictions(run_store, old, "shapes", "test", frame.drop(columns=["rank", "brier"]), fields)
+    del passes[:]
+    assert plain(evaluate(checkpoints, tasks[:1], run_store, tmp_path, metrics=("brier", "top5"))) == plain(first)
+    assert passes == [([None], ["shapes"])]
+    assert "brier" in load_predictions(run_store, old, "shapes", "test")

@@ -2,15 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from tests.samples import Notes
-from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, finetune, load_weights, sweep
-from wisepatch.datasets.samples import set_epoch
+from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, find_task, finetune, load_weights, sweep
+from wisepatch.datasets.samples import Split, Subset, set_epoch
 from wisepatch.datasets.training_batches import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
-from wisepatch.training.finetuning import learning_rate, warmup_steps
+from wisepatch.evaluation.features import Features
+from wisepatch.training.finetuning import class_weights, learning_rate, loss_of, warmup_steps
 from wisepatch.workflows.patching import finetune_watched
 
 DEMO = ModelConfig("demo", "")
@@ -78,6 +80,42 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(shapes, tmp_pa
     same = [run(shapes, tmp_path / str(i), seed=s).finetuned.files for i, s in enumerate((1, 1, 2))]
     assert same[0] == same[1]
     assert same[0] != same[2]
+
+
+def test_balanced_weights_are_scikit_learns_and_every_class_counts_the_same():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    config = TrainConfig.with_defaults("Shapes", weights="balanced")
+    task = find_task("Shapes")
+    labels = torch.tensor([0] * 30 + [1] * 10 + [2] * 5)
+    features = Features(torch.zeros(45, 2), labels)
+    weights = class_weights(
+        config, Seeded(Split("Shapes", "train", (), "top1", features), 0), task, torch.device("cpu")
+    )
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    assert weights[:3].tolist() == pytest.approx(expected)
+    logits = torch.randn(45, 10, generator=torch.Generator().manual_seed(0))
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    of_classes = [float(each[labels == label].mean()) for label in range(3)]
+    assert float(loss_of(logits, labels, 0.0, weights)) == pytest.approx(sum(of_classes) / 3)
+    assert float(loss_of(logits, labels, 0.0, None)) == pytest.approx(float(each.mean()))
+    assert class_weights(TrainConfig.with_defaults("Shapes"), features, task, torch.device("cpu")) is None
+    with pytest.raises(UsageError, match="the labels of Shapes are not known without reading every image"):
+        class_weights(config, Subset([object()], [0]), task, torch.device("cpu"))
+
+
+def test_balanced_weights_train_another_model_and_are_recorded(shapes, tmp_path):
+    for path in list((shapes / "circle").glob("*.png"))[:4]:
+        path.unlink()
+    plain, balanced = (
+        run(shapes, tmp_path / weights, weights=weights, freeze_encoder=True).finetuned
+        for weights in ("none", "balanced")
+    )
+    assert plain.files != balanced.files
+    assert "weights" not in plain.config  # as before there were any
+    assert balanced.config["weights"] == "balanced"
+    with pytest.raises(UsageError, match="weights is none or balanced, not 'rare'"):
+        TrainConfig.with_defaults("Shapes", weights="rare")
 
 
 def test_weights_do_not_depend_on_how_many_processes_read_images(shapes, tmp_path):

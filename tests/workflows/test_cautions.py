@@ -95,17 +95,6 @@ def test_the_start_of_a_second_patch_is_called_what_it_is_and_max_drop_counts_fr
     assert rows["alpha"][rows["checkpoint"] == root].isna().all()
 
 
-def test_max_drop_allows_no_more_below_zero_shot_than_below_the_start():
-    from wisepatch import choose
-
-    points = [Point(0, 0.1, 0.80), Point(0.5, 0.5, 0.795), Point(1, 0.9, 0.79)]
-    rule = Rule("max-drop", 0.02)
-    assert choose(points, rule).alpha == 1
-    assert choose(points, rule, Point(0, 0.1, 0.814)).alpha == 0.5
-    assert choose(points, rule, Point(0, 0.1, 0.99)).alpha == 0
-    assert choose(points, Rule(), Point(0, 0.1, 0.99)).alpha == 1
-
-
 def test_a_patch_from_python_knows_its_start(shapes, tmp_path):
     config = TrainConfig.with_defaults(str(shapes), steps=1, batch_size=4)
     sweep = patch(config, DEMO, Store(tmp_path / "store"), tmp_path, alphas=(0, 1)).sweep

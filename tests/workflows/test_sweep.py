@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.samples import Notes, draw_folder, fails
-from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, sweep
+from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, sweep, sweep_frame
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.store.results import read
 from wisepatch.workflows.run_tasks import run_tasks
@@ -15,10 +15,14 @@ from wisepatch.workflows.run_tasks import run_tasks
 DEMO = ModelConfig("demo", "")
 
 
+def on_val(swept):
+    return sweep_frame([row for row in swept.rows if row["split"] == "val"], swept.patching, swept.judges)
+
+
 def test_alpha_is_chosen_on_validation_and_reported_on_test(run_store, tmp_path):
     swept = sweep(run_store, tmp_path, alphas=(0, 0.5, 1), tasks=["Colors"], rule=Rule())
     assert list(swept.points) == ["val", "test"]
-    assert swept.choice == choose(swept.points["val"], Rule())
+    assert swept.choice.alpha == choose(on_val(swept), Rule()).alpha
     chosen = [row for row in swept.rows if row.get("chosen")]
     assert {row["split"] for row in chosen} == {"val", "test"}
     assert {row["selected_on"] for row in chosen} == {"val"}

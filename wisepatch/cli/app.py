@@ -33,6 +33,8 @@ COMMANDS = {  # name: its file, and its section of --help
     "interpolate": ("interpolate", PATCHING),
     "eval": ("evaluate", PATCHING),
     "predict": ("predict", PATCHING),
+    "compare": ("compare", PATCHING),
+    "select": ("select", PATCHING),
     "plot": ("plot", PATCHING),
     "datasets": ("datasets", DATA),
     "typo-attack": ("typo_attack", DATA),

@@ -7,14 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels, show_rows
+from wisepatch.cli.output import labels, percent, show_rows, show_seeds
 from wisepatch.config import EvalConfig
 from wisepatch.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from wisepatch.cli.output import Output
+    from wisepatch.evaluation.prediction import Predictions
     from wisepatch.store.checkpoints import Checkpoint, Store
+
+MATRIX_CLASSES = 12  # at most, to show the whole matrix
+WORST_PAIRS = 20
 
 
 @o.with_settings
@@ -28,13 +33,15 @@ def command(
     split: o.SplitOption = "test",
     metric: o.MetricOption = [],  # noqa: B006
     limit: o.LimitOption = None,
+    per_class: o.PerClassOption = False,
+    confusion: o.ConfusionOption = False,
     wide: o.WideOption = False,
 ) -> None:
     """Measure any checkpoints on any tasks, all checkpoints in one pass over the data.
 
     Without --task: the task that one of them was trained on, and the supported ones of that run.
 
-    Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`
+    Example: `wisepatch eval zeroshot finetuned patched --task MNIST,CIFAR10`, `wisepatch eval patched --per-class --confusion`
 
     Example: `wisepatch eval zeroshot patched --task photos,corrupt:photos,corrupt:photos:fog:3 --limit 500`
     """
@@ -52,14 +59,69 @@ def command(
 
     tasks = evaluation_tasks(named, names.task_words(task), classnames, templates, limit)
     preflight(evaluation_splits(tasks, split), data, metrics, store=store)
+    answers: list[Predictions] = []
     rows = evaluate(
         named, tasks, store, data, split=split, metrics=metrics, run=new_run("eval"), settings=evaluation,
-        progress=output.progress(),
+        progress=output.progress(), watch=answers.append if per_class or confusion else None,
     )  # fmt: skip
     if wide:
         output.records(widen(rows), "wide")
     else:
         show_rows(output, rows, labels(named))
+        show_seeds(output, rows)
+    for each in answers:
+        if per_class:
+            show_classes(output, each, labels(named))
+        if confusion:
+            show_confusions(output, each, labels(named))
+
+
+def show_classes(output: Output, of_task: Predictions, names: Mapping[str, str]) -> None:
+    """Print the accuracy and precision of each class, a row a checkpoint."""
+    from wisepatch.analysis.comparison import class_accuracies
+
+    task, classes, rows = of_task.task.name, of_task.task.dataset.classes, []
+    for checkpoint, answers in zip(of_task.checkpoints, of_task.predicted, strict=True):
+        for name, measured, precision in class_accuracies(of_task.labels, answers, classes):
+            facts = {"n": measured.n, "accuracy": measured.value, "ci_low": measured.low, "ci_high": measured.high}
+            of = {"task": task, "split": of_task.split, "checkpoint": checkpoint.id, "class": name}
+            output.records([of | facts | {"precision": precision}], "class")
+            interval = f"{percent(measured.low)} to {percent(measured.high)}"
+            rows.append((name, names[checkpoint.id], percent(measured.value), interval, percent(precision), measured.n))
+    rows.sort(key=lambda row: classes.index(row[0]))
+    last = {number for number, row in enumerate(rows[:-1]) if row[0] != rows[number + 1][0]}
+    columns = (f"class of {task}", "checkpoint", "per cent", "95 % interval", "precision", "n")
+    output.table(columns, rows, ends=last if len(names) > 1 else ())
+
+
+def show_confusions(output: Output, of_task: Predictions, names: Mapping[str, str]) -> None:
+    """Print how often each class is taken for which: of few classes the matrix of each checkpoint, of many the worst pairs."""
+    from wisepatch.analysis.comparison import confusions
+
+    task, classes = of_task.task.name, of_task.task.dataset.classes
+    for checkpoint, answers in zip(of_task.checkpoints, of_task.predicted, strict=True):
+        pairs = confusions(of_task.labels, answers, answers)
+        of = {"task": task, "split": of_task.split, "checkpoint": checkpoint.id}
+        output.records(
+            (
+                {**of, "label": classes[pair.label], "answer": classes[pair.answer], "images": pair.after}
+                for pair in pairs
+            ),
+            "confusion",
+        )
+        output.result(f"{names[checkpoint.id]} on {task} ({of_task.split}): images by class and answer")
+        if len(classes) <= MATRIX_CLASSES:
+            counts = [
+                [int(((of_task.labels == i) & (answers == j)).sum()) for j in range(len(classes))]
+                for i in range(len(classes))
+            ]
+            output.table(
+                ("shows", *classes),
+                [(name, *row) for name, row in zip(classes, counts, strict=True)],
+            )
+        else:
+            shown = [(classes[pair.label], classes[pair.answer], pair.after) for pair in pairs[:WORST_PAIRS]]
+            output.table(("shows", "taken for", "images"), shown)
 
 
 def of_other_runs(common: o.Common, words: Sequence[str], named: Sequence[Checkpoint]) -> str:

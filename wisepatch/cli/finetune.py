@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wisepatch.cli import options as o
 from wisepatch.config import DEFAULT_ALPHAS, TrainConfig
 from wisepatch.tasks import RunTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wisepatch.training.finetuning import Finetuned
 
 
 @o.with_settings
@@ -17,6 +24,7 @@ def command(
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
     name: o.NameOption = "",
+    seeds: o.SeedsOption = None,
     fresh: o.FreshOption = False,
 ) -> None:
     """Fine-tune on one task; saves the zero-shot parent and the fine-tuned checkpoint.
@@ -27,8 +35,13 @@ def command(
     With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
     steps and costs other tasks more.
 
-    Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`
+    Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`, `wisepatch finetune --task MNIST --seeds 0,1,2`
     """
+    from dataclasses import replace
+
+    from wisepatch.analysis.seeds import parse_seeds
+
+    several = parse_seeds(seeds) if seeds is not None else ()
     (config, tasks), published = training(task, supported, names, train), model.config(train["start"])
     output = common.output
     store, data = common.open_store(), common.data_folder()
@@ -36,8 +49,21 @@ def command(
     from wisepatch.store.checkpoints import describe
     from wisepatch.workflows.patching import finetune_watched
 
-    done = finetune_watched(config, published, store, data, output.progress(), tasks=tasks, run_name=name, fresh=fresh)
-    output.records([describe(done.zeroshot), describe(done.finetuned)], "checkpoint")
+    finished = []
+    for seed in several or (config.seed,):
+        finished.append(
+            finetune_watched(
+                replace(config, seed=seed), published, store, data, output.progress(), tasks=tasks, run_name=name, fresh=fresh,
+            )
+        )  # fmt: skip
+    done = finished[-1]
+    output.records(
+        map(describe, {each.id: each for run in finished for each in (run.zeroshot, run.finetuned)}.values()),
+        "checkpoint",
+    )
+    if several:
+        show_trained(common, several, finished)
+        return
     output.table(
         ("checkpoint", "id", "kind"),
         [(checkpoint.name, checkpoint.id, checkpoint.kind) for checkpoint in (done.zeroshot, done.finetuned)],
@@ -46,6 +72,22 @@ def command(
     select = ["--select", BEST_MEAN] if "val" in tasks.patching.dataset.available_splits else []
     words = ("--checkpoint", done.finetuned.id, "--alpha", DEFAULT_ALPHAS, *select)
     output.say(f"next: {common.again('interpolate', *words)}")
+
+
+def show_trained(common: o.Common, seeds: Sequence[int], finished: Sequence[Finetuned]) -> None:
+    """Print the checkpoint of each seed, mean and spread of the last losses, and how to measure all of them."""
+    from statistics import mean, stdev
+
+    output, losses = common.output, [run.losses[-1] for run in finished]
+    output.table(
+        ("checkpoint", "id", "seed", "loss at the end"),
+        [
+            (run.finetuned.name, run.finetuned.id, seed, f"{loss:.3f}")
+            for seed, run, loss in zip(seeds, finished, losses, strict=True)
+        ],
+    )
+    output.result(f"loss {mean(losses):.3f} at the end, standard deviation {stdev(losses):.3f} over {len(seeds)} seeds")
+    output.say(f"next: {common.again('eval', finished[0].zeroshot.id, *(run.finetuned.id for run in finished))}")
 
 
 def training(

@@ -10,7 +10,7 @@ import typer
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.cli.output import show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, EvalConfig, parse_alphas
+from wisepatch.config import DEFAULT_ALPHAS, EvalConfig
 
 
 @o.with_settings
@@ -52,14 +52,15 @@ def command(
 ) -> None:
     """Mix zero-shot and fine-tuned weights at every alpha, and measure all mixes in one pass over the data.
 
-    Example: `wisepatch interpolate --alpha 0:1:0.1 --eval MNIST,CIFAR10 --select max-drop=0.01`
+    Example: `wisepatch interpolate --alpha 0:1:0.1 --eval MNIST,CIFAR10 --select max-drop=0.01@95`,
+    `wisepatch interpolate --alpha auto --select best-mean`
     """
     from wisepatch.analysis.selection import parse_rule
     from wisepatch.plugins import find_merge_method
     from wisepatch.tasks import find_tasks
 
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
-    alphas, rule = parse_alphas(alpha), parse_rule(select) if select else None
+    alphas, rule = o.alphas(alpha), parse_rule(select) if select else None
     fishers, method = o.split_list([fisher]), "fisher" if fisher and method == "linear" else method
     find_merge_method(method)
     others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
@@ -82,6 +83,6 @@ def command(
         on = "TEST" if done.selected_on == "test" else "validation"
         saved = f"saved as {done.chosen.name} ({done.chosen.id})"
         output.say(f"chosen: alpha {done.choice.alpha:g} by {rule} on {on} data, {saved}")
-    for caution in cautions(done):
-        output.say(f"note: {caution}")
+    for note in filter(None, [done.note, *(f"note: {caution}" for caution in cautions(done))]):
+        output.say(note)
     output.say(f"next: {common.again('plot', '--run', done.run, '--output', 'plot.png')}")

@@ -16,7 +16,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.output import Output
-from wisepatch.config import LIMIT_HELP, MODEL, SPEED, ModelConfig, TrainConfig, setting
+from wisepatch.config import AUTO, LIMIT_HELP, MODEL, SPEED, ModelConfig, TrainConfig, parse_alphas, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.files import expanded, in_utf8
@@ -232,7 +232,9 @@ SupportedOption = Annotated[
 MetricOption = Annotated[
     list[str],
     typer.Option(
-        "--metric", help="top1, mean_per_class, macro_f1, ..., for each task's own.", autocompletion=completion.metrics
+        "--metric",
+        help="top1, top5, balanced_accuracy, macro_f1, ece, brier, ..., for each task's own.",
+        autocompletion=completion.metrics,
     ),
 ]
 CHECKPOINT_HELP = "zeroshot, finetuned, patched, latest, a name, an id, or a folder."
@@ -244,8 +246,16 @@ SplitOption = Annotated[
     str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help=LIMIT_HELP)]
+PerClassOption = Annotated[bool, typer.Option("--per-class", help="Show each class by itself.")]
+ConfusionOption = Annotated[bool, typer.Option("--confusion", help="Show which classes are taken for which.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
-AlphaOption = Annotated[list[str], typer.Option("--alpha", help="START:STOP:STEP, or values by comma; mixed too.")]
+AlphaOption = Annotated[
+    list[str],
+    typer.Option(
+        "--alpha",
+        help="START:STOP:STEP, or values by comma; mixed too. auto: the best of 0:1:0.01 for about a tenth of the work.",
+    ),
+]
 MethodOption = Annotated[
     str,
     typer.Option(
@@ -257,12 +267,19 @@ MethodOption = Annotated[
 FisherExamplesOption = Annotated[
     int, typer.Option("--fisher-examples", min=1, help="Training images that the Fisher information is measured on.")
 ]
-SelectOption = Annotated[
-    str | None,
-    typer.Option("--select", help="Choose alpha: best-mean, or max-drop=0.01.", autocompletion=completion.rules),
-]
+RULE_HELP = (
+    "How to choose alpha: best-mean, max-drop=0.01 (as measured), max-drop=0.01@95 (certified at 95 %), max-drop=...,each "
+    "(every supported task), knee, alpha=0.5, weights=TASK:2,..."
+)
+SelectOption = Annotated[str | None, typer.Option("--select", help=RULE_HELP, autocompletion=completion.rules)]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Train anew, also where this very training stopped or is finished already.")
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds", metavar="0,1,2", help="Train once a seed; show mean and spread. Takes the place of --seed."
+    ),
 ]
 NameOption = Annotated[
     str, typer.Option("--name", help="A name for this run, in results and pictures.", callback=in_utf8)
@@ -330,6 +347,11 @@ def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
     )
     default = None if facts.get("paper") or field.default is MISSING else field.default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def alphas(words: Sequence[str]) -> tuple[float, ...] | str:
+    """Return the alphas that were asked for, or ``auto``. Raises :class:`UsageError`."""
+    return AUTO if list(words) == [AUTO] else parse_alphas(words)
 
 
 def split_list(words: Sequence[str] | None) -> list[str]:

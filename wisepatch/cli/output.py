@@ -31,6 +31,7 @@ from wisepatch.errors import WisepatchError
 RESULT = "result"  # the type of a measurement among the records of --json
 ID_LETTERS = 12
 ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
+INTERVAL_COLUMNS = 26  # of a value with its interval and mark, and the lines beside it
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
@@ -258,17 +259,49 @@ def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[
     )  # fmt: skip
 
 
-def show_sweep(output: Output, sweep: Sweep) -> None:
-    """Print a sweep: one table a split for people; rows, then what was chosen, for programs."""
+def show_seeds(output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print mean and spread of measurements that differ in nothing but the seed; nothing where there are none."""
+    from wisepatch.analysis.seeds import over_seeds
+
+    if len({row["seed"] for row in rows if row["seed"] is not None}) < 2:
+        return
+    summary = over_seeds(rows).to_dict("records")
+    output.records(({str(name): value for name, value in row.items()} for row in summary), "seeds")
+    tasks = list(dict.fromkeys(row["task"] for row in summary))
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in summary:
+        lines.setdefault((row["split"], row["metric"], row["alpha"]), {})[row["task"]] = row
+    chosen = any(row["chosen"] for row in summary)
+    body = [
+        (
+            f"{alpha:g}" if alpha == alpha else "-", split, metric, *(_spread(of.get(task)) for task in tasks),
+            *([max(row["chosen"] for row in of.values()) or ""] if chosen else []),
+        )
+        for (split, metric, alpha), of in sorted(lines.items(), key=lambda line: line[0])
+    ]  # fmt: skip
+    if body:
+        number = max(row["seeds"] for row in summary)
+        output.result(f"per cent: mean ± standard deviation over {number} seeds (smallest to largest)")
+        output.table(("alpha", "split", "metric", *tasks, *(["chosen by seeds"] if chosen else [])), body)
+
+
+def _spread(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{percent(row['mean'])} ± {percent(row['sd'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+
+def show_sweep(output: Output, sweep: Sweep, *, tables: bool = True) -> None:
+    """Print a sweep: one table a split for people, unless without ``tables``; rows, then what was chosen, for programs."""
     from wisepatch.workflows.cautions import cautions
 
     output.records(sweep.rows)
     if sweep.choice and sweep.chosen:
         output.records([{
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
-            "selected_on": sweep.selected_on, "cautions": cautions(sweep),
+            "selected_on": sweep.selected_on, "cautions": cautions(sweep), "note": sweep.note, **sweep.facts,
         }], "choice")  # fmt: skip
-    for split in sweep.points:
+    for split in sweep.points if tables else ():
         _show_split(output, sweep, split)
 
 
@@ -290,14 +323,22 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
     }
     measured = {(row["alpha"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]["metric"]}
     mixed = len(set(metrics.values())) > 1
+    marks, drop = _marks(sweep, measured)
+    fits = len(tasks) * INTERVAL_COLUMNS + 30 <= (output.width or MIN_COLUMNS_OF_A_FILE)
     body, strong = [], None
     for number, point in enumerate(sweep.points[split]):
         chosen = sweep.choice is not None and point.alpha == sweep.choice.alpha
-        of_tasks = [measured.get((point.alpha, task), {}) for task in tasks]
-        cells = [f"{point.alpha:g}", *(with_interval(row) if chosen else percent(row.get("value")) for row in of_tasks)]
+        of_tasks = {task: measured.get((point.alpha, task), {}) for task in tasks}
+        cells = [f"{point.alpha:g}"]
+        for task, row in of_tasks.items():
+            text = with_interval(row) if chosen or fits else percent(row.get("value"))
+            cells.append(text + (marks.get((point.alpha, task)) or " " if marks and task in sweep.supported else ""))
         if sweep.supported:
             mean = None if point.supported is None else (point.patching + point.supported) / 2
-            cells += [percent(point.mean_score)] if mixed else [percent(point.supported), percent(mean)]
+            supported = percent(point.supported)
+            if chosen or fits:
+                supported = with_interval(_mean_row([of_tasks[task] for task in sweep.supported], point.supported))
+            cells += [percent(point.mean_score)] if mixed else [supported, percent(mean)]
         if sweep.choice:
             strong = number if chosen else strong
             cells.append("chosen" if chosen else "")
@@ -316,6 +357,36 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
     words = " / ".join(name if higher else f"{name} (lower is better)" for name, higher in metrics.items())
     output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}")
     output.table(columns, body, strong=strong)
+    if set(marks.values()) - {""}:
+        output.result(
+            f"* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)\n"
+            f"? too few images to exclude, at 95 %, a drop of more than {100 * drop:g} {'point' if drop == 0.01 else 'points'}"
+        )
+
+
+def _marks(
+    sweep: Sweep, measured: Mapping[tuple[float, str], Mapping[str, Any]]
+) -> tuple[dict[tuple[float, str], str], float]:
+    """Return the mark of each alpha and supported task, where images were counted, and the drop that is asked about."""
+    from wisepatch.analysis.comparison import TELLING_DROP, drop_marks
+
+    drop = (sweep.rule and getattr(sweep.rule.value, "drop", None)) or TELLING_DROP
+    counts: dict[float, dict[str, tuple[int, int, int]]] = {}
+    for (alpha, task), row in measured.items():
+        if alpha and task in sweep.supported and row.get("broken") is not None:
+            counts.setdefault(alpha, {})[task] = (row["fixed"], row["broken"], row["n"])
+    return {(alpha, task): mark for alpha, of in counts.items() for task, mark in drop_marks(of, drop).items()}, drop
+
+
+def _mean_row(rows: Sequence[Mapping[str, Any]], value: float | None) -> dict[str, Any]:
+    """Return a mean over tasks with its interval, as a row; without one where a task has none."""
+    from wisepatch.analysis.intervals import of_means
+
+    known = [row for row in rows if row.get("ci_low") is not None]
+    if value is None or not known or len(known) < sum(bool(row) for row in rows):
+        return {"value": value}
+    low, high = of_means(*([row[name] for row in known] for name in ("value", "ci_low", "ci_high")))
+    return {"value": value, "ci_low": low, "ci_high": high}
 
 
 def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:

@@ -21,7 +21,7 @@ def contact_sheet(groups: Sequence[tuple[str, Sequence[tuple[Image.Image, Sequen
 
     lines = max((len(text) for _, images in groups for _, text in images), default=1)
     row_height = CELL + lines * LINE + 2 * MARGIN
-    heights = [3 * LINE + row_height * max(-(-len(images) // COLUMNS), 1) for _, images in groups]
+    heights = [3 * LINE + row_height * -(-len(images) // COLUMNS) for _, images in groups]
     sheet = Image.new("RGB", (COLUMNS * (CELL + MARGIN) + MARGIN, sum(heights) + MARGIN), "white")
     pen, top = ImageDraw.Draw(sheet), 0
     for (title, images), height in zip(groups, heights, strict=True):

@@ -67,8 +67,8 @@ def evaluate(
             task = predictions.task
             rows_of_task = [
                 row | {"run_name": run_name} | dict(extra_fields(checkpoint, task) if extra_fields else {})
-                for checkpoint, answers in zip(predictions.checkpoints, predictions.predicted, strict=True)
-                for row in _rows(checkpoint, predictions, answers, metrics_of[task.name], run)
+                for index, checkpoint in enumerate(predictions.checkpoints)
+                for row in _rows(checkpoint, predictions, index, metrics_of[task.name], run)
             ]
             with showing([*unrecorded, *rows_of_task]):
                 _save(predictions, store, settings)
@@ -90,7 +90,7 @@ def _save(predictions: Predictions, store: Store, settings: EvalConfig) -> None:
             store, checkpoint, task.name, predictions.split,
             {
                 "image": predictions.image_ids, "label": predictions.labels,
-                "answer": predictions.predicted[index], "confidence": predictions.confidence[index],
+                "answer": predictions.predicted[index], **predictions.scores_of(index)._asdict(),
             },
             about_answers(task, predictions.fingerprint, settings),
         )  # fmt: skip
@@ -102,12 +102,12 @@ def metrics_for(task: Task, asked: Sequence[str] = ()) -> list[Metric]:
 
 
 def _rows(
-    checkpoint: Checkpoint, predictions: Predictions, answers: Any, metrics: Sequence[Metric], run: str
+    checkpoint: Checkpoint, predictions: Predictions, index: int, metrics: Sequence[Metric], run: str
 ) -> Iterator[dict[str, Any]]:
     task = predictions.task
     params = checkpoint.recipe.params if checkpoint.recipe else {}
     for metric in metrics:
-        for name, measured in _measured(checkpoint, metric, predictions, answers):
+        for name, measured in _measured(checkpoint, metric, predictions, index):
             yield {
                 "run": run, "checkpoint": checkpoint.id, **checkpoint.model, "training": checkpoint.training,
                 "method": checkpoint.method, "alpha": alpha_of(checkpoint),
@@ -119,11 +119,11 @@ def _rows(
 
 
 def _measured(
-    checkpoint: Checkpoint, metric: Metric, predictions: Predictions, answers: Any
+    checkpoint: Checkpoint, metric: Metric, predictions: Predictions, index: int
 ) -> Iterator[tuple[str, Measured]]:
     """Measure answers; of several corruptions also the errors relative to those of the zero-shot checkpoint, where it is there."""
-    labels, annotations = predictions.labels, predictions.annotations
-    yield from measurements(metric, labels, answers, len(predictions.task.dataset.classes), annotations)
+    labels, answers, classes = predictions.labels, predictions.predicted[index], len(predictions.task.dataset.classes)
+    yield from measurements(metric, labels, answers, classes, predictions.annotations, predictions.scores_of(index))
     if metric.name == "worst_corruption":
         for other, zeroshot in zip(predictions.checkpoints, predictions.predicted, strict=True):
             if (other.kind, other.model) == ("zeroshot", checkpoint.model):

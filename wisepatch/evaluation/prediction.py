@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, m
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.pixels import cached_pixels
 from wisepatch.files import expanded
+from wisepatch.hookspecs import Scores
 from wisepatch.launcher import size
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGES_PER_MIX = 256  # images that see a mix before the next is written, at least
+ANSWER_TYPES = (torch.int64, torch.float32, torch.int32, torch.float32)  # predicted class, and the fields of Scores
 GPU_BATCHES_PER_MIX = 4  # at least: to mix starts as many kernels on a GPU as a batch does
 
 
@@ -42,8 +44,8 @@ GPU_BATCHES_PER_MIX = 4  # at least: to mix starts as many kernels on a GPU as a
 class Predictions:
     """Hold the answers of some checkpoints to one split.
 
-    ``predicted`` and ``confidence`` (the probability of the predicted class) are ``(checkpoints, n)``, ``labels`` is ``(n,)``;
-    ``image_ids`` names the images. ``recalled`` holds the ids of checkpoints whose answers come from the store.
+    ``predicted`` and the fields of ``scores`` are ``(checkpoints, n)``, ``labels`` is ``(n,)``; ``image_ids`` names the images.
+    ``recalled`` holds the ids of checkpoints whose answers come from the store.
     """
 
     task: Task
@@ -51,11 +53,20 @@ class Predictions:
     checkpoints: tuple[Checkpoint, ...]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
+    scores: Scores
     annotations: Annotations
     image_ids: list[str]
     fingerprint: str
     recalled: frozenset[str] = frozenset()
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """Return the probability of the predicted class, ``(checkpoints, n)``."""
+        return self.scores.confidence
+
+    def scores_of(self, index: int) -> Scores:
+        """Return the scores of one checkpoint, ``(n,)`` each."""
+        return Scores(*(each[index] for each in self.scores))
 
 
 def predict_many(
@@ -88,14 +99,15 @@ def predict_many(
     for group in _sharing_images(tasks, split, data):
         answers = [each.run(group, data) for each in passes]
         for number, (task, opened) in enumerate(group):
-            predicted = np.empty((len(mixes), len(opened)), np.int64)
-            confidence = np.empty((len(mixes), len(opened)), np.float32)
-            for rows, (_, classes, sure) in zip(rows_by_model.values(), answers, strict=True):
-                predicted[rows], confidence[rows] = classes[number], sure[number]
+            rows = np.concatenate([np.array(each) for each in rows_by_model.values()])
+            predicted, *scores = (
+                np.concatenate([of_model[1][column][number] for of_model in answers])[rows.argsort()]
+                for column in range(len(Scores._fields) + 1)
+            )
             labels = answers[0][0] if number == 0 else np.asarray(labels_of(opened.samples), np.int64)
             yield Predictions(
-                task, opened.name, tuple(checkpoints), labels, predicted, confidence, opened.annotations, opened.image_ids(),
-                opened.fingerprint(),
+                task, opened.name, tuple(checkpoints), labels, predicted, Scores(*scores), opened.annotations,
+                opened.image_ids(), opened.fingerprint(),
             )  # fmt: skip
 
 
@@ -140,27 +152,28 @@ class Pass:
         return self._tower
 
     @torch.inference_mode()
-    def run(
-        self, group: Sequence[tuple[Task, Split]], data: Path
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Return labels ``(n,)`` of the first task, and classes and their probabilities ``(tasks, checkpoints, n)``."""
+    def run(self, group: Sequence[tuple[Task, Split]], data: Path) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
+        """Return labels ``(n,)`` of the first task, and predicted classes and scores, ``(tasks, checkpoints, n)`` each."""
         (first, opened), device = group[0], self.endpoints.device
         shape = (len(group), len(self.mixes), len(opened))
-        predicted = torch.zeros(shape, dtype=torch.int64, device=device)
-        confidence = torch.zeros(shape, dtype=torch.float32, device=device)
+        answers = [torch.zeros(shape, dtype=kind, device=device) for kind in ANSWER_TYPES]
+        others = [torch.tensor(labels_of(split.samples) or (), device=device) for _, split in group[1:]]
         labels: dict[int, torch.Tensor] = {}
         source, batch_size, workers = self._source(partial(first.dataset.split, opened.name, data))
         names = " and ".join(f"{task.name} ({split.name})" for task, split in group)
         what = f"{names}, {things(len(self.mixes), 'checkpoint')}"
-        for held, answers in self.logits(source, [task for task, _ in group], what, batch_size, workers):
-            for batch, number, index, logits in answers:
+        for held, found in self.logits(source, [task for task, _ in group], what, batch_size, workers):
+            truths = {batch.first: batch.labels.to(device) for batch in held}
+            for batch, number, index, logits in found:
                 place = slice(batch.first, batch.first + len(logits))
-                predicted[number, index, place], confidence[number, index, place] = most_likely(logits)
+                labels_of_task = others[number - 1][place] if number else truths[batch.first]
+                for kept, values in zip(answers, answer(logits, labels_of_task), strict=True):
+                    kept[number, index, place] = values
             labels |= {batch.first: batch.labels for batch in held}
-        predicted, confidence = predicted.cpu(), confidence.cpu()
-        add_up(predicted, confidence)
-        self._check_numbers(confidence, names)
-        return rows_of_all(labels, len(opened)).numpy(), predicted.numpy(), confidence.numpy()
+        answers = [each.cpu() for each in answers]
+        add_up(*answers)
+        self._check_numbers(answers[1], names)
+        return rows_of_all(labels, len(opened)).numpy(), [each.numpy() for each in answers]
 
     def logits(
         self, source: Samples, tasks: Sequence[Task], what: str, batch_size: int, workers: int
@@ -262,11 +275,21 @@ def _chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield chunk
 
 
-def most_likely(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the class with the largest of some logits ``(n, classes)``, and its probability, ``(n,)`` each."""
-    classes = logits.argmax(1, keepdim=True)
-    probabilities = logits.float().softmax(1).gather(1, classes)
-    return classes.flatten(), probabilities.flatten()
+def answer(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the class with the largest of some logits ``(n, classes)``, and the fields of ``Scores`` by ``labels``, ``(n,)`` each.
+
+    Of equal logits the first counts as larger. A label that is no class has the last rank.
+    """
+    probabilities, number = logits.float().softmax(1), logits.shape[1]
+    predicted = logits.argmax(1, keepdim=True)
+    confidence = probabilities.gather(1, predicted).flatten()
+    is_class = (labels >= 0) & (labels < number)
+    place = labels.clamp(0, number - 1)[:, None]
+    own, before = logits.gather(1, place), torch.arange(number, device=logits.device) < place
+    rank = ((logits > own) | ((logits == own) & before)).sum(1).where(is_class, number)
+    of_label = probabilities.gather(1, place).flatten().where(is_class, 0)
+    brier = ((probabilities**2).sum(1) - 2 * of_label + 1).clamp_min(0)
+    return predicted.flatten(), confidence, rank.int(), brier
 
 
 def class_logits(

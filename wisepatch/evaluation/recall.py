@@ -13,6 +13,7 @@ import numpy as np
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.samples import Split, Subset
 from wisepatch.evaluation.prediction import Predictions, predict_many
+from wisepatch.hookspecs import Scores
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.cache import versions
@@ -88,7 +89,8 @@ def _recall(
             if checkpoint.id in frames:
                 continue
             frame = load_predictions(store, checkpoint, task.name, opened.name, about, note=progress.note)
-            if frame is not None and len(frame) == len(held):
+            # Earlier versions kept no scores beside the confidence.
+            if frame is not None and len(frame) == len(held) and {*Scores._fields} <= {*frame.columns}:
                 frames[checkpoint.id] = frame if places is None else frame.iloc[places].reset_index(drop=True)
     if frames:
         of = f"{len(frames)} of {len(checkpoints)} checkpoints" if len(checkpoints) > 1 else checkpoints[0].name
@@ -115,18 +117,18 @@ def _joined(
     """Put recalled and computed answers into the order of the checkpoints."""
     if computed is not None and not frames:
         return computed
-    rows = {
-        identity: (frame["answer"].to_numpy(), frame["confidence"].to_numpy()) for identity, frame in frames.items()
-    }
+    columns = ("answer", *Scores._fields)
+    rows = {identity: [frame[column].to_numpy() for column in columns] for identity, frame in frames.items()}
     if computed is not None:
         rows |= {
-            checkpoint.id: (computed.predicted[index], computed.confidence[index])
+            checkpoint.id: [computed.predicted[index], *computed.scores_of(index)]
             for index, checkpoint in enumerate(computed.checkpoints)
         }
     first = next(iter(frames.values()))
+    predicted, *scores = (
+        np.stack([rows[checkpoint.id][column] for checkpoint in checkpoints]) for column in range(len(columns))
+    )
     return Predictions(
-        task, opened.name, tuple(checkpoints), first["label"].to_numpy(),
-        np.stack([rows[checkpoint.id][0] for checkpoint in checkpoints]),
-        np.stack([rows[checkpoint.id][1] for checkpoint in checkpoints]),
-        opened.annotations, list(first["image"]), opened.fingerprint(), frozenset(frames),
+        task, opened.name, tuple(checkpoints), first["label"].to_numpy(), predicted, Scores(*scores), opened.annotations,
+        list(first["image"]), opened.fingerprint(), frozenset(frames),
     )  # fmt: skip

@@ -13,7 +13,8 @@ from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Split
-from wisepatch.evaluation.prediction import class_logits
+from wisepatch.evaluation.prediction import answer, class_logits
+from wisepatch.hookspecs import Scores
 from wisepatch.models.classifier import Classifier, logits
 from wisepatch.models.clip import Clip
 from wisepatch.models.zeroshot_head import zeroshot_head
@@ -52,10 +53,11 @@ def watcher(
             head = None
             if task is not tasks[0]:
                 head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
-            answers, labels = _answer(split, task, clip, classifier, head, settings)
+            answers, labels, scores = _answer(split, task, clip, classifier, head, settings)
             values[task.name] = float((answers == labels).mean())
             if scoring and task is tasks[0]:
-                measured = dict(measurements(scoring, labels, answers, len(task.dataset.classes), split.annotations))
+                classes = len(task.dataset.classes)
+                measured = dict(measurements(scoring, labels, answers, classes, split.annotations, scores))
                 value = measured[scoring.name].value
                 score = value if scoring.higher_is_better else -value
                 noted = "" if scoring.name == "top1" else f", {task.name} {scoring.name} {value:.3f}"
@@ -68,16 +70,18 @@ def watcher(
 @torch.inference_mode()
 def _answer(
     split: Split, task: Task, clip: Clip, classifier: Classifier, head: torch.Tensor | None, settings: EvalConfig
-) -> tuple[Any, Any]:
-    """Return answers and labels, ``(n,)`` each; without ``head`` the classifier's own is used. Processes share the images."""
+) -> tuple[Any, Any, Scores]:
+    """Return answers, labels and scores, ``(n,)`` each; without ``head`` by the classifier's own. Processes share the images."""
     classifier.eval()
     device = classifier.weight.device
     weight, bias = (classifier.weight, classifier.bias) if head is None else (head.to(device), None)
     to_classes = class_logits(task.dataset.label_map, device)
     batch_size = settings.batch_size or 64
     workers = worker_count(settings.workers, len(split), clip.batch_bytes(batch_size, pixel=4))
-    answers, labels = {}, {}
+    columns: list[dict[int, torch.Tensor]] = [{} for _ in range(len(Scores._fields) + 2)]
     for first, images, truth in batches_on(split, batch_size, device, workers=workers):
-        answers[first] = to_classes(logits(classifier.visual, images, weight, bias)).argmax(1).cpu()
-        labels[first] = truth
-    return rows_of_all(answers, len(split)).numpy(), rows_of_all(labels, len(split)).numpy()
+        values = answer(to_classes(logits(classifier.visual, images, weight, bias)), truth.to(device))
+        for column, value in zip(columns, (truth, *values), strict=True):
+            column[first] = value.cpu()
+    labels, answers, *scores = (rows_of_all(column, len(split)).numpy() for column in columns)
+    return answers, labels, Scores(*scores)

@@ -222,25 +222,36 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
 
 
 def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | None = None) -> pd.DataFrame:
-    """Gather the results of a single run into one row for each task, metric and alpha.
+    """Gather the results of a single run, or of several that differ in their seed, into one row for each task, metric and alpha.
 
     Its columns are ``task, metric, alpha, value, ci_low, ci_high, patching, chosen, selected_on, start``. Of each task the first
-    metric that was measured (or ``metric``), and the attack success, worst group or pm10 beside it.
+    metric that was measured (or ``metric``), and the attack success, worst group or pm10 beside it. Of several seeds, whose number
+    is in ``attrs["seeds"]``, ``value`` is the mean, and ``ci_low`` and ``ci_high`` are the smallest and the largest value.
 
     Raises :class:`ResultsError` where the results hold no sweep, or several.
     """
     rows = _swept_rows(results, split, metric)
     rows = rows[rows["metric"] == metric] if metric else rows
     runs = [str(run) for run, of_run in rows.groupby("run", sort=False) if of_run["alpha"].nunique() > 1]
-    if len(runs) != 1:
+    seeds = rows[rows["run"].isin(runs)].groupby("run")["seed"].first().dropna()
+    several = len(runs) > 1 and seeds.nunique() == len(runs)
+    if len(runs) != 1 and not several:
         count = f"{len(runs)} sweeps" if runs else "none"
         hint = f"name one with --run: {', '.join(runs)}" if runs else "run `wisepatch interpolate`"
         raise ResultsError(f"one sweep is drawn over alpha, and here are {count} on the {split!r} split", hint)
-    rows = rows[rows["run"] == runs[0]]
+    rows = rows[rows["run"].isin(runs)]
     first = rows.groupby("task", sort=False)["metric"].transform("first")
     rows = rows[(rows["metric"] == first) | rows["metric"].isin(EXTRA_METRICS)]
     columns = ["task", "metric", "alpha", "value", "ci_low", "ci_high", "patching", "chosen", "selected_on", "start"]
-    return rows.drop_duplicates(["task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")[columns]
+    rows = rows.drop_duplicates(["run", "task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")
+    if not several:
+        return rows[columns]
+    table = rows.groupby(["task", "metric", "alpha"], sort=False, as_index=False).agg(
+        ci_low=("value", "min"), ci_high=("value", "max"), value=("value", "mean"), chosen=("chosen", "any"),
+        **{name: (name, "first") for name in ("patching", "selected_on", "start")},
+    )[columns]  # fmt: skip
+    table.attrs["seeds"] = len(runs)
+    return table
 
 
 @as_written
@@ -250,6 +261,9 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
     The patching task is drawn thick, metrics beside the first of a task dashed, intervals as bands, the chosen alpha as a line.
     """
     patching = table["patching"].dropna().unique()
+    seeds = table.attrs.get("seeds")
+    if seeds and not title:
+        title = f"{', '.join(map(str, patching))}: mean of {seeds} seeds, and the range between them"
     figure, axes = _new_axes(5.0, title, ", ".join(map(str, patching)), table["start"])
     colors = {task: COLORS[number % len(COLORS)] for number, task in enumerate(table["task"].unique())}
     first_metrics: dict[Any, str] = table.groupby("task")["metric"].first().to_dict()
@@ -258,10 +272,13 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None = None) -> Figure:
         color, width = colors[task], 2.4 if task in patching else 1.5
         label = f"{task}, {_describe(str(metric))[0]}"
         axes.plot(curve["alpha"], curve["value"], style, color=color, linewidth=width, marker=".", label=label)
-        axes.fill_between(curve["alpha"], curve["ci_low"], curve["ci_high"], color=color, alpha=0.12, linewidth=0)
-    for _, point in table[table["chosen"]][:1].iterrows():
-        label = f"{_chosen_words(point)} (alpha {point['alpha']:g})"
-        axes.axvline(point["alpha"], color=GREY, linewidth=1, linestyle=":", label=label)
+        axes.fill_between(
+            curve["alpha"], curve["ci_low"], curve["ci_high"], color=color, alpha=0.25 if seeds else 0.12, linewidth=0
+        )
+    chosen = table[table["chosen"]].drop_duplicates("alpha")
+    for number, (_, point) in enumerate(chosen.iterrows()):
+        label = f"{_chosen_words(point)} (alpha {', '.join(f'{alpha:g}' for alpha in chosen['alpha'])})"
+        axes.axvline(point["alpha"], color=GREY, linewidth=1, linestyle=":", label=None if number else label)
     axes.legend(**LEGEND)
     return figure
 

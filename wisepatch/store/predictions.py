@@ -1,9 +1,10 @@
 """Per-image answers, for paired tests: one parquet file for each checkpoint, task and split.
 
 ``predictions/<checkpoint id>/<task>-<split>-<hash>.parquet`` has a row an image: ``image`` (an id, text), ``label`` and ``answer``
-(numbers of classes), ``confidence`` (the probability of the answer). The file's metadata holds checkpoint, task, split, what the
-caller adds (task specification, data fingerprint, precision), and the sha256 of the rest of the file. The hash in the name is one
-over these additions: other data or another precision have a file of their own.
+(numbers of classes), ``confidence`` (the probability of the answer), ``rank`` (of the label among the classes, 0 the first) and
+``brier`` (the image's Brier score); files of wisepatch 0.1.0 have no last two. The file's metadata holds checkpoint, task, split,
+what the caller adds (task specification, data fingerprint, precision), and the sha256 of the rest of the file. The hash in the name
+is one over these additions: other data or another precision have a file of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = {"image": "string", "label": "int64", "answer": "int64", "confidence": "float32"}
+SCORES = {"rank": "int32", "brier": "float32"}  # to measure top-5 accuracy and calibration by
 METADATA = b"wisepatch"
 UNSEALED = "0" * 64  # stands where the sha256 of the rest of the file will stand
 MAX_SLUG_CHARACTERS = 60
@@ -36,15 +39,16 @@ def save_predictions(
 ) -> Path:
     """Write the answers of a checkpoint to a split; return the file.
 
-    ``columns`` maps ``image``, ``label``, ``answer`` and ``confidence`` to ``(n,)`` each; a DataFrame is such a mapping. ``about``
-    holds JSON types. Raises :class:`StoreError` where the file cannot be written.
+    ``columns`` maps ``image``, ``label``, ``answer``, ``confidence`` and, where they are known, ``rank`` and ``brier`` to ``(n,)``
+    each; a DataFrame is such a mapping. ``about`` holds JSON types. Raises :class:`StoreError` where the file cannot be written.
     """
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    arrays = {name: [*map(_text, columns[name])] if name == "image" else np.asarray(columns[name]) for name in COLUMNS}
+    kinds = COLUMNS | (SCORES if {*SCORES} <= {*columns} else {})
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
+    arrays = {name: [*map(_text, columns[name])] if name == "image" else np.asarray(columns[name]) for name in kinds}
     table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
     if not store.owns(checkpoint):
@@ -104,10 +108,32 @@ def load_predictions(
             note(f"{error.message}: they are made again")
             continue
         if (details["task"], details["split"]) == (task, split):  # another task may have the same letters in its name
-            frame: pd.DataFrame = table.to_pandas()
-            frame.attrs.update(details)
-            return frame
+            return _framed(table, details)
     return None
+
+
+def _framed(table: pa.Table, details: Mapping[str, Any]) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    frame.attrs.update(details)
+    return frame
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read one file of answers, verified; the metadata is in the frame's ``attrs``. Raises :class:`StoreError`."""
+    return _framed(*_read(path))
+
+
+def answered(store: Store, checkpoint: Checkpoint) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the files of a checkpoint's answers with their metadata, the newest first; unverified, without damaged ones."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = []
+    paths = (store.predictions / checkpoint.id).glob("[!.]*.parquet")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+            kept.append((path, json.loads(pq.read_schema(path).metadata[METADATA])))
+    return kept
 
 
 def prediction_problems(store: Store) -> list[str]:

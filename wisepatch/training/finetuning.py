@@ -21,10 +21,10 @@ from accelerate.utils import set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, same_for_all, worker_count
-from wisepatch.datasets.samples import Samples
+from wisepatch.datasets.samples import Samples, Split, labels_of
 from wisepatch.datasets.splits import CUT
 from wisepatch.datasets.training_batches import Plan, Seeded, TrainingBatch, training_batches
-from wisepatch.errors import Stopped, TrainingError
+from wisepatch.errors import Stopped, TrainingError, UsageError
 from wisepatch.evaluation.features import split_features
 from wisepatch.evaluation.validation import Validation
 from wisepatch.files import expanded, hash_tensors
@@ -130,6 +130,7 @@ def finetune(
         optimizer = torch.optim.AdamW(
             trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
         )
+        of_classes = class_weights(config, samples, task, accelerator.device)
         wrapped, optimizer = accelerator.prepare(classifier, optimizer)
         steps_per_epoch = math.ceil(plan.batches_per_epoch / config.grad_accumulation)
         steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
@@ -157,10 +158,8 @@ def finetune(
                     group["lr"] = rate
                 accelerator.sync_gradients = ends_step
                 with nullcontext() if ends_step else accelerator.no_sync(wrapped):
-                    loss = (
-                        F.cross_entropy(wrapped(clip.normalise(images)), labels, label_smoothing=config.label_smoothing)
-                        * weight
-                    )
+                    logits = wrapped(clip.normalise(images))
+                    loss = loss_of(logits, labels, config.label_smoothing, of_classes) * weight
                     accelerator.backward(loss)
                     if ends_step:
                         accelerator.clip_grad_norm_(trained, config.clip)
@@ -254,6 +253,32 @@ def open_samples(
             config.workers, len(split), clip.batch_bytes(min(config.batch_size, MAX_IMAGES_PER_PIECE))
         )
     return Seeded(split, config.seed), workers, split.fingerprint()
+
+
+def class_weights(config: TrainConfig, samples: Samples, task: Task, device: torch.device) -> torch.Tensor | None:
+    """Return the weight of each class ``(classes,)`` in the loss where they are to be balanced: ``n / (classes * images of it)``.
+
+    Classes without images do not count. Raises :class:`UsageError` where labels are not known without reading every image.
+    """
+    if config.weights == "none":
+        return None
+    inner = samples.samples if isinstance(samples, Seeded) else samples
+    labels = labels_of(inner.samples if isinstance(inner, Split) else inner)
+    if labels is None:
+        reason = f"the labels of {task.name} are not known without reading every image"
+        raise UsageError(reason, "leave --weights balanced out")
+    counts = torch.bincount(torch.tensor(labels), minlength=len(task.dataset.head_names))
+    return (len(labels) / ((counts > 0).sum() * counts.clamp_min(1))).to(device)
+
+
+def loss_of(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean cross entropy of logits ``(n, classes)``, each image weighed by its class.
+
+    The mean divides by the number of images and not by the sum of weights: batches and processes then add up to the whole.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") * weights[labels]).mean()
 
 
 def freeze(config: TrainConfig, classifier: Classifier) -> list[torch.nn.Parameter]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.selection import Point, Rule, choose, points
+from wisepatch.analysis.racing import GRID, objective_for
+from wisepatch.analysis.selection import Rule, choose
+from wisepatch.analysis.sweep_frame import BELOW, Point, paired_counts, points, sweep_frame
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.counting import count
 from wisepatch.errors import StoreError, UsageError, WisepatchError
-from wisepatch.evaluation.measurement import evaluate, metrics_for
+from wisepatch.evaluation.measurement import evaluate
+from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import check_room, expanded
+from wisepatch.hookspecs import Choice
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
@@ -27,8 +31,13 @@ from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, given_fishers, line_fishers
 from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.streaming import stream_weights
+from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
 from wisepatch.workflows.run_tasks import run_tasks
-from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
+from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ZEROSHOT = "zeroshot"
 
@@ -49,6 +58,8 @@ class Sweep:
     chosen: Checkpoint | None = None
     judges: tuple[str, ...] = ()  # the supported tasks that had a part in the choice
     start: str = ZEROSHOT  # the name of the checkpoint at alpha 0, where that is not a zero-shot one
+    note: str = ""  # what the rule says of its choice
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the same for programs
 
     def __repr__(self) -> str:
         """Return the task, the number of alphas and the choice."""
@@ -149,6 +160,7 @@ def run_sweep(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
             workers=settings.workers if settings else None, progress=progress,
         )  # fmt: skip
+    plan, raced = _race(plan, start, end, published, params, store, data, settings, progress)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     alpha_by_id = {mix.id: alpha for alpha, mix in mixes.items()}
 
@@ -160,26 +172,27 @@ def run_sweep(
 
     rows: list[dict[str, Any]] = []
     points_by_split: dict[str, list[Point]] = {}
-    choice: Point | None = None
-    chosen: Checkpoint | None = None
+    choice, chosen = None, None
     for split in plan.splits:
         tasks = plan.tasks_on(split)
+        right: dict[str, NDArray[np.bool_]] = {}
+
+        def keep(answers: Predictions, right: dict[str, NDArray[np.bool_]] = right) -> None:
+            right[answers.task.name] = answers.predicted == answers.labels
+
         measured = evaluate(
             [*mixes.values(), *published], tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name,
-            record=False, progress=progress, settings=settings, extra_fields=fields,
+            record=False, progress=progress, settings=settings, extra_fields=fields, watch=keep,
         )  # fmt: skip
-        directions = {task.name: metrics_for(task, plan.metrics)[0].higher_is_better for task in tasks}
-        values = _first_metric(measured)
-        below = values.pop(None, None)
-        names = [task.name for task in tasks[1:]]
-        points_by_split[split] = points(values, patching.name, names, directions)
-        zero = points({0.0: below}, patching.name, names, directions)[0] if below else None
+        measured = _with_counts(measured, right, mixes, published)
+        frame = sweep_frame(measured, patching.name, [task.name for task in tasks[1:]])
+        points_by_split[split] = points(frame)
         if plan.rule and split == plan.select_on:
             left_out = [task.name for task in plan.others if task not in tasks]
             if left_out and progress:
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
-                choice = choose(points_by_split[split], plan.rule, zero)
+                choice = choose(frame, plan.rule)
                 chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
             except WisepatchError:
                 on_main(partial(append, store.results, measured))
@@ -190,9 +203,61 @@ def run_sweep(
         rows += on_main(partial(append, store.results, measured))
     return Sweep(
         run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
-        plan.select_on if plan.rule else None, choice, chosen,
+        plan.select_on if plan.rule else None,
+        next((point for point in points_by_split[plan.select_on] if point.alpha == choice.alpha), None) if choice else None, chosen,
         tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (), start_name,
+        # What a rule says of certified drops needs alphas that were fixed beforehand.
+        raced.note if raced else choice.note if choice else "", raced.facts if raced else choice.facts if choice else {},
     )  # fmt: skip
+
+
+def _race(
+    plan: SweepPlan,
+    start: Checkpoint,
+    end: Checkpoint,
+    published: Sequence[Checkpoint],
+    params: Mapping[str, Any],
+    store: Store,
+    data: Path,
+    settings: EvalConfig | None,
+    progress: Progress | None,
+) -> tuple[SweepPlan, Raced | None]:
+    """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
+    if not plan.auto or plan.rule is None or end.training == "linear-probe":
+        return plan, None
+    tasks = plan.tasks_on(plan.select_on)
+    objective = objective_for(plan.rule, [task.name for task in tasks], [0, *([GRID] if published else [])])
+    raced = race_alphas(
+        tasks, objective,
+        lambda alpha: on_main(lambda: save_mixes(store, start, end, replace(plan, alphas=(alpha,)), params))[alpha],
+        store, data, baselines=published, split=plan.select_on, settings=settings, progress=progress,
+    )  # fmt: skip
+    return replace(plan, alphas=tuple(sorted({0.0, *raced.alphas, 1.0}))), raced
+
+
+def _with_counts(
+    rows: Sequence[dict[str, Any]],
+    right: Mapping[str, NDArray[np.bool_]],
+    mixes: Mapping[float, Checkpoint],
+    published: Sequence[Checkpoint],
+) -> list[dict[str, Any]]:
+    """Add to the rows of top-1 accuracy how many images are broken and fixed since alpha 0 and, where it is not that, zero-shot.
+
+    ``right`` holds by task ``(checkpoints, n)``, the mixes first.
+    """
+    places = {mix.id: number for number, mix in enumerate(mixes.values())}
+    counted = []
+    for row in rows:
+        number, answers = places.get(row["checkpoint"]), right[row["task"]]
+        counts: dict[str, int] = {}
+        if number is not None and row["metric"] == TOP1:
+            if 0 in mixes:
+                counts |= paired_counts(answers[number], answers[list(mixes).index(0)])
+            if published:
+                below = paired_counts(answers[number], answers[len(mixes)])
+                counts |= {f"{name}{BELOW}": images for name, images in below.items()}
+        counted.append(row | counts)
+    return counted
 
 
 def _zeroshot_below(store: Store, start: Checkpoint) -> list[Checkpoint]:
@@ -243,7 +308,7 @@ def save_mixes(
 
 
 def _save_patched(
-    store: Store, start: Checkpoint, end: Checkpoint, plan: SweepPlan, params: Mapping[str, Any], choice: Point
+    store: Store, start: Checkpoint, end: Checkpoint, plan: SweepPlan, params: Mapping[str, Any], choice: Choice
 ) -> Checkpoint:
     return store.save(
         None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}/patched",
@@ -251,13 +316,3 @@ def _save_patched(
         recipe=Recipe(plan.method.name, (start.id, end.id), {"alpha": choice.alpha, **params}),
         config=end.config | {"select": str(plan.rule), "select_on": plan.select_on},
     )  # fmt: skip
-
-
-def _first_metric(rows: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, float]]:
-    """Return ``alpha -> task -> value`` of the first metric of each task; ``None`` is the alpha of what is beside the line."""
-    first = {row["task"]: row["metric"] for row in reversed(rows)}
-    values: dict[Any, dict[str, float]] = {}
-    for row in rows:
-        if row["metric"] == first[row["task"]]:
-            values.setdefault(row["alpha"], {})[row["task"]] = row["value"]
-    return values

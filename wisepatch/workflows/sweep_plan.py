@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wisepatch.analysis.selection import Rule, missing_for_rule, parse_rule
-from wisepatch.config import DEFAULT_ALPHAS, listed, parse_alphas
+from wisepatch.analysis.racing import can_be_raced
+from wisepatch.analysis.selection import BEST_MEAN, Rule, missing_for_rule, parse_rule
+from wisepatch.config import AUTO, DEFAULT_ALPHAS, GRID_ALPHAS, listed, parse_alphas
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
@@ -17,6 +18,7 @@ from wisepatch.tasks import MEASURE_AFTERWARDS, Task
 from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
+TOP1 = "top1"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class SweepPlan:
     rule: Rule | None
     select_on: str
     metrics: tuple[str, ...]
+    auto: bool = False  # the alphas are a grid to be raced
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -56,7 +59,7 @@ class SweepPlan:
         """Return the command that carries out this plan for a fine-tuned checkpoint, with every option that decides its results."""
         options = {
             "--checkpoint": finetuned.id,
-            "--alpha": ",".join(f"{alpha!r}" for alpha in self.alphas),
+            "--alpha": AUTO if self.auto else ",".join(f"{alpha!r}" for alpha in self.alphas),
             "--method": self.method.name,
             "--fisher-examples": str(fisher_examples) if self.method.needs_fisher else "",
             "--select": str(self.rule) if self.rule else "",
@@ -101,12 +104,14 @@ class SweepPlan:
                     if task.is_own_split
                     else f"write {task.name}: its splits are used as needed",
                 )
+        if self.auto:
+            yield from self._auto_problems()
         if not self.rule:
             if self.select_on == TEST:
                 yield UsageError("without --select no alpha is chosen, on test data or any", "add --select best-mean")
             return
         judges = self.tasks_on(self.select_on)[1:]
-        missing = missing_for_rule(self.rule, self.alphas, supported=bool(judges))
+        missing = missing_for_rule(self.rule, self.alphas, self.patching.name, [task.name for task in judges])
         if missing and self.others and not judges:
             names = ", ".join(task.name for task in self.others)
             missing = (
@@ -114,6 +119,39 @@ class SweepPlan:
             )
         if missing:
             yield UsageError(missing, "add what is missing, or use --select best-mean")
+        if self.rule.is_certified:
+            yield from self._unpaired(
+                judges, f"{self.rule} certifies", "leave @ and the confidence out, or give --metric top1"
+            )
+
+    def _auto_problems(self) -> Iterator[UsageError]:
+        """Yield why alphas cannot be raced."""
+        if not self.rule:
+            yield UsageError("--alpha auto races alphas by a rule, and there is none", f"add --select {BEST_MEAN}")
+            return
+        judges = self.tasks_on(self.select_on)[1:]
+        if self.rule.is_certified:
+            yield UsageError(
+                f"--alpha auto looks at alphas that depend on the answers, and {self.rule} tests alphas in a fixed order",
+                "name the alphas, such as 0:1:0.05, or leave @ and the confidence out",
+            )
+        elif not can_be_raced(self.rule):
+            yield UsageError(
+                f"--alpha auto cannot race by {self.rule.name}",
+                "use best-mean, max-drop or weights, or name the alphas",
+            )
+        yield from self._unpaired(
+            [self.patching, *judges], "--alpha auto compares", "name the alphas, or give --metric top1"
+        )
+
+    def _unpaired(self, tasks: Iterable[Task], what: str, hint: str) -> Iterator[UsageError]:
+        """Yield which tasks have no accuracy that is a fraction of images, answer by answer."""
+        for task in tasks:
+            metric = (*self.metrics, task.dataset.metric)[0]
+            if metric != TOP1:
+                yield UsageError(
+                    f"{what} what is right or wrong image by image, and {task.name} is measured by {metric}", hint
+                )
 
 
 def plan_sweep(
@@ -131,7 +169,8 @@ def plan_sweep(
     rule, metrics = parse_rule(rule) if isinstance(rule, str) else rule, listed(metrics)
     if not words:
         raise UsageError("there are no alphas", "give at least one, such as 0:1:0.1")
-    values = parse_alphas(words)
+    auto = words == [AUTO]
+    values = parse_alphas(GRID_ALPHAS if auto else words)
     for metric in metrics:
         find_metric(metric)
-    return SweepPlan(patching, tuple(others), values, find_merge_method(method), rule, select_on, tuple(metrics))
+    return SweepPlan(patching, tuple(others), values, find_merge_method(method), rule, select_on, tuple(metrics), auto)

@@ -1,0 +1,117 @@
+"""The rule that promises: what it certifies, what it says, and how often its promise is broken in simulated sweeps."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from tests.synthetic_sweeps import (
+    LENGTHS,
+    PAINT,
+    TENTHS,
+    WISE_FT,
+    answers,
+    broken_promises,
+    counts,
+    plateau,
+    population,
+)
+from wisepatch.analysis.rules import Bound, certified, images_needed, upper_limits
+from wisepatch.analysis.selection import choose
+from wisepatch.analysis.sweep_frame import sweep_frame
+
+
+def framed(patching, counted, n, tasks=("B",)):
+    """A sweep at 0, 0.1, ...: accuracy on A, and by alpha and task of the others ``(broken, fixed)`` of ``n`` images."""
+    rows = []
+    for number, (value, by_task) in enumerate(zip(patching, counted, strict=True)):
+        at = {"alpha": number / 10, "metric": "top1", "n": n}
+        rows.append(at | {"task": "A", "value": value})
+        for task, (broken, fixed) in zip(tasks, by_task, strict=True):
+            rows.append(at | {"task": task, "value": 0.9 + (fixed - broken) / n, "broken": broken, "fixed": fixed})
+    return sweep_frame(rows, "A", tasks)
+
+
+@pytest.mark.parametrize(("n", "chosen"), [(298, 0.0), (299, 0.1)])
+def test_one_point_is_certified_from_299_images_of_which_none_is_broken_and_not_before(n, chosen):
+    choice = choose(framed([0.1, 0.9], [[(0, 0)], [(0, 0)]], n), "max-drop=0.01@95")
+    assert choice.alpha == chosen
+    assert choice.facts["certified"] == ([0.1] if chosen else [])
+    assert choice.note.startswith(
+        "certified: the drop of B at alpha 0.1 is at most 1 point with 95 %" if chosen else "nothing"
+    )
+
+
+def test_testing_stops_at_the_first_alpha_that_fails():
+    frame = framed([0.1, 0.5, 0.6, 0.9], [[(0, 0)], [(1, 1)], [(60, 0)], [(0, 0)]], 1000)
+    choice = choose(frame, "max-drop=0.01@95")
+    assert (choice.alpha, choice.facts["certified"]) == (0.1, [0.1])
+    plain = choose(frame, "max-drop=0.01")
+    assert plain.alpha == 0.3
+    assert plain.note == (
+        "not certified: with 95 % confidence the drop at alpha 0.3 is at most 0.3 points; max-drop=0.01@95 takes alpha 0.1"
+    )
+
+
+def test_the_best_of_the_certified_alphas_is_taken_not_the_largest():
+    choice = choose(framed([0.1, 0.8, 0.7], [[(0, 0)], [(0, 0)], [(0, 0)]], 500), "max-drop=0.01@95")
+    assert (choice.alpha, choice.facts["certified"]) == (0.1, [0.1, 0.2])
+    assert "all alphas up to 0.2 pass" in choice.note
+
+
+def test_no_drop_at_all_is_certified_by_more_fixed_images_than_broken_and_by_nothing_else():
+    kept = choose(framed([0.1, 0.9], [[(0, 0)], [(0, 0)]], 1000), "max-drop=0@95")
+    assert (kept.alpha, kept.facts["images_needed_at_least"]) == (0, None)
+    assert kept.note.endswith("at these rates no number would do")
+    assert choose(framed([0.1, 0.9], [[(0, 0)], [(0, 30)]], 1000), "max-drop=0@95").alpha == 0.1
+
+
+def test_each_certifies_every_task_where_the_mean_hides_one():
+    frame = framed([0.1, 0.9], [[(0, 0), (0, 0)], [(35, 0), (0, 30)]], 1000, ("B", "C"))
+    assert choose(frame, "max-drop=0.03@95").alpha == 0.1
+    refused = choose(frame, "max-drop=0.03@95,each")
+    assert refused.alpha == 0
+    assert "the drop of each of B, C is 3.5 points as seen" in refused.note
+
+
+@pytest.mark.parametrize(("n", "broken", "enough"), [(300, 1, True), (300, 6, False)])
+def test_what_cannot_be_certified_says_how_many_images_would_do(n, broken, enough):
+    frame, bound = framed([0.1, 0.9], [[(0, 0)], [(broken, 0)]], n), Bound(0.01, 0.95)
+    choice = choose(frame, "max-drop=0.01@95")
+    needed = images_needed(frame, bound, 0.1)
+    assert (choice.alpha, choice.facts["images_needed"], choice.facts["images_needed_at_least"]) == (0, needed, 299)
+    assert "on 300 images a task" in choice.note
+    if enough:
+        assert f"at these rates about {needed:,} a task would do, and 299 where not one is broken" in choice.note
+        (just, short), rate = (needed, needed - 1), broken / n
+        assert upper_limits(np.zeros(1), np.array([rate * just]), just, bound) <= 0.01
+        assert upper_limits(np.zeros(1), np.array([rate * short]), short, bound) > 0.01
+    else:
+        assert "at these rates no number would do" in choice.note
+
+
+@pytest.mark.parametrize(
+    ("people", "bound", "n"),
+    [
+        (population(PAINT), Bound(0.01, 0.95), 1000),
+        (population(WISE_FT), Bound(0.01, 0.95), 300),
+        (plateau(0.0101), Bound(0.01, 0.95), 1000),
+        (plateau(0.0201, 3), Bound(0.02, 0.95, each=True), 500),
+    ],
+    ids=["paint", "wise-ft", "plateau", "plateau-each"],
+)
+def test_certified_promises_are_broken_in_no_more_than_five_per_cent_of_simulated_sweeps(people, bound, n):
+    """The large simulation is a benchmark, ``python -m tests.benchmarks.simulations promise``."""
+    runs = 150
+    (promised, measured), _ = broken_promises(people, n, LENGTHS[0], bound, runs)
+    assert promised <= binom.ppf(0.999, runs, 0.05)
+    assert measured >= promised
+
+
+def test_the_rule_that_is_simulated_is_the_rule_that_chooses():
+    people, bound = population(PAINT), Bound(0.01, 0.95)
+    right = answers(np.random.default_rng(1), people.accuracies, 2000, LENGTHS[0], TENTHS)
+    lost, won = counts(right[1:])
+    passed = certified(upper_limits(won, lost, 2000, bound), bound)
+    frame = framed(right[0].mean(-1), np.stack([lost, won], -1).tolist(), 2000)
+    assert choose(frame, "max-drop=0.01@95").facts["certified"] == [a / 10 for a in np.flatnonzero(passed) if a]
+    assert passed[1]

@@ -1,0 +1,159 @@
+"""A sweep as rules see it: a DataFrame with one row an alpha and task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.errors import ResultsError
+from wisepatch.plugins import registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+PATCHING, SUPPORTED = "patching", "supported"
+COUNTS = ("broken", "fixed")
+BELOW = "_zeroshot"  # ends the columns that are about the zero-shot model, where a sweep starts at another checkpoint
+
+
+@dataclass(frozen=True)
+class Point:
+    """One alpha of a sweep: the metric on the patching task, and its mean over the supported tasks (``None`` without any).
+
+    ``mean_score`` is the mean of both as rules compare them: better when higher, whatever the metrics.
+    """
+
+    alpha: float
+    patching: float
+    supported: float | None = None
+    mean_score: float | None = None
+
+
+def sweep_frame(
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame, patching: str, supported: Sequence[str]
+) -> pd.DataFrame:
+    """Gather rows of results of one run and split into one row an alpha and task, in order of alpha.
+
+    Columns: ``alpha, task, role`` (``patching`` or ``supported``), ``metric`` (the first of the task), its ``value``, ``score``
+    (the value, with its sign changed where lower is better), ``n``, and the images that are right at alpha 0 alone (``broken``) or
+    at this alpha alone (``fixed``), NaN where nobody counted. A row without alpha is the zero-shot model below a sweep that starts
+    at another checkpoint: then ``score_zeroshot``, ``broken_zeroshot`` and ``fixed_zeroshot`` compare with it.
+
+    Raises :class:`ResultsError` where a task was not measured, or not at some alpha.
+    """
+    import pandas as pd
+
+    given: Any = rows if isinstance(rows, pd.DataFrame) else list(rows)
+    table = pd.DataFrame(given)
+    known = registry().all("register_metrics")
+    parts = []
+    for task in (patching, *supported):
+        part = table[table["task"] == task] if len(table) else table
+        if part.empty:
+            raise ResultsError(f"{task!r} was not measured", f"tasks there are: {_listed(table)}")
+        metric = part["metric"].iloc[0]
+        part = part[part["metric"] == metric].drop_duplicates("alpha", keep="last")
+        sign = -1 if metric in known and not known[metric].higher_is_better else 1
+        part = part.assign(role=PATCHING if task == patching else SUPPORTED, score=sign * part["value"].astype(float))
+        below = part[part["alpha"].isna()]
+        parts.append(part.assign(score_zeroshot=below["score"].iloc[0]) if len(below) else part)
+    frame = pd.concat(parts)
+    columns = ["alpha", "task", "role", "metric", "value", "score", "n", *COUNTS]
+    if "score_zeroshot" in frame and frame["score_zeroshot"].notna().all():
+        columns += [f"{name}{BELOW}" for name in ("score", *COUNTS)]
+    frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
+    numbers = columns[4:]
+    typed: pd.DataFrame = frame.astype(dict.fromkeys(("alpha", *numbers), float))
+    _check_complete(typed, (patching, *supported))
+    return typed.sort_values("alpha", kind="stable", ignore_index=True)
+
+
+def _listed(table: pd.DataFrame) -> str:
+    return ", ".join(sorted(map(str, table["task"].unique()))) if len(table) else "none"
+
+
+def _check_complete(frame: pd.DataFrame, tasks: Sequence[str]) -> None:
+    measured = frame.groupby("alpha")["task"].agg(set)
+    for alpha, there in measured.items():
+        for task in tasks:
+            if task not in there:
+                raise ResultsError(
+                    f"{task!r} was not measured at alpha {alpha:g}", "evaluate every task at every alpha"
+                )
+
+
+def by_task(frame: pd.DataFrame, column: str, role: str = "") -> pd.DataFrame:
+    """Spread a column over tasks: a row an alpha, a column a task of ``role`` (any, without one)."""
+    rows = frame[frame["role"] == role] if role else frame
+    spread: pd.DataFrame = rows.set_index(["alpha", "task"])[column].unstack("task").sort_index()
+    return spread
+
+
+def axes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return by alpha the score on the patching task, the mean score on the supported tasks (NaN without any), and their mean.
+
+    Without supported tasks ``mean`` is the score on the patching task.
+    """
+    import pandas as pd
+
+    patching = by_task(frame, "score", PATCHING).iloc[:, 0]
+    judged = by_task(frame, "score", SUPPORTED)
+    supported = judged.mean(axis=1, skipna=False).reindex(patching.index)
+    mean = (patching + supported) / 2 if len(judged.columns) else patching
+    return pd.DataFrame({"patching": patching, "supported": supported, "mean": mean})
+
+
+def points(frame: pd.DataFrame) -> list[Point]:
+    """Return the points of a sweep for tables: values as measured, in order of alpha."""
+    values, judged = by_task(frame, "value", PATCHING).iloc[:, 0], by_task(frame, "value", SUPPORTED)
+    supported = judged.mean(axis=1, skipna=False).tolist() if len(judged.columns) else [None] * len(values)
+    means = axes(frame)["mean"].tolist()
+    return [Point(*each) for each in zip(values.index.tolist(), values.tolist(), supported, means, strict=True)]
+
+
+def paired_counts(right: NDArray[Any], reference: NDArray[Any]) -> dict[str, int]:
+    """Count the images that ``reference`` ``(n,)`` alone has right (``broken``), and those that ``right`` alone has (``fixed``)."""
+    return {"broken": int((reference & ~right).sum()), "fixed": int((right & ~reference).sum())}
+
+
+def frames_of_runs(
+    results: pd.DataFrame,
+    *,
+    patching: str | None = None,
+    supported: Sequence[str] = (),
+    split: str | None = None,
+    metric: str | None = None,
+) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Return by run its split and :func:`sweep_frame`, from tidy results; runs that swept no alpha are left out.
+
+    The split is the one that alpha is chosen on, ``val`` where the run has it, else ``test``; the patching task the one that
+    the rows name, and the supported tasks all others, unless they are named. ``metric`` goes before the first of each task.
+
+    Raises :class:`ResultsError` where nothing is left, or a named task was not measured.
+    """
+    frames = {}
+    for run, of_run in results.groupby("run", sort=False):
+        rows = of_run[of_run["alpha"].notna() | of_run["patching"].notna()]
+        on = split or ("val" if (rows["split"] == "val").any() else "test")
+        rows = rows[rows["split"].fillna("test") == on]
+        task = patching or next(iter(rows["patching"].dropna()), None)
+        if rows["alpha"].notna().sum() == 0 or (task is None and results["run"].nunique() > 1):
+            continue
+        if task is None:
+            raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
+        if metric:
+            rows = rows.sort_values("metric", key=lambda names: names != metric, kind="stable")
+            if not (rows["metric"] == metric).any():
+                raise ResultsError(
+                    f"no row measures {metric!r}", f"metrics there are: {', '.join(rows['metric'].unique())}"
+                )
+        others = list(supported) or [name for name in rows["task"].unique() if name != task]
+        frames[str(run)] = on, sweep_frame(rows, task, others)
+    if not frames:
+        where = f" on the {split!r} split" if split else ""
+        raise ResultsError(
+            f"the results hold no sweep over alpha{where}", "run `wisepatch interpolate` or `wisepatch patch`"
+        )
+    return frames

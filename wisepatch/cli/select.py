@@ -1,0 +1,83 @@
+"""``wisepatch select``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wisepatch.cli import completion
+from wisepatch.cli import options as o
+from wisepatch.cli.output import percent
+
+
+@o.with_settings
+def command(
+    common: o.Common,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", help="Files of results, also the papers' wide records. (default: the store's)"),
+    ] = None,
+    rule: Annotated[
+        list[str], typer.Option("--rule", "--select", help=o.RULE_HELP, autocompletion=completion.rules)
+    ] = ["best-mean"],  # noqa: B006 -- Typer copies defaults
+    run: Annotated[
+        list[str],
+        typer.Option(
+            "--run",
+            help="Runs, by id or name. (default: the newest of the store, all of a file)",
+            autocompletion=completion.runs,
+        ),
+    ] = [],  # noqa: B006
+    patching: Annotated[
+        str | None, typer.Option("--patching", help="The patching task, where the results do not say it.")
+    ] = None,
+    supported: Annotated[
+        list[str],
+        typer.Option("--supported", help="The tasks that must not get worse. (default: all but the patching task)"),
+    ] = [],  # noqa: B006
+    split: Annotated[
+        str | None, typer.Option("--split", help="The data that the choice sees. (default: val where there is any)")
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each task.")] = None,
+) -> None:
+    """Choose alpha from results alone, by any rule; nothing is computed and nothing is stored.
+
+    best-mean takes the best mean of patching and supported accuracy (PAINT), max-drop=0.01 the best patching accuracy that
+    costs the supported tasks at most one point on average (each: every one of them), max-drop=0.01@95 the best for which that is
+    certain at 95 per cent, knee the bend of the curve, alpha=0.5 what WiSE-FT advises, weights=MNIST:2,CIFAR10:1 the best
+    weighted mean.
+
+    Example: `wisepatch select --results paper.jsonl --patching MNIST --supported CIFAR10 --rule best-mean --rule max-drop=0.01`,
+    `wisepatch select --rule max-drop=0.01@95,each`
+    """  # fmt: skip
+    from wisepatch.analysis.selection import choose, parse_rule
+    from wisepatch.analysis.sweep_frame import frames_of_runs, points
+    from wisepatch.store.results import read_runs
+
+    output, rules = common.output, [parse_rule(text) for text in rule]
+    runs = o.split_list(run) or ([] if results else ["newest"])
+    frame, problems = read_runs(results or [common.open_store().results], runs)
+    for problem in problems:
+        output.say(f"warning: {problem}")
+    frames = frames_of_runs(
+        frame, patching=patching, supported=o.split_list(supported), split=split, metric=metric
+    )  # fmt: skip
+    body, notes = [], []
+    for name, (on, of_run) in frames.items():
+        at = {point.alpha: point for point in points(of_run)}
+        for each in rules:
+            choice = choose(of_run, each)
+            point = at[choice.alpha]
+            output.records(
+                [{"run": name, "rule": str(each), "alpha": choice.alpha, "selected_on": on, "patching": point.patching,
+                  "supported": point.supported, "note": choice.note, **choice.facts}], "choice",
+            )  # fmt: skip
+            body.append((name, str(each), on, f"{choice.alpha:g}", percent(point.patching), percent(point.supported)))
+            notes += [choice.note] if choice.note else []
+    first = next(iter(frames.values()))[1]
+    task = first.loc[first["role"] == "patching", "task"].iloc[0] if len(frames) == 1 else "patching"
+    output.table(("run", "rule", "chosen on", "alpha", str(task), "supported"), body)
+    for note in notes:
+        output.result(note)

@@ -1,0 +1,261 @@
+"""Compare two checkpoints by the answers that the store holds: what a patch fixed and what it broke, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.analysis.comparison import (
+    Confusion,
+    Difference,
+    adjusted,
+    calibration,
+    class_differences,
+    confusions,
+    difference,
+    mean_difference,
+)
+from wisepatch.config import listed
+from wisepatch.counting import count
+from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError
+from wisepatch.files import expanded, refused
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.predictions import answered, read_predictions
+from wisepatch.tasks import find_task
+from wisepatch.workflows.run_tasks import evaluation_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from wisepatch.hookspecs import Measured
+
+SHOWN = 10  # images of a kind on a contact sheet
+KINDS = ("broken", "fixed")
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """Two checkpoints on one split of a task: the difference, and the answers image by image.
+
+    ``answers`` has ``image, label, before, after, confidence_before, confidence_after, change`` (``fixed``, ``broken`` or empty);
+    ``calibrations`` are those before and after.
+    """
+
+    task: str
+    split: str
+    spec: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    difference: Difference
+    answers: pd.DataFrame
+    calibrations: tuple[Mapping[str, Measured], Mapping[str, Measured]]
+
+    @cached_property
+    def by_class(self) -> list[Difference]:
+        """Return the difference on the images of each class, with p-values adjusted over the classes."""
+        return class_differences(*self._columns, self.classes)
+
+    @cached_property
+    def confusions(self) -> list[Confusion]:
+        """Return the mistakes by true and predicted class, those that changed most first."""
+        return confusions(*self._columns)
+
+    @property
+    def _columns(self) -> tuple[Any, Any, Any]:
+        return tuple(self.answers[name].to_numpy() for name in ("label", "before", "after"))  # type: ignore[return-value]
+
+    def changed(self, kind: str) -> pd.DataFrame:
+        """Return the images that are ``fixed`` or ``broken``, those that the wrong model was surest of first."""
+        sure = "confidence_after" if kind == "broken" else "confidence_before"
+        return self.answers[self.answers["change"] == kind].sort_values(sure, ascending=False, kind="stable")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints on several tasks; p-values are adjusted over the tasks."""
+
+    before: Checkpoint
+    after: Checkpoint
+    tasks: list[TaskComparison]
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Return the mean difference over the tasks, and its 95 % interval."""
+        return mean_difference([each.difference for each in self.tasks])
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the differences as JSON types, one a task."""
+        rows = []
+        for each in self.tasks:
+            row = {"task": each.task, "split": each.split, **each.difference.record()}
+            for when, measured in zip(("before", "after"), each.calibrations, strict=True):
+                row |= {f"{name}_{when}": value._asdict() for name, value in measured.items()}
+            rows.append(row)
+        return rows
+
+
+def compare(
+    store: Store,
+    before: Checkpoint | str,
+    after: Checkpoint | str,
+    *,
+    tasks: Sequence[str] | str | None = None,
+    split: str = "test",
+    note: Callable[[str], object] = lambda _: None,
+) -> Comparison:
+    """Compare two checkpoints on the tasks that both have answered, or on ``tasks``; nothing is computed anew.
+
+    A task that names a split (``NAME@val``) keeps it. Of several answers to a split the newest that both have given to the same
+    images count. ``note`` is told of tasks that only one of them has answered.
+
+    Raises :class:`StoreError` where answers are missing, damaged or of other images, :class:`UnknownNameError` for an unknown task.
+    """
+    ends = [store.find(each) if isinstance(each, str) else each for each in (before, after)]
+    if ends[0].id == ends[1].id:
+        raise UsageError(
+            f"both are {ends[0].name} ({ends[0].id})", "name two checkpoints; `wisepatch store list` lists them"
+        )
+    kept = [_answers(store, each) for each in ends]
+    if tasks is None:
+        asked = [key for key in reversed(kept[0]) if key in kept[1] and key[1] == split]  # as they were measured
+        if alone := [task for task, of in (kept[0].keys() ^ kept[1].keys()) if of == split]:
+            note(f"answered by one of the two alone: {', '.join(sorted(alone))}")
+        if not asked:
+            missing = ends[0] if not kept[0] else ends[1]
+            raise _missing(missing, ends, sorted({task for of in kept for task, at in of if at == split}), split)
+    else:
+        asked = [_key(word, split, [*kept[0], *kept[1]]) for word in listed(tasks)]
+    for end, of_end in zip(ends, kept, strict=True):
+        if missing_tasks := [task for task, of in asked if (task, of) not in of_end]:
+            raise _missing(end, ends, missing_tasks, split)
+    compared = [_compare(ends, key, kept[0][key], kept[1][key]) for key in dict.fromkeys(asked)]
+    holm = adjusted(each.difference for each in compared)
+    tasks_compared = [replace(each, difference=row) for each, row in zip(compared, holm, strict=True)]
+    return Comparison(ends[0], ends[1], tasks_compared)
+
+
+Key = tuple[str, str]
+Kept = list[tuple[Path, dict[str, Any]]]
+
+
+def _answers(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
+    """Return the files of answers by task and split, the newest first; a mix has those of all mixes of the same recipe."""
+    same = [checkpoint]
+    if checkpoint.recipe:
+        same += [
+            each for each in store.everything()
+            if (each.recipe, each.head) == (checkpoint.recipe, checkpoint.head) and each.id != checkpoint.id
+        ]  # fmt: skip
+        if checkpoint.alpha in (0, 1) and len(checkpoint.parents) == 2:  # an endpoint, to the bit
+            same.append(store.parents(checkpoint)[int(checkpoint.alpha)])
+    keys: dict[Key, Kept] = {}
+    for path, details in (file for each in same for file in answered(store, each)):
+        keys.setdefault((details["task"], details["split"]), []).append((path, details))
+    return keys
+
+
+def _key(word: str, split: str, known: Sequence[Key]) -> Key:
+    """Return task and split of a word; a task that was answered needs not be there any more."""
+    name, at, own = word.rpartition("@")
+    for key in ((name, own) if at else (word, split), (word, split)):
+        if key in known:
+            return key
+    try:
+        found = find_task(word)
+    except UnknownNameError as error:
+        raise UnknownNameError("task", word, {task for task, _ in known}) from error
+    return found.name, found.split or split
+
+
+def _missing(end: Checkpoint, ends: Sequence[Checkpoint], tasks: Sequence[str], split: str) -> StoreError:
+    listed_tasks = ",".join(tasks) or "TASK"
+    at = "" if split == "test" else f" --split {split}"
+    words = f"wisepatch eval {' '.join(each.id for each in ends)} --task {listed_tasks}{at}"
+    of = f" of {', '.join(tasks)}" if tasks else ""
+    return StoreError(f"the store holds no predictions of {end.name} ({end.id}){of}", f"make them: {words}")
+
+
+def _compare(ends: Sequence[Checkpoint], key: Key, before: Kept, after: Kept) -> TaskComparison:
+    """Compare the newest answers to the same images, of those given under the same conditions where there are any."""
+    (task, split), places = key, {path.name: path for path, _ in after}
+    pairs = [(path, places[path.name], details) for path, details in before if path.name in places]
+    if not pairs:
+        pairs = [
+            (path, other, details)
+            for path, details in before
+            for other, others in after
+            if all(details.get(field) == others.get(field) for field in ("fingerprint", "classes"))
+        ]
+    again = f"evaluate both again: wisepatch eval {ends[0].id} {ends[1].id} --task {task} --split {split} --again"
+    if not pairs:
+        raise StoreError(
+            f"the predictions of {task} ({split}) are of other images or classes: they form no pairs", again
+        )
+    *paths, details = pairs[0]
+    first, second = (read_predictions(path) for path in paths)
+    if list(first["image"]) != list(second["image"]) or (first["label"] != second["label"]).any() or first.empty:
+        raise StoreError(f"the predictions of {task} ({split}) are of other images: they form no pairs", again)
+    answers = first[["image", "label"]].assign(
+        before=first["answer"], after=second["answer"],
+        confidence_before=first["confidence"], confidence_after=second["confidence"],
+    )  # fmt: skip
+    right = [(answers[when] == answers["label"]).to_numpy() for when in ("before", "after")]
+    answers["change"] = ""
+    answers.loc[right[0] & ~right[1], "change"] = "broken"
+    answers.loc[~right[0] & right[1], "change"] = "fixed"
+    return TaskComparison(
+        task, split, details["spec"], details["fingerprint"], tuple(details["classes"]), difference(task, *right), answers,
+        (calibration(first), calibration(second)),
+    )  # fmt: skip
+
+
+def write_changes(comparison: Comparison, path: Path) -> int:
+    """Write a CSV of all images that are fixed or broken, with their paths; return their number. Raises :class:`UsageError`."""
+    import pandas as pd
+
+    frames = []
+    for each in comparison.tasks:
+        rows = pd.concat([each.changed(kind) for kind in KINDS])
+        names = {name: rows[name].map(dict(enumerate(each.classes))) for name in ("label", "before", "after")}
+        columns = ["task", "split", "change", "image", *names, "confidence_before", "confidence_after"]
+        frames.append(rows.assign(task=each.task, split=each.split, **names)[columns])
+    with refused(f"the table {path}", UsageError, "name another with --output"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.concat(frames).to_csv(path, index=False, float_format="%.4f")
+    return sum(len(each) for each in frames)
+
+
+def draw_changes(comparison: Comparison, data: Path | str) -> Image.Image:
+    """Draw the images that are broken and fixed, at most ten of a kind and task, those with the surest mistakes first.
+
+    Raises :class:`DataError` where the images of a task have changed since they were answered, and the errors of data.
+    """
+    groups = []
+    for each in comparison.tasks:
+        opened = evaluation_tasks([comparison.before, comparison.after], [each.spec])[0].dataset.split(
+            each.split, expanded(data)
+        )
+        if opened.fingerprint() != each.fingerprint:
+            raise DataError(
+                f"the images of {each.task} ({each.split}) have changed since they were answered",
+                "evaluate both again with --again",
+            )
+        for kind in KINDS:
+            rows, cells = each.changed(kind), []
+            for index, row in rows[:SHOWN].iterrows():
+                image, _ = opened[int(index)]  # type: ignore[call-overload]
+                words = [
+                    f"{when}: {each.classes[row[when]]}, {100 * row[f'confidence_{when}']:.0f} % sure"
+                    for when in ("before", "after")
+                ]
+                cells.append((image, (f"shows {each.classes[row['label']]}", *words)))
+            title = f"{each.task} ({each.split}): {count(len(rows), 'image')} {kind}"
+            if len(rows) > SHOWN:
+                title += f", {SHOWN} with the surest mistakes"
+            groups.append((title, cells))
+    return contact_sheet(groups)
