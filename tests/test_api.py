@@ -142,10 +142,19 @@ def test_reprs_are_short(run_store, tmp_path):
 
 
 def test_a_rule_may_be_a_text():
-    points = [wp.Point(0.0, 0.1, 0.9), wp.Point(0.5, 0.6, 0.85), wp.Point(1.0, 0.9, 0.2)]
-    assert wp.choose(points, "best-mean") == wp.choose(points, wp.parse_rule("best-mean")) == points[1]
+    measured = {"A": (0.1, 0.6, 0.9), "B": (0.9, 0.85, 0.2)}
+    frame = wp.sweep_frame(
+        [
+            {"alpha": alpha, "task": task, "metric": "top1", "value": value, "n": 100}
+            for task, values in measured.items()
+            for alpha, value in zip((0.0, 0.5, 1.0), values, strict=True)
+        ],
+        "A",
+        ["B"],
+    )
+    assert wp.choose(frame, "best-mean") == wp.choose(frame, wp.parse_rule("best-mean")) == wp.Choice(0.5)
     with pytest.raises(wp.WisepatchError, match="rule"):
-        wp.choose(points, "best-meen")
+        wp.choose(frame, "best-meen")
 
 
 def test_progress_is_a_line_a_stage_without_a_terminal_and_a_bar_with_one(capsys, monkeypatch):

@@ -10,7 +10,7 @@ from tests.fuzzing import or_an_error_for_users, texts
 from wisepatch.config import DEFAULT_ALPHAS, MAX_ALPHAS, EvalConfig, ModelConfig, TrainConfig, parse_alphas
 from wisepatch.errors import UsageError
 
-HOW_TO_WRITE = "write 0:1:0.1, 0,0.25,0.5 or 0.5"
+HOW_TO_WRITE = "write 0:1:0.1, 0,0.25,0.5, 0.5, or auto alone"
 SEE_HELP = "see --help for what each setting takes"
 
 

@@ -359,9 +359,10 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
     output.table(columns, body, strong=strong)
     if set(marks.values()) - {""}:
         output.result(
-            f"* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)\n"
-            f"? too few images to exclude, at 95 %, a drop of more than {100 * drop:g} {'point' if drop == 0.01 else 'points'}"
+            "* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)"
         )
+        points = "point" if drop == 0.01 else "points"
+        output.result(f"? too few images to exclude, at 95 %, a drop of more than {100 * drop:g} {points}")
 
 
 def _marks(
