@@ -40,8 +40,8 @@ def save_shape(store, folder, shape, **more):
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocessing}))
     torch.manual_seed(len(shape))
-    weights = {
-        name: tensor + 0.05 * torch.randn(tensor.shape)
+    weights = {  # CoCa leaves a tensor as its memory was found
+        name: tensor.nan_to_num(0).clamp(-10, 10) + 0.05 * torch.randn(tensor.shape)
         if tensor.is_floating_point() and "running_var" not in name
         else tensor
         for name, tensor in open_clip.create_model(f"local-dir:{folder}").state_dict().items()
