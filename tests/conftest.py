@@ -11,11 +11,6 @@ from typer.testing import CliRunner
 
 from tests.samples import draw_folder
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # before torch is imported: threads of processes that run side by side slow each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=0, help="kills in each test of crashes (a few without)")
