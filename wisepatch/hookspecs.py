@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How the probabilities of all classes spread, image by image: arrays ``(n,)``.
+    """Hold how the probabilities of all classes spread, image by image: arrays ``(n,)``.
 
     ``confidence`` is the probability of the predicted class, ``rank`` the number of classes above the label's (0: it is the
     answer), ``brier`` the squared distance between the probabilities and the label's one-hot vector, from 0 to 2.

@@ -62,7 +62,7 @@ class Difference:
 
 
 class Confusion(NamedTuple):
-    """How many images of class ``label`` each model takes for class ``answer``."""
+    """Count the images of class ``label`` that each model takes for class ``answer``."""
 
     label: int
     answer: int

@@ -39,7 +39,7 @@ Ask = Callable[[Sequence[int], Sequence["NDArray[np.int64]"]], Sequence["NDArray
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to be maximised: ``sum_t weights[t] * accuracy[t]``, the patching task first.
+    """Hold what is to be maximised: ``sum_t weights[t] * accuracy[t]``, the patching task first.
 
     ``limits`` are what must not drop by more than ``drop``: each a tuple of weights. They are measured from the rows ``baselines``.
     """

@@ -45,7 +45,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each named task counts; the others count 1."""
+    """Hold how much each named task counts; the others count 1."""
 
     of: tuple[tuple[str, float], ...]
 

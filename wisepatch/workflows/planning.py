@@ -46,7 +46,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """What a patch will take. Seconds and bytes are estimates from a short measurement on this machine, of one process.
+    """Hold what a patch will take. Seconds and bytes are estimates from a short measurement on this machine, of one process.
 
     ``memory`` is the training's (weights, gradients, moments, activations), ``disk`` what the store will grow by at most
     meanwhile, ``kept`` what stays.
