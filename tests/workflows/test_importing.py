@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import wisepatch as wp
+from tests.loopback_hub import loopback_hub
 from tests.tiny_clips import SIGLIP, TEXT, VISION, big_vision, tiny_clip, tiny_siglip, tiny_weights
 from wisepatch.models.classifier import logits
 from wisepatch.models.zeroshot_head import zeroshot_head
@@ -344,6 +345,23 @@ def test_repository_of_the_hub_is_read_as_a_folder_is(store, tmp_path, monkeypat
     with pytest.raises(wp.WisepatchError, match="hf-hub:someone/tiny-clip: could not be fetched or read") as caught:
         wp.import_checkpoints(store, "hf-hub:someone/tiny-clip")
     assert "network" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "401"), (403, "403"), (404, "404"), (500, "500"), (0, "disconnected")]
+)
+def test_hub_that_does_not_give_a_repository_is_one_line_with_the_next_step(
+    store, tmp_path, monkeypatch, status, reason
+):
+    with loopback_hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.trouble = ("someone/tiny-clip", status)
+        with pytest.raises(wp.WisepatchError) as caught:
+            wp.import_checkpoints(store, "hf-hub:someone/tiny-clip")
+    assert caught.value.message.startswith("hf-hub:someone/tiny-clip: could not be fetched or read: ")
+    assert reason in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "a token of yours" in caught.value.hint
+    assert not list(store.checkpoints.glob("*"))
 
 
 def test_tokenizer_that_is_not_the_models_is_said(store, tmp_path):
