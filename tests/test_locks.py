@@ -68,7 +68,7 @@ def test_a_process_that_ends_lets_go(path, end):
 
 
 def test_a_process_that_was_forked_does_not_hold_the_locks_of_its_parent(path):
-    fork = f"{HOLD} import os, time; child = os.fork() or time.sleep(600); print(child, flush=True); input()"
+    fork = f"{HOLD} import os, time; os.fork() or print(os.getpid(), flush=True) or time.sleep(600); input()"
     with subprocess.Popen([sys.executable, "-c", fork, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         child = int(other.stdout.readline())
         assert acquire(path, wait=False) is None
