@@ -291,23 +291,37 @@ def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:
     Decimals are exact: ``0:1:0.1`` holds 0.3, never 0.30000000000000004. Raises :class:`UsageError` for anything else,
     and for alphas outside [0, 1].
     """
-    words = [text] if isinstance(text, str) else list(text)
-    values: set[Decimal] = set()
-    for word in (part.strip() for joined in words for part in joined.split(",")):
-        bounds = [_decimal(piece, word) for piece in word.split(":")]
-        if len(bounds) == 1:
-            values.add(bounds[0])
-        elif len(bounds) == 3:
-            try:
-                values.update(_steps(word, *bounds))
-            except ArithmeticError as error:  # an exponent of a million
-                raise _not_understood(word) from error
-        else:
-            raise _not_understood(word)
+    values = parse_numbers(text)
     outside = [value for value in values if not 0 <= value <= 1]
     if outside:
-        raise UsageError(f"alpha {min(outside)} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
-    return tuple(sorted({float(value) for value in values}))
+        raise UsageError(f"alpha {min(outside):g} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
+    return values
+
+
+def parse_numbers(text: str | Iterable[str], name: str = "alphas", *, in_order: bool = False) -> tuple[float, ...]:
+    """Read numbers as :func:`parse_alphas` does, of any size; ``in_order`` keeps them as they are given. ``name`` is for errors."""
+    words = [text] if isinstance(text, str) else list(text)
+    values: list[Decimal] = []
+    try:
+        for word in (part.strip() for joined in words for part in joined.split(",")):
+            bounds = [_decimal(piece, word) for piece in word.split(":")]
+            if len(bounds) == 1:
+                values += bounds
+            elif len(bounds) == 3:
+                try:
+                    values += _steps(word, *bounds)
+                except ArithmeticError as error:  # an exponent of a million
+                    raise _not_understood(word) from error
+            else:
+                raise _not_understood(word)
+    except UsageError as error:
+        if name == "alphas":
+            raise
+        raise UsageError(
+            error.message.replace("alphas", f"values of {name}", 1), error.hint.replace(", or auto alone", "")
+        ) from error
+    numbers = [float(value) for value in values]
+    return tuple(numbers if in_order else sorted(set(numbers)))
 
 
 def _steps(word: str, start: Decimal, stop: Decimal, step: Decimal) -> list[Decimal]:
