@@ -102,6 +102,6 @@ def test_parameters_are_written_for_people():
         "consensus": "mean",
         "alphas": [0.5, 1.0],
         "layers": {"visual": 0.1},
-        "grams": {"files": []},
+        "gram": {"files": []},
     }
     assert described(params) == "density=0.25, consensus=mean, alphas=0.5/1, layers=visual:0.1"

@@ -81,8 +81,13 @@ class Merge:
         return with_fishers(params, self.information, name, shape)
 
 
-def survey(method: MergeMethod, parents: Sequence[Tensors], params: Mapping[str, Any]) -> Any:
-    """Make the first pass of a merge over the whole model, where its method has one; parents of one architecture."""
+def survey(
+    method: MergeMethod, parents: Sequence[Tensors], params: Mapping[str, Any], names: Sequence[str] | None = None
+) -> Any:
+    """Make the first pass of a merge over the whole model, where its method has one; parents of one architecture.
+
+    ``names`` are those of all tensors, where the parents hold only some of them.
+    """
     if method.survey is None:
         return None
 
@@ -92,7 +97,7 @@ def survey(method: MergeMethod, parents: Sequence[Tensors], params: Mapping[str,
             for block, _ in blocks(method, tensors, {}) if _is_moved(tensors) else ():
                 yield name, _vectors(_widened(block)[1])
 
-    return method.survey(list(parents[0]), vectors, params)
+    return method.survey(list(parents[0]) if names is None else names, vectors, params)
 
 
 def merge_tensor(
@@ -195,6 +200,19 @@ def merged_vector(
             moved = _merged_vector(method, wide, settings)
             pieces.append((torch.zeros_like(wide[0]) if moved is None else moved).flatten())
         return torch.cat(pieces).view(parents[0].shape)
+
+
+def add_vector(
+    parents: Sequence[torch.Tensor], vector: torch.Tensor, scale: float, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Make the merge of :func:`merged_vector` at a scale, into ``out`` where given: to the bit that of :func:`merge_tensor`."""
+    narrow = parents[0].to(merged_dtype(parents))
+    if scale == 0:
+        return narrow.clone() if out is None else out.copy_(narrow)
+    if narrow.dtype == vector.dtype:
+        return merge_tensor(ALONG, (narrow, vector), {"scale": scale}, out)
+    moved = merge_tensor(ALONG, (narrow.to(vector.dtype), vector), {"scale": scale}).to(narrow.dtype)
+    return moved if out is None else out.copy_(moved)
 
 
 def _is_moved(parents: Sequence[torch.Tensor]) -> bool:

@@ -13,7 +13,7 @@ from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.hookspecs import MergeMethod, Parameter
 
 LAYERS = "layers"
-BESIDE = ("fisher", "grams", LAYERS)  # what recipes hold beside the parameters of a method
+BESIDE = ("fisher", "gram", LAYERS)  # what recipes hold beside the parameters of a method
 MAX_NUMBER = 1e6
 MAX_CANDIDATES = 10_000
 LINEAR = "linear"
@@ -148,7 +148,7 @@ def _read_values(method: MergeMethod, parameter: Parameter, text: str, ends: int
 
 def described(params: Mapping[str, Any]) -> str:
     """Write parameters for people and for names: ``density=0.2, scale=1``; without those that are files."""
-    shown = {name: value for name, value in params.items() if name not in ("fisher", "grams")}
+    shown = {name: value for name, value in params.items() if name not in ("fisher", "gram")}
     return ", ".join(f"{name}={_written(value)}" for name, value in shown.items())
 
 
