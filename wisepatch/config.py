@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self, get_args
@@ -20,6 +20,7 @@ Precision = Literal["no", "bf16", "fp16"]
 Head = Literal["frozen", "trained"]
 LIMIT_HELP = "At most so many images of each split: the same ones each time, stratified by class."
 Weights = Literal["none", "balanced"]
+Balance = Literal["examples", "tasks"]  # of several tasks that are trained together
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
 
 
@@ -146,6 +147,10 @@ class TrainConfig(Config):
     (``None``: as the machine suggests, none where training is on a CPU). ``start`` names a checkpoint to begin from,
     ``limit`` is the number of images of each split at most. ``weights`` of ``balanced`` weigh the loss of an image by
     ``n / (classes * images of its class)``, which is 1 on average.
+
+    ``tasks`` are those of one training on several (PAINT section 5, joint), each image judged by the head of its own task; ``task``
+    then holds their words by comma. ``balance`` says what an epoch is: every image (``examples``), or as many of each task
+    (``tasks``).
     """
 
     task: str
@@ -190,10 +195,12 @@ class TrainConfig(Config):
     track: str | None = setting(
         None, "Also log to trackers of Accelerate, by comma: tensorboard, wandb, trackio, ...", TRAINING
     )
+    tasks: tuple[str, ...] = ()
+    balance: Balance = "examples"
 
     def __post_init__(self) -> None:
         """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
-        for name in ("supported", "classnames", "templates"):
+        for name in ("supported", "classnames", "templates", "tasks"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, listed(getattr(self, name)))
         if self.freeze_encoder:
@@ -231,12 +238,14 @@ class TrainConfig(Config):
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
         yield _not_a_choice("weights", self.weights, Weights)
+        yield _not_a_choice("balance", self.balance, Balance)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide about the weights or belong to their record, as JSON types."""
         unused = {"limit": self.limit is None, "weights": self.weights == "none"}  # as before there were any
+        unused |= dict.fromkeys(("tasks", "balance"), not self.tasks)
         left_out = ("save_every", "track", *(name for name, absent in unused.items() if absent))
         return {name: value for name, value in self.to_json().items() if name not in left_out}
 
@@ -258,8 +267,12 @@ class TrainConfig(Config):
         return EvalConfig(workers=self.workers, mixed_precision=self.mixed_precision)
 
     @classmethod
-    def with_defaults(cls, task: str, *, head: Head = "frozen", freeze_encoder: bool = False, **given: Any) -> Self:
+    def with_defaults(
+        cls, task: str | Sequence[str], *, head: Head = "frozen", freeze_encoder: bool = False, **given: Any
+    ) -> Self:
         """Fill settings that are not given (``None``) with the defaults of the paper whose procedure is asked for.
+
+        Several tasks are those of a patch of all of them.
 
         PAINT (section 3): 2,000 steps of 128 images, lr 1e-5, warm-up 200. WiSE-FT (its experimental details): 10 epochs of
         512 images, lr 3e-5, warm-up 500. The linear classifier of WiSE-FT takes lr 1e-3.
@@ -272,7 +285,10 @@ class TrainConfig(Config):
             papers["steps"] = None
         if "steps" in chosen and "epochs" not in chosen:
             papers.pop("epochs", None)
-        return cls(task=task, head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
+        words = listed(task)
+        if len(words) > 1:
+            chosen["tasks"] = words
+        return cls(task=",".join(words), head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
 
 
 def listed(given: Any) -> tuple[Any, ...]:

@@ -37,6 +37,7 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
+from wisepatch.training.joint_loss import by_task
 from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
 from wisepatch.training.start import (
     check_trainable,
@@ -131,6 +132,7 @@ def finetune(
             trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
         )
         of_classes = class_weights(config, samples, task, accelerator.device)
+        classes_of_tasks = [len(each.dataset.head_names) for each in task.each]
         wrapped, optimizer = accelerator.prepare(classifier, optimizer)
         steps_per_epoch = math.ceil(plan.batches_per_epoch / config.grad_accumulation)
         steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
@@ -159,7 +161,7 @@ def finetune(
                 accelerator.sync_gradients = ends_step
                 with nullcontext() if ends_step else accelerator.no_sync(wrapped):
                     logits = wrapped(clip.normalise(images))
-                    loss = loss_of(logits, labels, config.label_smoothing, of_classes) * weight
+                    loss = loss_of(logits, labels, config.label_smoothing, of_classes, classes_of_tasks) * weight
                     accelerator.backward(loss)
                     if ends_step:
                         accelerator.clip_grad_norm_(trained, config.clip)
@@ -271,11 +273,23 @@ def class_weights(config: TrainConfig, samples: Samples, task: Task, device: tor
     return (len(labels) / ((counts > 0).sum() * counts.clamp_min(1))).to(device)
 
 
-def loss_of(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, weights: torch.Tensor | None) -> torch.Tensor:
+def loss_of(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float,
+    weights: torch.Tensor | None,
+    tasks: Sequence[int] = (),
+) -> torch.Tensor:
     """Return the mean cross entropy of logits ``(n, classes)``, each image weighed by its class.
 
+    Of several ``tasks``, with so many classes each, an image is judged among the classes of its own (PAINT section 5, joint).
     The mean divides by the number of images and not by the sum of weights: batches and processes then add up to the whole.
     """
+    if len(tasks) > 1:
+        parts = [
+            (each, weights if weights is None else weights[each.classes]) for each in by_task(logits, labels, tasks)
+        ]
+        return torch.stack([loss_of(p.logits, p.labels, smoothing, own) * p.share for p, own in parts]).sum()
     if weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     return (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") * weights[labels]).mean()
