@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wisepatch.workflows.merging import Candidate, Merged
 
 SHOWN = 20  # candidates, those with the best mean
+MARKS = {"start": "start", "end": "end", "ensemble": "no checkpoint"}
 
 
 @o.with_settings
@@ -142,7 +143,7 @@ def _show_split(output: Output, done: Merged, split: str) -> None:
     first = {row["task"]: row["metric"] for row in reversed(rows)}
     cells = {(row["checkpoint"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]}
     shown = [each for each in done.candidates if any((each.checkpoint.id, task) in cells for task in tasks)]
-    merges = sorted((each for each in shown if each.kind == "merged"), key=lambda each: -_mean_of(each, tasks, cells))
+    merges = sorted((each for each in shown if each.kind == "merged"), key=lambda each: -_means(done, each, cells)[-1])
     left_out = {id(each) for each in merges[SHOWN:] if each is not done.choice}
     shown = [each for each in shown if id(each) not in left_out]
     body, strong = [], None
@@ -150,16 +151,9 @@ def _show_split(output: Output, done: Merged, split: str) -> None:
         of_tasks = [cells.get((each.checkpoint.id, task), {}) for task in tasks]
         chosen = done.choice is each
         strong = number if chosen else strong
-        mark = (
-            "chosen"
-            if chosen
-            else "no checkpoint"
-            if each.kind == "ensemble"
-            else each.kind
-            if each.kind != "merged"
-            else ""
-        )
-        body.append([each.label, *map(with_interval, of_tasks), percent(_mean_of(each, tasks, cells)), mark])
+        mark = "chosen" if chosen else MARKS.get(each.kind, "")
+        means = [percent(mean) for mean in _means(done, each, cells)]
+        body.append([each.label, *map(with_interval, of_tasks), *means, mark])
     words = " / ".join(dict.fromkeys(first.values()))
     note = f"; {len(left_out)} candidates with a smaller mean are left out" if left_out else ""
     seen = (
@@ -168,13 +162,20 @@ def _show_split(output: Output, done: Merged, split: str) -> None:
         else ""
     )
     output.result(f"{done.method}: {words} in per cent, {split} split{seen}{note}")
-    output.table(("model", *tasks, "mean", ""), body, strong=strong)
+    means = ["patched", "supported", "mean"] if len(_means(done, shown[0], cells)) > 1 else ["mean"]
+    output.table(("model", *tasks, *means, ""), body, strong=strong)
     if any(each.kind == "ensemble" for each in shown):
         output.result(
             "output-logits and output-probabilities run every end for each image: no checkpoint comes of them"
         )
 
 
-def _mean_of(each: Candidate, tasks: list[str], cells: dict[tuple[str, str], dict[str, Any]]) -> float:
-    values = [float(cells[each.checkpoint.id, task]["value"]) for task in tasks if (each.checkpoint.id, task) in cells]
-    return sum(values) / len(values)
+def _means(done: Merged, each: Candidate, cells: dict[tuple[str, str], dict[str, Any]]) -> list[float]:
+    """Return the mean over what the ends were trained on, that over supported tasks, and the mean of both, as rules see them."""
+    found = []
+    for tasks in (done.patching, done.supported):
+        values = [
+            float(cells[each.checkpoint.id, task]["value"]) for task in tasks if (each.checkpoint.id, task) in cells
+        ]
+        found += [sum(values) / len(values)] if values else []
+    return [*found, sum(found) / 2] if len(found) == 2 else found
