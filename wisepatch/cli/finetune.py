@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
 from wisepatch.config import DEFAULT_ALPHAS, TrainConfig
+from wisepatch.plugins import find_objective
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def training(
     classnames, templates = names.names(), names.templates()
     tasks = RunTasks.find(names.task_word(task), names.task_words(supported), classnames, templates, train["limit"])
     specs = tuple(other.spec for other in tasks.supported)
+    head = train["head"] or find_objective(train["objective"]).head or None
     config = TrainConfig.with_defaults(
-        tasks.patching.spec, supported=specs, classnames=classnames, templates=templates, **train
+        tasks.patching.spec, supported=specs, classnames=classnames, templates=templates, **train | {"head": head}
     )
     return config, tasks
