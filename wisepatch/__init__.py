@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from wisepatch.evaluation.answers import Answer
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Objective, Scores, SelectionRule, hookimpl
+    from wisepatch.hookspecs import (
+        Choice,
+        Measured,
+        MergeMethod,
+        Metric,
+        Objective,
+        Parameter,
+        Scores,
+        SelectionRule,
+        hookimpl,
+    )
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
@@ -67,7 +77,7 @@ _NAMES = {  # module: the public names in it
     "evaluation.answers": "Answer",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Choice Measured MergeMethod Metric Objective Scores SelectionRule hookimpl",
+    "hookspecs": "Choice Measured MergeMethod Metric Objective Parameter Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.zeroshot_head": "zeroshot_head",
@@ -116,6 +126,7 @@ __all__ = [
     "MissingDataError",
     "ModelConfig",
     "Objective",
+    "Parameter",
     "Point",
     "Recipe",
     "RichProgress",
