@@ -112,10 +112,10 @@ def finetune_watched(
     data, tasks = expanded(data), tasks or RunTasks.of(config)
     problems = training_problems(tasks, config, data)
     preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
-    return _finetune(config, model, store, data, progress, tasks, run_name, fresh)
+    return finetune_tasks(config, model, store, data, progress, tasks, run_name, fresh)
 
 
-def _finetune(
+def finetune_tasks(
     config: TrainConfig,
     model: ModelConfig,
     store: Store,
@@ -125,6 +125,7 @@ def _finetune(
     run_name: str,
     fresh: bool,
 ) -> Finetuned:
+    """Fine-tune as :func:`finetune_watched` does, where all was checked before."""
     watched = [tasks.patching, *tasks.supported]
     watch = watcher(watched, store, data, config.evaluation, config.keep_best) if config.eval_every else None
     return finetune(
@@ -169,7 +170,7 @@ def patch(
         check = shlex.join(["wisepatch", "datasets", "check", tasks.patching.base_spec])
         for line in told(tasks.patching.dataset, same_files(tasks.patching.dataset, data), "bytes"):
             progress.note(f"note: {line}; `{check}` names them")
-    finished = _finetune(config, model, store, data, progress, tasks, run_name, fresh)
+    finished = finetune_tasks(config, model, store, data, progress, tasks, run_name, fresh)
     settings = settings or config.evaluation
     try:
         swept = run_sweep(
