@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self, get_args
@@ -20,8 +20,10 @@ Precision = Literal["no", "bf16", "fp16"]
 Head = Literal["frozen", "trained"]
 LIMIT_HELP = "At most so many images of each split: the same ones each time, stratified by class."
 Weights = Literal["none", "balanced"]
+Balance = Literal["examples", "tasks"]  # of several tasks that are trained together
 LATER = (  # settings that trainings of before did not have
     "limit", "weights", "objective", "objective_param", "distill_on", "ema", "swa", "layer_decay", "lora", "freeze",
+    "tasks", "balance",
 )  # fmt: skip
 CROSS_ENTROPY = "cross-entropy"
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
@@ -152,6 +154,9 @@ class TrainConfig(Config):
     ``limit`` is the number of images of each split at most. ``weights`` of ``balanced`` weigh the loss of an image by
     ``n / (classes * images of its class)``, which is 1 on average.
 
+    ``tasks`` are those of one training on several (PAINT section 5, joint), each image judged by the head of its own task; ``task``
+    then holds their words by comma. ``balance`` says what an epoch is: every image (``examples``), or as many of each task
+    (``tasks``).
     ``objective`` is what is minimised, ``objective_param`` its settings as ``NAME=VALUE`` (or ``OBJECTIVE.NAME=VALUE``, which
     others pass over), ``distill_on`` unlabelled images for one that takes some. ``ema`` and ``swa`` keep an average of the weights
     on the way, ``layer_decay`` slows blocks down the further they are from the head, ``lora`` trains low-rank updates of linear
@@ -203,6 +208,8 @@ class TrainConfig(Config):
     track: str | None = setting(
         None, "Also log to trackers of Accelerate, by comma: tensorboard, wandb, trackio, ...", TRAINING
     )
+    tasks: tuple[str, ...] = ()
+    balance: Balance = "examples"
     objective: str = setting(
         CROSS_ENTROPY,
         "What is minimised: cross-entropy, flyp, lp-ft, l2-sp, distill, lipsum, car-ft, or a plugin's.",
@@ -237,7 +244,7 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
-        for name in ("supported", "classnames", "templates", "objective_param", "freeze"):
+        for name in ("supported", "classnames", "templates", "tasks", "objective_param", "freeze"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, listed(getattr(self, name)))
         words = (part.strip() for word in self.freeze for part in str(word).split(","))
@@ -278,6 +285,7 @@ class TrainConfig(Config):
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
         yield _not_a_choice("weights", self.weights, Weights)
+        yield _not_a_choice("balance", self.balance, Balance)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
     def _objective_problems(self) -> Iterable[str]:
@@ -330,8 +338,12 @@ class TrainConfig(Config):
         return EvalConfig(workers=self.workers, mixed_precision=self.mixed_precision)
 
     @classmethod
-    def with_defaults(cls, task: str, *, head: Head | None = None, freeze_encoder: bool = False, **given: Any) -> Self:
+    def with_defaults(
+        cls, task: str | Sequence[str], *, head: Head | None = None, freeze_encoder: bool = False, **given: Any
+    ) -> Self:
         """Fill settings that are not given (``None``) with the defaults of the paper whose procedure is asked for.
+
+        Several tasks are those of a patch of all of them.
 
         PAINT (section 3): 2,000 steps of 128 images, lr 1e-5, warm-up 200. WiSE-FT (its experimental details): 10 epochs of
         512 images, lr 3e-5, warm-up 500. The linear classifier of WiSE-FT takes lr 1e-3.
@@ -344,7 +356,10 @@ class TrainConfig(Config):
             papers["steps"] = None
         if "steps" in chosen and "epochs" not in chosen:
             papers.pop("epochs", None)
-        return cls(task=task, head=head or "frozen", freeze_encoder=freeze_encoder, **{**papers, **chosen})
+        words = listed(task)
+        if len(words) > 1:
+            chosen["tasks"] = words
+        return cls(task=",".join(words), head=head or "frozen", freeze_encoder=freeze_encoder, **{**papers, **chosen})
 
 
 def listed(given: Any) -> tuple[Any, ...]:
@@ -363,23 +378,37 @@ def parse_alphas(text: str | Iterable[str]) -> tuple[float, ...]:
     Decimals are exact: ``0:1:0.1`` holds 0.3, never 0.30000000000000004. Raises :class:`UsageError` for anything else,
     and for alphas outside [0, 1].
     """
-    words = [text] if isinstance(text, str) else list(text)
-    values: set[Decimal] = set()
-    for word in (part.strip() for joined in words for part in joined.split(",")):
-        bounds = [_decimal(piece, word) for piece in word.split(":")]
-        if len(bounds) == 1:
-            values.add(bounds[0])
-        elif len(bounds) == 3:
-            try:
-                values.update(_steps(word, *bounds))
-            except ArithmeticError as error:  # an exponent of a million
-                raise _not_understood(word) from error
-        else:
-            raise _not_understood(word)
+    values = parse_numbers(text)
     outside = [value for value in values if not 0 <= value <= 1]
     if outside:
-        raise UsageError(f"alpha {min(outside)} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
-    return tuple(sorted({float(value) for value in values}))
+        raise UsageError(f"alpha {min(outside):g} lies outside [0, 1]", "alpha 0 is zero-shot, 1 is fine-tuned")
+    return values
+
+
+def parse_numbers(text: str | Iterable[str], name: str = "alphas", *, in_order: bool = False) -> tuple[float, ...]:
+    """Read numbers as :func:`parse_alphas` does, of any size; ``in_order`` keeps them as they are given. ``name`` is for errors."""
+    words = [text] if isinstance(text, str) else list(text)
+    values: list[Decimal] = []
+    try:
+        for word in (part.strip() for joined in words for part in joined.split(",")):
+            bounds = [_decimal(piece, word) for piece in word.split(":")]
+            if len(bounds) == 1:
+                values += bounds
+            elif len(bounds) == 3:
+                try:
+                    values += _steps(word, *bounds)
+                except ArithmeticError as error:  # an exponent of a million
+                    raise _not_understood(word) from error
+            else:
+                raise _not_understood(word)
+    except UsageError as error:
+        if name == "alphas":
+            raise
+        raise UsageError(
+            error.message.replace("alphas", f"values of {name}", 1), error.hint.replace(", or auto alone", "")
+        ) from error
+    numbers = [float(value) for value in values]
+    return tuple(numbers if in_order else sorted(set(numbers)))
 
 
 def _steps(word: str, start: Decimal, stop: Decimal, step: Decimal) -> list[Decimal]:

@@ -21,7 +21,8 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks
 from wisepatch.training.finetuning import Finetuned
-from wisepatch.workflows.patching import finetune_tasks, training_problems, training_splits
+from wisepatch.workflows.patch_job import finetune_on
+from wisepatch.workflows.patching import training_problems, training_splits
 from wisepatch.workflows.sweep import Sweep, new_run, run_sweep, save_mixes
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
@@ -108,7 +109,7 @@ def compare_trainings(
             progress.note(f"{name}, seed {seed}")
             one = replace(config, seed=seed)
             called = f"{run_name}: {name}" if run_name else name
-            runs.setdefault(name, []).append(finetune_tasks(one, model, store, data, progress, tasks, called, fresh))
+            runs.setdefault(name, []).append(finetune_on(one, model, store, data, progress, tasks, called, fresh=fresh))
     ends = [run.finetuned for each in runs.values() for run in each]
     right = _answers(plan, ends, store, data, settings, progress)
     found = []

@@ -31,7 +31,9 @@ def _no_classes(config: TrainConfig) -> str:
 
 
 OBJECTIVES = (
-    Objective(CROSS_ENTROPY, _in("supervised", "cross_entropy"), paper="WiSE-FT and PAINT, section 3"),
+    Objective(
+        CROSS_ENTROPY, _in("supervised", "cross_entropy"), several_tasks=True, paper="WiSE-FT and PAINT, section 3"
+    ),
     Objective(
         "flyp", _in("contrastive", "flyp"), head="frozen", on_features=False, trains_text=True, check=_no_classes,
         paper="Goyal et al., Finetune Like You Pretrain, CVPR 2023, arXiv 2212.00638, section 3",
@@ -41,7 +43,8 @@ OBJECTIVES = (
         paper="Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022, arXiv 2202.10054, section 3.4",
     ),
     Objective(
-        "l2-sp", _in("supervised", "starting_point"), {"weight": 0.1}, replaces_decay=True, check=_no_factors,
+        "l2-sp", _in("supervised", "starting_point"), {"weight": 0.1}, replaces_decay=True, several_tasks=True,
+        check=_no_factors,
         paper="Li et al., Explicit Inductive Bias for Transfer Learning, ICML 2018, arXiv 1802.01483, equation 2",
     ),
     Objective(

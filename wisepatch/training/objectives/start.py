@@ -21,6 +21,7 @@ from wisepatch.models.clip import Clip
 from wisepatch.models.tower import prepare_training
 from wisepatch.plugins import find_objective
 from wisepatch.tasks import Task
+from wisepatch.training.joint_loss import by_task
 
 Loss = Callable[[Any, TrainingBatch], torch.Tensor]
 
@@ -47,8 +48,8 @@ class TrainingStart:
 
     def cross_entropy(self, logits: torch.Tensor, batch: TrainingBatch) -> torch.Tensor:
         """Return this process's share of the mean cross entropy of logits ``(n, classes)``, smoothed and weighed as asked for."""
-        loss = loss_of(logits, batch.labels, self.config.label_smoothing, self.class_weights)
-        return loss * batch.weight
+        sizes = [len(each.dataset.head_names) for each in self.task.each]
+        return loss_of(logits, batch.labels, self.config.label_smoothing, self.class_weights, sizes) * batch.weight
 
     def placed(self, head: torch.Tensor) -> torch.Tensor:
         """Return a head from text on the device, in the type of the classifier's."""
@@ -66,11 +67,23 @@ class TrainingStart:
         return teach
 
 
-def loss_of(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, weights: torch.Tensor | None) -> torch.Tensor:
+def loss_of(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float,
+    weights: torch.Tensor | None,
+    tasks: Sequence[int] = (),
+) -> torch.Tensor:
     """Return the mean cross entropy of logits ``(n, classes)``, each image weighed by its class.
 
+    Of several ``tasks``, with so many classes each, an image is judged among the classes of its own (PAINT section 5, joint).
     The mean divides by the number of images and not by the sum of weights: batches and processes then add up to the whole.
     """
+    if len(tasks) > 1:
+        parts = [
+            (each, weights if weights is None else weights[each.classes]) for each in by_task(logits, labels, tasks)
+        ]
+        return torch.stack([loss_of(p.logits, p.labels, smoothing, own) * p.share for p, own in parts]).sum()
     if weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     return (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") * weights[labels]).mean()
@@ -142,6 +155,8 @@ def _misfits(objective: Objective, config: TrainConfig) -> Iterable[tuple[str, s
             f"{name} {needs}, and the head is to be {config.head}",
             f"add --head {objective.head}, or leave --head out",
         )
+    if config.tasks and not objective.several_tasks:
+        yield f"{name} trains on one task, and here are {len(config.tasks)}", "add --strategy sequential or parallel"
     if config.distill_on and not objective.unlabelled:
         yield f"{name} takes no unlabelled images", "leave --distill-on out, or add --objective distill"
     if objective.check and (reason := objective.check(config)):
