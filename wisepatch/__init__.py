@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.comparing import compare
+    from wisepatch.workflows.comparing_trainings import TrainingWay, compare_trainings
     from wisepatch.workflows.importing import import_checkpoints
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.predicting import predict
@@ -95,6 +96,7 @@ _NAMES = {  # module: the public names in it
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
     "workflows.comparing": "compare",
+    "workflows.comparing_trainings": "TrainingWay compare_trainings",
     "workflows.importing": "import_checkpoints",
     "workflows.patching": "patch zeroshot",
     "workflows.predicting": "predict",
@@ -140,11 +142,13 @@ __all__ = [
     "TrainConfig",
     "TrainingBatch",
     "TrainingStart",
+    "TrainingWay",
     "WisepatchError",
     "__version__",
     "alpha_table",
     "choose",
     "compare",
+    "compare_trainings",
     "draw_over_alpha",
     "draw_sweep",
     "draw_training",

@@ -12,6 +12,7 @@ import typer
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.model_table import show_patched
+from wisepatch.cli.objectives import objective_names, of_one, run_objectives
 from wisepatch.cli.output import percent, show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
@@ -62,6 +63,8 @@ def command(
     With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
     steps and costs other tasks more.
 
+    Several objectives by comma are compared after mixing: `--objective cross-entropy,lipsum --select max-drop=0.02@95`.
+
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
 
     Several tasks are patched into one model (PAINT): --strategy joint, sequential or parallel, with a coefficient for each end.
@@ -76,8 +79,23 @@ def command(
     from wisepatch.analysis.selection import parse_rule
 
     seeded = parse_seeds(seeds) if seeds is not None else ()
-    config, tasks = training(task, supported, names, train, several.balance)
+    objectives = objective_names(train["objective"])
+    trainings = {
+        each: training(task, supported, names, of_one(train, each, objectives), several.balance) for each in objectives
+    }
+    config, tasks = next(iter(trainings.values()))
     alphas, rule, published = o.alphas(alpha), parse_rule(select or "best-mean"), model.config(train["start"])
+    if len(objectives) > 1:
+        if tasks.patching.parts or also:
+            raise UsageError(
+                "several objectives are compared on one task, and --also measures nothing then", "name one task"
+            )
+        run_objectives(
+            common, {each: one for each, (one, _) in trainings.items()}, published, picture=output_path, method=method, plan=plan,
+            tasks=tasks, alphas=alphas, rule=rule, select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
+            seeds=seeded or None,
+        )  # fmt: skip
+        return
     if plan:
         if alphas == AUTO:
             raise UsageError(

@@ -221,6 +221,29 @@ def draw_sweep(table: pd.DataFrame, title: str | None = None) -> Figure:
     return figure
 
 
+def mean_over_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """Average what :func:`sweep_table` returns over runs of one name, such as seeds: one curve a name, without marked choices.
+
+    Names of one run keep it as it is.
+    """
+    import pandas as pd
+
+    curves = []
+    for name, rows in table.groupby("run_name", sort=False):
+        if rows["run"].nunique() == 1:
+            curves.append(rows)
+            continue
+        first = rows.drop_duplicates("alpha").set_index("alpha")
+        means = rows.groupby("alpha")[["patching", "supported"]].mean()
+        curves.append(
+            first.assign(
+                run=name, chosen=False, patching_low=float("nan"), patching_high=float("nan"), supported_half=float("nan"),
+                patching=means["patching"], supported=means["supported"],
+            ).reset_index()
+        )  # fmt: skip
+    return pd.concat(curves, ignore_index=True)
+
+
 def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | None = None) -> pd.DataFrame:
     """Gather the results of a single run, or of several that differ in their seed, into one row for each task, metric and alpha.
 
