@@ -26,7 +26,9 @@ def test_labels_count_on_from_task_to_task(tasks, data):
     both = opened(tasks, "examples", data)
     assert len(both) == len(small) + len(large)
     assert [both[index][1] for index in range(len(small))] == [small[index][1] for index in range(len(small))]
-    assert [both[len(small) + index][1] for index in range(len(large))] == [large[index][1] + 2 for index in range(len(large))]
+    assert [both[len(small) + index][1] for index in range(len(large))] == [
+        large[index][1] + 2 for index in range(len(large))
+    ]
     assert labels_of(both.samples) == [both[index][1] for index in range(len(both))]
     assert both.image_ids() == [*small.image_ids(), *large.image_ids()]
     assert both.classes == ("small: circle", "small: star", "large: cross", "large: heart", "large: ring")

@@ -1,7 +1,7 @@
 """Images of several tasks, each judged by the head of its own."""
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.training.finetuning import loss_of
 from wisepatch.training.joint_loss import by_task
