@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
 
@@ -32,6 +32,7 @@ YOUR_OWN = "Your own folders and CSVs"
 SEVERAL = "Several tasks"
 Strategy = Literal["joint", "sequential", "parallel"]
 Found = Literal["equal", "grid", "search"]
+COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
 
@@ -374,6 +375,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
     facts = field.metadata
+    several = get_origin(kind) is tuple
+    if several:  # not given is None, and given ones are as many as there are
+        kind = list[str] | None
     flags = facts.get("flags", (f"--{name.replace('_', '-')}",))
     if kind is not bool and facts.get("paper"):
         kind = kind | None
@@ -383,9 +387,9 @@ def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
         rich_help_panel=facts["panel"],
         min=facts.get("min"),
         envvar=facts.get("envvar"),
-        autocompletion=facts.get("complete"),
+        autocompletion=facts.get("complete", COMPLETED.get(name)),
     )
-    default = None if facts.get("paper") or field.default is MISSING else field.default
+    default = None if several or facts.get("paper") or field.default is MISSING else field.default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
