@@ -108,7 +108,7 @@ class Output:
 
     def table(
         self,
-        columns: Sequence[str],
+        columns: Sequence[str | list[str]],
         rows: Iterable[Sequence[object]],
         *,
         strong: int | None = None,

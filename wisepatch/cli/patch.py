@@ -11,7 +11,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
-from wisepatch.cli.model_table import show_patched
+from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
 from wisepatch.cli.output import percent, show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
@@ -21,6 +21,7 @@ from wisepatch.tasks import RunTasks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wisepatch.workflows.model_table import Table
     from wisepatch.workflows.sweep import Sweep
 
 
@@ -187,7 +188,7 @@ def run_patch(
         raise
     for note in filter(None, [sweep.note, *(f"note: {caution}" for caution in cautions(sweep))]):
         output.result(note)
-    output.result(summary(sweep))
+    output.result(summary(sweep, patched.table if sweep.patched else None))
     output.result(f"the picture is {picture}" if picture else f"next: {draw}")
     return sweep
 
@@ -237,30 +238,30 @@ def run_seeds(
         output.result(f"the picture is {picture}")
 
 
-def summary(sweep: Sweep) -> str:
-    """Say in one line what happened."""
+def summary(sweep: Sweep, table: Table | None = None) -> str:
+    """Say in one line what happened; of several tasks by the ``table`` of all models."""
     assert sweep.choice is not None
     assert sweep.chosen is not None
-    after = sweep.at("test", sweep.choice.alpha)
-    before = min(sweep.points["test"], key=lambda point: point.alpha)
-    start = sweep.start_words if before.alpha == 0 else f"alpha {before.alpha:g}"
-    patched = f"the mean of {', '.join(sweep.patched)}" if sweep.patched else sweep.patching
     alpha = f"alpha {sweep.choice.alpha:g}"
     if sweep.coefficients:
         each = zip(sweep.patching_tasks, sweep.coefficients[sweep.choice.alpha], strict=True)
         alpha = f"the coefficients {', '.join(f'{value:g} ({task})' for task, value in each)}"
+    on = "validation data" if sweep.selected_on == "val" else "TEST data"
+    if sweep.supported and not sweep.judges:
+        on += f" of {', '.join(sweep.patching_tasks)} alone, as no supported task has a {sweep.selected_on} split"
+    changes = summary_of_table(table) if table else change_at(sweep, sweep.choice.alpha)
+    return f"{changes}, at {alpha} chosen on {on}; the patched model is {sweep.chosen.name} ({sweep.chosen.id})"
+
+
+def change_at(sweep: Sweep, alpha: float) -> str:
+    """Say from what to what the accuracies go on test data."""
+    after, before = sweep.at("test", alpha), min(sweep.points["test"], key=lambda point: point.alpha)
+    start = sweep.start_words if before.alpha == 0 else f"alpha {before.alpha:g}"
     supported = ""
     if after.supported is not None:
         change = f"from {percent(before.supported)} to {percent(after.supported)} %"
         supported = f", {supported_words(sweep)} {change}"
-    on = "validation data" if sweep.selected_on == "val" else "TEST data"
-    if sweep.supported and not sweep.judges:
-        on += f" of {', '.join(sweep.patching_tasks)} alone, as no supported task has a {sweep.selected_on} split"
-    return (
-        f"{patched} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
-        f"at {alpha} chosen on {on}; "
-        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id})"
-    )
+    return f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}"
 
 
 def supported_words(sweep: Sweep) -> str:

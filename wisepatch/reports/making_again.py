@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from wisepatch.config import DEFAULT_ALPHAS, SCHEMAS, ModelConfig, TrainConfig, parse_alphas
 from wisepatch.reports.checkpoint_tables import ancestors
@@ -31,7 +33,8 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     lines: list[list[str]] = []
     select = checkpoint.config.get("select") if checkpoint.kind == "patched" else None
     on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
-    fisher = ["--method", checkpoint.method] if checkpoint.method not in ("", "linear") else []
+    usual = ("", "linear", *(["task-arithmetic"] if checkpoint.config.get("strategy") else []))
+    fisher = ["--method", checkpoint.method] if checkpoint.method not in usual else []
     task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
     mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
     lineage = (*ancestors(store, checkpoint), checkpoint)
@@ -43,7 +46,7 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
         mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
         lines += [[*mix, *fisher]] if mix else []
     elif task:
-        words = [*of_model, *_training_words(TrainConfig.from_json(checkpoint.config))]
+        words = [*of_model, *_training_words(_of_all_tasks(checkpoint.config)), *_strategy_words(checkpoint.config)]
         if select:
             lines.append(["patch", *words, "--select", select, *on, *_alphas(found), *fisher])
         else:
@@ -55,10 +58,26 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     return "```console\n" + "".join(f"wisepatch {shlex.join(words)}\n" for words in lines) + "```"
 
 
+def _of_all_tasks(config: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a training; one after the other, the last began with a model patched on the way."""
+    sequential = config.get("strategy") == "sequential"
+    return TrainConfig.from_json(dict(config) | ({"start": None} if sequential else {}))
+
+
+def _strategy_words(config: Mapping[str, Any]) -> list[str]:
+    """Return the options of a patch of several tasks."""
+    if "strategy" not in config:
+        return []
+    words = ["--strategy", config["strategy"]]
+    words += ["--balance", config["balance"]] if config.get("balance", "examples") != "examples" else []
+    words += ["--coefficients", config["found"]] if config.get("found", "equal") != "equal" else []
+    return words + (["--evaluations", str(config["evaluations"])] if "evaluations" in config else [])
+
+
 def _training_words(trained: TrainConfig) -> list[str]:
     """Return the options of a training that differ from their defaults."""
     usual = TrainConfig.with_defaults(trained.task, head=trained.head, freeze_encoder=trained.freeze_encoder)
-    words = ["--task", public(trained.task)]
+    words = ["--task", ",".join(map(public, trained.tasks or (trained.task,)))]
     if trained.supported:
         words += ["--supported", ",".join(map(public, trained.supported))]
     if trained.classnames:

@@ -11,6 +11,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.sweep_frame import with_mean_of_patched
 from wisepatch.datasets.fonts import has_all, installed_fonts
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.files import check_writable, drawing, expanded
@@ -61,6 +62,7 @@ def sweep_table(
     """
     import pandas as pd
 
+    results = with_mean_of_patched(results)
     curves, without_patching = [], []
     for run, rows in _swept_rows(results, split, metric).groupby("run", sort=True):
         task = patching or next(filter(None, rows["patching"].dropna()), None)
