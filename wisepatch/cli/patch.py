@@ -11,14 +11,16 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
-from wisepatch.cli.output import percent, show_seeds, show_sweep
+from wisepatch.cli.output import show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
+from wisepatch.reports.numbers import percent
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wisepatch.errors import WisepatchError
     from wisepatch.workflows.sweep import Sweep
 
 
@@ -47,6 +49,7 @@ def command(
         bool,
         typer.Option("--plan", help="Say what it will read, compute and keep, and do none of it: a short measurement."),
     ] = False,
+    form: o.FormatOption = "table",
 ) -> None:
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
@@ -68,6 +71,7 @@ def command(
     from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
 
+    common = common.printing(form)
     several = parse_seeds(seeds) if seeds is not None else ()
     config, tasks = training(task, supported, names, train)
     alphas, rule, published = o.alphas(alpha), parse_rule(select or "best-mean"), model.config(train["start"])
@@ -134,6 +138,7 @@ def run_patch(
     picture: Path | None,
     tasks: RunTasks | None = None,
     fresh: bool = False,
+    problems: Sequence[WisepatchError] = (),
     **options: Any,
 ) -> Sweep:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
@@ -143,7 +148,7 @@ def run_patch(
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    problems = picture_problems(picture) if picture else []
+    problems = [*problems, *(picture_problems(picture) if picture else [])]
     sweep = patch(
         config, model, store, data, tasks=tasks, fresh=fresh, problems=problems, progress=output.progress(), **options
     ).sweep
