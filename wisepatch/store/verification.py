@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from wisepatch.errors import StoreError
 from wisepatch.files import sha256
+from wisepatch.plugins import registry
 from wisepatch.store.manifests import MANIFEST, Checkpoint, Recipe, identify
+from wisepatch.weights import parameters
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
 
 MAX_ALPHA = 1e6
-BETWEEN_TWO = ("linear", "fisher")  # methods that mix two parents, with alpha from 0 to 1
 
 
 def problem(store: Store, checkpoint: Checkpoint) -> str:
@@ -67,18 +68,22 @@ def _merge_problem(store: Store, checkpoint: Checkpoint) -> str:
 
 
 def params_problem(recipe: Recipe) -> str:
-    """Return what is wrong with the method, the parents and alpha of a recipe; empty if nothing is."""
+    """Return what is wrong with the method, the parents and the parameters of a recipe; empty if nothing is.
+
+    Of a method that is not installed, or names no parameters, alpha alone is looked at.
+    """
     if not recipe.method or not recipe.parents:
         return f"without {'parents' if recipe.method else 'a method'}"
-    between_two = recipe.method in BETWEEN_TWO
-    if between_two and len(recipe.parents) != 2:
-        return f"of {len(recipe.parents)} parents, and {recipe.method} mixes two"
-    alpha = recipe.params.get("alpha", None if between_two else 0)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= MAX_ALPHA:  # NaN is not
-        return f"with alpha {str(alpha)[:40]}"
-    if between_two and not 0 <= alpha <= 1:
-        return f"with alpha {alpha}, which is not from 0 to 1"
-    return ""
+    method = registry().all("register_merge_methods").get(recipe.method)
+    if method is not None and method.parameters:
+        return parameters.params_problem(method, len(recipe.parents), recipe.params)
+    alpha = recipe.params.get("alpha", 0)
+    return "" if _is_scale(alpha) else f"with alpha {str(alpha)[:40]}"
+
+
+def _is_scale(value: object) -> TypeGuard[float]:
+    """Tell whether a value of a manifest is a number of a sensible size; NaN is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_ALPHA
 
 
 def check_ancestors(store: Store, checkpoint: Checkpoint) -> None:

@@ -26,8 +26,21 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     start, end = parents
     rounded = float(torch.tensor(alpha, dtype=start.dtype))
     base, other, weight = (start, end, rounded) if rounded < 0.5 else (end, start, 1 - rounded)
-    step = torch.sub(base, other, out=out).mul_(weight)
+    near, far = (base, other) if weight >= 0 else (other, base)  # the signs of a difference of nothing keep -0.0
+    step = torch.sub(near, far, out=out).mul_(abs(weight))
     return torch.sub(base, step, out=step)
+
+
+def along(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
+    """Move from a start along a task vector, ``theta_0 + scale * tau``; where ``tau`` is 0 the start stays, -0.0 too."""
+    import torch
+
+    (start, vector), scale = parents, params["scale"]
+    if scale == 0:
+        return start
+    step = torch.mul(vector, -scale, out=out)
+    step.masked_fill_(vector == 0, 0.0)
+    return torch.sub(start, step, out=step)
 
 
 def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
