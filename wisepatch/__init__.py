@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.progress import RichProgress
+    from wisepatch.reports.page.writing import write_report
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
     from wisepatch.reports.publishing import export
     from wisepatch.reports.training_curves import draw_training, load_trainings, training_table
@@ -83,6 +84,7 @@ _NAMES = {  # module: the public names in it
     "models.clip": "Clip load_clip",
     "models.zeroshot_head": "zeroshot_head",
     "progress": "RichProgress",
+    "reports.page.writing": "write_report",
     "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
     "reports.publishing": "export",
     "reports.training_curves": "draw_training load_trainings training_table",
@@ -181,6 +183,7 @@ __all__ = [
     "sweep_table",
     "training_table",
     "use_device",
+    "write_report",
     "zeroshot",
     "zeroshot_head",
 ]

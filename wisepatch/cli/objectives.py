@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import percent
 from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.counting import count
 from wisepatch.errors import UsageError
 from wisepatch.plugins import find_objective
+from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
     from wisepatch.workflows.comparing_trainings import TrainingWay

@@ -13,14 +13,16 @@ from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
-from wisepatch.cli.output import percent, show_seeds, show_sweep
+from wisepatch.cli.output import show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
+from wisepatch.reports.numbers import percent
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wisepatch.errors import WisepatchError
     from wisepatch.workflows.model_table import Table
     from wisepatch.workflows.sweep import Sweep
 
@@ -52,6 +54,7 @@ def command(
         bool,
         typer.Option("--plan", help="Say what it will read, compute and keep, and do none of it: a short measurement."),
     ] = False,
+    form: o.FormatOption = "table",
 ) -> None:
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
@@ -79,6 +82,7 @@ def command(
     from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
 
+    common = common.printing(form)
     seeded = parse_seeds(seeds) if seeds is not None else ()
     objectives = objective_names(train["objective"])
     trainings = {
@@ -163,6 +167,7 @@ def run_patch(
     picture: Path | None,
     tasks: RunTasks | None = None,
     fresh: bool = False,
+    problems: Sequence[WisepatchError] = (),
     **options: Any,
 ) -> Sweep:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
@@ -172,7 +177,7 @@ def run_patch(
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    problems = picture_problems(picture) if picture else []
+    problems = [*problems, *(picture_problems(picture) if picture else [])]
     patched = patch(
         config, model, store, data, tasks=tasks, fresh=fresh, problems=problems, progress=output.progress(), **options
     )
