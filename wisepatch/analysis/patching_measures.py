@@ -59,6 +59,8 @@ def frontier(patching: ArrayLike, supported: ArrayLike) -> NDArray[np.bool_]:
     patching, supported = np.asarray(patching, float), np.asarray(supported, float)
     if np.isnan(supported).all():
         supported = np.zeros_like(patching)
-    first, second = np.stack([patching, supported])[:, :, None], np.stack([patching, supported])[:, None, :]
-    dominated = ((second >= first).all(0) & (second > first).any(0)).any(1)
+    points = np.stack([patching, supported])  # (2, n)
+    mine, other = points[:, :, None], points[:, None, :]
+    beaten: NDArray[np.bool_] = np.all(other >= mine, axis=0) & np.any(other > mine, axis=0)
+    dominated = np.any(beaten, axis=1)
     return np.asarray(~dominated & ~np.isnan(patching) & ~np.isnan(supported))

@@ -91,7 +91,7 @@ def effective_robustness(reference: ArrayLike, shift: ArrayLike, line: Line) -> 
 
 
 def robustness_interval(
-    line: Line, reference: Sequence[float], shift: Sequence[float]
+    line: Line, reference: Sequence[ArrayLike], shift: Sequence[ArrayLike]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the 95 % interval of rho, in points, from ``(value, low, high)`` of both accuracies; the line counts as exact.
 

@@ -17,21 +17,14 @@ from wisepatch.weights.streaming import read_weights
 ELEMENTS_AT_ONCE = 1 << 22  # 32 MB as float64
 NUMBER = re.compile(r"\d+")
 PARAMETERS = ("weight", "bias", "running_mean", "running_var", "gamma", "beta")  # end names of tensors, not of blocks
-LATE = {
-    "ln_post",
-    "proj",
-    "conv_head",
-    "bn2",
-    "norm",
-    "fc_norm",
-    "attnpool",
-    "attn_pool",
-    "head",
-    "ln_final",
-    "text_projection",
-    "logit_scale",
-    "logit_bias",
-}  # behind the blocks of a tower
+# Before the blocks of a tower, and behind them, in the order in which they come.
+EARLY = (
+    "token_embedding", "conv_stem", "conv1", "patch_embed", "class_embedding", "positional_embedding", "pos_embed", "bn1", "ln_pre",
+)  # fmt: skip
+LATE = (
+    "conv_head", "bn2", "ln_post", "norm", "fc_norm", "attn_pool", "attnpool", "head", "proj", "ln_final", "text_projection",
+    "logit_scale", "logit_bias",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,5 +119,9 @@ def _order(layer: str) -> tuple[object, ...]:
     parts = layer.split(".")
     tower = 2 if parts[0] == "head" else 0 if parts[0] == "visual" else 1
     if NUMBER.fullmatch(parts[-1]):
-        return tower, 1, parts[:-1], int(parts[-1])
-    return tower, 2 if LATE & set(parts) else 0, parts, 0
+        return tower, 1, 0, parts[:-1], int(parts[-1])
+    late = next((place for place, part in enumerate(LATE) if part in parts), None)
+    if late is not None:
+        return tower, 2, late, parts, 0
+    early = next((place for place, part in enumerate(EARLY) if part in parts), len(EARLY))
+    return tower, 0, early, parts, 0
