@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wisepatch.evaluation.answers import Answer
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Scores, SelectionRule, hookimpl
+    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Parameter, Scores, SelectionRule, hookimpl
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
@@ -64,7 +64,7 @@ _NAMES = {  # module: the public names in it
     "evaluation.answers": "Answer",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Choice Measured MergeMethod Metric Scores SelectionRule hookimpl",
+    "hookspecs": "Choice Measured MergeMethod Metric Parameter Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.zeroshot_head": "zeroshot_head",
@@ -111,6 +111,7 @@ __all__ = [
     "Metric",
     "MissingDataError",
     "ModelConfig",
+    "Parameter",
     "Point",
     "Recipe",
     "RichProgress",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -61,6 +62,24 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """A parameter of a merge method, as recipes, ``--param`` and sweeps have it.
+
+    ``kind`` is ``number`` (from ``low`` to ``high``), ``integer`` (also from ``low`` to ``high``), ``numbers`` (one for each end)
+    or ``word`` (one of ``words``). Without a ``default`` it may be left out where another one takes its place. ``help`` says in
+    a few words what it does.
+    """
+
+    name: str
+    default: Any = None
+    low: float = -math.inf
+    high: float = math.inf
+    kind: str = "number"
+    words: tuple[str, ...] = ()
+    help: str = ""
+
+
+@dataclass(frozen=True)
 class MergeMethod:
     """A pure function from the tensors of one name in all parents to the merged tensor.
 
@@ -68,12 +87,14 @@ class MergeMethod:
     parameters (``alpha`` among them); it may write into ``out``, and returns the result, which of equal tensors is that tensor.
     With ``needs_fisher``, ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing.
     ``elementwise`` says that each number depends on those at its place alone: such tensors are merged in blocks, in little memory.
+    ``parameters`` are those that a recipe may have; a method that names none takes any.
     """
 
     name: str
     merge: Callable[[Sequence[torch.Tensor], Mapping[str, Any], torch.Tensor | None], torch.Tensor]
     needs_fisher: bool = False
     elementwise: bool = False
+    parameters: tuple[Parameter, ...] = ()
 
 
 class Choice(NamedTuple):

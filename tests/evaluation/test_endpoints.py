@@ -93,6 +93,34 @@ def test_recipes_of_recipes_are_mixed_as_their_weights_are(run_store, tasks, tmp
     assert gather([outer], run_store)[0].visual != gather(recipes(run_store, [0.5]), run_store)[0].visual
 
 
+def test_sums_of_task_vectors_share_ends_text_and_one_pass(run_store, tasks, tmp_path, weights_read):
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    moved = {
+        name: tensor * 1.05 if name.startswith("visual.") else tensor
+        for name, tensor in load_weights(run_store, end).items()
+    }
+    parents = (start.id, end.id, save_like(run_store, end, moved, "moved").id)
+    sums = [
+        run_store.save(
+            None, kind="interpolated", name=f"{params}", model=end.model, training=end.training,
+            recipe=Recipe("task-arithmetic", parents, params),
+        )
+        for params in ({"alpha": 0.0}, {"alpha": 0.4}, {"alphas": [0.6, -0.2]}, {"alphas": [1.0, 0.0]})
+    ]  # fmt: skip
+    mixes = gather(sums, run_store)
+    assert {mix.text for mix in mixes} == {start.parts["text"]}
+    weights_read.clear()
+    (together,) = predict_many(sums, tasks[:1], run_store, tmp_path, split="train")
+    assert sorted(weights_read) == sorted(parents)
+    for index, each in enumerate(sums):
+        written = save_like(run_store, end, load_weights(run_store, each), "written")
+        predicted, confidence = predicted_alone(written, tasks[0], run_store, tmp_path)
+        assert together.predicted[index].tolist() == predicted
+        assert together.confidence[index].tolist() == confidence
+    for index, parent in ((0, start), (3, end)):
+        assert together.confidence[index].tolist() == predicted_alone(parent, tasks[0], run_store, tmp_path)[1]
+
+
 def test_checkpoints_of_the_first_schema_give_what_they_gave(run_store, probe, tasks, tmp_path, weights_read):
     for store, are_probes in ((run_store, False), (probe, True)):
         mixes = recipes(store, ALPHAS)

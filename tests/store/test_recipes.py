@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from wisepatch.errors import StoreError
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
-from wisepatch.store.recipes import load_weights, weights_file, weights_writer
+from wisepatch.store.recipes import load_weights, merged_head, weights_file, weights_writer
 from wisepatch.weights.methods import interpolate
 
 
@@ -128,3 +128,46 @@ def test_the_file_of_a_recipe_with_a_damaged_parent_is_an_error(store, tmp_path)
         weights_file(store, recipe, tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize("params", [{"alpha": 0.4}, {"alphas": [0.5, -0.25]}])
+def test_task_vectors_of_several_ends_are_added_in_memory_and_from_file_to_file(store, tmp_path, params):
+    start, *ends = (save(store, weights(seed), f"end {seed}") for seed in (1, 2, 3))
+    recipe = save(store, None, "sum", recipe=Recipe("task-arithmetic", (start.id, *(end.id for end in ends)), params))
+    assert store.problem(recipe) == ""
+    loaded, alphas = load_weights(store, recipe), params.get("alphas") or [params["alpha"]] * 2
+    first, *others = (weights(seed)["w"].double() for seed in (1, 2, 3))
+    expected = first + sum(alpha * (other - first) for alpha, other in zip(alphas, others, strict=True))
+    assert torch.allclose(loaded["w"].double(), expected, rtol=0, atol=1e-6)
+    with weights_writer(store, recipe, tmp_path) as write:
+        write(tmp_path / "sum.safetensors")
+    written = load_file(tmp_path / "sum.safetensors")
+    assert set(written) == set(loaded)
+    assert all(torch.equal(written[name], loaded[name]) for name in loaded)
+
+
+def save_with_head(store, name, classes):
+    head = {"task": name, "classes": list(classes)} if classes else None
+    return save(store, weights(len(name)), name, head=head)
+
+
+def test_the_head_of_a_merge_is_the_one_of_all_parents_or_of_the_only_one_that_has_any(store):
+    plain, animals, same = (save_with_head(store, *each) for each in (("plain", ""), ("animals", "ab"), ("same", "ab")))
+    assert merged_head([plain, plain]) is None
+    assert merged_head([animals, same]) == animals.head
+    assert merged_head([plain, animals, plain]) == animals.head
+
+
+def test_a_merge_of_heads_of_other_classes_is_refused(store):
+    plain, animals, plants = (
+        save_with_head(store, *each) for each in (("plain", ""), ("animals", "ab"), ("plants", "cd"))
+    )
+    for parents, reason in (
+        ([plain, animals, plants], "are of other classes: animals and plants"),
+        ([plain, animals, animals], f"animals ({animals.id}) has a trained head, and plain ({plain.id}) has none"),
+        ([plain, animals], f"animals ({animals.id}) has a trained head, and plain ({plain.id}) has none"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            merged_head(parents)
+        assert caught.value.message.endswith(reason)
+        assert caught.value.hint

@@ -52,6 +52,13 @@ def flip(path, place, bit=0):
         ("linear", 1, {"alpha": 0.5}, "of 1 parents, and linear mixes two"),
         ("fisher", 3, {"alpha": 0.5}, "of 3 parents, and fisher mixes two"),
         ("linear", 0, {"alpha": 0.5}, "without parents"),
+        ("task-arithmetic", 1, {"alpha": 0.5}, "of a start alone, and task-arithmetic adds ends to it"),
+        ("task-arithmetic", 3, {}, "alpha None"),
+        ("task-arithmetic", 3, {"alpha": float("inf")}, "alpha inf"),
+        ("task-arithmetic", 3, {"alphas": [0.5]}, "1 alphas for 2 ends"),
+        ("task-arithmetic", 3, {"alphas": [0.5, "1"]}, "alphas [0.5, '1']"),
+        ("task-arithmetic", 3, {"alphas": 0.5}, "alphas 0.5"),
+        ("task-arithmetic", 2, {"alphas": [0.5], "alpha": 1}, "both alpha and alphas"),
         ("", 2, {"alpha": 0.5}, "without a method"),
     ],
 )

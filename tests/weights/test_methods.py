@@ -18,9 +18,10 @@ def merge(start, end, alpha, out=None):
     return merge_tensor(LINEAR, (start, end), {"alpha": alpha}, out)
 
 
-def test_linear_and_fisher_are_registered():
-    assert [method.name for method in methods.register_merge_methods()] == ["linear", "fisher"]
-    assert [method.needs_fisher for method in methods.register_merge_methods()] == [False, True]
+def test_the_built_in_methods_are_registered():
+    registered = {method.name: method for method in methods.register_merge_methods()}
+    assert list(registered) == ["linear", "fisher", "task-arithmetic"]
+    assert [name for name, method in registered.items() if method.needs_fisher] == ["fisher"]
 
 
 def mean(parents, params, out):

@@ -1,13 +1,16 @@
 """``--alpha auto``: alphas are raced on the real model, answers are kept, and what cannot be raced is refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from tests.samples import fails
-from wisepatch import Rule, sweep
+from wisepatch import ModelConfig, Rule, Store, TrainConfig, finetune, sweep
 from wisepatch.datasets import demo
 from wisepatch.errors import WisepatchError
+from wisepatch.evaluation.endpoints import Endpoints
 from wisepatch.workflows import adaptive_sweep
 
 
@@ -42,6 +45,44 @@ def test_a_race_chooses_as_the_grid_does_or_as_well_and_asks_nothing_twice(run_s
     assert again.facts["evaluations"] == 0
     grid = sweep(run_store, tmp_path, alphas="0:1:0.05", tasks=["Colors"], rule=Rule())
     assert raced.choice.mean_score >= grid.choice.mean_score - raced.facts["epsilon"] - 1e-9
+
+
+def test_the_ends_are_read_once_for_all_rounds_of_a_race(tmp_path, counted, monkeypatch):
+    store, loaded = Store(tmp_path), []
+    finetune(TrainConfig.with_defaults("Shapes", steps=3, batch_size=20, lr=1e-3), ModelConfig("demo"), store, tmp_path)
+    load = Endpoints._load
+    monkeypatch.setattr(Endpoints, "_load", lambda own, each: loaded.append((id(own), each.kind)) or load(own, each))
+    sweep(store, tmp_path, alphas="auto", tasks=["Colors"], rule=Rule())
+    racing = loaded[0][0]
+    assert len(counted) > 4
+    assert sorted(kind for own, kind in loaded if own == racing) == ["finetuned", "zeroshot"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["linear", "fisher"])
+def test_a_race_in_two_processes_and_by_fisher_information_chooses_as_in_one(run_store, tmp_path, method):
+    words = ["interpolate", "--alpha", "auto", "--eval", "Colors", "--method", method, "--fisher-examples", "20"]
+    words += [
+        "--store",
+        str(run_store.root),
+        "--data",
+        str(tmp_path),
+        "--json",
+        "--again",
+        "--select",
+        "best-mean",
+        "--limit",
+        "100",
+    ]
+    answers = []
+    for more in ([], ["--processes", "2"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "wisepatch", *words, *more], capture_output=True, text=True, check=True, timeout=300
+        )
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        answers.append(next(row for row in rows if row["type"] == "choice"))
+    assert answers[0]["alpha"] == answers[1]["alpha"]
+    assert answers[0]["evaluations"] == answers[1]["evaluations"] > 0
 
 
 @pytest.mark.parametrize(

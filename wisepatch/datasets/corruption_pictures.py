@@ -27,7 +27,8 @@ SEVERITIES = (1, 2, 3, 4, 5)
 LARGE, MAX_SMALL = 224, 84  # pixels along the shorter side
 GRAY = (0.299, 0.587, 0.114)  # of ITU-R BT.601
 PLASMA_ROUGHNESS = 100.0
-FROST_TINT = (0.86, 0.95, 1.0)
+# As bright and as blue as the published photographs of frost are, on average and the darkest to the brightest.
+FROST_LEVELS, FROST_TINT = (0.47, 0.82), (0.89, 1.02, 1.09)
 
 # By kind, for 224 pixels and for 32, one entry a severity.
 PARAMETERS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
@@ -261,10 +262,10 @@ def frost(height: int, width: int, rng: Generator) -> Array:
                 draw.line([*root, *tip], fill=light, width=1)
         end = place + length * np.array([math.cos(angle), math.sin(angle)])
         draw.line([*place, *end], fill=min(light + 40, 255), width=max(long // 112, 1))
-    ice = gaussian_filter(np.asarray(sheet, float) / 255, long / 450)
+    ice = gaussian_filter(np.asarray(sheet, float) / 255, long / 300)
     ground = plasma(long, 2.0, rng)[:height, :width]
-    white = 0.15 + 0.4 * ground + 0.65 * ice
-    frosted: Array = np.clip(white, 0, 1)[..., None] * np.array(FROST_TINT)
+    white = rng.uniform(*FROST_LEVELS) + 0.25 * (ground - ground.mean()) + 0.45 * (ice - ice.mean())
+    frosted: Array = np.clip(white[..., None] * np.array(FROST_TINT), 0, 1)
     return frosted
 
 

@@ -29,7 +29,7 @@ from wisepatch.datasets.samples import set_epoch as set_epoch_of
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 
 PREFIX = "corrupt:"
-VERSION = 1  # of the pictures; another one has answers of its own
+VERSION = 2  # of the pictures; another one has answers of its own
 SEED_STREAM = 23  # the first number of every seed here, so that no other random numbers are the same
 
 

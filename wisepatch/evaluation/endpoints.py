@@ -24,7 +24,7 @@ from wisepatch.store.checkpoints import Checkpoint, Store, check_head, part_of
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
 from wisepatch.weights.finite import not_finite
-from wisepatch.weights.methods import check_same, merge_tensor, with_fishers
+from wisepatch.weights.methods import check_same, merge_tensor, with_fishers, with_one_head
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,7 @@ class Mix:
 
     def classifier(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the trained head: weight ``(classes, dim)`` and bias ``(classes,)``."""
-        heads = [self.endpoints.classifier(parent) for parent in self.parents]
+        heads = with_one_head([self.endpoints.classifier(parent) for parent in self.parents])
         check_same(*heads)
         weight, bias = (
             self._merged(name, [head[name] for head in heads])
@@ -226,7 +226,7 @@ def _can_be_mixed(checkpoint: Checkpoint, store: Store) -> bool:
 def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:
     """Raise :class:`StoreError` where the parents of a mix are of different architectures; reads them."""
     for parents in {tuple(parent.id for parent in mix.parents): mix.parents for mix in mixes if mix.method}.values():
-        check_same(*(endpoints.weights(parent) for parent in parents))
+        check_same(*with_one_head([endpoints.weights(parent) for parent in parents]))
 
 
 def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:

@@ -78,16 +78,18 @@ def predict_many(
     split: str = "test",
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
+    endpoints: Endpoints | None = None,
 ) -> Iterator[Predictions]:
     """Yield each task's predictions by all checkpoints after one pass over its images.
 
     Neighbouring tasks with the same images share one pass, and the features. Checkpoints of different models may be mixed; each
     model then gets its own pass, with its own preprocessing. Several processes share each pass, and each has all predictions.
+    ``endpoints`` hold what was read for an earlier call, and are not read again.
     """
     data = expanded(data)
     checkpoints = on_main(lambda: list(checkpoints))
     check_seen(checkpoint.home for checkpoint in checkpoints)
-    endpoints = Endpoints(store, this_device())
+    endpoints = endpoints or Endpoints(store, this_device())
     mixes = mixes_of(checkpoints, endpoints)
     rows_by_model: dict[ModelConfig, list[int]] = {}
     for row, mix in enumerate(mixes):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
 from wisepatch.files import partial_path, refused
@@ -30,6 +30,31 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     parents = [load_weights(store, parent) for parent in store.parents(checkpoint)]
     method = find_merge_method(checkpoint.recipe.method)
     return merge_weights(method, parents, checkpoint.recipe.params, store.read_fishers(checkpoint))
+
+
+def merged_head(parents: Sequence[Checkpoint]) -> dict[str, Any] | None:
+    """Return the trained head that a merge of these has: the one of all, or of the only one that has any; ``None`` without.
+
+    Raises :class:`StoreError` where two heads are of other classes, or some parents have one and others none.
+    """
+    headed = [parent for parent in parents if parent.head]
+    if not headed:
+        return None
+    first = headed[0]
+    for other in headed[1:]:
+        if other.head and first.head and other.head["classes"] != first.head["classes"]:
+            raise StoreError(
+                f"the trained heads of {first.name} ({first.id}) and {other.name} ({other.id}) are of other classes: "
+                f"{first.head['task']} and {other.head['task']}",
+                "merge models of one task, or models that were fine-tuned with `--head frozen`",
+            )
+    if len(headed) not in ((1, len(parents)) if len(parents) > 2 else (len(parents),)):
+        without = next(parent for parent in parents if not parent.head)
+        raise StoreError(
+            f"{first.name} ({first.id}) has a trained head, and {without.name} ({without.id}) has none",
+            "merge models with the same kind of head",
+        )
+    return first.head
 
 
 def weights_size(store: Store, checkpoint: Checkpoint) -> int:

@@ -26,7 +26,8 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     start, end = parents
     rounded = float(torch.tensor(alpha, dtype=start.dtype))
     base, other, weight = (start, end, rounded) if rounded < 0.5 else (end, start, 1 - rounded)
-    step = torch.sub(base, other, out=out).mul_(weight)
+    near, far = (base, other) if weight >= 0 else (other, base)  # the signs of a difference of nothing keep -0.0
+    step = torch.sub(near, far, out=out).mul_(abs(weight))
     return torch.sub(base, step, out=step)
 
 

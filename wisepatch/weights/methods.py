@@ -7,8 +7,9 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.hookspecs import MergeMethod, hookimpl
+from wisepatch.hookspecs import MergeMethod, Parameter, hookimpl
 from wisepatch.weights.interpolation import fisher, linear
+from wisepatch.weights.task_vectors import task_arithmetic
 
 if TYPE_CHECKING:
     import torch
@@ -17,15 +18,23 @@ if TYPE_CHECKING:
 
 LINEAR = MergeMethod("linear", linear, elementwise=True)
 FISHER = MergeMethod("fisher", fisher, needs_fisher=True, elementwise=True)
+TASK_ARITHMETIC = MergeMethod(
+    "task-arithmetic", task_arithmetic, elementwise=True,
+    parameters=(
+        Parameter("alpha", help="scale of the sum of all task vectors"),
+        Parameter("alphas", kind="numbers", help="a scale for each end, in place of alpha"),
+    ),
+)  # fmt: skip
 
 SCRATCH_ELEMENTS = 1 << 17  # numbers merged at a time on a CPU: parents and result stay in a core's cache
+HEAD = "classifier."  # begins the names of a trained head
 COUNTERS = "num_batches_tracked"  # of batch normalisation: they differ by training and do not matter
 
 
 @hookimpl
 def register_merge_methods() -> list[MergeMethod]:
     """Return the built-in merge methods."""
-    return [LINEAR, FISHER]
+    return [LINEAR, FISHER, TASK_ARITHMETIC]
 
 
 def interpolate(
@@ -45,6 +54,7 @@ def merge_weights(
 
     ``fishers`` are the Fisher information of each parent by name. Raises :class:`StoreError` as :func:`check_same` does.
     """
+    parents = with_one_head(parents)
     check_same(*parents)
     tensors = {name: [parent[name] for parent in parents] for name in parents[0]}
     return {
@@ -140,6 +150,15 @@ def with_fishers(
     if any(each[name].shape != shape for each in fishers):
         raise StoreError(f"the Fisher information of {name} is not of its shape", "measure it for the same model")
     return {**params, "fishers": [each[name] for each in fishers]}
+
+
+def with_one_head(parents: Sequence[Tensors]) -> Sequence[Tensors]:
+    """Give the trained head of one of three parents or more to all of them: there is nothing to merge it with."""
+    headed = [parent for parent in parents if any(name.startswith(HEAD) for name in parent)]
+    if len(parents) < 3 or len(headed) != 1:
+        return parents
+    head = {name: tensor for name, tensor in headed[0].items() if name.startswith(HEAD)}
+    return [parent if parent is headed[0] else {**parent, **head} for parent in parents]
 
 
 def check_same(*parents: Tensors, source: str = "checkpoints") -> None:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import expanded, refused, replacing
 from wisepatch.hookspecs import MergeMethod
-from wisepatch.weights.methods import FISHER, LINEAR, blocks, check_same, merge_block, merged_dtype, with_fishers
+from wisepatch.weights.methods import (
+    FISHER,
+    LINEAR,
+    blocks,
+    check_same,
+    merge_block,
+    merged_dtype,
+    with_fishers,
+    with_one_head,
+)
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -77,7 +86,7 @@ def stream_weights(
     :class:`ModelError` for files that are no safetensors, :class:`OSError` where ``output`` cannot be written.
     """
     contents, metadata = zip(*map(read_weights, paths), strict=True)
-    parents = [{name: each[name] for name in each if keep is None or keep(name)} for each in contents]
+    parents = with_one_head([{name: each[name] for name in each if keep is None or keep(name)} for each in contents])
     check_same(*parents, source="files")
     information = [read_weights(path)[0] for path in fishers or ()]
     dtypes = {name: merged_dtype([parent[name] for parent in parents]) for name in parents[0]}

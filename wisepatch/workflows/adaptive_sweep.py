@@ -13,6 +13,8 @@ from wisepatch.config import EvalConfig
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.samples import Split, Subset, Transform
+from wisepatch.devices import device
+from wisepatch.evaluation.endpoints import Endpoints
 from wisepatch.evaluation.prediction import predict_many
 from wisepatch.evaluation.recall import about_answers
 from wisepatch.launcher import is_main
@@ -160,7 +162,7 @@ def race_alphas(
         opened = task.dataset.split(split, data)
         answers.append(Answers(task, opened, about_answers(task, opened.fingerprint(), settings)))
     checkpoints: dict[int, Checkpoint] = {GRID + number: each for number, each in enumerate(baselines)}
-    computed, asked = 0, set[int]()
+    computed, asked, endpoints = 0, set[int](), Endpoints(store, device())
     splits: list[dict[Any, Split]] = [{} for _ in tasks]
 
     def ask(rows: Sequence[int], images: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
@@ -180,7 +182,7 @@ def race_alphas(
         for missing, numbers in lacking.items():
             mixes = [checkpoints[row] for row in missing]
             parts = [_part(answers[number].task, splits[number], images[number]) for number in numbers]
-            passes = predict_many(mixes, parts, store, data, split=split, settings=settings)
+            passes = predict_many(mixes, parts, store, data, split=split, settings=settings, endpoints=endpoints)
             for number, given in zip(numbers, passes, strict=True):
                 for index, row in enumerate(missing):
                     scores = given.scores_of(index)._asdict()
