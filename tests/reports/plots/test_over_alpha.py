@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.reports.plots.pictures import both, drawn, measured
 from wisepatch import alpha_table, draw_over_alpha, draw_per_task, per_task_table, read_results
 from wisepatch.errors import ResultsError
 
@@ -55,3 +56,26 @@ def test_over_alpha_there_has_to_be_one_sweep():
         alpha_table(paint(), metric="macro_f1")
 
 
+def test_each_task_has_its_own_axes_the_patching_task_first_and_each_run_a_curve():
+    figure = drawn("per-task")
+    titles = [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes]
+    assert titles == ["Digits (patching)", "Shapes", "Colors", "corrupt:Shapes"]
+    table = per_task_table(both())
+    for axes, task in zip(figure.axes, ("Digits", "Shapes", "Colors", "corrupt:Shapes"), strict=True):
+        assert len(axes.lines) == 2
+        rows = table[(table["task"] == task) & (table["run"] == "second")]
+        assert axes.lines[1].get_xydata().tolist() == rows[["alpha", "value"]].to_numpy().tolist()
+        assert len(axes.collections) == 2  # bands
+    only = draw_per_task(per_task_table(both(), tasks=["Colors"]))
+    assert len(only.axes) == 1
+
+
+def test_tasks_of_runs_that_patch_others_are_not_drawn_together():
+    others = pd.concat([measured(), measured("second", 0.2, ("MNIST", "Shapes"))])
+    with pytest.raises(ResultsError, match="'first' and 'second' patch different tasks \\(Digits; MNIST\\)"):
+        per_task_table(others)
+    with pytest.raises(ResultsError, match="'SVHN' was not measured") as caught:
+        per_task_table(measured(), tasks=["SVHN"])
+    assert "Colors" in caught.value.hint
+    with pytest.raises(ResultsError, match="no sweep over alpha on the 'val' split"):
+        per_task_table(measured(), split="val")

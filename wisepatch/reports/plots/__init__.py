@@ -6,8 +6,8 @@ from wisepatch.reports.plots.layers import draw_layers, layer_table, load_layers
 from wisepatch.reports.plots.look import Look, parse_labels, parse_size
 from wisepatch.reports.plots.over_alpha import alpha_table, draw_over_alpha, draw_per_task, per_task_table
 from wisepatch.reports.plots.robustness import draw_robustness
-from wisepatch.reports.plots.robustness_table import robustness_table
 from wisepatch.reports.plots.saving import SUFFIXES, check_picture_path, picture_problems, save_figure
+from wisepatch.reports.plots.shifts import robustness_table
 
 __all__ = [
     "SUFFIXES",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 20  # of a matrix, those with the most mistakes
 MOST_NUMBERS = 12  # classes of a matrix that has room for numbers in its cells
+MOST_ACROSS, MOST_LETTERS_ACROSS = 5, 8  # classes, and letters of one, whose names stand side by side
 OTHERS = "others"
 CELL_INCHES, LEAST_INCHES, MOST_INCHES = 0.42, 2.6, 7.0
 DARK_CELL = 0.55  # the share from which a cell is darker than its number
@@ -106,10 +107,9 @@ def draw_confusion(table: pd.DataFrame, title: str | None, look: Look) -> Figure
                 color = sheet.theme.ground if shares[i, j] > DARK_CELL else sheet.theme.ink
                 style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": sheet.small * 0.9, "color": color}
                 axes.text(j, i, f"{counts[i, j]:,}", **style)
-    axes.set_xticks(
-        range(size), names, rotation=90 if size > 6 or max(map(len, names)) > 10 else 0, fontsize=sheet.small
-    )
-    axes.set_yticks(range(size), names, fontsize=sheet.small)
+    upright = size > MOST_ACROSS or max(map(len, names)) > MOST_LETTERS_ACROSS
+    sheet.name_ticks(axes.xaxis, names, rotation=90 if upright else 0)
+    sheet.name_ticks(axes.yaxis, names)
     sheet.label(axes, "answer", "the image shows")
     return sheet.finish()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.lines import Line2D
     from matplotlib.transforms import Bbox
     from numpy.typing import NDArray
@@ -18,6 +19,7 @@ DIRECTIONS = (20, -25, 155, 205, 90, 270, 60, 300, 120, 240)  # degrees, the bes
 RINGS = (1.0, 1.6, 2.4, 3.4, 4.6)  # distances, in gaps
 MARK_POINTS = 7.5  # half a mark that no label may cover
 GAP_POINTS = 9.0
+BETWEEN_LABELS = 4  # pixels between the labels of ticks
 BETWEEN = 12  # points between two of a curve that labels are kept away from
 
 
@@ -105,26 +107,36 @@ def _covered(points: NDArray[np.float64], box: Bbox) -> int:
     return int(((points > box.min).all(1) & (points < box.max).all(1)).sum())
 
 
-def thin_ticks(axes: Axes) -> bool:
-    """Leave out labels of ticks that would cover others, or leave the picture; return whether there were any."""
-    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+def thin_ticks(axes: Axes, named: Container[Axis] = ()) -> bool:
+    """Leave out labels of numbers along axes that would cover others; return whether there were any. Names all stay (``named``)."""
     changed = False
-    for axis, across in ((axes.xaxis, True), (axes.yaxis, False)):
-        low, high = sorted(axis.get_view_interval())
-        shown = [
-            (tick.get_loc(), tick.label1.get_window_extent(renderer))
-            for tick in axis.get_major_ticks()
-            if tick.label1.get_visible() and tick.label1.get_text() and low <= tick.get_loc() <= high
-        ]
-        kept: list[tuple[float, Bbox]] = []
-        for place, box in sorted(shown, key=lambda each: each[1].x0 if across else each[1].y0):
-            ends = (
-                (kept[-1][1].x1, box.x0) if kept and across else (kept[-1][1].y1, box.y0) if kept else (0.0, math.inf)
-            )
-            if ends[0] + (4 if across else 0) <= ends[1]:
-                kept.append((place, box))
-        if len(kept) < len(shown):
-            every = math.ceil(len(shown) / max(len(kept), 1))
-            axis.set_ticks([place for place, _ in shown][::every])
+    for axis in (axes.xaxis, axes.yaxis):
+        shown, apart = _tick_labels(axes, axis)
+        if apart < len(shown) and axis not in named:
+            axis.set_ticks([place for place, _ in shown][:: math.ceil(len(shown) / max(apart, 1))])
             changed = True
     return changed
+
+
+def crowded(axes: Axes, named: Container[Axis]) -> bool:
+    """Tell whether the names along an axis of ``named`` cover each other."""
+    found = [_tick_labels(axes, axis) for axis in (axes.xaxis, axes.yaxis) if axis in named]
+    return any(apart < len(shown) for shown, apart in found)
+
+
+def _tick_labels(axes: Axes, axis: Axis) -> tuple[list[tuple[float, Bbox]], int]:
+    """Return place and box of the labels along an axis, and how many of them, from the first on, stand apart."""
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    across = axis is axes.xaxis
+    low, high = sorted(axis.get_view_interval())
+    shown = [
+        (float(tick.get_loc()), tick.label1.get_window_extent(renderer))
+        for tick in axis.get_major_ticks()
+        if tick.label1.get_visible() and tick.label1.get_text() and low <= tick.get_loc() <= high
+    ]
+    apart, end = 0, -math.inf
+    for _, box in sorted(shown, key=lambda each: each[1].x0 if across else each[1].y0):
+        start, gap = (box.x0, BETWEEN_LABELS) if across else (box.y0, 0)
+        if start >= end + gap:
+            apart, end = apart + 1, box.x1 if across else box.y1
+    return shown, apart

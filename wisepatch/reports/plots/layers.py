@@ -99,7 +99,7 @@ def draw_layers(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
                 markersize=4.5 * sheet.scale, linewidth=1.1 * sheet.scale,
             )  # fmt: skip
     panels[0].set_xlim(left=0)
-    panels[0].set_yticks(range(len(moved)), moved or [""], fontsize=sheet.small)
+    sheet.name_ticks(panels[0].yaxis, moved)
     panels[0].set_ylim(max(len(moved) - 0.5, 0.5), -0.5)
     panels[1].margins(x=0.08)
     panels[1].ticklabel_format(useOffset=False, axis="x")

@@ -13,8 +13,8 @@ from wisepatch.reports.plots.frontier import CHOSEN, ENDS, MARK, scaled
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.logit_axes import clamp_of, use_logit_scale
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
-from wisepatch.reports.plots.robustness_table import MEAN
 from wisepatch.reports.plots.sheet import Sheet
+from wisepatch.reports.plots.shifts import MEAN
 from wisepatch.reports.plots.words import axis_label, chosen_words, images_words, start_words
 from wisepatch.reports.plots.written import as_written
 

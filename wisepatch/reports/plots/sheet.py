@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import UsageError
-from wisepatch.reports.plots.labels import thin_ticks
+from wisepatch.reports.plots.labels import crowded, thin_ticks
 from wisepatch.reports.plots.look import DPI, Look, Theme
 from wisepatch.reports.plots.words import split_words
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 MARGIN = 0.09  # inches around all
+MOST_TRIES = 6  # of heights, where none is given
 LEAST_AXES = 0.45  # inches that axes must have
 HANDLE_LETTERS = 4.2  # of a legend: the sign before a text and the room around both
-LABEL_SHARE = 0.78  # of the picture that the label of an axis may take
+LABEL_SHARE = 0.8  # of the picture that the label of an axis may take
 
 
 class Sheet:
@@ -50,6 +53,7 @@ class Sheet:
         self.body = height * min(width / 7.2 * 1.25, 1.0) if not look.size else 0.0
         self.size = look.size or (width, self.body + 1)
         self.font = look.font(*self.size)
+        self.named: set[Axis] = set()
         self.figure: Figure = Figure(figsize=self.size, layout="constrained", dpi=DPI, facecolor=self.theme.ground)
         FigureCanvasAgg(self.figure)
 
@@ -98,7 +102,7 @@ class Sheet:
 
     def label(self, axes: Axes, x: str = "", y: str = "", title: str = "", share: float = 1.0) -> None:
         """Write labels at axes that have the ``share`` of the sheet's width and height, in as many lines as they need."""
-        width, height = self.size[0] * share * LABEL_SHARE, (self.body or self.size[1] * 0.7) * LABEL_SHARE
+        width, height = self.size[0] * share * LABEL_SHARE, (self.body or self.size[1] * 0.7) * 0.85
         style: dict[str, Any] = {"fontsize": self.font, "color": self.theme.ink, "linespacing": 1.1}
         if x:
             axes.set_xlabel(self.fitted(x, width, self.font), **style)
@@ -107,6 +111,11 @@ class Sheet:
         if title:
             text = self.fitted(title, self.size[0] * share * LABEL_SHARE, self.font)
             axes.set_title(text, loc="left", **style)
+
+    def name_ticks(self, axis: Axis, names: Sequence[str], **style: Any) -> None:
+        """Write names along an axis, at 0, 1, 2, ...; all of them are shown."""
+        axis.set_ticks(range(len(names)), names, fontsize=self.small, **style)
+        self.named.add(axis)
 
     def inches(self, text: str, size: float) -> float:
         """Measure the width of a line."""
@@ -124,7 +133,7 @@ class Sheet:
                 lines[-1] = line
                 continue
             while self.inches(word, size) > inches and len(word) > 1:
-                fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or self.inches(word[:n], size) <= inches)
+                fits = max(bisect(range(1, len(word)), inches, key=lambda n: self.inches(word[:n], size)), 1)
                 lines.append(word[:fits])
                 word = word[fits:]
             lines.append(word)
@@ -135,27 +144,40 @@ class Sheet:
         bottom = MARGIN + self._write_note()
         bottom += self._draw_legend(legend, bottom) if legend else 0.0
         top = self._write_header()
-        if not self.look.size:
-            self.size = (self.size[0], self.body + bottom + top)
-            self.figure.set_size_inches(*self.size)
+        for _ in range(1 if self.look.size else MOST_TRIES):
+            if not self.look.size:
+                self.size = (self.size[0], self.body + bottom + top)
+                self.figure.set_size_inches(*self.size)
+            if self._lay_out(bottom, top):
+                return self.figure
+            self.body *= 1.4  # long names of ticks take their room from the axes
         width, height = self.size
-        self._move_header()
+        raise UsageError(
+            f"a picture of {width:.3g} x {height:.3g} inches has no room for its labels",
+            "give a larger --size, shorter names with --label, or no title with --title ''",
+        )
+
+    def _lay_out(self, bottom: float, top: float) -> bool:
+        """Lay the axes out between header and footer of so many inches; tell whether they have room."""
+        width, height = self.size
+        for text in self.tops:
+            pad = 0.3 * text.get_fontsize() / 72 if text.get_bbox_patch() else 0.0
+            text.set_y(height - MARGIN - pad)
         engine: Any = self.figure.get_layout_engine()
         edge = MARGIN / width
         engine.set(rect=(edge, bottom / height, 1 - 2 * edge, max(1 - (bottom + top) / height, 0.01)))
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", message="constrained_layout not applied")
             self.figure.draw_without_rendering()
-            thinned = [thin_ticks(axes) for axes in self.figure.axes]
+            thinned = [thin_ticks(axes, self.named) for axes in self.figure.axes]
             if any(thinned):
                 self.figure.draw_without_rendering()
-        least = min((min(each.get_window_extent().size) / self.figure.dpi for each in self.figure.axes), default=1.0)
-        if least < LEAST_AXES * min(self.scale, 1) or any("constrained_layout" in str(each.message) for each in caught):
-            raise UsageError(
-                f"a picture of {width:.3g} x {height:.3g} inches has no room for its labels",
-                "give a larger --size, shorter names with --label, or no title with --title ''",
-            )
-        return self.figure
+        if any(crowded(axes, self.named) for axes in self.figure.axes):
+            return False
+        sides = [min(axes.get_window_extent().size) / self.figure.dpi for axes in self.figure.axes]
+        return min(sides, default=1.0) >= LEAST_AXES * min(self.scale, 1) and not any(
+            "constrained_layout" in str(each.message) for each in caught
+        )
 
     def _text(self, x: float, y: float, text: str, **options: Any) -> Any:
         artist = self.figure.text(x, y, text, transform=self.figure.dpi_scale_trans, **options)
@@ -212,12 +234,6 @@ class Sheet:
             )
             height = max(height, (text.count("\n") + 1) * large * 1.35 / 72)
         return height + MARGIN + (MARGIN / 2 if height else 0)
-
-    def _move_header(self) -> None:
-        """Put the header at the upper edge, now that the height is known."""
-        for text in self.tops:
-            pad = 0.3 * text.get_fontsize() / 72 if text.get_bbox_patch() else 0.0
-            text.set_y(self.size[1] - MARGIN - pad)
 
 
 def _columns_width(widths: Sequence[float], columns: int) -> float:

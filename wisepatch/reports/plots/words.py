@@ -127,9 +127,8 @@ def in_order_of_time(results: pd.DataFrame) -> list[str]:
 
 def _given(run: str, row: Any) -> str | None:
     name = row.get("run_name")
-    if isinstance(name, str) and name and name != run:
-        return name
-    return None if GENERATED.fullmatch(str(run)) or row.get("time") else str(run)
+    named = name if isinstance(name, str) and name else str(run)
+    return None if GENERATED.fullmatch(named) else named
 
 
 def _features(row: Any, columns: Iterable[str]) -> str:

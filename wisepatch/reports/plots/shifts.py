@@ -101,8 +101,8 @@ def _of_run(
     facts = rows.drop_duplicates("alpha").set_index("alpha")
     chosen = rows.groupby("alpha")["chosen"].any()
     table = pd.concat(parts, ignore_index=True).assign(run=rows["run"].iloc[0], run_name=name, metric=wanted)
-    for column in ("start", "split", "model", "method", "selected_on"):
-        table[column] = table["alpha"].map(facts[column])
+    for column in ("start", "split", "model", "method"):
+        table[column] = table["alpha"].map(facts[column]) if column in facts else None
     table["selected_on"] = next(iter(rows["selected_on"].dropna()), None)
     return table.assign(chosen=table["alpha"].map(chosen))
 
