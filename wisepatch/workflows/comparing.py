@@ -120,7 +120,7 @@ def compare(
         raise UsageError(
             f"both are {ends[0].name} ({ends[0].id})", "name two checkpoints; `wisepatch store list` lists them"
         )
-    kept = [_answers(store, each) for each in ends]
+    kept = [answers_by_task(store, each) for each in ends]
     if tasks is None:
         asked = [key for key in reversed(kept[0]) if key in kept[1] and key[1] == split]  # as they were measured
         if alone := [task for task, of in (kept[0].keys() ^ kept[1].keys()) if of == split]:
@@ -129,7 +129,7 @@ def compare(
             missing = ends[0] if not kept[0] else ends[1]
             raise _missing(missing, ends, sorted({task for of in kept for task, at in of if at == split}), split)
     else:
-        asked = [_key(word, split, [*kept[0], *kept[1]]) for word in listed(tasks)]
+        asked = [task_key(word, split, [*kept[0], *kept[1]]) for word in listed(tasks)]
     for end, of_end in zip(ends, kept, strict=True):
         if missing_tasks := [task for task, of in asked if (task, of) not in of_end]:
             raise _missing(end, ends, missing_tasks, split)
@@ -143,7 +143,7 @@ Key = tuple[str, str]
 Kept = list[tuple[Path, dict[str, Any]]]
 
 
-def _answers(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
+def answers_by_task(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
     """Return the files of answers by task and split, the newest first; a mix has those of all mixes of the same recipe."""
     same = [checkpoint]
     if checkpoint.recipe:
@@ -159,7 +159,7 @@ def _answers(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
     return keys
 
 
-def _key(word: str, split: str, known: Sequence[Key]) -> Key:
+def task_key(word: str, split: str, known: Sequence[Key]) -> Key:
     """Return task and split of a word; a task that was answered needs not be there any more."""
     name, at, own = word.rpartition("@")
     for key in ((name, own) if at else (word, split), (word, split)):
