@@ -20,12 +20,23 @@ if TYPE_CHECKING:
     from wisepatch.datasets.folder_or_csv import FileSamples
     from wisepatch.datasets.published.readers import open_folders
     from wisepatch.datasets.samples import Annotations, Split, Subset
+    from wisepatch.datasets.training_batches import TrainingBatch
     from wisepatch.devices import use_device
     from wisepatch.errors import DataError, MissingDataError, WisepatchError
     from wisepatch.evaluation.answers import Answer
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.evaluation.prediction import predict_many
-    from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Parameter, Scores, SelectionRule, hookimpl
+    from wisepatch.hookspecs import (
+        Choice,
+        Measured,
+        MergeMethod,
+        Metric,
+        Objective,
+        Parameter,
+        Scores,
+        SelectionRule,
+        hookimpl,
+    )
     from wisepatch.models.classifier import Classifier
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
@@ -58,6 +69,7 @@ if TYPE_CHECKING:
     from wisepatch.store.results import read as read_results
     from wisepatch.tasks import Task, find_task, find_tasks
     from wisepatch.training.finetuning import finetune
+    from wisepatch.training.objectives.start import TrainingStart
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.comparing import compare
@@ -77,6 +89,7 @@ _NAMES = {  # module: the public names in it
     "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
+    "datasets.training_batches": "TrainingBatch",
     "datasets.folder_or_csv": "FileSamples",
     "devices": "use_device",
     "datasets.published.readers": "open_folders",
@@ -84,7 +97,7 @@ _NAMES = {  # module: the public names in it
     "evaluation.answers": "Answer",
     "evaluation.measurement": "evaluate",
     "evaluation.prediction": "predict_many",
-    "hookspecs": "Choice Measured MergeMethod Metric Parameter Scores SelectionRule hookimpl",
+    "hookspecs": "Choice Measured MergeMethod Metric Objective Parameter Scores SelectionRule hookimpl",
     "models.classifier": "Classifier",
     "models.clip": "Clip load_clip",
     "models.zeroshot_head": "zeroshot_head",
@@ -103,6 +116,7 @@ _NAMES = {  # module: the public names in it
     "store.results": "load_results read_results",
     "tasks": "Task find_task find_tasks",
     "training.finetuning": "finetune",
+    "training.objectives.start": "TrainingStart",
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
     "workflows.comparing": "compare",
@@ -137,6 +151,7 @@ __all__ = [
     "Metric",
     "MissingDataError",
     "ModelConfig",
+    "Objective",
     "Parameter",
     "Point",
     "Recipe",
@@ -149,6 +164,8 @@ __all__ = [
     "Subset",
     "Task",
     "TrainConfig",
+    "TrainingBatch",
+    "TrainingStart",
     "WisepatchError",
     "__version__",
     "alpha_table",

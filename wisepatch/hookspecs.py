@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
+from wisepatch.config import TrainConfig
 from wisepatch.datasets.base import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from numpy.typing import NDArray
+
+    Vectors = Callable[[], Iterator[tuple[str, list[torch.Tensor]]]]
 
 GROUP = "wisepatch"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -85,9 +88,19 @@ class MergeMethod:
 
     ``merge(parents, params, out)`` gets fp32 (or fp64) tensors of one shape, the zero-shot parent's first, and the recipe's
     parameters (``alpha`` among them); it may write into ``out``, and returns the result, which of equal tensors is that tensor.
-    With ``needs_fisher``, ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing.
+    With ``needs_fisher``, ``params["fishers"]`` holds the Fisher information of each parent for that tensor, or is missing; with
+    ``needs_grams``, ``params["grams"]`` holds the Gram matrices of the inputs of the layer whose matrix it is.
     ``elementwise`` says that each number depends on those at its place alone: such tensors are merged in blocks, in little memory.
-    ``parameters`` are those that a recipe may have; a method that names none takes any.
+
+    ``parameters`` are those that a recipe may have, and ``params["tensor"]`` is the tensor's name then; a method that names no
+    parameters takes any. ``from_start`` says that the first parent is the start of all others, the ends, of which ``ends`` is the
+    least and the largest number (``None``: any).
+    With ``of_vectors``, ``merge`` gets the task vectors ``theta_i - theta_0`` in the place of parents and returns a task vector:
+    the model is the start plus ``params["scale"]`` (1, where it has no such parameter) times that.
+    ``survey(names, vectors, params)`` is a first pass over the whole model: ``names`` are those of all tensors, and ``vectors()``
+    yields name and task vectors of each tensor that an end has changed, in blocks where the method is elementwise, as often as
+    it is called; what is returned is ``params["survey"]``. A ``costly`` merge, which takes much longer than a mix of two, is made
+    once for all scales and kept in the cache. ``reference`` names the paper.
     """
 
     name: str
@@ -95,6 +108,13 @@ class MergeMethod:
     needs_fisher: bool = False
     elementwise: bool = False
     parameters: tuple[Parameter, ...] = ()
+    from_start: bool = False
+    ends: tuple[int, int | None] = (1, None)
+    of_vectors: bool = False
+    survey: Callable[[Sequence[str], Vectors, Mapping[str, Any]], Any] | None = None
+    needs_grams: bool = False
+    costly: bool = False
+    reference: str = ""
 
 
 class Choice(NamedTuple):
@@ -125,6 +145,36 @@ class SelectionRule:
     check: Callable[[Any, Sequence[float], Sequence[str]], str] | None = None
 
 
+@dataclass(frozen=True)
+class Objective:
+    """Define what a fine-tuning minimises: ``prepare(start)`` is called once and returns ``loss(model, batch)``, a scalar tensor.
+
+    ``start`` is a ``wisepatch.TrainingStart``: CLIP and classifier before the first step, task, settings, and ``params``, values of
+    ``--objective-param NAME=VALUE`` over those here, whose types they have. ``model(batch.images)`` are logits ``(n, classes)``,
+    ``model(batch.images, with_features=True)`` logits and features of unit length ``(n, dim)``; it is called once a batch. Means
+    over the images of ``batch``, a ``wisepatch.TrainingBatch``, are multiplied by ``batch.weight``: the mean over processes is then
+    that of the whole batch (``start.cross_entropy(logits, batch)`` does so).
+
+    ``head`` says that the head must be ``frozen`` or ``trained``. Without ``on_features`` a frozen encoder is refused. With
+    ``trains_text`` the text tower is trained too, and ``model(batch.images, tokens=...)`` gives image features, text features and
+    the scale of logits. ``replaces_decay`` says that it takes the place of weight decay, ``unlabelled`` that it takes images of
+    ``--distill-on`` as ``batch.others``, ``several_tasks`` that it serves a joint training on several. ``check(config)`` says in
+    words what in the settings does not go with it, ``paper`` where it comes from.
+    """
+
+    name: str
+    prepare: Callable[[Any], Callable[[Any, Any], torch.Tensor]]
+    params: Mapping[str, float | int | str] = field(default_factory=dict)
+    head: str = ""
+    on_features: bool = True
+    trains_text: bool = False
+    replaces_decay: bool = False
+    unlabelled: bool = False
+    several_tasks: bool = False
+    check: Callable[[TrainConfig], str] | None = None
+    paper: str = ""
+
+
 @hookspec
 def register_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
     """Return the datasets that the plugin offers. Called on look-up, never at start: no torch, no disk, no network."""
@@ -148,3 +198,8 @@ def register_merge_methods() -> Iterable[MergeMethod]:  # type: ignore[empty-bod
 @hookspec
 def register_rules() -> Iterable[SelectionRule]:  # type: ignore[empty-body]
     """Return the rules that choose alpha that the plugin offers, for ``--select NAME`` or ``--select NAME=VALUE``."""
+
+
+@hookspec
+def register_objectives() -> Iterable[Objective]:  # type: ignore[empty-body]
+    """Return the objectives of fine-tuning that the plugin offers, for ``--objective NAME``."""

@@ -48,6 +48,26 @@ class Silent:
         """Say nothing."""
 
 
+class QuietNotes(Silent):
+    """Progress of another, without its notes: for work whose notes were given before."""
+
+    def __init__(self, inner: Progress) -> None:
+        """Pass all on to ``inner`` but the notes."""
+        self.inner = inner
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+        self.inner.start(what, total)
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        """Go on."""
+        self.inner.advance(steps, detail)
+
+    def finish(self) -> None:
+        """End the stage."""
+        self.inner.finish()
+
+
 def harmless(text: str) -> str:
     """Return one line of text, in which what a terminal would obey is written out, as in Python's strings."""
     return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)

@@ -13,10 +13,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from wisepatch.config import TrainConfig, listed
+from wisepatch.config import Balance, TrainConfig, listed
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.reading import Reading, split_word
 from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.datasets.several import joint_dataset
 from wisepatch.datasets.splits import ALL, CUT, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
@@ -55,15 +56,24 @@ class Around(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@testA``)."""
+    """A dataset as it was asked for: ``spec`` finds it again, ``split`` is set by ``NAME@val`` (or ``@train``, ``@testA``).
+
+    Several tasks that are patched together are one, with their ``parts``: its dataset joins their images, its spec their words.
+    """
 
     spec: str
     dataset: Dataset
     split: str | None = None
+    parts: tuple[Task, ...] = ()
 
     def __repr__(self) -> str:
         """Return the word that finds the task again."""
         return f"Task({self.spec!r})"
+
+    @property
+    def each(self) -> tuple[Task, ...]:
+        """Return the parts of several tasks, of one task itself."""
+        return self.parts or (self,)
 
     @property
     def base_spec(self) -> str:
@@ -204,15 +214,15 @@ def other_tasks(
 
     Raises :class:`UsageError` where two of them would be told apart by nothing but a split or a folder.
     """
-    tasks = listed(tasks)
+    tasks, patched = listed(tasks), {each.base_spec for each in patching.each}
     others = [task for task in tasks if isinstance(task, Task)]
     others += find_tasks([task for task in tasks if isinstance(task, str)], cut=cut, limit=limit)
-    other_split = next((t for t in others if t.base_spec == patching.base_spec and t.is_own_split), None)
+    other_split = next((t for t in others if t.base_spec in patched and t.is_own_split), None)
     if other_split:
         problem = f"{other_split.spec} is a split of the task that is patched, {patching.name}"
         raise UsageError(problem, MEASURE_AFTERWARDS.format(other_split.spec))
-    others = [task for task in others if task.base_spec != patching.base_spec]
-    seen = {patching.name: patching.spec}
+    others = [task for task in others if task.base_spec not in patched]
+    seen = {each.name: each.spec for each in patching.each}
     for task in others:
         if task.name in seen:
             raise UsageError(
@@ -233,25 +243,69 @@ class RunTasks:
     @classmethod
     def find(
         cls,
-        task: str,
+        task: str | Sequence[str],
         supported: Iterable[str] = (),
         classnames: Sequence[str] | None = None,
         templates: Sequence[str] | None = None,
         limit: int | None = None,
+        balance: Balance = "examples",
     ) -> RunTasks:
         """Look the words up; class names and templates are the patching task's. Raises the errors of :func:`find_task`.
 
-        ``NAME@train`` is ``NAME``: what is trained on it is measured on the other splits.
+        ``NAME@train`` is ``NAME``: what is trained on it is measured on the other splits. Several tasks to patch are one with
+        parts, and none of them may be supported too: :class:`UsageError`.
         """
-        patching = find_task(task, classnames, templates, limit=limit)
-        if patching.split == "train":
-            patching = Task(patching.base_spec, patching.dataset)
-        return cls(patching, tuple(other_tasks(patching, list(supported), limit=limit)))
+        words, supported = listed(task), list(supported)
+        if classnames and len(words) > 1:
+            raise UsageError("class names are given for several tasks", "name one --task with --classnames")
+        found = [_trained(find_task(word, classnames, templates, limit=limit)) for word in words]
+        if len(found) == 1:
+            return cls(found[0], tuple(other_tasks(found[0], supported, limit=limit)))
+        patching = several_tasks(found, balance)
+        others = find_tasks(supported, limit=limit)
+        if both := next((each.name for each in others if each.base_spec in {one.base_spec for one in found}), None):
+            raise UsageError(f"{both} is to be patched, and supported too", "name it once")
+        return cls(patching, tuple(other_tasks(patching, others)))
 
     @classmethod
     def of(cls, config: TrainConfig) -> RunTasks:
         """Look up the tasks that the settings name."""
-        return cls.find(config.task, config.supported, config.classnames, config.templates, config.limit)
+        return cls.find(
+            config.tasks or config.task, config.supported, config.classnames, config.templates, config.limit, config.balance
+        )  # fmt: skip
+
+    def further(self, tasks: Sequence[Task | str] | Task | str, limit: int | None = None) -> tuple[Task, ...]:
+        """Look up tasks that are measured besides. Raises :class:`UsageError` for one that is patched or supported anyway."""
+        found = [each for each in listed(tasks) if isinstance(each, Task)]
+        found += find_tasks([each for each in listed(tasks) if isinstance(each, str)], limit=limit)
+        known = {each.name for each in (*self.patching.each, *self.supported)}
+        for task in found:
+            if task.name in known:
+                raise UsageError(f"{task.name} is measured anyway, or another task of this name is", "leave it out")
+        return tuple(found)
+
+
+def _trained(task: Task) -> Task:
+    return Task(task.base_spec, task.dataset) if task.split == "train" else task
+
+
+def several_tasks(tasks: Sequence[Task], balance: Balance = "examples") -> Task:
+    """Return tasks that are patched together as one task with parts; one alone is itself.
+
+    Raises :class:`UsageError` for two of one name.
+    """
+    if len(tasks) == 1:
+        return tasks[0]
+    seen: dict[str, Task] = {}
+    for task in tasks:
+        other = seen.setdefault(task.name, task)
+        if other is not task:
+            specs = f": {other.spec} and {task.spec}" if other.spec != task.spec else ""
+            raise UsageError(
+                f"two tasks to patch are called {task.name!r}{specs}", "name each once, or rename a folder"
+            )
+    spec = ",".join(task.base_spec for task in tasks)
+    return Task(spec, joint_dataset([task.dataset for task in tasks], balance), parts=tuple(tasks))
 
 
 def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:

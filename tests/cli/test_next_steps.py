@@ -52,7 +52,7 @@ def test_the_next_step_of_zeroshot_trains_on_the_first_task_that_can_be_trained(
     untold = draw_folder(tmp_path / "untold" / "test", classes=("circle", "star")).parent
     result = cli("zeroshot", "--model", "demo", "--task", f"{untold},Colors", *where)
     (command,) = NEXT.findall(result.stderr)
-    monkeypatch.setattr("wisepatch.workflows.patching._finetune", lambda config, *_: pytest.exit(config.task))
+    monkeypatch.setattr("wisepatch.workflows.patching.finetune_on", lambda config, *_, **__: pytest.exit(config.task))
     with pytest.raises(pytest.exit.Exception, match="Colors"):
         cli(*shlex.split(command))
     assert "next:" not in cli("zeroshot", "--model", "demo", "--task", untold, *where).stderr

@@ -11,8 +11,11 @@ from safetensors.torch import load_file
 from tests.samples import recipes, with_head_of
 from wisepatch import ModelConfig, Store, TrainConfig, finetune, interpolate, load_clip, load_weights, predict_many
 from wisepatch.errors import StoreError, UsageError
+from wisepatch.evaluation import kept_merges
 from wisepatch.evaluation.endpoints import Endpoints, Heads, mixes_of
+from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, describe
+from wisepatch.weights.parameters import read_params
 from wisepatch.weights.streaming import stream_weights
 
 DEMO, CPU = ModelConfig("demo", ""), torch.device("cpu")
@@ -119,6 +122,65 @@ def test_sums_of_task_vectors_share_ends_text_and_one_pass(run_store, tasks, tmp
         assert together.confidence[index].tolist() == confidence
     for index, parent in ((0, start), (3, end)):
         assert together.confidence[index].tolist() == predicted_alone(parent, tasks[0], run_store, tmp_path)[1]
+
+
+METHODS = [
+    ("linear", {"weights": [1, 2, 3]}), ("ties", {"density": 0.3, "scale": 0.7}), ("dare", {"drop": 0.3, "scale": 0.5}),
+    ("breadcrumbs", {}), ("lines", {"beta": 0.3}), ("model-stock", {}), ("tsv-m", {}), ("iso-c", {"scale": 0.8}), ("iso-cts", {}),
+    ("tsv-m", {"layers": {"": 0.5, "visual.trunk.blocks.3": 0.1}}), ("task-arithmetic", {"layers": {"visual.head": 0}}),
+    ("regmean", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "params"), METHODS)
+def test_merges_in_evaluation_are_those_of_their_weights(run_store, tasks, tmp_path, method, params):
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    weights, own = load_weights(run_store, end), find_merge_method(method)
+    near = [
+        save_like(
+            run_store, end, {n: t * scale if n.startswith("visual.") else t for n, t in weights.items()}, f"{scale}"
+        )
+        for scale in (1.05, 0.97)
+    ]
+    parents = tuple(each.id for each in ([start] if own.from_start else []) + [end, *near])
+    if own.needs_grams:
+        inputs = torch.randn(300, 256)
+        run_store.cache.tensors("grams", "a" * 32, lambda: {"visual.head.proj.weight": inputs.T @ inputs})
+        params = {"gram": {"files": [["a" * 32, run_store.cache.sha256("grams", "a" * 32)]] * 3}}
+    recipe = Recipe(method, parents, {**read_params(own, [])[0], **params})
+    mix = run_store.save(None, kind="merged", name="mix", model=end.model, training=end.training, recipe=recipe)
+    assert run_store.problem(mix) == ""
+    written = save_like(run_store, end, load_weights(run_store, mix), "written")
+    (answers,) = predict_many([mix, written], tasks[:1], run_store, tmp_path, split="train")
+    assert np.array_equal(*answers.confidence)
+    assert not np.array_equal(answers.confidence[0], predicted_alone(start, tasks[0], run_store, tmp_path)[1])
+
+
+def test_a_costly_merge_is_made_once_for_all_scales_and_for_the_next_evaluation(
+    run_store, tasks, tmp_path, monkeypatch
+):
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    made = []
+    merge = kept_merges.merge_read_tensors
+    monkeypatch.setattr(kept_merges, "merge_read_tensors", lambda *given: made.append(1) or merge(*given))
+    scales = (0.0, 0.5, 1.0)
+
+    def mixes(method, **params):
+        return [
+            run_store.save(
+                None, kind="merged", name=f"{scale}", model=end.model, training=end.training,
+                recipe=Recipe(method, (start.id, end.id), {**params, "scale": scale}),
+            )
+            for scale in scales
+        ]  # fmt: skip
+
+    for _ in range(2):
+        (answers,) = predict_many(mixes("tsv-m"), tasks[:1], run_store, tmp_path, split="train")
+        assert len(made) == 1
+    assert answers.confidence[0].tolist() == predicted_alone(start, tasks[0], run_store, tmp_path)[1]
+    dare = {"drop": 0.5, "seed": 0}
+    list(predict_many([*mixes("dare", **dare), *mixes("dare", **dare | {"seed": 1})], tasks[:1], run_store, tmp_path))
+    assert len(made) == 3
 
 
 def test_checkpoints_of_the_first_schema_give_what_they_gave(run_store, probe, tasks, tmp_path, weights_read):

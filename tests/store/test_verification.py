@@ -59,6 +59,17 @@ def flip(path, place, bit=0):
         ("task-arithmetic", 3, {"alphas": [0.5, "1"]}, "alphas [0.5, '1']"),
         ("task-arithmetic", 3, {"alphas": 0.5}, "alphas 0.5"),
         ("task-arithmetic", 2, {"alphas": [0.5], "alpha": 1}, "both alpha and alphas"),
+        ("task-arithmetic", 2, {"alpha": 0.5, "scale": 1}, "scale, which task-arithmetic does not have"),
+        ("task-arithmetic", 2, {"alpha": 0.5, "layers": {"visual": "1"}}, "layers {'visual': '1'}"),
+        ("linear", 3, {"weights": [1, 2]}, "2 weights for 3 ends"),
+        ("linear", 3, {"weights": [1, 2, -1]}, "weights -1, which is not from 0 to inf"),
+        ("linear", 2, {"weights": [0, 0]}, "weights that add up to nothing"),
+        ("ties", 3, {"density": 2, "consensus": "mean", "scale": 1}, "density 2, which is not from 0 to 1"),
+        ("ties", 3, {"density": 0.5, "consensus": "most", "scale": 1}, "consensus most, which is none of mean, sum"),
+        ("ties", 3, {"density": 0.5, "scale": 1}, "without consensus"),
+        ("dare", 3, {"drop": 0.5, "seed": 0.5, "scale": 1}, "seed 0.5"),
+        ("slerp", 3, {"alpha": 0.5}, "of 3 parents, and slerp merges 2"),
+        ("model-stock", 2, {"scale": 1}, "of 1 ends, and model-stock merges 2 or more"),
         ("", 2, {"alpha": 0.5}, "without a method"),
     ],
 )
@@ -72,7 +83,7 @@ def test_a_recipe_that_cannot_be_is_named(store, method, parents, params, reason
     )
 
 
-@pytest.mark.parametrize(("method", "parents", "alpha"), [("linear", 2, 0), ("linear", 2, 1), ("ties", 5, 1.5)])
+@pytest.mark.parametrize(("method", "parents", "alpha"), [("linear", 2, 0), ("linear", 2, 1), ("of-a-plugin", 5, 1.5)])
 def test_a_recipe_that_can_be_is_whole(store, method, parents, alpha):
     start = save(store)
     assert store.problem(save_recipe(store, method, [start.id] * parents, {"alpha": alpha})) == ""

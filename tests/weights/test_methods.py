@@ -20,7 +20,11 @@ def merge(start, end, alpha, out=None):
 
 def test_the_built_in_methods_are_registered():
     registered = {method.name: method for method in methods.register_merge_methods()}
-    assert list(registered) == ["linear", "fisher", "task-arithmetic"]
+    assert list(registered) == [
+        "linear", "fisher", "task-arithmetic", "ties", "dare", "breadcrumbs", "regmean", "regmean++", "lines", "model-stock",
+        "slerp", "tsv-m", "iso-c", "iso-cts",
+    ]  # fmt: skip
+    assert all(method.parameters and method.reference for method in registered.values())
     assert [name for name, method in registered.items() if method.needs_fisher] == ["fisher"]
 
 

@@ -153,7 +153,7 @@ def test_memory_that_runs_out_in_the_sweep_names_the_option_of_the_sweep(cli, sh
     assert "go on with: wisepatch interpolate --checkpoint=" in result.stderr
     with pytest.raises(ResourceError, match="memory ran out"):
         patch(TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8), DEMO, Store(tmp_path / "store"), tmp_path)
-    monkeypatch.setattr("wisepatch.workflows.patching.finetune", fail)
+    monkeypatch.setattr("wisepatch.workflows.patch_job.finetune", fail)
     assert "hint: give a smaller --batch-size" in cli(*words).stderr
 
 

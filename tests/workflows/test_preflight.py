@@ -26,8 +26,8 @@ def untold(tmp_path):
 @pytest.fixture
 def no_work(monkeypatch):
     """Nothing is loaded, trained or measured."""
-    for name in ("load_clip", "finetune", "evaluate", "run_sweep"):
-        monkeypatch.setattr(f"wisepatch.workflows.patching.{name}", lambda *_, **__: pytest.fail("work was done"))
+    for name in ("patching.load_clip", "patching.evaluate", "patch_job.finetune", "patch_job.run_sweep"):
+        monkeypatch.setattr(f"wisepatch.workflows.{name}", lambda *_, **__: pytest.fail("work was done"))
     monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
     monkeypatch.setattr("wisepatch.evaluation.measurement.evaluate", lambda *_, **__: pytest.fail("measured"))
 

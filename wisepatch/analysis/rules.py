@@ -1,7 +1,8 @@
 """Rules that choose alpha: pure functions from the DataFrame of a sweep, and a rule's value, to an alpha of the sweep.
 
 The frame is that of :func:`~wisepatch.analysis.sweep_frame.sweep_frame`. Of equally good alphas the smallest is taken, the one that
-moves least. Below, ``P(a)`` is the score on the patching task at alpha ``a``, ``S(a)`` the mean score on the supported tasks.
+moves least. Below, ``P(a)`` is the mean score on the patching tasks (one or several) at alpha ``a``, ``S(a)`` that on the supported
+tasks: however many there are of each, both sides count the same.
 """
 
 from __future__ import annotations
@@ -102,10 +103,16 @@ def best_mean(frame: pd.DataFrame, _: None = None) -> float:
 
 
 def weighted(frame: pd.DataFrame, weights: Weights) -> float:
-    """Maximise the weighted mean ``sum_t w_t s_t(a) / sum_t w_t`` of the scores on all tasks, the patching task one of them."""
+    """Maximise the weighted mean ``sum_t w_t s_t(a) / sum_t w_t`` of the scores on all tasks, those that are patched among them."""
+    return _best(weighted_means(frame, weights))
+
+
+def weighted_means(frame: pd.DataFrame, weights: Weights) -> pd.Series[Any]:
+    """Return the weighted mean over all tasks by alpha."""
     scores = by_task(frame, "score")
     factors = {task: dict(weights.of).get(str(task), 1.0) for task in scores.columns}
-    return _best((scores * factors).sum(axis=1) / sum(factors.values()))
+    means: pd.Series[Any] = (scores * factors).sum(axis=1) / sum(factors.values())
+    return means
 
 
 def given_alpha(frame: pd.DataFrame, alpha: float) -> float:
@@ -141,9 +148,9 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
     Raises :class:`ResultsError` where a drop is to be certified and nobody counted broken and fixed images.
     """
     patching = axes(frame)["patching"]
-    references = [""] + ([BELOW] if f"score{BELOW}" in frame else [])
+    references = _references(frame)
     if bound.confidence is None:
-        worst = _worst(_drop(frame, bound.each, reference) for reference in references)
+        worst = drops(frame, each=bound.each)
         allowed = (worst <= bound.drop + ROUNDING) | (worst.index == 0)
         return _with_limit(frame, bound, _best(patching[allowed.to_numpy()]))
     for reference in references:
@@ -152,8 +159,16 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
     limits = limits[limits.index >= 0]
     passed = certified(limits.to_numpy(), bound)
     chosen = _best(patching[limits.index][passed])
-    seen = _worst(_drop(frame, bound.each, reference) for reference in references)
-    return _told(frame, bound, chosen, limits, passed, seen)
+    return _told(frame, bound, chosen, limits, passed, drops(frame, each=bound.each))
+
+
+def drops(frame: pd.DataFrame, *, each: bool) -> pd.Series[Any]:
+    """Return by alpha the drop of the supported mean, or the largest of each task, since alpha 0 or the zero-shot model below."""
+    return _worst(_drop(frame, each, reference) for reference in _references(frame))
+
+
+def _references(frame: pd.DataFrame) -> list[str]:
+    return [""] + ([BELOW] if f"score{BELOW}" in frame else [])
 
 
 def _with_limit(frame: pd.DataFrame, bound: Bound, chosen: float) -> Choice:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis import rules
 from wisepatch.analysis.sweep_frame import SUPPORTED, axes
+from wisepatch.config import listed
 from wisepatch.errors import ResultsError, UsageError
 from wisepatch.hookspecs import Choice, SelectionRule, hookimpl
 from wisepatch.plugins import find_rule
@@ -16,7 +17,7 @@ from wisepatch.plugins import find_rule
 if TYPE_CHECKING:
     import pandas as pd
 
-BEST_MEAN, MAX_DROP = "best-mean", rules.MAX_DROP
+BEST_MEAN, MAX_DROP, KNEE = "best-mean", rules.MAX_DROP, "knee"
 EXAMPLES = {"FRACTION": "0.01 for one point, 0.01@95 to certify it", "TASK:WEIGHT": "MNIST:2,CIFAR10:1"}
 
 
@@ -68,7 +69,7 @@ def register_rules() -> Iterable[SelectionRule]:
     return (
         SelectionRule(BEST_MEAN, rules.best_mean),
         SelectionRule(MAX_DROP, rules.max_drop, takes="FRACTION", needs_drop=True, read=rules.read_bound),
-        SelectionRule("knee", rules.knee, check=rules.missing_curve),
+        SelectionRule(KNEE, rules.knee, check=rules.missing_curve),
         SelectionRule("alpha", rules.given_alpha, takes="ALPHA", check=rules.missing_alpha),
         SelectionRule(
             "weights", rules.weighted, takes="TASK:WEIGHT", read=rules.read_weights, check=rules.missing_tasks
@@ -82,13 +83,17 @@ def parse_rule(text: str) -> Rule:
     return Rule(name, value.strip() if equals else None)
 
 
-def missing_for_rule(rule: Rule, alphas: Sequence[float], patching: str, supported: Sequence[str]) -> str:
+def missing_for_rule(
+    rule: Rule, alphas: Sequence[float], patching: str | Sequence[str], supported: Sequence[str]
+) -> str:
     """Say what a sweep lacks that the rule needs: an alpha, or tasks; an empty string where nothing is missing."""
-    row = find_rule(rule.name)
+    row, patched = find_rule(rule.name), listed(patching)
+    if rule.name == KNEE and not supported:
+        return rules.missing_curve(None, alphas, patched[:1])
     if row.needs_drop and not (supported and 0 in alphas):
         missing = "alpha 0 in the sweep" if supported else "supported tasks"
         return f"{rule.name} needs {missing} to measure the drop from zero-shot"
-    return row.check(rule.value, alphas, (patching, *supported)) if row.check else ""
+    return row.check(rule.value, alphas, (*patched, *supported)) if row.check else ""
 
 
 def choose(frame: pd.DataFrame, rule: Rule | str) -> Choice:
@@ -101,7 +106,7 @@ def choose(frame: pd.DataFrame, rule: Rule | str) -> Choice:
         raise ResultsError("there are no alphas to choose from", "evaluate at least one")
     tasks = list(frame["task"].unique())
     supported = [task for task in tasks if (frame.loc[frame["task"] == task, "role"] == SUPPORTED).all()]
-    patching = next(task for task in tasks if task not in supported)
+    patching = [task for task in tasks if task not in supported]
     alphas = sorted(frame["alpha"].unique().tolist())
     if missing := missing_for_rule(rule, alphas, patching, supported):
         raise ResultsError(missing, f"add what is missing, or use {BEST_MEAN}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.config import listed
 from wisepatch.errors import ResultsError
 from wisepatch.plugins import registry
 
@@ -20,7 +21,7 @@ BELOW = "_zeroshot"  # ends the columns that are about the zero-shot model, wher
 
 @dataclass(frozen=True)
 class Point:
-    """One alpha of a sweep: the metric on the patching task, and its mean over the supported tasks (``None`` without any).
+    """One alpha of a sweep: the mean metric of what is patched, and that of the supported tasks (``None`` without any).
 
     ``mean_score`` is the mean of both as rules compare them: better when higher, whatever the metrics.
     """
@@ -32,9 +33,9 @@ class Point:
 
 
 def sweep_frame(
-    rows: Iterable[Mapping[str, Any]] | pd.DataFrame, patching: str, supported: Sequence[str]
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame, patching: str | Sequence[str], supported: Sequence[str]
 ) -> pd.DataFrame:
-    """Gather rows of results of one run and split into one row an alpha and task, in order of alpha.
+    """Gather rows of results of one run and split into one row an alpha and task, in order of alpha; several tasks may be patched.
 
     Columns: ``alpha, task, role`` (``patching`` or ``supported``), ``metric`` (the first of the task), its ``value``, ``score``
     (the value, with its sign changed where lower is better), ``n``, and the images that are right at alpha 0 alone (``broken``) or
@@ -48,15 +49,15 @@ def sweep_frame(
     given: Any = rows if isinstance(rows, pd.DataFrame) else list(rows)
     table = pd.DataFrame(given)
     known = registry().all("register_metrics")
-    parts = []
-    for task in (patching, *supported):
+    parts, patched = [], listed(patching)
+    for task in (*patched, *supported):
         part = table[table["task"] == task] if len(table) else table
         if part.empty:
             raise ResultsError(f"{task!r} was not measured", f"tasks there are: {_listed(table)}")
         metric = part["metric"].iloc[0]
         part = part[part["metric"] == metric].drop_duplicates("alpha", keep="last")
         sign = -1 if metric in known and not known[metric].higher_is_better else 1
-        part = part.assign(role=PATCHING if task == patching else SUPPORTED, score=sign * part["value"].astype(float))
+        part = part.assign(role=PATCHING if task in patched else SUPPORTED, score=sign * part["value"].astype(float))
         below = part[part["alpha"].isna()]
         parts.append(part.assign(score_zeroshot=below["score"].iloc[0]) if len(below) else part)
     frame = pd.concat(parts)
@@ -66,7 +67,7 @@ def sweep_frame(
     frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
     numbers = columns[4:]
     typed: pd.DataFrame = frame.astype(dict.fromkeys(("alpha", *numbers), float))
-    _check_complete(typed, (patching, *supported))
+    _check_complete(typed, (*patched, *supported))
     return typed.sort_values("alpha", kind="stable", ignore_index=True)
 
 
@@ -92,13 +93,13 @@ def by_task(frame: pd.DataFrame, column: str, role: str = "") -> pd.DataFrame:
 
 
 def axes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return by alpha the score on the patching task, the mean score on the supported tasks (NaN without any), and their mean.
+    """Return by alpha the mean score on the patching tasks, that on the supported tasks (NaN without any), and the mean of both.
 
-    Without supported tasks ``mean`` is the score on the patching task.
+    Without supported tasks ``mean`` is the score on the patching tasks.
     """
     import pandas as pd
 
-    patching = by_task(frame, "score", PATCHING).iloc[:, 0]
+    patching = by_task(frame, "score", PATCHING).mean(axis=1, skipna=False)
     judged = by_task(frame, "score", SUPPORTED)
     supported = judged.mean(axis=1, skipna=False).reindex(patching.index)
     mean = (patching + supported) / 2 if len(judged.columns) else patching
@@ -107,7 +108,8 @@ def axes(frame: pd.DataFrame) -> pd.DataFrame:
 
 def points(frame: pd.DataFrame) -> list[Point]:
     """Return the points of a sweep for tables: values as measured, in order of alpha."""
-    values, judged = by_task(frame, "value", PATCHING).iloc[:, 0], by_task(frame, "value", SUPPORTED)
+    values = by_task(frame, "value", PATCHING).mean(axis=1, skipna=False)
+    judged = by_task(frame, "value", SUPPORTED)
     supported = judged.mean(axis=1, skipna=False).tolist() if len(judged.columns) else [None] * len(values)
     means = axes(frame)["mean"].tolist()
     return [Point(*each) for each in zip(values.index.tolist(), values.tolist(), supported, means, strict=True)]
@@ -116,6 +118,23 @@ def points(frame: pd.DataFrame) -> list[Point]:
 def paired_counts(right: NDArray[Any], reference: NDArray[Any]) -> dict[str, int]:
     """Count the images that ``reference`` ``(n,)`` alone has right (``broken``), and those that ``right`` alone has (``fixed``)."""
     return {"broken": int((reference & ~right).sum()), "fixed": int((right & ~reference).sum())}
+
+
+def numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with the number of a candidate, where mixes of several ends are numbered, in place of alpha."""
+    if "candidate" not in rows or rows["candidate"].isna().all():
+        return rows
+    return rows.assign(alpha=rows["candidate"])
+
+
+def patched_tasks(rows: pd.DataFrame) -> list[str]:
+    """Return the tasks that rows of one run name as patched: by their role where there are several, else the one that all name."""
+    named: list[str] = rows["patching"].dropna().unique().tolist()
+    if named and "role" in rows and named[0] not in set(rows["task"]):
+        named = rows.loc[(rows["patching"] == named[0]) & (rows["role"] == PATCHING), "task"].unique().tolist()
+    else:
+        named = named[:1]
+    return named
 
 
 def frames_of_runs(
@@ -128,20 +147,20 @@ def frames_of_runs(
 ) -> dict[str, tuple[str, pd.DataFrame]]:
     """Return by run its split and :func:`sweep_frame`, from tidy results; runs that swept no alpha are left out.
 
-    The split is the one that alpha is chosen on, ``val`` where the run has it, else ``test``; the patching task the one that
+    The split is the one that alpha is chosen on, ``val`` where the run has it, else ``test``; the patching tasks those that
     the rows name, and the supported tasks all others, unless they are named. ``metric`` goes before the first of each task.
 
     Raises :class:`ResultsError` where nothing is left, or a named task was not measured.
     """
     frames = {}
     for run, of_run in results.groupby("run", sort=False):
-        rows = of_run[of_run["alpha"].notna() | of_run["patching"].notna()]
+        rows = numbered(of_run[of_run["alpha"].notna() | of_run["patching"].notna()])
         on = split or ("val" if (rows["split"] == "val").any() else "test")
         rows = rows[rows["split"].fillna("test") == on]
-        task = patching or next(iter(rows["patching"].dropna()), None)
-        if rows["alpha"].notna().sum() == 0 or (task is None and results["run"].nunique() > 1):
+        task: Any = listed(patching) if patching else patched_tasks(rows)
+        if rows["alpha"].notna().sum() == 0 or (not task and results["run"].nunique() > 1):
             continue
-        if task is None:
+        if not task:
             raise ResultsError(f"run {run!r} does not say which task was patched", "name it with --patching TASK")
         if metric:
             rows = rows.sort_values("metric", key=lambda names: names != metric, kind="stable")
@@ -149,7 +168,7 @@ def frames_of_runs(
                 raise ResultsError(
                     f"no row measures {metric!r}", f"metrics there are: {', '.join(rows['metric'].unique())}"
                 )
-        others = list(supported) or [name for name in rows["task"].unique() if name != task]
+        others = list(supported) or [name for name in rows["task"].unique() if name not in task]
         frames[str(run)] = on, sweep_frame(rows, task, others)
     if not frames:
         where = f" on the {split!r} split" if split else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
-from wisepatch.config import DEFAULT_ALPHAS, TrainConfig
+from wisepatch.config import DEFAULT_ALPHAS, Balance, TrainConfig
+from wisepatch.plugins import find_objective
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
@@ -91,13 +92,20 @@ def show_trained(common: o.Common, seeds: Sequence[int], finished: Sequence[Fine
 
 
 def training(
-    task: str, supported: list[str], names: o.ClassOptions, train: o.TrainOptions
+    task: str | list[str],
+    supported: list[str],
+    names: o.ClassOptions,
+    train: o.TrainOptions,
+    balance: Balance = "examples",
 ) -> tuple[TrainConfig, RunTasks]:
     """Return the settings, with the defaults of the paper, and the tasks, which are looked up here and nowhere else."""
     classnames, templates = names.names(), names.templates()
-    tasks = RunTasks.find(names.task_word(task), names.task_words(supported), classnames, templates, train["limit"])
+    words = [names.task_word(task)] if isinstance(task, str) else names.task_words(task)
+    tasks = RunTasks.find(words, names.task_words(supported), classnames, templates, train["limit"], balance)
     specs = tuple(other.spec for other in tasks.supported)
+    head = train["head"] or find_objective(train["objective"]).head or None
     config = TrainConfig.with_defaults(
-        tasks.patching.spec, supported=specs, classnames=classnames, templates=templates, **train
-    )
+        [each.spec for each in tasks.patching.each], supported=specs, classnames=classnames, templates=templates,
+        balance=balance, **train | {"head": head},
+    )  # fmt: skip
     return config, tasks

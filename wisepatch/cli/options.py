@@ -10,13 +10,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.output import Output
-from wisepatch.config import AUTO, LIMIT_HELP, MODEL, SPEED, ModelConfig, TrainConfig, parse_alphas, setting
+from wisepatch.config import AUTO, LIMIT_HELP, MODEL, SPEED, Balance, ModelConfig, TrainConfig, parse_alphas, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.files import expanded, in_utf8
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 DEFAULT_DATA, DEFAULT_STORE = Path("~/data"), "wisepatch-store"
 WHERE = "Where things are"
 YOUR_OWN = "Your own folders and CSVs"
+SEVERAL = "Several tasks"
+Strategy = Literal["joint", "sequential", "parallel"]
+Found = Literal["equal", "grid", "search"]
+COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
 
@@ -134,6 +138,26 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class SeveralOptions:
+    """How several tasks are patched."""
+
+    strategy: Strategy | None = setting(
+        None,
+        "joint: one training on all tasks; sequential: one after the other; parallel: an end each. (joint)",
+        SEVERAL,
+    )
+    balance: Balance = setting("examples", "joint: an epoch is every image, or as many images of each task.", SEVERAL)
+    coefficients: Found | None = setting(
+        None, "parallel: one for all ends, every combination of --alpha, or a search by CMA-ES. (equal)", SEVERAL
+    )
+    evaluations: int | None = setting(None, "search: candidates to measure on validation data. (100)", SEVERAL, min=1)
+
+    def asked(self) -> dict[str, Any]:
+        """Return the settings that :func:`wisepatch.patch` takes."""
+        return {"strategy": self.strategy, "coefficients": self.coefficients, "evaluations": self.evaluations}
+
+
+@dataclass(frozen=True)
 class NameOptions:
     """Class names and prompts."""
 
@@ -219,6 +243,23 @@ OneTaskOption = Annotated[
     str,
     typer.Option(
         "--task", "-t", help="The task to learn: a known name, a folder, or a CSV.", autocompletion=completion.tasks
+    ),
+]
+PatchTaskOption = Annotated[
+    list[str],
+    typer.Option(
+        "--task",
+        "-t",
+        help="What to learn: a known name, a folder, or a CSV; several tasks by comma or repeated.",
+        autocompletion=completion.tasks,
+    ),
+]
+AlsoOption = Annotated[
+    list[str],
+    typer.Option(
+        "--also",
+        help="Tasks to measure at the end, with no part in training or choice; by comma or repeated.",
+        autocompletion=completion.tasks,
     ),
 ]
 SupportedOption = Annotated[
@@ -334,6 +375,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
     facts = field.metadata
+    several = get_origin(kind) is tuple
+    if several:  # not given is None, and given ones are as many as there are
+        kind = list[str] | None
     flags = facts.get("flags", (f"--{name.replace('_', '-')}",))
     if kind is not bool and facts.get("paper"):
         kind = kind | None
@@ -343,9 +387,9 @@ def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
         rich_help_panel=facts["panel"],
         min=facts.get("min"),
         envvar=facts.get("envvar"),
-        autocompletion=facts.get("complete"),
+        autocompletion=facts.get("complete", COMPLETED.get(name)),
     )
-    default = None if facts.get("paper") or field.default is MISSING else field.default
+    default = None if several or facts.get("paper") or field.default is MISSING else field.default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 

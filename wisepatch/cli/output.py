@@ -298,11 +298,20 @@ def show_sweep(output: Output, sweep: Sweep, *, tables: bool = True) -> None:
     output.records(sweep.rows)
     if sweep.choice and sweep.chosen:
         output.records([{
-            "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, "alpha": sweep.choice.alpha, "rule": str(sweep.rule),
+            "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, **_chosen_fields(sweep), "rule": str(sweep.rule),
             "selected_on": sweep.selected_on, "cautions": cautions(sweep), "note": sweep.note, **sweep.facts,
         }], "choice")  # fmt: skip
-    for split in sweep.points if tables else ():
+    for split in sweep.points if tables and not sweep.coefficients else ():
         _show_split(output, sweep, split)
+
+
+def _chosen_fields(sweep: Sweep) -> dict[str, Any]:
+    """Return the alpha that was chosen, or the number of the candidate and its coefficient for each task."""
+    assert sweep.choice is not None
+    if not sweep.coefficients:
+        return {"alpha": sweep.choice.alpha}
+    each = zip(sweep.patching_tasks, sweep.coefficients[sweep.choice.alpha], strict=True)
+    return {"alpha": None, "candidate": int(sweep.choice.alpha), "coefficients": dict(each)}
 
 
 def _show_split(output: Output, sweep: Sweep, split: str) -> None:
@@ -315,7 +324,7 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
     known = registry().all("register_metrics")
     rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
     first = {row["task"]: row for row in reversed(rows)}
-    tasks = {task: first.get(task) for task in (sweep.patching, *sweep.supported)}
+    tasks = {task: first.get(task) for task in (*sweep.patching_tasks, *sweep.supported)}
     metrics = {
         row["metric"]: row["metric"] not in known or known[row["metric"]].higher_is_better
         for row in tasks.values()
@@ -333,6 +342,8 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         for task, row in of_tasks.items():
             text = with_interval(row) if chosen or fits else percent(row.get("value"))
             cells.append(text + (marks.get((point.alpha, task)) or " " if marks and task in sweep.supported else ""))
+        if sweep.patched:
+            cells.append(percent(point.patching))
         if sweep.supported:
             mean = None if point.supported is None else (point.patching + point.supported) / 2
             supported = percent(point.supported)
@@ -347,6 +358,8 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         "alpha",
         *(task if not row or row["split"] == split else f"{task}@{row['split']}" for task, row in tasks.items()),
     ]
+    if sweep.patched:
+        columns.append("patched")
     if sweep.supported:
         columns += ["mean score"] if mixed else ["supported", "mean"]
     note = ""

@@ -11,6 +11,7 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
+from wisepatch.cli.model_table import show_patched
 from wisepatch.cli.output import percent, show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
@@ -24,17 +25,19 @@ if TYPE_CHECKING:
 
 @o.with_settings
 def command(
-    task: o.OneTaskOption,
+    task: o.PatchTaskOption,
     train: o.TrainOptions,
     evaluation: EvalConfig,
     model: o.ModelOptions,
     names: o.ClassOptions,
     machine: o.Machine,
+    several: o.SeveralOptions,
     common: o.Common,
     supported: o.SupportedOption = [],  # noqa: B006 -- Typer copies defaults
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006
     method: o.MethodOption = "linear",
     fisher_examples: o.FisherExamplesOption = 1000,
+    also: o.AlsoOption = [],  # noqa: B006
     select: o.SelectOption = "best-mean",
     select_on: o.SelectOnOption = "val",
     name: o.NameOption = "",
@@ -61,6 +64,10 @@ def command(
 
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
 
+    Several tasks are patched into one model (PAINT): --strategy joint, sequential or parallel, with a coefficient for each end.
+
+    Example: `wisepatch patch --task MNIST,SVHN,GTSRB --supported CIFAR10,STL10 --strategy parallel --coefficients search`
+
     Example: `wisepatch patch --task photos --supported CIFAR10,corrupt:photos --limit 500 --plan`
 
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --alpha auto --select max-drop=0.01`
@@ -68,8 +75,8 @@ def command(
     from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
 
-    several = parse_seeds(seeds) if seeds is not None else ()
-    config, tasks = training(task, supported, names, train)
+    seeded = parse_seeds(seeds) if seeds is not None else ()
+    config, tasks = training(task, supported, names, train, several.balance)
     alphas, rule, published = o.alphas(alpha), parse_rule(select or "best-mean"), model.config(train["start"])
     if plan:
         if alphas == AUTO:
@@ -79,10 +86,13 @@ def command(
         options = {"alphas": alphas, "method": method, "rule": rule, "select_on": select_on}
         show_plan(common, config, published, tasks, evaluation, output_path, **options)
         return
-    run = partial(run_seeds, seeds=several) if several else run_patch
+    if seeded and (tasks.patching.parts or also):
+        raise UsageError("--seeds patches one task, and measures nothing besides", "run each seed with --seed")
+    run = partial(run_seeds, seeds=seeded) if seeded else run_patch
     run(
         common, config, published, picture=output_path, tasks=tasks, alphas=alphas, method=method,
         fisher_examples=fisher_examples, rule=rule, select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
+        also=names.task_words(also), **several.asked(),
     )  # fmt: skip
 
 
@@ -144,12 +154,13 @@ def run_patch(
 
     output, store, data = common.output, common.open_store(), common.data_folder()
     problems = picture_problems(picture) if picture else []
-    sweep = patch(
+    patched = patch(
         config, model, store, data, tasks=tasks, fresh=fresh, problems=problems, progress=output.progress(), **options
-    ).sweep
+    )
+    sweep = patched.sweep
     draw = common.again("plot", "--run", sweep.run, "--output", "plot.png")
     try:
-        show_sweep(output, sweep)
+        show_patched(output, patched)
         if picture is not None and not output.helps:
             save_figure(draw_sweep(sweep_table(pick_runs(read(store.results)[0], [sweep.run]))), picture)
     except BaseException as error:
@@ -215,16 +226,21 @@ def summary(sweep: Sweep) -> str:
     after = sweep.at("test", sweep.choice.alpha)
     before = min(sweep.points["test"], key=lambda point: point.alpha)
     start = sweep.start_words if before.alpha == 0 else f"alpha {before.alpha:g}"
+    patched = f"the mean of {', '.join(sweep.patched)}" if sweep.patched else sweep.patching
+    alpha = f"alpha {sweep.choice.alpha:g}"
+    if sweep.coefficients:
+        each = zip(sweep.patching_tasks, sweep.coefficients[sweep.choice.alpha], strict=True)
+        alpha = f"the coefficients {', '.join(f'{value:g} ({task})' for task, value in each)}"
     supported = ""
     if after.supported is not None:
         change = f"from {percent(before.supported)} to {percent(after.supported)} %"
         supported = f", {supported_words(sweep)} {change}"
     on = "validation data" if sweep.selected_on == "val" else "TEST data"
     if sweep.supported and not sweep.judges:
-        on += f" of {sweep.patching} alone, as no supported task has a {sweep.selected_on} split"
+        on += f" of {', '.join(sweep.patching_tasks)} alone, as no supported task has a {sweep.selected_on} split"
     return (
-        f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
-        f"at alpha {sweep.choice.alpha:g} chosen on {on}; "
+        f"{patched} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
+        f"at {alpha} chosen on {on}; "
         f"the patched model is {sweep.chosen.name} ({sweep.chosen.id})"
     )
 

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError, UsageError
+from wisepatch.evaluation.kept_merges import kept_merge, unscaled
 from wisepatch.files import hash_tensors
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
+from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store, check_head, part_of
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
 from wisepatch.weights.finite import not_finite
-from wisepatch.weights.methods import check_same, merge_tensor, with_fishers, with_one_head
+from wisepatch.weights.methods import Merge, add_vector, check_same, merge_tensor, survey, with_one_head
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,9 @@ class Endpoints:
     _hashes: dict[tuple[str, str], str] = field(default_factory=dict)
     _clips: dict[ModelConfig, Clip] = field(default_factory=dict)
     _text_of_clip: dict[ModelConfig, str] = field(default_factory=dict)
+    _names: dict[str, list[str]] = field(default_factory=dict)
+    _kept: dict[str, Tensors] = field(default_factory=dict)
+    progress: Progress | None = None
 
     def read(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Read the checkpoints that were not read before, two at a time: verifying a file keeps one core busy."""
@@ -52,6 +57,7 @@ class Endpoints:
         with ThreadPoolExecutor(2) as pool:
             for checkpoint, weights in zip(missing.values(), pool.map(self._load, missing.values()), strict=True):
                 model = ModelConfig.from_json(checkpoint.model)
+                self._names[checkpoint.id] = list(weights)
                 for part in (TEXT, VISUAL):
                     self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(
                         {short: weights[name] for short, name in part_of(weights, part).items()}
@@ -75,6 +81,21 @@ class Endpoints:
         """Return the image tower and the trained head of an endpoint, under their names in the checkpoint."""
         self.read([checkpoint])
         return self._weights[checkpoint.id]
+
+    def names(self, checkpoint: Checkpoint) -> list[str]:
+        """Return the names of all tensors of an endpoint."""
+        self.read([checkpoint])
+        return self._names[checkpoint.id]
+
+    def kept(self, mix: Mix) -> Tensors:
+        """Return what a costly merge gives, made at most once for all scales; see :func:`kept_merge`."""
+        assert mix.method is not None
+        key = json.dumps([[parent.id for parent in mix.parents], mix.method.name, unscaled(mix.method, mix.params)])
+        if key not in self._kept:
+            self._kept[key] = kept_merge(
+                self.store, mix.checkpoint, mix.parents, mix.method, self.device, self.progress
+            )
+        return self._kept[key]
 
     def classifier(self, checkpoint: Checkpoint) -> Tensors:
         """Return the trained head of an endpoint; nothing else of the checkpoint is read where that can be verified by itself."""
@@ -120,6 +141,7 @@ class Mix:
     method: MergeMethod | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     fishers: tuple[Tensors, ...] = ()
+    _surveyed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -167,8 +189,27 @@ class Mix:
     def _merged(self, name: str, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
         if self.method is None:
             return tensors[0] if out is None else out.copy_(tensors[0])
-        params = with_fishers(self.params, self.fishers, name, tensors[0].shape)
-        return merge_tensor(self.method, tensors, params, out)
+        merge = Merge(self.method, self.params, self.fishers, self._survey)
+        if not self.method.costly:
+            return merge_tensor(self.method, tensors, merge.settings(name, tensors[0].shape), out)
+        kept = self.endpoints.kept(self)
+        if not self.method.of_vectors:
+            return kept[name].to(self.endpoints.device) if out is None else out.copy_(kept[name])
+        if name not in kept:
+            return tensors[0].clone() if out is None else out.copy_(tensors[0])
+        scale = merge.settings(name, tensors[0].shape).get("scale", 1)
+        return add_vector(tensors, kept[name].to(self.endpoints.device), scale, out)
+
+    @property
+    def _survey(self) -> Any:
+        """Return what the first pass of a merge that is not costly finds, of names and of the tensors that evaluation reads."""
+        if self.method is None or self.method.survey is None or self.method.costly:
+            return None
+        if "survey" not in self._surveyed:
+            weights = [self.endpoints.weights(parent) for parent in self.parents]
+            names = self.endpoints.names(self.parents[0])
+            self._surveyed["survey"] = survey(self.method, weights, self.params, names)
+        return self._surveyed["survey"]
 
     def _shares(self, part: str) -> bool:
         return len({self.endpoints.part_hash(parent, part) for parent in self.parents}) == 1
@@ -194,14 +235,16 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
             mixes.append(Mix(checkpoint, (checkpoint,), endpoints))
             continue
         assert checkpoint.recipe is not None
-        files = json.dumps(checkpoint.recipe.params.get("fisher"))
-        if files not in fishers:
+        files, method = json.dumps(checkpoint.recipe.params.get("fisher")), find_merge_method(checkpoint.recipe.method)
+        if method.costly:  # reads what it needs when it is made
+            fishers.setdefault(files, ())
+        elif files not in fishers:
             tensors = endpoints.store.read_fishers(checkpoint) or ()
             fishers[files] = tuple({name: each.to(endpoints.device) for name, each in one.items()} for one in tensors)
         mixes.append(
             Mix(
-                checkpoint, tuple(endpoints.store.parents(checkpoint)), endpoints,
-                find_merge_method(checkpoint.recipe.method), checkpoint.recipe.params, fishers[files],
+                checkpoint, tuple(endpoints.store.parents(checkpoint)), endpoints, method, checkpoint.recipe.params,
+                fishers[files],
             )
         )  # fmt: skip
     return mixes

@@ -89,7 +89,7 @@ def predict_many(
     data = expanded(data)
     checkpoints = on_main(lambda: list(checkpoints))
     check_seen(checkpoint.home for checkpoint in checkpoints)
-    endpoints = endpoints or Endpoints(store, this_device())
+    endpoints = endpoints or Endpoints(store, this_device(), progress=progress)
     mixes = mixes_of(checkpoints, endpoints)
     rows_by_model: dict[ModelConfig, list[int]] = {}
     for row, mix in enumerate(mixes):

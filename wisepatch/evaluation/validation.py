@@ -38,30 +38,34 @@ def watcher(
 ) -> Callable[[Clip, Classifier, float], Validation]:
     """Return a function for :func:`~wisepatch.training.finetuning.finetune` to call, which looks at the validation splits.
 
-    The first task is the one that is trained; where its head is trained too, that head is used, and ``metric`` scores it. Tasks
-    without a validation split are left out. Raises :class:`UnknownNameError` for a metric that there is not.
+    The first task is the one that is trained; where its head is trained too, that head is used, and ``metric`` scores it (of
+    several that are trained together, the mean of their scores counts). Tasks without a validation split are left out.
+    Raises :class:`UnknownNameError` for a metric that there is not.
     """
     settings = settings or EvalConfig()
     scoring = find_metric(metric) if metric else None
-    watched = [task for task in tasks if "val" in task.dataset.available_splits]
+    patched = tasks[0].each
+    watched = [task for task in (*patched, *tasks[1:]) if "val" in task.dataset.available_splits]
 
     def watch(clip: Clip, classifier: Classifier, epoch: float) -> Validation:
         values: dict[str, float] = {}
-        score, noted = None, ""
+        scores_of: list[float] = []
+        noted = ""
         for task in watched:
             split = same_for_all(task.dataset.split("val", data, clip.transform))
             head = None
-            if task is not tasks[0]:
+            if patched != (task,):  # the classifier's own head has the classes of all tasks
                 head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
             answers, labels, scores = _answer(split, task, clip, classifier, head, settings)
             values[task.name] = float((answers == labels).mean())
-            if scoring and task is tasks[0]:
+            if scoring and task in patched:
                 classes = len(task.dataset.classes)
                 measured = dict(measurements(scoring, labels, answers, classes, split.annotations, scores))
                 value = measured[scoring.name].value
-                score = value if scoring.higher_is_better else -value
-                noted = "" if scoring.name == "top1" else f", {task.name} {scoring.name} {value:.3f}"
+                scores_of.append(value if scoring.higher_is_better else -value)
+                noted += "" if scoring.name == "top1" else f", {task.name} {scoring.name} {value:.3f}"
         shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in values.items())
+        score = sum(scores_of) / len(scores_of) if scores_of else None
         return Validation(f"epoch {epoch:.1f} (val): {shown}{noted}", values, score)
 
     return watch

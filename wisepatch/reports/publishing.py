@@ -107,6 +107,9 @@ def _head(
             "say which classes with --task, or --classnames",
         )
     name = "classes"
+    if not (task or classnames) and len(tasks := checkpoint.config.get("tasks") or ()) > 1:
+        reason = f"{checkpoint.name} was patched on several tasks, and a classifier has the classes of one"
+        raise UsageError(reason, f"name it with --task: {', '.join(tasks)}")
     if task or not classnames:
         config = checkpoint.config
         known = {} if task else {"classnames": config.get("classnames"), "templates": config.get("templates")}

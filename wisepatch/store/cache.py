@@ -1,8 +1,8 @@
 """The cache: what can be made again, hashed whenever it is read.
 
 An entry is a folder ``cache/<kind>/<digest>``, the digest one over all that the entry depends on. Its ``entry.json`` holds the
-sha256 of every file and is written last; one rename publishes the folder. Kinds are ``heads``, ``features``, ``pixels`` and
-``fisher``; recipes name entries of the last kind by digest and sha256.
+sha256 of every file and is written last; one rename publishes the folder. Kinds are ``heads``, ``features``, ``pixels``, ``merged``
+(by methods that take long), ``fisher`` and ``grams``; recipes name entries of the last two kinds by digest and sha256.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     About = Mapping[str, Any] | None
 
 ENTRY, TENSORS = "entry.json", "tensors.safetensors"
-FISHER_ENTRIES = "fisher"
-KINDS = ("heads", "features", "pixels", FISHER_ENTRIES)
-REMOVABLE = ("pixels", "features")  # kinds that no recipe needs and that are large
+FISHER_ENTRIES, GRAM_ENTRIES, MERGED_ENTRIES = "fisher", "grams", "merged"
+NAMED = {FISHER_ENTRIES: "Fisher information", GRAM_ENTRIES: "Gram matrices"}  # kinds that recipes name
+KINDS = ("heads", "features", "pixels", MERGED_ENTRIES, *NAMED)
+REMOVABLE = ("pixels", "features", MERGED_ENTRIES)  # kinds that no recipe needs and that are large
 
 
 @cache
@@ -142,13 +143,17 @@ class Cache:
         return [path for kind in REMOVABLE for path in self._entries(kind)]
 
     def unnamed_fisher(self, named: Collection[str]) -> list[Path]:
-        """Return the Fisher information that is not ``named`` by its digest."""
+        """Return the Fisher information and Gram matrices that are not ``named`` by their digest."""
         older = [
             path
             for path in sorted((self.store / FISHER_ENTRIES).glob("*"))
             if re.fullmatch(r"[0-9a-f]{32}\.(safetensors|json)", path.name)
         ]
-        return [path for path in (*self._entries(FISHER_ENTRIES), *older) if path.stem not in named]
+        return [
+            path
+            for path in (*(each for kind in NAMED for each in self._entries(kind)), *older)
+            if path.stem not in named
+        ]
 
     def _entries(self, kind: str) -> list[Path]:
         return [path.parent for path in sorted((self.root / kind).glob(f"[!.]*/{ENTRY}"))]
@@ -167,7 +172,7 @@ class Cache:
         return gone
 
     def fisher_paths(self, files: Iterable[Sequence[str]]) -> tuple[Path, ...]:
-        """Return the files of Fisher information that are named by digest and sha256, verified.
+        """Return the files of Fisher information, or of Gram matrices, that are named by digest and sha256, verified.
 
         Raises :class:`StoreError` where one is gone or differs by one bit.
         """
@@ -177,16 +182,21 @@ class Cache:
             intact = next((path for path in candidates if sha256(path) == expected), None)
             if intact is None:
                 path = next(iter(candidates), self.root / FISHER_ENTRIES / digest)
+                word, verb = (
+                    (NAMED[GRAM_ENTRIES], "are") if GRAM_ENTRIES in path.parts else (NAMED[FISHER_ENTRIES], "is")
+                )
+                command = "merge --method regmean" if verb == "are" else "interpolate --method fisher"
                 raise StoreError(
-                    f"the Fisher information {path} is {'not what the mix was made with' if candidates else 'gone'}",
-                    "run `wisepatch interpolate --method fisher` again, which makes it anew",
+                    f"the {word} {path} {verb} {'not what the mix was made with' if candidates else 'gone'}",
+                    f"run `wisepatch {command}` again, which makes {'them' if verb == 'are' else 'it'} anew",
                 )
             paths.append(intact)
         return tuple(paths)
 
     def fisher_candidates(self, digest: str) -> list[Path]:
-        """Return the files that may hold this Fisher information, whole or not; stores of schema 1 have a folder of their own."""
-        paths = (self.root / FISHER_ENTRIES / digest / TENSORS, self.store / "fisher" / f"{digest}.safetensors")
+        """Return the files that may hold this information, whole or not; stores of schema 1 have a folder of their own."""
+        cached = (self.root / kind / digest / TENSORS for kind in NAMED)
+        paths = (*cached, self.store / "fisher" / f"{digest}.safetensors")
         return [path for path in paths if path.is_file()]
 
 

@@ -35,9 +35,9 @@ class Recipe:
 
     @property
     def fisher_files(self) -> tuple[tuple[str, str], ...]:
-        """Return the Fisher information that each parent is weighed by: digest of the cache entry and sha256 of the file."""
-        fisher = self.params.get("fisher")
-        return tuple((digest, sha256) for digest, sha256 in fisher["files"]) if fisher else ()
+        """Return what each parent is weighed by, Fisher information or Gram matrices: digest of the entry, sha256 of the file."""
+        found = self.params.get("fisher") or self.params.get("gram")
+        return tuple((digest, sha256) for digest, sha256 in found["files"]) if found else ()
 
 
 @dataclass(frozen=True)

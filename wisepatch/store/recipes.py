@@ -12,7 +12,8 @@ from wisepatch.errors import StoreError
 from wisepatch.files import partial_path, refused
 from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.weights.methods import LINEAR, merge_weights
+from wisepatch.weights.built_in_methods import LINEAR
+from wisepatch.weights.methods import merge_weights
 from wisepatch.weights.streaming import stream_weights
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ COLUMNS = (
     "metric", "value", "n", "ci_low", "ci_high", "seed", "limit", "version",
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
-EXTRA = ("role", "patching", "chosen", "selected_on", "broken", "fixed")
+EXTRA = ("role", "patching", "chosen", "selected_on", "broken", "fixed", "candidate")
 STORE, RESULTS = "wisepatch-store", "results.jsonl"
 PRINTED = ("result", "wide")  # the types of records of --json that hold results
 MAX_LISTED = 8  # runs that a message names
@@ -43,7 +43,7 @@ RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
 RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
 LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
-NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit", "broken", "fixed")
+NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit", "broken", "fixed", "candidate")
 OTHERS: dict[str, type] = {"params": dict, "chosen": bool}  # all other fields are texts
 WIDE_FIELDS = {"model": "model", "train_dataset": "patching", "alpha": "alpha", "split": "split"}
 

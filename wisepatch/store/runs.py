@@ -192,6 +192,14 @@ def logged_trainings(store: Path) -> list[Training]:
     return trainings
 
 
+def finished_trainings(store: Path) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """Yield of each finished training its identity, the fingerprint of its images, and what came out."""
+    for path in sorted((store / "runs").glob(f"*/{FINISHED}")):
+        record, outcome = _read(path.parent / RUN), _read(path)
+        if outcome and record and isinstance(record.get("identity"), dict):
+            yield record["identity"], str(record.get("data")), outcome
+
+
 def names_of_trainings(store: Path) -> dict[str, str]:
     """Return the names that were given to trainings, by the id of the fine-tuned checkpoint."""
     return {each.finetuned: each.name for each in logged_trainings(store) if each.name}

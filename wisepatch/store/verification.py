@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from wisepatch.errors import StoreError
 from wisepatch.files import sha256
+from wisepatch.plugins import registry
 from wisepatch.store.manifests import MANIFEST, Checkpoint, Recipe, identify
+from wisepatch.weights import parameters
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
 
 MAX_ALPHA = 1e6
-BETWEEN_TWO = ("linear", "fisher")  # methods that mix two parents, with alpha from 0 to 1
-FROM_A_START = ("task-arithmetic",)  # methods that add to the first parent what the others have learned
 
 
 def problem(store: Store, checkpoint: Checkpoint) -> str:
@@ -68,35 +68,17 @@ def _merge_problem(store: Store, checkpoint: Checkpoint) -> str:
 
 
 def params_problem(recipe: Recipe) -> str:
-    """Return what is wrong with the method, the parents and alpha of a recipe; empty if nothing is."""
+    """Return what is wrong with the method, the parents and the parameters of a recipe; empty if nothing is.
+
+    Of a method that is not installed, or names no parameters, alpha alone is looked at.
+    """
     if not recipe.method or not recipe.parents:
         return f"without {'parents' if recipe.method else 'a method'}"
-    between_two = recipe.method in BETWEEN_TWO
-    if between_two and len(recipe.parents) != 2:
-        return f"of {len(recipe.parents)} parents, and {recipe.method} mixes two"
-    if recipe.method in FROM_A_START:
-        return _scales_problem(recipe)
-    alpha = recipe.params.get("alpha", None if between_two else 0)
-    if not _is_scale(alpha):
-        return f"with alpha {str(alpha)[:40]}"
-    if between_two and not 0 <= alpha <= 1:
-        return f"with alpha {alpha}, which is not from 0 to 1"
-    return ""
-
-
-def _scales_problem(recipe: Recipe) -> str:
-    """Return what is wrong with the scales of task vectors: one ``alpha`` for all, or ``alphas``, one for each end."""
-    ends, alphas = len(recipe.parents) - 1, recipe.params.get("alphas")
-    if ends < 1:
-        return f"of a start alone, and {recipe.method} adds ends to it"
-    if "alphas" not in recipe.params:
-        alpha = recipe.params.get("alpha")
-        return "" if _is_scale(alpha) else f"with alpha {str(alpha)[:40]}"
-    if "alpha" in recipe.params:
-        return "with both alpha and alphas"
-    if not isinstance(alphas, list) or not all(_is_scale(alpha) for alpha in alphas):
-        return f"with alphas {str(alphas)[:40]}"
-    return "" if len(alphas) == ends else f"with {len(alphas)} alphas for {ends} ends"
+    method = registry().all("register_merge_methods").get(recipe.method)
+    if method is not None and method.parameters:
+        return parameters.params_problem(method, len(recipe.parents), recipe.params)
+    alpha = recipe.params.get("alpha", 0)
+    return "" if _is_scale(alpha) else f"with alpha {str(alpha)[:40]}"
 
 
 def _is_scale(value: object) -> TypeGuard[float]:

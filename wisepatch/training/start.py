@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
@@ -20,20 +21,29 @@ from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
+from wisepatch.training.objectives.start import objective_problems
 from wisepatch.training.tracking import trackers
-
-if TYPE_CHECKING:
-    import torch
 
 
 def check_trainable(config: TrainConfig, task: Task) -> None:
     """Raise :class:`UsageError` for a task that cannot be trained on, :class:`TrainingError` for a machine that cannot."""
+    if task.parts:
+        if config.head == "trained":
+            raise UsageError(
+                "a checkpoint has one trained head, and several tasks have one each",
+                "leave --head trained and --freeze-encoder out, or patch one task at a time",
+            )
+        for each in task.parts:
+            check_trainable(config, each)
+        return
     if task.split not in (None, "train"):
         raise UsageError(
             f"{task.spec} names the {task.split} split, and training uses train",
             f"write {task.name}: a tenth of train is held out anyway",
         )
     task.dataset.check_split("train")
+    for problem in objective_problems(config):
+        raise problem
     if task.dataset.label_map:
         raise UsageError(
             f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",
@@ -78,7 +88,8 @@ def load_start(
     clip = load_clip(design, weights)
     progress.advance()
     progress.finish()
-    head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store, progress.note)
+    heads = (each.dataset for each in task.each)
+    head = torch.cat([zeroshot_head(clip, of.head_names, of.templates, store, progress.note) for of in heads])
     classifier = Classifier(clip.model.visual, head)
     train_head = config.head == "trained"
     if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):

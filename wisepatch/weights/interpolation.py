@@ -31,6 +31,18 @@ def linear(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     return torch.sub(base, step, out=step)
 
 
+def along(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
+    """Move from a start along a task vector, ``theta_0 + scale * tau``; where ``tau`` is 0 the start stays, -0.0 too."""
+    import torch
+
+    (start, vector), scale = parents, params["scale"]
+    if scale == 0:
+        return start
+    step = torch.mul(vector, -scale, out=out)
+    step.masked_fill_(vector == 0, 0.0)
+    return torch.sub(start, step, out=step)
+
+
 def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None = None) -> torch.Tensor:
     """Interpolate each number by its :func:`fisher_share`, of ``params["fishers"]``; linearly where that is missing.
 

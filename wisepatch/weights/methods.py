@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.hookspecs import MergeMethod, Parameter, hookimpl
-from wisepatch.weights.interpolation import fisher, linear
-from wisepatch.weights.task_vectors import task_arithmetic
+from wisepatch.hookspecs import MergeMethod, hookimpl
+from wisepatch.weights.built_in_methods import ALONG, BUILT_IN, FISHER, LINEAR
+from wisepatch.weights.depth import with_layer
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = Mapping[str, torch.Tensor]
-
-LINEAR = MergeMethod("linear", linear, elementwise=True)
-FISHER = MergeMethod("fisher", fisher, needs_fisher=True, elementwise=True)
-TASK_ARITHMETIC = MergeMethod(
-    "task-arithmetic", task_arithmetic, elementwise=True,
-    parameters=(
-        Parameter("alpha", help="scale of the sum of all task vectors"),
-        Parameter("alphas", kind="numbers", help="a scale for each end, in place of alpha"),
-    ),
-)  # fmt: skip
 
 SCRATCH_ELEMENTS = 1 << 17  # numbers merged at a time on a CPU: parents and result stay in a core's cache
 HEAD = "classifier."  # begins the names of a trained head
@@ -34,7 +25,7 @@ COUNTERS = "num_batches_tracked"  # of batch normalisation: they differ by train
 @hookimpl
 def register_merge_methods() -> list[MergeMethod]:
     """Return the built-in merge methods."""
-    return [LINEAR, FISHER, TASK_ARITHMETIC]
+    return list(BUILT_IN)
 
 
 def interpolate(
@@ -56,11 +47,57 @@ def merge_weights(
     """
     parents = with_one_head(parents)
     check_same(*parents)
+    merge = Merge(method, params, tuple(fishers or ()), survey(method, parents, params))
     tensors = {name: [parent[name] for parent in parents] for name in parents[0]}
-    return {
-        name: merge_tensor(method, each, with_fishers(params, fishers, name, each[0].shape))
-        for name, each in tensors.items()
-    }
+    return {name: merge_tensor(method, each, merge.settings(name, each[0].shape)) for name, each in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merge with all that it needs beside the tensors themselves.
+
+    ``information`` holds for each parent tensors by name: its Fisher information, or the Gram matrices of its layers' inputs.
+    ``survey`` is what :func:`survey` found of the whole model.
+    """
+
+    method: MergeMethod
+    params: Mapping[str, Any]
+    information: Sequence[Tensors] = ()
+    survey: Any = None
+
+    def settings(self, name: str, shape: torch.Size) -> Mapping[str, Any]:
+        """Return the parameters for one tensor: with its name, survey, information, and the scale of its layer."""
+        method, params = self.method, self.params
+        if method.parameters:
+            params = with_layer({**params, "tensor": name}, name, of_vectors=method.of_vectors)
+        if method.survey:
+            params = {**params, "survey": self.survey}
+        if method.needs_grams:
+            return (
+                {**params, "grams": [each[name] for each in self.information]}
+                if _all_have(self.information, name)
+                else params
+            )
+        return with_fishers(params, self.information, name, shape)
+
+
+def survey(
+    method: MergeMethod, parents: Sequence[Tensors], params: Mapping[str, Any], names: Sequence[str] | None = None
+) -> Any:
+    """Make the first pass of a merge over the whole model, where its method has one; parents of one architecture.
+
+    ``names`` are those of all tensors, where the parents hold only some of them.
+    """
+    if method.survey is None:
+        return None
+
+    def vectors() -> Iterator[tuple[str, list[torch.Tensor]]]:
+        for name in parents[0]:
+            tensors = [parent[name] for parent in parents]
+            for block, _ in blocks(method, tensors, {}) if _is_moved(tensors) else ():
+                yield name, _vectors(_widened(block)[1])
+
+    return method.survey(list(parents[0]) if names is None else names, vectors, params)
 
 
 def merge_tensor(
@@ -111,18 +148,91 @@ def merge_block(
     """Merge one block, as :func:`merge_tensor` says; without ``out`` the result may share memory with a parent."""
     import torch
 
-    result, dtype = parents[0], merged_dtype(parents)
+    result = parents[0]
     if result.is_floating_point():
-        narrow = [parent.to(dtype) for parent in parents]
-        wide = [parent.to(torch.promote_types(dtype, torch.float32)) for parent in narrow]
+        narrow, wide = _widened(parents)
         scratch = out if out is not None and out.dtype == wide[0].dtype else None
-        merged = method.merge(wide, params, scratch)
+        merged = (
+            _add_vector(method, wide, params, scratch) if method.of_vectors else method.merge(wide, params, scratch)
+        )
         returned = next((own for own, parent in zip(narrow, wide, strict=True) if parent is merged), None)
-        result = merged.to(dtype) if returned is None else returned
+        result = merged.to(narrow[0].dtype) if returned is None else returned
         # Arithmetic makes NaN of infinities that the parents have in common. The sum tells; on a GPU it would be waited for.
         if returned is None and (merged.device.type != "cpu" or merged.sum().isnan()):
             result = torch.where(torch.isnan(merged) & _same_bits(narrow), narrow[0], result)
     return result if out is None or result is out else out.copy_(result)
+
+
+def _widened(parents: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return floating-point tensors in the type of their merge, and in the type that it is computed in."""
+    import torch
+
+    dtype = merged_dtype(parents)
+    narrow = [parent.to(dtype) for parent in parents]
+    return narrow, [parent.to(torch.promote_types(dtype, torch.float32)) for parent in narrow]
+
+
+def _vectors(wide: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the task vectors of all ends; what all have in common, infinities too, is 0."""
+    start, *ends = wide
+    vectors = [end - start for end in ends]
+    if any(vector.sum().isnan() for vector in vectors):
+        same = _same_bits(wide)
+        vectors = [vector.masked_fill(same, 0.0) for vector in vectors]
+    return vectors
+
+
+def merged_vector(
+    method: MergeMethod, parents: Sequence[torch.Tensor], params: Mapping[str, Any]
+) -> torch.Tensor | None:
+    """Return the task vector of a whole tensor that a method of task vectors merges, in fp32 or fp64; ``None`` where nothing moved.
+
+    :data:`ALONG` with this and ``params["scale"]`` is the merge to the bit.
+    """
+    import torch
+
+    if not _is_moved(parents):
+        return None
+    with torch.no_grad():
+        pieces = []
+        for tensors, settings in blocks(method, parents, params):
+            _, wide = _widened(tensors)
+            moved = _merged_vector(method, wide, settings)
+            pieces.append((torch.zeros_like(wide[0]) if moved is None else moved).flatten())
+        return torch.cat(pieces).view(parents[0].shape)
+
+
+def add_vector(
+    parents: Sequence[torch.Tensor], vector: torch.Tensor, scale: float, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Make the merge of :func:`merged_vector` at a scale, into ``out`` where given: to the bit that of :func:`merge_tensor`."""
+    narrow = parents[0].to(merged_dtype(parents))
+    if scale == 0:
+        return narrow.clone() if out is None else out.copy_(narrow)
+    if narrow.dtype == vector.dtype:
+        return merge_tensor(ALONG, (narrow, vector), {"scale": scale}, out)
+    moved = merge_tensor(ALONG, (narrow.to(vector.dtype), vector), {"scale": scale}).to(narrow.dtype)
+    return moved if out is None else out.copy_(moved)
+
+
+def _is_moved(parents: Sequence[torch.Tensor]) -> bool:
+    """Tell whether a tensor is one of floating-point numbers, and not the same in all parents."""
+    import torch
+
+    start, *ends = parents
+    return start.is_floating_point() and not all(torch.equal(start, end) for end in ends)
+
+
+def _merged_vector(method: MergeMethod, wide: Sequence[torch.Tensor], params: Mapping[str, Any]) -> torch.Tensor | None:
+    return method.merge(_vectors(wide), params, None) if _is_moved(wide) else None
+
+
+def _add_vector(
+    method: MergeMethod, wide: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.Tensor | None
+) -> torch.Tensor:
+    scale = params.get("scale", 1)
+    vector = _merged_vector(method, wide, params) if scale else None
+    return wide[0] if vector is None else ALONG.merge((wide[0], vector), {"scale": scale}, out)
 
 
 def merged_dtype(parents: Sequence[torch.Tensor]) -> torch.dtype:
@@ -145,11 +255,15 @@ def with_fishers(
     params: Mapping[str, Any], fishers: Sequence[Tensors] | None, name: str, shape: torch.Size
 ) -> Mapping[str, Any]:
     """Add to ``params`` the Fisher information of a tensor, where all have some; StoreError where it is of another shape."""
-    if not fishers or not all(name in each for each in fishers):
+    if not fishers or not _all_have(fishers, name):
         return params
     if any(each[name].shape != shape for each in fishers):
         raise StoreError(f"the Fisher information of {name} is not of its shape", "measure it for the same model")
     return {**params, "fishers": [each[name] for each in fishers]}
+
+
+def _all_have(information: Sequence[Tensors], name: str) -> bool:
+    return bool(information) and all(name in each for each in information)
 
 
 def with_one_head(parents: Sequence[Tensors]) -> Sequence[Tensors]:

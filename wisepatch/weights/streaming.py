@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import expanded, refused, replacing
 from wisepatch.hookspecs import MergeMethod
+from wisepatch.weights.built_in_methods import FISHER, LINEAR
 from wisepatch.weights.methods import (
-    FISHER,
-    LINEAR,
+    Merge,
     blocks,
     check_same,
     merge_block,
     merged_dtype,
-    with_fishers,
+    survey,
     with_one_head,
 )
 
@@ -86,9 +86,12 @@ def stream_weights(
     :class:`ModelError` for files that are no safetensors, :class:`OSError` where ``output`` cannot be written.
     """
     contents, metadata = zip(*map(read_weights, paths), strict=True)
-    parents = with_one_head([{name: each[name] for name in each if keep is None or keep(name)} for each in contents])
+    whole = with_one_head(contents)
+    parents = [{name: each[name] for name in each if keep is None or keep(name)} for each in whole]
     check_same(*parents, source="files")
-    information = [read_weights(path)[0] for path in fishers or ()]
+    if method.survey:
+        check_same(*whole, source="files")
+    merge = Merge(method, params, [read_weights(path)[0] for path in fishers or ()], survey(method, whole, params))
     dtypes = {name: merged_dtype([parent[name] for parent in parents]) for name in parents[0]}
     names = sorted(dtypes, key=lambda name: (list(TYPE_NAMES).index(_type(dtypes[name])), name))
     header = _header({name: (dtypes[name], parents[0][name].shape) for name in names}, metadata[0])
@@ -96,7 +99,7 @@ def stream_weights(
     def merged_blocks() -> Iterator[torch.Tensor]:
         for name in names:
             tensors = [parent[name] for parent in parents]
-            for block, settings in blocks(method, tensors, with_fishers(params, information, name, tensors[0].shape)):
+            for block, settings in blocks(method, tensors, merge.settings(name, tensors[0].shape)):
                 yield merge_block(method, block, settings)
 
     with replacing(output) as file:

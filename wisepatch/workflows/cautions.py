@@ -31,7 +31,7 @@ def _of_choice(sweep: Sweep) -> Iterator[str]:
 
 def _judging_rows(sweep: Sweep) -> list[Mapping[str, Any]]:
     """Return the rows that the choice was made by: the first metric of each task on the split of the choice."""
-    tasks = (sweep.patching, *sweep.judges)
+    tasks = (*sweep.patching_tasks, *sweep.judges)
     rows = [row for row in sweep.rows if row["split"] == sweep.selected_on and row["task"] in tasks]
     first = {row["task"]: row["metric"] for row in reversed(rows)}
     return [row for row in rows if row["metric"] == first[row["task"]] and row["alpha"] is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
 from wisepatch.datasets.duplicates import same_files, told
-from wisepatch.errors import UsageError, WisepatchError, out_of_memory
+from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate
-from wisepatch.evaluation.validation import watcher
 from wisepatch.files import expanded
 from wisepatch.launcher import is_main
 from wisepatch.models.clip import load_clip
@@ -23,21 +22,33 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task, as_tasks
-from wisepatch.training.finetuning import Finetuned, finetune
+from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.fisher_information import EXAMPLES
+from wisepatch.training.objectives.start import objective_problems
 from wisepatch.training.start import save_start
 from wisepatch.training.tracking import tracker_problems
+from wisepatch.training.unlabelled import unlabelled_problems
+from wisepatch.workflows.model_table import Table, model_table
+from wisepatch.workflows.patch_job import PatchJob, finetune_on
 from wisepatch.workflows.preflight import evaluation_splits, preflight
-from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
+from wisepatch.workflows.several_tasks import JOINT, Strategy, strategy_for
+from wisepatch.workflows.sweep import Sweep, new_run
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
 
 
 @dataclass(frozen=True)
 class Patched:
-    """The fine-tuning run of :func:`patch`, and the sweep that chose its alpha."""
+    """The fine-tuning run of :func:`patch`, and the sweep that chose its alpha; of several, the last of each.
+
+    ``runs`` and ``sweeps`` are all of them, where several tasks were patched one after the other or side by side. ``table`` puts
+    what there was before, the ends, and what was chosen side by side, of several tasks and where others are measured ``also``.
+    """
 
     run: Finetuned
     sweep: Sweep
+    runs: tuple[Finetuned, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    table: Table | None = None
 
 
 def zeroshot(
@@ -67,21 +78,32 @@ def keep_best_problems(tasks: RunTasks, config: TrainConfig, data: Path) -> list
     """Return why the best weights cannot be told by validation data; none where they need not be."""
     if not config.keep_best:
         return []
-    dataset = tasks.patching.dataset
-    if VAL not in dataset.available_splits:
-        reason = f"{tasks.patching.name} has no validation split to tell the best weights by"
-        return [UsageError(reason, "leave --keep-best out")]
-    try:
-        return list(missing_needs(find_metric(config.keep_best), dataset.split(VAL, data).annotations))
-    except WisepatchError as error:
-        return [error]
+    problems: list[WisepatchError] = []
+    for task in tasks.patching.each:
+        if VAL not in task.dataset.available_splits:
+            reason = f"{task.name} has no validation split to tell the best weights by"
+            problems.append(UsageError(reason, "leave --keep-best out"))
+            continue
+        try:
+            problems += missing_needs(find_metric(config.keep_best), task.dataset.split(VAL, data).annotations)
+        except WisepatchError as error:
+            problems.append(error)
+    return problems
+
+
+def training_problems(tasks: RunTasks, config: TrainConfig, data: Path) -> list[WisepatchError]:
+    """Return what keeps a training from doing what is asked for, beside its images."""
+    return [
+        *objective_problems(config), *unlabelled_problems(config.distill_on, data), *keep_best_problems(tasks, config, data),
+        *tracker_problems(config),
+    ]  # fmt: skip
 
 
 def training_splits(tasks: RunTasks, config: TrainConfig) -> list[tuple[Task, list[str]]]:
     """Return what the training reads: ``train``, and with ``eval_every`` the validation splits that there are."""
-    watched = [tasks.patching, *tasks.supported] if config.eval_every else []
+    watched = [*tasks.patching.each, *tasks.supported] if config.eval_every else []
     validation = [(task, [VAL]) for task in watched if VAL in task.dataset.available_splits]
-    return [(tasks.patching, ["train"]), *validation]
+    return [*((task, ["train"]) for task in tasks.patching.each), *validation]
 
 
 def finetune_watched(
@@ -100,26 +122,9 @@ def finetune_watched(
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
     data, tasks = expanded(data), tasks or RunTasks.of(config)
-    problems = [*keep_best_problems(tasks, config, data), *tracker_problems(config)]
+    problems = training_problems(tasks, config, data)
     preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
-    return _finetune(config, model, store, data, progress, tasks, run_name, fresh)
-
-
-def _finetune(
-    config: TrainConfig,
-    model: ModelConfig,
-    store: Store,
-    data: Path,
-    progress: Progress | None,
-    tasks: RunTasks,
-    run_name: str,
-    fresh: bool,
-) -> Finetuned:
-    watched = [tasks.patching, *tasks.supported]
-    watch = watcher(watched, store, data, config.evaluation, config.keep_best) if config.eval_every else None
-    return finetune(
-        config, model, store, data, progress, watch, task=tasks.patching, others=tasks.supported, run_name=run_name, fresh=fresh,
-    )  # fmt: skip
+    return finetune_on(config, model, store, data, progress, tasks, run_name, fresh=fresh)
 
 
 def patch(
@@ -139,45 +144,43 @@ def patch(
     run_name: str = "",
     settings: EvalConfig | None = None,
     fresh: bool = False,
+    strategy: str | None = None,
+    coefficients: str | None = None,
+    evaluations: int | None = None,
+    also: Sequence[Task | str] | Task | str = (),
     problems: Sequence[WisepatchError] = (),
     progress: Progress | None = None,
 ) -> Patched:
     """Fine-tune on ``config.task``, sweep alpha, choose it (``best-mean`` unless told otherwise) and store the patched model.
 
-    PAINT section 2, start to end. ``settings`` are those of the sweep, by default the precision and loading processes of the
+    PAINT section 2, start to end. Several tasks (``config.tasks``) are patched by a ``strategy`` (section 5): ``joint``, one
+    training on all; ``sequential``, one after the other; ``parallel``, an end each, with ``coefficients`` that are ``equal``, on a
+    ``grid``, or found by a ``search`` of so many ``evaluations``. Tasks named ``also`` are measured at the end, and have no part in
+    the choice.
+
+    ``settings`` are those of the sweep, by default the precision and loading processes of the
     training. A training that was interrupted goes on and one that is finished is taken as it is, unless it is to be ``fresh``.
     Raises all that is missing for training and sweep before the first step, with the ``problems`` that the caller met. Several
     processes all call this.
     """
     data, tasks = expanded(data), tasks or RunTasks.of(config)
+    asked = strategy_for(tasks.patching, strategy, coefficients, evaluations, config.balance)
     plan = plan_sweep(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
-    problems = [*problems, *keep_best_problems(tasks, config, data), *tracker_problems(config)]
+    plan = replace(plan, strategy=asked.name if asked else "", also=tasks.further(also, config.limit))
+    trained = config if asked is None or asked.name == JOINT else replace(config, tasks=())  # one task at a time
+    problems = [*problems, *training_problems(tasks, trained, data), *(asked.problems(plan, config) if asked else ())]
     plan.check(data, training_splits(tasks, config), problems, store=store)
     if progress and is_main():
-        check = shlex.join(["wisepatch", "datasets", "check", tasks.patching.base_spec])
-        for line in told(tasks.patching.dataset, same_files(tasks.patching.dataset, data), "bytes"):
-            progress.note(f"note: {line}; `{check}` names them")
-    finished = _finetune(config, model, store, data, progress, tasks, run_name, fresh)
-    settings = settings or config.evaluation
-    try:
-        swept = run_sweep(
-            plan, finished.finetuned, store, data, run=run or new_run("patch"), run_name=run_name, fisher_examples=fisher_examples,
-            settings=settings, progress=progress,
-        )  # fmt: skip
-    except BaseException as error:
-        known = out_of_memory(error, "--eval-batch-size") if isinstance(error, Exception) else None
-        go_on = plan.command(
-            finished.finetuned,
-            store,
-            data,
-            fisher_examples=fisher_examples,
-            run_name=run_name,
-            precision=settings.mixed_precision,
-        )
-        (known or error).add_note(f"the fine-tuned model is stored; go on with: {go_on}")
-        if known:
-            raise known from error
-        raise
-    return Patched(finished, swept)
+        for task in tasks.patching.each:
+            check = shlex.join(["wisepatch", "datasets", "check", task.base_spec])
+            for line in told(task.dataset, same_files(task.dataset, data), "bytes"):
+                progress.note(f"note: {line}; `{check}` names them")
+    job = PatchJob(
+        config, model, store, data, tasks, plan, settings or config.evaluation, run or new_run("patch"), run_name, fresh,
+        fisher_examples, progress,
+    )  # fmt: skip
+    runs, sweeps = (asked or Strategy()).carry_out(job)
+    table = model_table(job, runs, sweeps) if tasks.patching.parts or plan.also else None
+    return Patched(runs[-1], sweeps[-1], runs, sweeps, table)

@@ -73,6 +73,9 @@ def asked_task(
     try:
         if "task" in trained.config:
             asked = run_tasks(trained, ())[0]
+            if asked.parts:
+                names = ", ".join(each.name for each in asked.parts)
+                raise UsageError(f"{trained.name} was patched on several tasks: {names}", "say which with --task")
             return replace(asked, dataset=renamed(asked.dataset, None, templates)) if templates else asked
     except WisepatchError as error:  # the folder of images that it was trained on is not here
         if not heads:

@@ -8,13 +8,13 @@ from typing import Any
 from wisepatch.datasets.splits import CUT, FIRST_CUT
 from wisepatch.errors import UsageError
 from wisepatch.store.checkpoints import Checkpoint
-from wisepatch.tasks import Task, as_tasks, find_task, find_tasks, other_tasks
+from wisepatch.tasks import Task, as_tasks, find_task, find_tasks, other_tasks, several_tasks
 
 
 def run_tasks(
     finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None, limit: int | None = None
 ) -> tuple[Task, list[Task]]:
-    """Return the patching task of a fine-tuned checkpoint, as it was trained, and the other tasks to measure.
+    """Return the patching task of a fine-tuned checkpoint, as it was trained (several as one), and the other tasks to measure.
 
     ``others`` of ``None`` means the supported tasks of its run. Of a checkpoint that does not say what it was trained on, which was
     imported, the first of ``others`` is the patching task. ``limit`` is the number of images of each split at most. Raises
@@ -29,9 +29,15 @@ def run_tasks(
             )
         patching, *rest = as_tasks(others)
         return patching, other_tasks(patching, rest)
-    patching = find_task(config["task"], config.get("classnames"), config.get("templates"), _cut(config), limit)
+    names, templates = config.get("classnames"), config.get("templates")
+    patching = several_tasks([find_task(word, names, templates, _cut(config), limit) for word in patched_words(config)])
     words = config.get("supported") or () if others is None else others
     return patching, other_tasks(patching, words, _cut(config), limit)
+
+
+def patched_words(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the words for the tasks that a checkpoint was trained or patched on, one or several."""
+    return tuple(config.get("tasks") or (config["task"],))
 
 
 def _cut(config: Mapping[str, Any]) -> int:
@@ -57,11 +63,11 @@ def evaluation_tasks(
         if not trained:
             raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
         patching, others = run_tasks(trained[0], limit=limit)
-        return [patching, *others]
+        return [*patching.each, *others]
     tasks = []
     for task in find_tasks(specs, classnames, templates):
         run: Mapping[str, Any] = next(
-            (each.config for each in trained if each.config["task"] == task.base_spec), {"cut": CUT}
+            (each.config for each in trained if task.base_spec in patched_words(each.config)), {"cut": CUT}
         )
         names, prompts = classnames or run.get("classnames"), templates or run.get("templates")
         tasks.append(find_task(task.spec, names, prompts, _cut(run), limit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -60,6 +60,13 @@ class Sweep:
     start: str = ZEROSHOT  # the name of the checkpoint at alpha 0, where that is not a zero-shot one
     note: str = ""  # what the rule says of its choice
     facts: Mapping[str, Any] = field(default_factory=dict)  # the same for programs
+    patched: tuple[str, ...] = ()  # the tasks that ``patching`` stands for, where these are several
+    coefficients: Mapping[float, tuple[float, ...]] = field(default_factory=dict)  # of candidates that are numbered
+
+    @property
+    def patching_tasks(self) -> tuple[str, ...]:
+        """Return the names of what is patched, one or several."""
+        return self.patched or (self.patching,)
 
     def __repr__(self) -> str:
         """Return the task, the number of alphas and the choice."""
@@ -147,11 +154,8 @@ def run_sweep(
 ) -> Sweep:
     """Carry out a plan that was checked, for the fine-tuned checkpoint ``end``."""
     (start,), patching = store.parents(end), plan.patching
-    published = _zeroshot_below(store, start)
-    begun = (
-        store.parents(start)[0] if start.kind == "start" else start
-    )  # a start is another checkpoint without its head
-    start_name = ZEROSHOT if start.kind == ZEROSHOT else f"{begun.name} ({begun.id})"
+    published = zeroshot_below(store, start)
+    start_name = name_of_start(store, start)
     params: dict[str, Any] = {}
     if fishers:
         params["fisher"] = given_fishers(fishers, start, end, store)
@@ -162,30 +166,71 @@ def run_sweep(
         )  # fmt: skip
     plan, raced = _race(plan, start, end, published, params, store, data, settings, progress)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
-    alpha_by_id = {mix.id: alpha for alpha, mix in mixes.items()}
+    line = {"training": end.training, "method": plan.method.name, "start": start_name}
+    swept = measure_mixes(
+        plan, mixes, published, line, partial(_save_patched, store, start, end, plan, params), store, data,
+        run=run, run_name=run_name, settings=settings, progress=progress,
+    )  # fmt: skip
+    # What a rule says of certified drops needs alphas that were fixed beforehand.
+    return replace(swept, note=raced.note, facts=raced.facts) if raced else swept
+
+
+def measure_mixes(
+    plan: SweepPlan,
+    mixes: Mapping[float, Checkpoint],
+    published: Sequence[Checkpoint],
+    line: Mapping[str, Any],
+    save: Callable[[Choice], Checkpoint],
+    store: Store,
+    data: Path,
+    *,
+    run: str,
+    run_name: str = "",
+    coefficients: Mapping[float, tuple[float, ...]] | None = None,
+    reported: Container[float] | None = None,
+    settings: EvalConfig | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Measure mixes by their alpha in one pass a split, choose one as planned, ``save`` it, and record all rows with ``line``.
+
+    Mixes of several ends have ``coefficients`` in place of alpha, and are numbered, the start 0: the number stands in for alpha,
+    and rows have an alpha only where all coefficients are the same. Of these, those ``reported`` and the chosen one see test data.
+    """
+    patching, coefficients = plan.patching, coefficients or {}
+    key_by_id = {mix.id: key for key, mix in mixes.items()}
+    start_name = line["start"]
 
     def fields(mix: Checkpoint, task: Task) -> dict[str, Any]:
         """Say of endpoints too which line they are measured on."""
-        role = "patching" if task is patching else "supported"
-        line = {"training": end.training, "method": plan.method.name, "start": start_name}
-        return {"alpha": alpha_by_id.get(mix.id), "patching": patching.name, "role": role, **line}
+        role = "patching" if task in patching.each else "supported"
+        key, own = key_by_id.get(mix.id), {}
+        alpha = key
+        if coefficients and key is not None:
+            own = {"candidate": int(key), "params": {"alphas": list(coefficients[key])}}
+            alpha = coefficients[key][0] if len(set(coefficients[key])) == 1 else None
+        return {"alpha": alpha, "patching": patching.name, "role": role, **line, **own}
 
     rows: list[dict[str, Any]] = []
     points_by_split: dict[str, list[Point]] = {}
     choice, chosen = None, None
     for split in plan.splits:
         tasks = plan.tasks_on(split)
+        of_split = {
+            key: mix for key, mix in mixes.items()
+            if reported is None or choice is None or key in reported or key == choice.alpha
+        }  # fmt: skip
         right: dict[str, NDArray[np.bool_]] = {}
 
         def keep(answers: Predictions, right: dict[str, NDArray[np.bool_]] = right) -> None:
             right[answers.task.name] = answers.predicted == answers.labels
 
         measured = evaluate(
-            [*mixes.values(), *published], tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name,
+            [*of_split.values(), *published], tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name,
             record=False, progress=progress, settings=settings, extra_fields=fields, watch=keep,
         )  # fmt: skip
-        measured = _with_counts(measured, right, mixes, published)
-        frame = sweep_frame(measured, patching.name, [task.name for task in tasks[1:]])
+        measured = _with_counts(measured, right, of_split, published)
+        keyed = [row | {"alpha": key_by_id.get(row["checkpoint"])} for row in measured]
+        frame = sweep_frame(keyed, [each.name for each in patching.each], [task.name for task in plan.judges(split)])
         points_by_split[split] = points(frame)
         if plan.rule and split == plan.select_on:
             left_out = [task.name for task in plan.others if task not in tasks]
@@ -193,21 +238,22 @@ def run_sweep(
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
                 choice = choose(frame, plan.rule)
-                chosen = on_main(partial(_save_patched, store, start, end, plan, params, choice))
+                chosen = on_main(partial(save, choice))
             except WisepatchError:
                 on_main(partial(append, store.results, measured))
                 raise
         if choice:
             chosen_fields = {"selected_on": plan.select_on}
-            measured = [row | {"chosen": row["alpha"] == choice.alpha} | chosen_fields for row in measured]
+            measured = [
+                row | {"chosen": key_by_id.get(row["checkpoint"]) == choice.alpha} | chosen_fields for row in measured
+            ]
         rows += on_main(partial(append, store.results, measured))
     return Sweep(
-        run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, mixes, plan.rule,
+        run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, dict(mixes), plan.rule,
         plan.select_on if plan.rule else None,
         next((point for point in points_by_split[plan.select_on] if point.alpha == choice.alpha), None) if choice else None, chosen,
-        tuple(task.name for task in plan.tasks_on(plan.select_on)[1:]) if plan.rule else (), start_name,
-        # What a rule says of certified drops needs alphas that were fixed beforehand.
-        raced.note if raced else choice.note if choice else "", raced.facts if raced else choice.facts if choice else {},
+        tuple(task.name for task in plan.judges(plan.select_on)) if plan.rule else (), start_name,
+        choice.note if choice else "", choice.facts if choice else {}, tuple(each.name for each in patching.parts), coefficients,
     )  # fmt: skip
 
 
@@ -223,7 +269,7 @@ def _race(
     progress: Progress | None,
 ) -> tuple[SweepPlan, Raced | None]:
     """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
-    if not plan.auto or plan.rule is None or end.training == "linear-probe":
+    if not plan.auto or plan.rule is None or end.training.startswith("linear-probe"):
         return plan, None
     tasks = plan.tasks_on(plan.select_on)
     objective = objective_for(plan.rule, [task.name for task in tasks], [0, *([GRID] if published else [])])
@@ -260,7 +306,13 @@ def _with_counts(
     return counted
 
 
-def _zeroshot_below(store: Store, start: Checkpoint) -> list[Checkpoint]:
+def name_of_start(store: Store, start: Checkpoint) -> str:
+    """Return what results call the checkpoint at alpha 0; a start is another checkpoint without its head."""
+    begun = store.parents(start)[0] if start.kind == "start" else start
+    return ZEROSHOT if start.kind == ZEROSHOT else f"{begun.name} ({begun.id})"
+
+
+def zeroshot_below(store: Store, start: Checkpoint) -> list[Checkpoint]:
     """Return the zero-shot checkpoint that a start of another kind comes from; none where it is one itself."""
     root = start
     while root.kind != ZEROSHOT and root.parents:
@@ -314,5 +366,15 @@ def _save_patched(
         None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}/patched",
         model=end.model, training=end.training, head=end.head,
         recipe=Recipe(plan.method.name, (start.id, end.id), {"alpha": choice.alpha, **params}),
-        config=end.config | {"select": str(plan.rule), "select_on": plan.select_on},
+        config=end.config | chosen_by(plan),
     )  # fmt: skip
+
+
+def chosen_by(plan: SweepPlan) -> dict[str, Any]:
+    """Return what a patched checkpoint's settings say of its choice, and of what it is patched on where that is several tasks."""
+    several = {"task": plan.patching.base_spec, "tasks": [each.base_spec for each in plan.patching.parts]}
+    supported = [each.spec for each in plan.others]
+    return {
+        "select": str(plan.rule), "select_on": plan.select_on,
+        **(several | {"supported": supported, "strategy": plan.strategy or "joint"} if plan.patching.parts else {}),
+    }  # fmt: skip

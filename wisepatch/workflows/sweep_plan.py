@@ -33,21 +33,28 @@ class SweepPlan:
     select_on: str
     metrics: tuple[str, ...]
     auto: bool = False  # the alphas are a grid to be raced
+    reports: bool = True  # test data; without it, only what the choice needs is measured
+    strategy: str = ""  # how several tasks are patched
+    also: tuple[Task, ...] = ()  # tasks that are measured at the end, and have no part in the choice
+
+    def judges(self, split: str) -> list[Task]:
+        """Return the supported tasks that are measured on ``split``."""
+        return self.tasks_on(split)[len(self.patching.each) :]
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Return the splits to measure: with a rule, test data once and after the choice, unless the choice is made on it."""
-        return (VAL, TEST) if self.rule and self.select_on == VAL else (TEST,)
+        return ((VAL, TEST) if self.reports else (VAL,)) if self.rule and self.select_on == VAL else (TEST,)
 
     def tasks_on(self, split: str) -> list[Task]:
-        """Return the tasks that are measured on ``split``, the patching task first."""
+        """Return the tasks that are measured on ``split``, those that are patched first."""
         return [
             task for task, splits in self.task_splits().items() if split in splits or (task.split and split == TEST)
         ]
 
     def task_splits(self) -> Mapping[Task, list[str]]:
-        """Return the splits that each task is measured on: the patching task on all, others on those that they have."""
-        on = {self.patching: list(self.splits)}
+        """Return the splits that each task is measured on: those that are patched on all, others on those that they have."""
+        on = {task: list(self.splits) for task in self.patching.each}
         for task in self.others:
             available = [split for split in self.splits if split in task.dataset.available_splits]
             on[task] = [task.split] if task.split else available or [self.splits[-1]]
@@ -88,7 +95,8 @@ class SweepPlan:
         """
         fisher = [(self.patching, ["train"])] if self.method.needs_fisher and measured_fisher else []
         problems = [*self._problems(), *problems]
-        preflight(self.task_splits().items(), data, self.metrics, problems, read=[*training, *fisher], store=store)
+        measured = [*self.task_splits().items(), *((task, [task.split or TEST]) for task in self.also)]
+        preflight(measured, data, self.metrics, problems, read=[*training, *fisher], store=store)
 
     def _problems(self) -> Iterator[UsageError]:
         """Yield why alpha cannot be chosen as it is asked for."""
@@ -96,7 +104,7 @@ class SweepPlan:
             yield UsageError(
                 f"alpha is selected on val or test, not {self.select_on!r}", "--select-on takes val or test"
             )
-        for task in (self.patching, *(self.others if self.rule else ())):
+        for task in (*self.patching.each, *(self.others if self.rule else ())):
             if task.split:
                 yield UsageError(
                     f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
@@ -110,8 +118,9 @@ class SweepPlan:
             if self.select_on == TEST:
                 yield UsageError("without --select no alpha is chosen, on test data or any", "add --select best-mean")
             return
-        judges = self.tasks_on(self.select_on)[1:]
-        missing = missing_for_rule(self.rule, self.alphas, self.patching.name, [task.name for task in judges])
+        judges = self.judges(self.select_on)
+        patched = [task.name for task in self.patching.each]
+        missing = missing_for_rule(self.rule, self.alphas, patched, [task.name for task in judges])
         if missing and self.others and not judges:
             names = ", ".join(task.name for task in self.others)
             missing = (
@@ -129,7 +138,9 @@ class SweepPlan:
         if not self.rule:
             yield UsageError("--alpha auto races alphas by a rule, and there is none", f"add --select {BEST_MEAN}")
             return
-        judges = self.tasks_on(self.select_on)[1:]
+        judges = self.judges(self.select_on)
+        if self.patching.parts:
+            yield UsageError("--alpha auto races alphas of one patching task", "name the alphas, such as 0:1:0.05")
         if self.rule.is_certified:
             yield UsageError(
                 f"--alpha auto looks at alphas that depend on the answers, and {self.rule} tests alphas in a fixed order",
@@ -141,7 +152,7 @@ class SweepPlan:
                 "use best-mean, max-drop or weights, or name the alphas",
             )
         yield from self._unpaired(
-            [self.patching, *judges], "--alpha auto compares", "name the alphas, or give --metric top1"
+            [*self.patching.each, *judges], "--alpha auto compares", "name the alphas, or give --metric top1"
         )
 
     def _unpaired(self, tasks: Iterable[Task], what: str, hint: str) -> Iterator[UsageError]:

@@ -1,0 +1,217 @@
+"""Mix several ends of one start, a coefficient each: ``theta = theta_0 + sum_i alpha_i (theta_i - theta_0)`` (PAINT section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from wisepatch.analysis.coefficients import (
+    PACKAGE,
+    Candidate,
+    Search,
+    can_be_searched,
+    equal,
+    grid,
+    in_order,
+    missing_package,
+    scores,
+)
+from wisepatch.analysis.selection import Rule
+from wisepatch.analysis.sweep_frame import sweep_frame
+from wisepatch.config import ModelConfig
+from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.evaluation.measurement import evaluate
+from wisepatch.hookspecs import Choice
+from wisepatch.process_group import on_main
+from wisepatch.progress import Progress, QuietNotes, Silent
+from wisepatch.store.checkpoints import Checkpoint, Recipe
+from wisepatch.training.finetuning import Finetuned
+from wisepatch.training.start import checkpoint_prefix
+from wisepatch.workflows.patch_job import PatchJob
+from wisepatch.workflows.sweep import Sweep, chosen_by, measure_mixes, name_of_start, zeroshot_below
+from wisepatch.workflows.sweep_plan import TEST, SweepPlan
+
+EQUAL, GRID, SEARCH = CANDIDATES = ("equal", "grid", "search")
+EVALUATIONS = 100  # of a search, unless told otherwise
+METHOD = "task-arithmetic"
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """How the coefficients of the ends are found: ``equal``, on a ``grid``, or by a ``search`` of so many ``evaluations``."""
+
+    how: str = EQUAL
+    evaluations: int = EVALUATIONS
+
+    @property
+    def are_free(self) -> bool:
+        """Tell whether the ends may have different ones."""
+        return self.how != EQUAL
+
+
+def coefficient_problems(asked: Coefficients, plan: SweepPlan) -> Iterator[WisepatchError]:
+    """Yield why coefficients cannot be found as they are asked for."""
+    ends = len(plan.patching.each)
+    if asked.how == GRID:
+        try:
+            grid(plan.alphas, ends)
+        except UsageError as error:
+            yield error
+    if asked.how == SEARCH:
+        if find_spec(PACKAGE) is None:
+            yield missing_package()
+        least = len({*plan.alphas, 0.0}) + 1
+        if asked.evaluations < least:
+            yield UsageError(
+                f"{asked.evaluations} evaluations are no search: it begins with the {least - 1} equal coefficients",
+                f"give --evaluations {least} or more, or fewer with --alpha",
+            )
+    rule = plan.rule or Rule()
+    if asked.are_free and rule.is_certified:
+        yield UsageError(
+            f"{rule} tests alphas in a fixed order, and {asked.how} coefficients have none",
+            "leave @ and the confidence out, or use --coefficients equal",
+        )
+    elif asked.are_free and rule.name == "alpha":
+        yield UsageError(
+            f"{rule} names one alpha, and {asked.how} coefficients are several", "use --coefficients equal"
+        )
+    elif asked.how == SEARCH and not can_be_searched(rule):
+        yield UsageError(
+            f"a search cannot go by {rule.name}, for which a candidate alone has no score",
+            "use best-mean, max-drop or weights",
+        )
+    if asked.are_free and plan.select_on == TEST:
+        yield UsageError(
+            f"{asked.how} coefficients would be fitted to test data", "choose on validation data: leave --select-on out"
+        )
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """Makes the checkpoint of a candidate from the ends of one start."""
+
+    job: PatchJob
+    start: Checkpoint
+    ends: tuple[Checkpoint, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the settings that all ends share, and what is patched."""
+        return self.ends[0].config | chosen_by(self.job.plan)
+
+    def mix(self, candidate: Candidate) -> Checkpoint:
+        """Return the start or an end where the candidate is one, else save the recipe."""
+        if not any(candidate):
+            return self.start
+        if sorted(candidate) == [0.0] * (len(candidate) - 1) + [1.0]:
+            return self.ends[candidate.index(1.0)]
+        words = ",".join(f"{alpha:g}" for alpha in candidate)
+        name = f"alpha={candidate[0]!r}" if len(set(candidate)) == 1 else f"alphas={words}"
+        return self._save("interpolated", f"parallel-{name}", candidate, {})
+
+    def patched(self, candidate: Candidate) -> Checkpoint:
+        """Save the patched model."""
+        return self._save(
+            "patched", "patched", candidate, {"coefficients": dict(zip(self.tasks, candidate, strict=True))}
+        )
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the words of the tasks in the order of their ends."""
+        return [each.base_spec for each in self.job.plan.patching.each]
+
+    def _save(self, kind: str, name: str, candidate: Candidate, config: dict[str, Any]) -> Checkpoint:
+        one = len(set(candidate)) == 1
+        params = {"alpha": candidate[0]} if one else {"alphas": list(candidate)}
+        recipe = Recipe(METHOD, (self.start.id, *(end.id for end in self.ends)), params)
+        prefix = checkpoint_prefix(ModelConfig.from_json(self.start.model))
+        return self.job.store.save(
+            None, kind=kind, name=f"{prefix}/{self.job.plan.patching.name}/{name}", model=self.ends[0].model,
+            training=self.ends[0].training, recipe=recipe, config=self.config | config,
+        )  # fmt: skip
+
+
+def run_parallel(job: PatchJob, asked: Coefficients, runs: Sequence[Finetuned]) -> Sweep:
+    """Choose a coefficient for each end by validation data, and store the patched model.
+
+    Equal coefficients are a sweep over alpha. Of a grid or a search, equal coefficients, the ends and the choice see test data.
+    """
+    plan, store = job.plan, job.store
+    start, ends = runs[0].zeroshot, tuple(run.finetuned for run in runs)
+    mixer, number = Mixer(job, start, ends), len(runs)
+    line = {"training": ends[0].training, "method": METHOD, "start": name_of_start(store, start)}
+    published = zeroshot_below(store, start)
+    progress: Progress = job.progress or Silent()
+    if asked.how == SEARCH:  # its answers are recalled
+        progress = QuietNotes(progress)
+    options: dict[str, Any] = {"run": job.run, "run_name": job.run_name, "settings": job.settings, "progress": progress}
+    if not asked.are_free:
+        candidates = {alpha: (alpha,) * number for alpha in plan.alphas}
+    elif asked.how == GRID:
+        candidates = in_order(grid(plan.alphas, number))
+    else:
+        candidates = in_order(search(mixer, asked.evaluations, published))
+    mixes = on_main(lambda: {key: mixer.mix(candidate) for key, candidate in candidates.items()})
+    if asked.are_free:
+        options |= {
+            "coefficients": candidates,
+            "reported": {key for key, each in candidates.items() if len(set(each)) == 1 or mixes[key] in ends},
+        }  # fmt: skip
+
+    def save(choice: Choice) -> Checkpoint:
+        return mixer.patched(candidates[choice.alpha])
+
+    return measure_mixes(plan, mixes, published, line, save, store, job.data, **options)
+
+
+def search(mixer: Mixer, evaluations: int, published: Sequence[Checkpoint]) -> list[Candidate]:
+    """Return the candidates of a search on the data of the choice, at most so many, measured round by round in one pass each.
+
+    It begins with equal coefficients, goes on around the best of them, and is never worse than they are on this data.
+    """
+    job = mixer.job
+    plan, ends = job.plan, len(mixer.ends)
+    rule, known = plan.rule or Rule(), dict[Candidate, float]()
+
+    def measure(asked: Sequence[Candidate]) -> None:
+        fresh = [each for each in dict.fromkeys(asked) if each not in known]
+        if not fresh:
+            return
+        zero = (0.0,) * ends  # what a drop is measured from
+        by_key = dict(enumerate(dict.fromkeys([zero, *fresh])))
+        mixes = on_main(lambda: {key: mixer.mix(each) for key, each in by_key.items()})
+        key_of = {mix.id: float(key) for key, mix in mixes.items()}
+        rows = evaluate(
+            [*mixes.values(), *published], plan.tasks_on(plan.select_on), job.store, job.data, split=plan.select_on,
+            metrics=plan.metrics, record=False, settings=job.settings, progress=QuietNotes(job.progress or Silent()),
+            extra_fields=lambda mix, _: {"alpha": key_of.get(mix.id)},
+        )  # fmt: skip
+        patched, judges = (
+            [each.name for each in plan.patching.each],
+            [each.name for each in plan.judges(plan.select_on)],
+        )
+        of_round = scores(sweep_frame(rows, patched, judges), rule)
+        known.update({each: float(of_round[float(key)]) for key, each in by_key.items()})
+
+    measure(equal(sorted({0.0, *plan.alphas}), ends))
+    best = max(known, key=partial(_rank, known))
+    asking = Search(best, job.config.seed)
+    while len(known) < evaluations and not asking.is_done:
+        asked = asking.ask()
+        new = [each for each in dict.fromkeys(asked) if each not in known]
+        left = evaluations - len(known)
+        measure(new[:left])
+        if len(new) > left:
+            break
+        asking.tell([known[each] for each in asked])
+    if job.progress:
+        job.progress.note(f"search: {len(known)} candidates measured, of {evaluations}")
+    return list(known)
+
+
+def _rank(known: dict[Candidate, float], candidate: Candidate) -> tuple[float, float]:
+    return known[candidate], -sum(candidate)

@@ -1,0 +1,143 @@
+"""Patch several tasks (PAINT section 5): jointly, one after the other, or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from wisepatch.config import TrainConfig
+from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.tasks import RunTasks, Task, several_tasks
+from wisepatch.training.finetuning import Finetuned
+from wisepatch.training.start import check_trainable
+from wisepatch.workflows.coefficients import CANDIDATES, Coefficients, coefficient_problems, run_parallel
+from wisepatch.workflows.ends import held_end
+from wisepatch.workflows.patch_job import PatchJob
+from wisepatch.workflows.sweep import Sweep
+from wisepatch.workflows.sweep_plan import SweepPlan
+
+JOINT, SEQUENTIAL, PARALLEL = STRATEGIES = ("joint", "sequential", "parallel")
+
+Done = tuple[tuple[Finetuned, ...], tuple[Sweep, ...]]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How several tasks are patched; ``coefficients`` are those of the ends of ``parallel``."""
+
+    name: str = JOINT
+    coefficients: Coefficients = field(default_factory=Coefficients)
+
+    def problems(self, plan: SweepPlan, config: TrainConfig) -> Iterator[WisepatchError]:
+        """Yield why the tasks cannot be patched in this way."""
+        for task in plan.patching.each:
+            try:
+                check_trainable(config, replace(plan.patching, parts=(task,)))
+            except WisepatchError as error:
+                yield error
+        if plan.method.needs_fisher or (self.name == PARALLEL and plan.method.name != "linear"):
+            how = "by their task vectors, one coefficient each" if self.name == PARALLEL else "by --method linear"
+            yield UsageError(f"{self.name} mixes {how}, and not by {plan.method.name}", "leave --method out")
+        chooses = self.name == SEQUENTIAL or (self.name == PARALLEL and self.coefficients.are_free)
+        if chooses and plan.rule and plan.others and not plan.judges(plan.select_on):
+            names = ", ".join(task.name for task in plan.others)
+            what = "alphas task after task" if self.name == SEQUENTIAL else f"{self.coefficients.how} coefficients"
+            yield UsageError(
+                f"{self.name} chooses {what} on {plan.select_on} data, and no supported task has any: {names}",
+                "add a supported task that has a validation split, or use --strategy joint",
+            )
+        if self.name == PARALLEL:
+            yield from coefficient_problems(self.coefficients, plan)
+
+    def carry_out(self, job: PatchJob) -> Done:
+        """Train and choose; return all trainings and sweeps, the one that chose the patched model last."""
+        if self.name == SEQUENTIAL:
+            return one_after_the_other(job)
+        if self.name == PARALLEL:
+            runs = tuple(held_or_trained(job, task) for task in job.tasks.patching.each)
+            return runs, (run_parallel(job, self.coefficients, runs),)
+        finished = job.finetune()
+        return (finished,), (job.sweep(finished),)
+
+
+def strategy_for(
+    patching: Task, strategy: str | None, coefficients: str | None, evaluations: int | None, balance: str = "examples"
+) -> Strategy | None:
+    """Return how the tasks are to be patched, ``joint`` unless told otherwise; ``None`` for one task.
+
+    Raises :class:`UsageError` for an unknown strategy, and for settings of another one, or of several tasks where there is one.
+    """
+    if strategy is not None and strategy not in STRATEGIES:
+        raise UsageError(f"there is no strategy {strategy!r}", f"strategies are {', '.join(STRATEGIES)}")
+    if coefficients is not None and coefficients not in CANDIDATES:
+        raise UsageError(f"there are no coefficients {coefficients!r}", f"they are {', '.join(CANDIDATES)}")
+    name = strategy or JOINT
+    given = {
+        "--strategy": strategy is not None,
+        "--balance": balance != "examples",
+        "--coefficients": coefficients is not None,
+        "--evaluations": evaluations is not None,
+    }
+    if not patching.parts:
+        if named := next((option for option, there in given.items() if there), ""):
+            raise UsageError(f"{named} is about several tasks, and there is one", "name more with --task A,B,C")
+        return None
+    needs = {"--balance": JOINT, "--coefficients": PARALLEL, "--evaluations": PARALLEL}
+    for option, needed in needs.items():
+        if given[option] and name != needed:
+            raise UsageError(f"{option} is of --strategy {needed}, and this is {name}", f"leave {option} out")
+    if evaluations is not None and coefficients != "search":
+        raise UsageError("--evaluations counts those of a search", "add --coefficients search")
+    chosen = Coefficients(coefficients or "equal")
+    return Strategy(name, chosen if evaluations is None else replace(chosen, evaluations=evaluations))
+
+
+def config_of(config: TrainConfig, task: Task, supported: tuple[Task, ...], start: str | None) -> TrainConfig:
+    """Return the settings of a training on one of several tasks, as a patch of this task alone has them."""
+    specs = tuple(each.spec for each in supported)
+    return replace(config, task=task.spec, tasks=(), balance="examples", supported=specs, start=start)
+
+
+def held_or_trained(job: PatchJob, task: Task) -> Finetuned:
+    """Return the end of a task: the one that the store holds, or a new one; all ends have the same start."""
+    config = config_of(job.config, task, job.tasks.supported, job.config.start)
+    held = None if job.fresh else held_end(config, job.model, job.store, job.data, task)
+    if held:
+        if job.progress:
+            end = held.finetuned
+            job.progress.note(f"{task.name}: the store holds this end, {end.name} ({end.id}); --fresh trains it again")
+        return held
+    others = tuple(each for each in job.tasks.patching.each if each is not task)
+    return replace(job, config=config, tasks=RunTasks(task, (*job.tasks.supported, *others))).finetune()
+
+
+def one_after_the_other(job: PatchJob) -> Done:
+    """Patch task after task, each from the model patched before (PAINT section 5, sequential).
+
+    After each the alpha is chosen on validation data of all tasks patched until then and of the supported ones, by the rule.
+    A patch that stopped goes on: trainings resume, and what the store holds is neither trained nor measured again.
+    """
+    parts, start = job.tasks.patching.each, job.config.start
+    runs: list[Finetuned] = []
+    sweeps: list[Sweep] = []
+    for number, task in enumerate(parts, start=1):
+        before, rest = parts[: number - 1], parts[number:]
+        config = config_of(job.config, task, (*before, *job.tasks.supported), start)
+        plan = replace(job.plan, patching=several_tasks(parts[:number]), reports=number == len(parts))
+        tasks = RunTasks(task, (*before, *job.tasks.supported, *rest))
+        if job.progress:
+            job.progress.note(f"task {number} of {len(parts)}: {task.name}")
+        stage = replace(job, config=config, tasks=tasks, plan=plan)
+        try:
+            runs.append(stage.finetune())
+            sweeps.append(stage.sweep(runs[-1]))
+        except BaseException as error:
+            if sweeps and (patched := sweeps[-1].chosen):
+                names = ", ".join(each.name for each in before)
+                error.add_note(
+                    f"the model patched on {names} is {patched.name} ({patched.id}); the same command goes on from it"
+                )
+            raise
+        assert sweeps[-1].chosen is not None
+        start = sweeps[-1].chosen.id
+    return tuple(runs), tuple(sweeps)
