@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.progress import RichProgress
+    from wisepatch.reports.page.writing import write_report
     from wisepatch.reports.plots import (
         Look,
         alpha_table,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from wisepatch.weights.methods import interpolate
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.comparing import compare
+    from wisepatch.workflows.comparing_trainings import TrainingWay, compare_trainings
     from wisepatch.workflows.importing import import_checkpoints
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.predicting import predict
@@ -108,6 +110,7 @@ _NAMES = {  # module: the public names in it
         "Look alpha_table calibration_table confusion_table draw_calibration draw_confusion draw_layers draw_over_alpha "
         "draw_per_task draw_robustness draw_sweep layer_table load_layers per_task_table robustness_table save_figure sweep_table"
     ),
+    "reports.page.writing": "write_report",
     "reports.publishing": "export",
     "reports.training_curves": "draw_training load_trainings training_table",
     "store.checkpoints": "Checkpoint Store",
@@ -120,6 +123,7 @@ _NAMES = {  # module: the public names in it
     "weights.methods": "interpolate",
     "weights.streaming": "merge_files",
     "workflows.comparing": "compare",
+    "workflows.comparing_trainings": "TrainingWay compare_trainings",
     "workflows.importing": "import_checkpoints",
     "workflows.patching": "patch zeroshot",
     "workflows.predicting": "predict",
@@ -166,12 +170,14 @@ __all__ = [
     "TrainConfig",
     "TrainingBatch",
     "TrainingStart",
+    "TrainingWay",
     "WisepatchError",
     "__version__",
     "alpha_table",
     "calibration_table",
     "choose",
     "compare",
+    "compare_trainings",
     "confusion_table",
     "draw_calibration",
     "draw_confusion",
@@ -216,6 +222,7 @@ __all__ = [
     "sweep_table",
     "training_table",
     "use_device",
+    "write_report",
     "zeroshot",
     "zeroshot_head",
 ]

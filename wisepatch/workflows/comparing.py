@@ -20,7 +20,8 @@ from wisepatch.analysis.comparison import (
 )
 from wisepatch.config import listed
 from wisepatch.counting import count
-from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.contact_sheet import contact_sheet, from_all_classes
+from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError
 from wisepatch.files import expanded, refused
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from wisepatch.hookspecs import Measured
 
-SHOWN = 10  # images of a kind on a contact sheet
 KINDS = ("broken", "fixed")
 
 
@@ -230,32 +230,46 @@ def write_changes(comparison: Comparison, path: Path) -> int:
     return sum(len(each) for each in frames)
 
 
+def opened_split(comparison: Comparison, task: TaskComparison, data: Path | str, limit: int | None = None) -> Split:
+    """Open the images that two checkpoints have answered, ``limit`` of them where they were limited.
+
+    Raises :class:`DataError` where they have changed since they were answered, and the errors of data.
+    """
+    ends = [comparison.before, comparison.after]
+    opened = evaluation_tasks(ends, [task.spec], limit=limit)[0].dataset.split(task.split, expanded(data))
+    if opened.fingerprint() != task.fingerprint:
+        raise DataError(
+            f"the images of {task.task} ({task.split}) have changed since they were answered",
+            "evaluate both again with --again",
+        )
+    return opened
+
+
+def changes_to_show(task: TaskComparison, kind: str) -> tuple[pd.DataFrame, int]:
+    """Return some images that are ``broken`` or ``fixed``, from all classes, the surest mistakes first, and their number."""
+    rows = task.changed(kind)
+    return rows.iloc[from_all_classes(rows["label"])], len(rows)
+
+
 def draw_changes(comparison: Comparison, data: Path | str) -> Image.Image:
-    """Draw the images that are broken and fixed, at most ten of a kind and task, those with the surest mistakes first.
+    """Draw images that are broken and fixed: of each kind and task one of every class, or ten, the surest mistakes first.
 
     Raises :class:`DataError` where the images of a task have changed since they were answered, and the errors of data.
     """
     groups = []
     for each in comparison.tasks:
-        opened = evaluation_tasks([comparison.before, comparison.after], [each.spec])[0].dataset.split(
-            each.split, expanded(data)
-        )
-        if opened.fingerprint() != each.fingerprint:
-            raise DataError(
-                f"the images of {each.task} ({each.split}) have changed since they were answered",
-                "evaluate both again with --again",
-            )
+        opened = opened_split(comparison, each, data)
         for kind in KINDS:
-            rows, cells = each.changed(kind), []
-            for index, row in rows[:SHOWN].iterrows():
+            (rows, number), cells = changes_to_show(each, kind), []
+            for index, row in rows.iterrows():
                 image, _ = opened[int(index)]  # type: ignore[call-overload]
                 words = [
                     f"{when}: {each.classes[row[when]]}, {100 * row[f'confidence_{when}']:.0f} % sure"
                     for when in ("before", "after")
                 ]
                 cells.append((image, (f"shows {each.classes[row['label']]}", *words)))
-            title = f"{each.task} ({each.split}): {count(len(rows), 'image')} {kind}"
-            if len(rows) > SHOWN:
-                title += f", {SHOWN} with the surest mistakes"
+            title = f"{each.task} ({each.split}): {count(number, 'image')} {kind}"
+            if len(rows) < number:
+                title += f", {len(rows)} from all classes, with the surest mistakes"
             groups.append((title, cells))
     return contact_sheet(groups)
