@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import percent
 from wisepatch.cli.plot_options import DataOptions, LookOptions
 from wisepatch.counting import count
 from wisepatch.errors import UsageError
 from wisepatch.files import in_utf8
+from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -45,9 +45,9 @@ def sweep_table(
 ) -> pd.DataFrame:
     """Gather results into one row for each run and alpha.
 
-    Its columns are ``run, run_name, given_name, model, method, task, metric, split, alpha, patching, supported, chosen, selected_on, start``,
-    the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by task), the
-    names and metrics of the supported tasks, and the measures of
+    Its columns are ``run, run_name, given_name, model, method, task, metric, split, alpha, patching, supported, chosen,
+    selected_on, start``, the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by
+    task), the names and metrics of the supported tasks, and the measures of
     :func:`~wisepatch.analysis.patching_measures.patching_measures`. Runs come in order of time. The metric is the first that a run
     measured on its patching task, or ``metric``. The patching task is the one that the rows name as such, or ``patching``; the
     supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
