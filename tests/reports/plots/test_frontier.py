@@ -206,7 +206,7 @@ def test_many_supported_tasks_fit_on_the_axis():
 def test_labels_of_a_narrow_range_stand_beside_each_other():
     table = sweep_table(paint())
     table["supported"] = 0.9962 + 0.0038 * table["alpha"]
-    figure = draw_sweep(table.assign(supported_half=float("nan")))
+    figure = draw_sweep(table.assign(supported_low=float("nan"), supported_high=float("nan")))
     figure.canvas.draw()
     axes = figure.axes[0]
     low, high = axes.get_xlim()

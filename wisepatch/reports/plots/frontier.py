@@ -45,9 +45,9 @@ def sweep_table(
 ) -> pd.DataFrame:
     """Gather results into one row for each run and alpha.
 
-    Its columns are ``run, run_name, model, method, task, metric, split, alpha, patching, supported, chosen, selected_on, start``,
-    the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by task), the
-    names and metrics of the supported tasks, and the measures of
+    Its columns are ``run, run_name, given_name, model, method, task, metric, split, alpha, patching, supported, chosen,
+    selected_on, start``, the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by
+    task), the names and metrics of the supported tasks, and the measures of
     :func:`~wisepatch.analysis.patching_measures.patching_measures`. Runs come in order of time. The metric is the first that a run
     measured on its patching task, or ``metric``. The patching task is the one that the rows name as such, or ``patching``; the
     supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
@@ -100,7 +100,19 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     means = _means(others).reindex(of_task.index)
     names, metrics = ", ".join(others["task"].unique()), list(others["metric"].unique())
     images = dict(zip([task, *others["task"]], [of_task["n"].max(), *others["n"]], strict=True))
-    columns = ["run", "run_name", "model", "method", "task", "metric", "split", "chosen", "selected_on", "start"]
+    columns = [
+        "run",
+        "run_name",
+        "given_name",
+        "model",
+        "method",
+        "task",
+        "metric",
+        "split",
+        "chosen",
+        "selected_on",
+        "start",
+    ]
     curve = of_task[columns].assign(
         patching=of_task["value"], patching_low=of_task["ci_low"], patching_high=of_task["ci_high"], **means, names=names,
         supported_metrics=axis_label(metrics), images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
@@ -121,6 +133,26 @@ def _means(others: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["supported", "supported_low", "supported_high"], dtype=float
     )
+
+
+def mean_over_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """Average what :func:`sweep_table` returns over runs that were given one name, such as seeds: one curve a name, none chosen.
+
+    Names of one run keep it as it is.
+    """
+    import pandas as pd
+
+    curves = []
+    for name, rows in table.groupby("given_name", sort=False):
+        if rows["run"].nunique() == 1:
+            curves.append(rows)
+            continue
+        first = rows.drop_duplicates("alpha").set_index("alpha")
+        means = rows.groupby("alpha")[["patching", "supported"]].mean()
+        unknown = dict.fromkeys(("patching_low", "patching_high", "supported_low", "supported_high"), float("nan"))
+        averaged = {"patching": means["patching"], "supported": means["supported"]}
+        curves.append(first.assign(run=name, run_name=name, chosen=False, **unknown, **averaged).reset_index())
+    return pd.concat(curves, ignore_index=True)
 
 
 @as_written

@@ -26,6 +26,7 @@ def swept_rows(results: pd.DataFrame, split: str, metric: str | None) -> pd.Data
     names = run_names(rows)
     rows = rows.assign(
         start=rows.get("start", pd.Series(index=rows.index, dtype=object)).fillna(ZEROSHOT),
+        given_name=rows.get("run_name", rows["run"]).replace("", None).fillna(rows["run"]),
         run_name=rows["run"].map(names),
         chosen=rows["chosen"].fillna(value=False).astype(bool),
         split=split,
