@@ -36,8 +36,8 @@ class Chart:
 def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
     """Draw accuracy on the patching task over that on the supported tasks, a curve a run, the ends and the choice marked.
 
-    ``points`` have ``run, alpha, x, y, x_low, x_high, y_low, y_high, mark`` in per cent; ``mark`` is empty but for the ends and the
-    choice. Without supported tasks ``x`` is alpha.
+    ``points`` have ``run, mix, label, alpha, x, y, x_low, x_high, y_low, y_high, mark, line``, in per cent; ``mark`` is empty but
+    for the ends and the choice, ``line`` is 0 for points of no curve. Without supported tasks ``x`` is alpha.
     """
     runs = list(dict.fromkeys(point["run"] for point in points))
     color = _color("run", runs, "run")
@@ -51,9 +51,9 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
     }
     y = {"field": "y", "type": "quantitative", "title": y_title, "scale": _scale(points, "y", "y_low", "y_high")}
     line = {
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2}, "transform": [{"filter": "datum.line == 1"}],
         "encoding": {"color": color, "order": {"field": "alpha", "type": "quantitative"}},
-    }
+    }  # fmt: skip
     marked = {"filter": "datum.mark != ''"}
     rule_y = {"mark": {"type": "rule", "opacity": 0.5}, "transform": [marked], "encoding": {
         "y": {**y, "field": "y_low"}, "y2": {"field": "y_high"}, "color": color}}  # fmt: skip
@@ -71,21 +71,20 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
     }  # fmt: skip
     labels = {
         "mark": {"type": "text", "dx": 10, "dy": -9, "align": "left", "color": "var(--ink-2)", "fontSize": 11},
-        "transform": [marked], "encoding": {"text": {"field": "alpha", "type": "quantitative", "format": "~g"}},
+        "transform": [marked], "encoding": {"text": {"field": "label", "type": "nominal"}},
     }  # fmt: skip
     tips = [
-        _tip("alpha", "alpha", "~g"), _tip("y", "patched task, %", ".1f"), _tip("y_interval", "its 95 % interval"),
+        _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
         *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
         _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
     ]  # fmt: skip
     return _whole(points, [line, rule_y, rule_x, dots, stars, labels, _hover(tips)], {"x": x, "y": y}, HEIGHT)
 
 
-def over_alpha_spec(points: Rows, chosen: float | None, start: str) -> Spec:
+def over_alpha_spec(points: Rows, chosen: float | None, title: str) -> Spec:
     """Draw each task over alpha with its interval; ``points`` have ``task, alpha, y, low, high, weight`` in per cent."""
     tasks = list(dict.fromkeys(point["task"] for point in points))
     color = _color("task", tasks, "task")
-    title = f"alpha (0 is {start}, 1 is fine-tuned)"
     x = {
         "field": "alpha",
         "type": "quantitative",
