@@ -52,7 +52,7 @@ def test_what_plugins_are_made_of_is_public():
 
     for name in ("Dataset", "Split", "Annotations", "Subset", "FileSamples", "open_folders", "DataError", "hookimpl"):
         assert name in wp.__all__
-    for name in ("Metric", "Measured", "MergeMethod", "Parameter", "SelectionRule"):
+    for name in ("Metric", "Measured", "MergeMethod", "Objective", "Parameter", "SelectionRule"):
         assert getattr(wp, name) is getattr(hookspecs, name)
 
 

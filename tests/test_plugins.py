@@ -367,6 +367,21 @@ def answered(labels, predicted, classes, annotations):
 def register_metrics():
     return [wp.Metric("answered", answered, label="classes that are answered")]
 """
+OBJECTIVE = """
+import wisepatch as wp
+
+
+def halved(start):
+    def loss(model, batch):
+        return start.params["share"] * start.cross_entropy(model(batch.images), batch)
+
+    return loss
+
+
+@wp.hookimpl
+def register_objectives():
+    return [wp.Objective("halved", halved, params={"share": 0.5}, paper="nobody's")]
+"""
 RULE = """
 import wisepatch as wp
 
@@ -408,6 +423,28 @@ def test_dataset_method_metric_and_rule_come_as_plugins_of_a_few_lines(used, cli
     expected = wp.interpolate(start, end, 0.5**3)
     assert all((patched[name] - tensor).abs().max() < 1e-5 for name, tensor in expected.items())
     assert any((patched[name] != tensor).any() for name, tensor in start.items())
+
+
+def test_an_objective_comes_as_a_plugin_of_a_few_lines(used, cli, shapes, tmp_path):
+    assert len(OBJECTIVE.strip().splitlines()) <= 30
+    used(objective=OBJECTIVE)
+    words = ("finetune", "--model", "demo", "--task", shapes, "--steps", "2", "--batch-size", "6", "--json")
+    plain, halved, quarter = (
+        json.loads(cli(*words, *more).stdout.splitlines()[-1])
+        for more in ((), ("--objective", "halved"), ("--objective", "halved", "--objective-param", "share=0.25"))
+    )
+    assert [each["training"] for each in (plain, halved, quarter)] == ["paint", "paint+halved", "paint+halved"]
+    losses = [
+        json.loads((run / "log.jsonl").read_text().splitlines()[0])["loss"]
+        for run in sorted((tmp_path / "wisepatch-store" / "runs").iterdir(), key=lambda each: each.stat().st_mtime)
+    ]
+    assert [loss / losses[0] for loss in losses] == pytest.approx([1, 0.5, 0.25])
+    refused = cli(*words[:-1], "--objective", "halved", "--objective-param", "part=0.25")
+    assert refused.exit_code == 2
+    assert "the objective halved has no setting 'part'" in refused.stderr
+    unknown = cli(*words[:-1], "--objective", "halve")
+    assert "unknown objective 'halve'" in unknown.stderr
+    assert "halved" in unknown.stderr
 
 
 @pytest.mark.slow

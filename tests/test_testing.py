@@ -185,6 +185,11 @@ def test_unknown_plugin_lists_those_installed(write):
         ),
         (
             "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_objectives():\n    return [wp.Objective('mine', print, {'on': [1]})]\n\n@wp.hookimpl",
+            "mine, register_objectives: params: on is a list; give a number or a text",
+        ),
+        (
+            "@wp.hookimpl",
             "@wp.hookimpl\ndef register_merge_methods():\n"
             "    return [wp.MergeMethod('mine', lambda parents, *_: sum(parents))]\n\n@wp.hookimpl",
             "mine, register_merge_methods: merge: of two equal tensors it makes another one",

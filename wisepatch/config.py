@@ -21,7 +21,13 @@ Head = Literal["frozen", "trained"]
 LIMIT_HELP = "At most so many images of each split: the same ones each time, stratified by class."
 Weights = Literal["none", "balanced"]
 Balance = Literal["examples", "tasks"]  # of several tasks that are trained together
+LATER = (  # settings that trainings of before did not have
+    "limit", "weights", "objective", "objective_param", "distill_on", "ema", "swa", "layer_decay", "lora", "freeze",
+    "tasks", "balance",
+)  # fmt: skip
+CROSS_ENTROPY = "cross-entropy"
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
+OBJECTIVE = "Objective, averages and adapters"
 
 
 def setting(default: Any, help: str, panel: str | None, **facts: Any) -> Any:  # noqa: A002 -- as Typer calls it
@@ -151,6 +157,10 @@ class TrainConfig(Config):
     ``tasks`` are those of one training on several (PAINT section 5, joint), each image judged by the head of its own task; ``task``
     then holds their words by comma. ``balance`` says what an epoch is: every image (``examples``), or as many of each task
     (``tasks``).
+    ``objective`` is what is minimised, ``objective_param`` its settings as ``NAME=VALUE`` (or ``OBJECTIVE.NAME=VALUE``, which
+    others pass over), ``distill_on`` unlabelled images for one that takes some. ``ema`` and ``swa`` keep an average of the weights
+    on the way, ``layer_decay`` slows blocks down the further they are from the head, ``lora`` trains low-rank updates of linear
+    layers alone, and ``freeze`` names blocks that stay as they are.
     """
 
     task: str
@@ -158,7 +168,10 @@ class TrainConfig(Config):
     classnames: tuple[str, ...] | None = None
     templates: tuple[str, ...] | None = None
     head: Head = setting(
-        "frozen", "frozen (PAINT: image encoder only) or trained (WiSE-FT: encoder and head).", TRAINING
+        "frozen",
+        "frozen (PAINT: image encoder only) or trained (WiSE-FT: encoder and head). (frozen, or as the objective needs)",
+        TRAINING,
+        paper=True,
     )
     freeze_encoder: bool = setting(
         default=False, help="Train the head alone, on fixed features (WiSE-FT).", panel=TRAINING
@@ -197,12 +210,45 @@ class TrainConfig(Config):
     )
     tasks: tuple[str, ...] = ()
     balance: Balance = "examples"
+    objective: str = setting(
+        CROSS_ENTROPY,
+        "What is minimised: cross-entropy, flyp, lp-ft, l2-sp, distill, lipsum, car-ft, or a plugin's.",
+        OBJECTIVE,
+    )
+    objective_param: tuple[str, ...] = setting(
+        (), "A setting of the objective, NAME=VALUE, such as weight=0.5. Repeatable.", OBJECTIVE
+    )
+    distill_on: str | None = setting(
+        None, "Distil on the images below this folder, or of a task: labels are not looked at.", OBJECTIVE
+    )
+    ema: float | None = setting(
+        None, "Keep the exponential moving average of the weights, with this decay, such as 0.999.", OBJECTIVE
+    )
+    swa: bool = setting(
+        default=False,
+        help="Keep the mean of the weights over the last quarter, at a constant rate (SWA).",
+        panel=OBJECTIVE,
+    )
+    layer_decay: float | None = setting(
+        None, "Multiply the learning rate by this for each block further from the head, such as 0.65.", OBJECTIVE
+    )
+    lora: int | None = setting(
+        None,
+        "Train low-rank updates of this rank (LoRA) of the linear layers alone, merged at the end.",
+        OBJECTIVE,
+        min=1,
+    )
+    freeze: tuple[str, ...] = setting(
+        (), "Blocks of the image encoder to leave as they are: stem, numbers, ranges such as 0-5; by comma.", OBJECTIVE
+    )
 
     def __post_init__(self) -> None:
         """Check, after this: who freezes the encoder trains the head, and who keeps the best looks each epoch."""
-        for name in ("supported", "classnames", "templates", "tasks"):
+        for name in ("supported", "classnames", "templates", "tasks", "objective_param", "freeze"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, listed(getattr(self, name)))
+        words = (part.strip() for word in self.freeze for part in str(word).split(","))
+        object.__setattr__(self, "freeze", tuple(word for word in words if word))
         if self.freeze_encoder:
             object.__setattr__(self, "head", "trained")
         if self.keep_best and self.eval_every is None:
@@ -234,6 +280,7 @@ class TrainConfig(Config):
                 yield f"{name} must not be negative"
         if not 0 <= self.seed < 2**32:
             yield f"seed must lie in [0, 2**32), not {self.seed}"
+        yield from self._objective_problems()
         if not 0 <= self.label_smoothing < 1:
             yield f"label-smoothing must lie in [0, 1), not {self.label_smoothing}"
         yield _not_a_choice("head", self.head, Head)
@@ -241,13 +288,37 @@ class TrainConfig(Config):
         yield _not_a_choice("balance", self.balance, Balance)
         yield _not_a_choice("mixed-precision", self.mixed_precision, Precision)
 
+    def _objective_problems(self) -> Iterable[str]:
+        """Check what decides how weights are moved and averaged."""
+        if self.ema is not None and not 0 < self.ema < 1:
+            yield f"ema must lie between 0 and 1, not {self.ema}"
+        if self.ema is not None and self.swa:
+            yield "give either ema or swa: one average is kept"
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            yield f"layer-decay must lie in (0, 1], not {self.layer_decay}"
+        if self.lora is not None and self.lora < 1:
+            yield f"lora must be a rank above 0, not {self.lora}"
+        if self.lora is not None and (self.ema is not None or self.swa):
+            yield "lora trains factors, whose mean is not that of the weights: leave ema and swa out"
+        if self.lora is not None and self.freeze:
+            yield "lora leaves all but its low-rank updates as it is: leave freeze out"
+        for name, given in (("layer-decay", self.layer_decay), ("lora", self.lora), ("freeze", self.freeze or None)):
+            if self.freeze_encoder and given is not None:
+                yield f"{name} is about the image encoder, and freeze-encoder leaves that as it is"
+        for word in self.objective_param:
+            if "=" not in str(word):
+                yield f"objective-param is NAME=VALUE, not {word!r}"
+
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the settings that decide about the weights or belong to their record, as JSON types."""
-        unused = {"limit": self.limit is None, "weights": self.weights == "none"}  # as before there were any
-        unused |= dict.fromkeys(("tasks", "balance"), not self.tasks)
-        left_out = ("save_every", "track", *(name for name, absent in unused.items() if absent))
-        return {name: value for name, value in self.to_json().items() if name not in left_out}
+        """Return the settings that decide about the weights or belong to their record, as JSON types.
+
+        Settings that came later are left out where they are not used: older trainings go on, and are not repeated.
+        """
+        given = self.to_json()
+        defaults = {each.name: each.default for each in fields(self) if each.name in LATER}
+        unused = [name for name, default in defaults.items() if given[name] == default]
+        return {name: value for name, value in given.items() if name not in ("save_every", "track", *unused)}
 
     @property
     def paper_warmup(self) -> int:
@@ -268,7 +339,7 @@ class TrainConfig(Config):
 
     @classmethod
     def with_defaults(
-        cls, task: str | Sequence[str], *, head: Head = "frozen", freeze_encoder: bool = False, **given: Any
+        cls, task: str | Sequence[str], *, head: Head | None = None, freeze_encoder: bool = False, **given: Any
     ) -> Self:
         """Fill settings that are not given (``None``) with the defaults of the paper whose procedure is asked for.
 
@@ -288,7 +359,7 @@ class TrainConfig(Config):
         words = listed(task)
         if len(words) > 1:
             chosen["tasks"] = words
-        return cls(task=",".join(words), head=head, freeze_encoder=freeze_encoder, **{**papers, **chosen})
+        return cls(task=",".join(words), head=head or "frozen", freeze_encoder=freeze_encoder, **{**papers, **chosen})
 
 
 def listed(given: Any) -> tuple[Any, ...]:

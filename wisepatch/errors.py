@@ -45,7 +45,7 @@ class UnknownNameError(UsageError):
         """Name ``kind`` and ``name``; propose up to three of ``known`` that look alike (in any case)."""
         known = list(known)
         folded = {each.lower(): each for each in known}
-        close = [folded[each] for each in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+        close = [folded[each] for each in get_close_matches(name.lower(), folded, n=3, cutoff=0.55)]
         question = f"; did you mean {' or '.join(close)}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}{question}", hint or f"known: {', '.join(sorted(known))}")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
+from wisepatch.config import TrainConfig
 from wisepatch.datasets.base import Dataset
 
 if TYPE_CHECKING:
@@ -144,6 +145,36 @@ class SelectionRule:
     check: Callable[[Any, Sequence[float], Sequence[str]], str] | None = None
 
 
+@dataclass(frozen=True)
+class Objective:
+    """Define what a fine-tuning minimises: ``prepare(start)`` is called once and returns ``loss(model, batch)``, a scalar tensor.
+
+    ``start`` is a ``wisepatch.TrainingStart``: CLIP and classifier before the first step, task, settings, and ``params``, values of
+    ``--objective-param NAME=VALUE`` over those here, whose types they have. ``model(batch.images)`` are logits ``(n, classes)``,
+    ``model(batch.images, with_features=True)`` logits and features of unit length ``(n, dim)``; it is called once a batch. Means
+    over the images of ``batch``, a ``wisepatch.TrainingBatch``, are multiplied by ``batch.weight``: the mean over processes is then
+    that of the whole batch (``start.cross_entropy(logits, batch)`` does so).
+
+    ``head`` says that the head must be ``frozen`` or ``trained``. Without ``on_features`` a frozen encoder is refused. With
+    ``trains_text`` the text tower is trained too, and ``model(batch.images, tokens=...)`` gives image features, text features and
+    the scale of logits. ``replaces_decay`` says that it takes the place of weight decay, ``unlabelled`` that it takes images of
+    ``--distill-on`` as ``batch.others``, ``several_tasks`` that it serves a joint training on several. ``check(config)`` says in
+    words what in the settings does not go with it, ``paper`` where it comes from.
+    """
+
+    name: str
+    prepare: Callable[[Any], Callable[[Any, Any], torch.Tensor]]
+    params: Mapping[str, float | int | str] = field(default_factory=dict)
+    head: str = ""
+    on_features: bool = True
+    trains_text: bool = False
+    replaces_decay: bool = False
+    unlabelled: bool = False
+    several_tasks: bool = False
+    check: Callable[[TrainConfig], str] | None = None
+    paper: str = ""
+
+
 @hookspec
 def register_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
     """Return the datasets that the plugin offers. Called on look-up, never at start: no torch, no disk, no network."""
@@ -167,3 +198,8 @@ def register_merge_methods() -> Iterable[MergeMethod]:  # type: ignore[empty-bod
 @hookspec
 def register_rules() -> Iterable[SelectionRule]:  # type: ignore[empty-body]
     """Return the rules that choose alpha that the plugin offers, for ``--select NAME`` or ``--select NAME=VALUE``."""
+
+
+@hookspec
+def register_objectives() -> Iterable[Objective]:  # type: ignore[empty-body]
+    """Return the objectives of fine-tuning that the plugin offers, for ``--objective NAME``."""

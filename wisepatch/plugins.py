@@ -1,4 +1,4 @@
-"""Load plugins and collect what they register: datasets, metrics, merge methods, rules. The only file that touches pluggy.
+"""Load plugins and collect the datasets, metrics, merge methods, rules and objectives they register; alone touches pluggy.
 
 A plugin that breaks the contract or takes a name that is taken is skipped whole and named with its reason; of a name taken by
 two plugins both are skipped, so that nothing depends on the order of loading. ``WISEPATCH_PLUGINS=0`` leaves all plugins out.
@@ -19,7 +19,7 @@ import pluggy
 from wisepatch import hookspecs
 from wisepatch.datasets.base import Dataset
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
-from wisepatch.hookspecs import MergeMethod, Metric, SelectionRule
+from wisepatch.hookspecs import MergeMethod, Metric, Objective, SelectionRule
 
 BUILTIN = "wisepatch"  # the owner of everything built in
 REGISTERED: dict[str, type] = {  # hook: the type of what it returns
@@ -27,6 +27,7 @@ REGISTERED: dict[str, type] = {  # hook: the type of what it returns
     "register_metrics": Metric,
     "register_merge_methods": MergeMethod,
     "register_rules": SelectionRule,
+    "register_objectives": Objective,
 }
 RESERVED = ",@=\n"  # in names: the command line reads A,B and NAME@SPLIT and NAME=VALUE
 Registered = TypeVar("Registered")
@@ -218,8 +219,15 @@ def find_rule(name: str) -> SelectionRule:
     return _find(SelectionRule, "rule", "register_rules", name)
 
 
+def find_objective(name: str) -> Objective:
+    """Return the objective of fine-tuning of that name. Raises :class:`UnknownNameError`."""
+    return _find(Objective, "objective", "register_objectives", name)
+
+
 def _find(_kind: type[Registered], word: str, hook: str, name: str) -> Registered:
     known: dict[str, Registered] = registry().all(hook)
+    if not known:
+        raise PluginError(f"the installation of wisepatch names no {word}", "install it again: pip install -e .")
     if name not in known:
         raise UnknownNameError(word, name, known)
     return known[name]

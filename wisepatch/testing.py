@@ -29,7 +29,7 @@ from wisepatch.datasets.guarding import BrokenDatasetError, annotation_problem
 from wisepatch.datasets.samples import Annotations, Split, labels_of
 from wisepatch.errors import PluginError, UnknownNameError, WisepatchError
 from wisepatch.files import expanded
-from wisepatch.hookspecs import GROUP, Choice, Measured, MergeMethod, Metric, Scores, SelectionRule
+from wisepatch.hookspecs import GROUP, Choice, Measured, MergeMethod, Metric, Objective, Scores, SelectionRule
 from wisepatch.plugins import Plugin
 
 HEAVY = (
@@ -205,11 +205,12 @@ def _datasets(plugin: Plugin) -> tuple[Dataset, ...]:
 
 
 def _inspect_registered(findings: _Findings, plugin: Plugin) -> None:
-    """Call each metric, merge method and rule with a small example."""
+    """Call each metric, merge method and rule with a small example; look at the fields of objectives."""
     checks: dict[str, Callable[[Any], None]] = {
         "register_metrics": _check_metric,
         "register_merge_methods": _check_method,
         "register_rules": _check_rule,
+        "register_objectives": _check_objective,
     }
     for hook, check in checks.items():
         for each in plugin.registered.get(hook, ()):
@@ -253,6 +254,14 @@ def _check_rule(rule: SelectionRule) -> None:
     alpha = chosen.alpha if isinstance(chosen, Choice) else chosen
     fits = isinstance(alpha, float | int) and alpha in (0, 0.5, 1)
     _require(fits, f"choose: it returns {alpha!r}; return one of the alphas of the frame, or a wisepatch.Choice")
+
+
+def _check_objective(objective: Objective) -> None:
+    _require(callable(objective.prepare), "prepare: it cannot be called; give a function that returns the loss")
+    _require(objective.head in ("", "frozen", "trained"), f"head: {objective.head!r} is not frozen, trained or empty")
+    for name, value in objective.params.items():
+        kinds = f"params: {name} is a {type(value).__name__}; give a number or a text, from which its type is read"
+        _require(type(value) in (int, float, str), kinds)
 
 
 def _check_listing(source: EntryPoint, folder: Path | None) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.benchmarks import reference
 from wisepatch import ModelConfig, Store, TrainConfig, find_task, load_clip
@@ -13,18 +13,19 @@ CLASSES = ("bog", "cliff", "dune", "forest", "lake", "meadow", "ocean", "river",
 PHOTO = (500, 375)
 
 
-def pictures(clock, folder, per_class, size=PHOTO, split="test", seed=0):
+def pictures(clock, folder, per_class, size=PHOTO, split="test", seed=0, inverted=False):
     """A folder of smooth random pictures with a little grain: JPEGs of quality 90; finer and other colours by class."""
     for number in range(len(CLASSES)):
-        pictures_of_class(folder, number, range(per_class), split, size, seed)
+        pictures_of_class(folder, number, range(per_class), split, size, seed, inverted)
 
 
-def pictures_of_class(folder, number, indices, split="test", size=PHOTO, seed=0):
+def pictures_of_class(folder, number, indices, split="test", size=PHOTO, seed=0, inverted=False):
     """Those of one class that have the ``indices``."""
     home = Path(folder) / split / CLASSES[number]
     home.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        picture(np.random.default_rng([seed, number, index]), number, size).save(home / f"{index:05}.jpg", quality=90)
+        image = picture(np.random.default_rng([seed, number, index]), number, size)
+        (ImageOps.invert(image) if inverted else image).save(home / f"{index:05}.jpg", quality=90)
 
 
 def picture(rng, number, size):
@@ -79,6 +80,42 @@ def line(clock, folder, model, tasks, linear=False, device="cpu"):
     )  # fmt: skip
     for name, weights in (("zeroshot", start), ("finetuned", end)):
         reference.save(as_module(clip.config, weights, folder / "cache"), folder / f"{name}.pt")
+
+
+def patched_line(clock, folder, model, tasks, steps):
+    """A run that patches: ``tasks`` are the same classes, the first in inverted colours, which the start gets wrong.
+
+    The head of the start, nearest class means of the second task, stays what it is (PAINT); the image encoder is trained on the
+    first task's pictures of ``train``, so that the second is forgotten in part.
+    """
+    folder = Path(folder)
+    clip = random_encoder(model)
+    first, second = (find_task(str(task)) for task in tasks)
+    means, centre, scale = class_means(clip, second, "cpu")
+    weight = (means - centre) / scale
+    bias = -(weight * (means + centre) / 2).sum(1)
+    store, config = Store(folder / "store"), clip.config.to_json()
+    head = {"task": first.name, "classes": list(first.dataset.head_names)}
+    head_tensors = {"classifier.weight": weight, "classifier.bias": bias}
+    start = {name: tensor.clone() for name, tensor in clip.model.state_dict().items()} | head_tensors
+    zeroshot = store.save(start, kind="zeroshot", name="line/zeroshot", model=config, training="zeroshot", head=head)
+    samples = first.dataset.open("train", Path(), clip.transform)
+    optimizer = torch.optim.AdamW(clip.model.visual.parameters(), lr=2e-5)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        images, labels = zip(
+            *(samples[int(index)] for index in torch.randint(len(samples), (16,), generator=draw)), strict=True
+        )
+        features = torch.nn.functional.normalize(clip.model.visual(torch.stack(images)), dim=-1)
+        torch.nn.functional.cross_entropy(features @ weight.T + bias, torch.tensor(labels)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    end = {name: tensor.clone() for name, tensor in clip.model.state_dict().items()} | head_tensors
+    settings = TrainConfig.with_defaults(first.base_spec, head="trained", supported=(str(tasks[1]),))
+    store.save(
+        end, kind="finetuned", name="line/finetuned", model=config, trained_from=[zeroshot.id], training=settings.training,
+        config=settings.to_json(), head=head,
+    )  # fmt: skip
 
 
 def as_module(config, weights, cache):

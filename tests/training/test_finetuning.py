@@ -12,7 +12,8 @@ from wisepatch.datasets.samples import Split, Subset, set_epoch
 from wisepatch.datasets.training_batches import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
 from wisepatch.evaluation.features import Features
-from wisepatch.training.finetuning import class_weights, learning_rate, loss_of, warmup_steps
+from wisepatch.training.finetuning import class_weights, learning_rate, warmup_steps
+from wisepatch.training.objectives.start import loss_of
 from wisepatch.workflows.patching import finetune_watched
 
 DEMO = ModelConfig("demo", "")

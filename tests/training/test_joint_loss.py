@@ -1,10 +1,10 @@
 """Images of several tasks, each judged by the head of its own."""
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 
-from wisepatch.training.finetuning import loss_of
 from wisepatch.training.joint_loss import by_task
+from wisepatch.training.objectives.start import loss_of
 
 SIZES = (3, 4, 2)
 

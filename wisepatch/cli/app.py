@@ -37,6 +37,7 @@ COMMANDS = {  # name: its file, and its section of --help
     "compare": ("compare", PATCHING),
     "select": ("select", PATCHING),
     "plot": ("plot", PATCHING),
+    "report": ("report", PATCHING),
     "datasets": ("datasets", DATA),
     "typo-attack": ("typo_attack", DATA),
     "import": ("import_", HOUSEKEEPING),

@@ -101,6 +101,14 @@ def metrics(_: typer.Context) -> Iterable[str]:
 
 
 @_completer
+def objectives(_: typer.Context) -> Iterable[str]:
+    """Return the objectives known by name."""
+    from wisepatch.plugins import registry
+
+    return sorted(registry().all("register_objectives"))
+
+
+@_completer
 def methods(_: typer.Context) -> Iterable[str]:
     """Return the merge methods known by name."""
     from wisepatch.plugins import registry

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
 from wisepatch.config import DEFAULT_ALPHAS, Balance, TrainConfig
+from wisepatch.plugins import find_objective
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def training(
     words = [names.task_word(task)] if isinstance(task, str) else names.task_words(task)
     tasks = RunTasks.find(words, names.task_words(supported), classnames, templates, train["limit"], balance)
     specs = tuple(other.spec for other in tasks.supported)
+    head = train["head"] or find_objective(train["objective"]).head or None
     config = TrainConfig.with_defaults(
         [each.spec for each in tasks.patching.each], supported=specs, classnames=classnames, templates=templates,
-        balance=balance, **train,
+        balance=balance, **train | {"head": head},
     )  # fmt: skip
     return config, tasks

@@ -7,15 +7,16 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.output import Output
+from wisepatch.cli.tables import Form
 from wisepatch.config import AUTO, LIMIT_HELP, MODEL, SPEED, Balance, ModelConfig, TrainConfig, parse_alphas, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -32,6 +33,7 @@ YOUR_OWN = "Your own folders and CSVs"
 SEVERAL = "Several tasks"
 Strategy = Literal["joint", "sequential", "parallel"]
 Found = Literal["equal", "grid", "search"]
+COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
 
@@ -49,11 +51,18 @@ class Common:
         default=False, help="Print one JSON object a line and nothing else.", panel=None, flags=("--json",)
     )
     quiet: bool = setting(default=False, help="No progress and no messages.", panel=None, flags=("--quiet", "-q"))
+    form: Form = "table"  # of tables
 
     @cached_property
     def output(self) -> Output:
         """Return where the command prints."""
-        return Output(as_json=self.as_json, quiet=self.quiet)
+        return Output(as_json=self.as_json, quiet=self.quiet, form=self.form)
+
+    def printing(self, form: Form) -> Common:
+        """Return these options with another form of tables. Raises :class:`UsageError` for one beside ``--json``."""
+        if form != "table" and self.as_json:
+            raise UsageError(f"--json and --format {form} are two forms of the same results", "give one of them")
+        return replace(self, form=form)
 
     def open_store(self) -> Store:
         """Return the store; nothing is read yet."""
@@ -286,6 +295,9 @@ SplitOption = Annotated[
     str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help=LIMIT_HELP)]
+FormatOption = Annotated[
+    Form, typer.Option("--format", help="How tables are printed: table, markdown, latex (booktabs) or csv.")
+]
 PerClassOption = Annotated[bool, typer.Option("--per-class", help="Show each class by itself.")]
 ConfusionOption = Annotated[bool, typer.Option("--confusion", help="Show which classes are taken for which.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]
@@ -374,6 +386,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
     facts = field.metadata
+    several = get_origin(kind) is tuple
+    if several:  # not given is None, and given ones are as many as there are
+        kind = list[str] | None
     flags = facts.get("flags", (f"--{name.replace('_', '-')}",))
     if kind is not bool and facts.get("paper"):
         kind = kind | None
@@ -383,9 +398,9 @@ def _option(name: str, field: Field[Any], kind: Any) -> inspect.Parameter:
         rich_help_panel=facts["panel"],
         min=facts.get("min"),
         envvar=facts.get("envvar"),
-        autocompletion=facts.get("complete"),
+        autocompletion=facts.get("complete", COMPLETED.get(name)),
     )
-    default = None if facts.get("paper") or field.default is MISSING else field.default
+    default = None if several or facts.get("paper") or field.default is MISSING else field.default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 

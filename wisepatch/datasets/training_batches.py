@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 
 
 class TrainingBatch(NamedTuple):
-    """The images of a batch that this process trains on, on its device, and the weight of their mean loss in that of all."""
+    """The images of a batch that this process trains on, on its device, and the weight of their mean loss in that of all.
+
+    ``number`` counts batches over all epochs. ``others`` are unlabelled images ``(m, 3, height, width)`` beside them, if any.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     weight: float
+    number: int = 0
+    others: torch.Tensor | None = None
+    others_weight: float = 1.0
 
 
 @dataclass
@@ -120,13 +126,13 @@ def training_batches(
     piece = MAX_IMAGES_PER_PIECE if workers else plan.batch_size
     loaded = data_loader(_Visits(samples), _Pieces(plan, first, count, piece), workers, device.type == "cuda")
     pieces = map(checked, loaded)
-    for _, mine, weight in islice(plan.batches(first), count):
+    for number, (_, mine, weight) in enumerate(islice(plan.batches(first), count), first):
         parts = [
             (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
             for images, labels in islice(pieces, -(-len(mine) // piece))
         ]
         images, labels = (each[0] if len(each) == 1 else torch.cat(each) for each in zip(*parts, strict=True))
-        yield TrainingBatch(images, labels, weight)
+        yield TrainingBatch(images, labels, weight, number)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ class Classifier(torch.nn.Module):
         self.weight = torch.nn.Parameter(weight.clone())
         self.bias = torch.nn.Parameter(torch.zeros(len(weight)) if bias is None else bias.clone())
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, of images or of their features ``(n, dim)``."""
-        if images.ndim == 2:
-            return F.linear(images, self.weight, self.bias)
-        return logits(self.visual, images, self.weight, self.bias)
+    def forward(
+        self, images: torch.Tensor, *, with_features: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Return logits, of images or of their features ``(n, dim)``; with the features where these are asked for."""
+        found = images if images.ndim == 2 else features(self.visual, images)
+        answers = F.linear(found, self.weight, self.bias)
+        return (answers, found) if with_features else answers
 
 
 def features(visual: Any, images: torch.Tensor) -> torch.Tensor:
@@ -31,7 +33,12 @@ def features(visual: Any, images: torch.Tensor) -> torch.Tensor:
     if isinstance(output, tuple):  # CoCa's tower also returns its tokens
         output = output[0]
     # Half precision is enough within a tower, but not for angles and, in evaluation, the logits from them.
-    return F.normalize(output.float() if output.dtype.itemsize < 4 else output, dim=-1)
+    return F.normalize(at_least_single(output), dim=-1)
+
+
+def at_least_single(values: torch.Tensor) -> torch.Tensor:
+    """Return values of half precision in fp32, others as they are."""
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def logits(visual: Any, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

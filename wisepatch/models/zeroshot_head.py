@@ -76,11 +76,17 @@ def _text_tower_on_gpu(model: Any) -> Iterator[torch.device]:
         model.to(device_before).visual = visual
 
 
-@torch.no_grad()
 def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
-    """Encode every different prompt once, sorted by length, many to a batch, and only as long as the batch needs."""
-    texts_of_class = [prompts(name, templates) for name in classes]
-    unique_texts = list(dict.fromkeys(chain.from_iterable(texts_of_class)))
+    return mean_text_head(clip, [prompts(name, templates) for name in classes])
+
+
+@torch.no_grad()
+def mean_text_head(clip: Clip, groups: Sequence[Sequence[str]]) -> torch.Tensor:
+    """Build a head ``(groups, dim)`` in fp32: a row is the mean of the features of its texts, normalised and scaled.
+
+    Every different text is encoded once, sorted by length, many to a batch, and only as long as the batch needs.
+    """
+    unique_texts = list(dict.fromkeys(chain.from_iterable(groups)))
     row_of_text = {text: row for row, text in enumerate(unique_texts)}
     tokens, lengths = tokenize(clip, unique_texts)
     order = lengths.argsort(stable=True)
@@ -92,7 +98,7 @@ def _compute_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) 
             batch = tokens[rows, : int(lengths[rows].max())] if shortened else tokens[rows]
             embedded[first] = text_features(clip.model, batch.to(device)).float().cpu()
     embeddings = rows_of_all(embedded, len(order))[order.argsort()]
-    means = torch.stack([embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in texts_of_class])
+    means = torch.stack([embeddings[[row_of_text[text] for text in texts]].mean(0) for texts in groups])
     scale: torch.Tensor = clip.model.logit_scale.float().exp()
     return F.normalize(means, dim=-1) * scale
 

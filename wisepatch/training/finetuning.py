@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 from accelerate.utils import set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
@@ -25,19 +24,24 @@ from wisepatch.datasets.samples import Samples, Split, labels_of
 from wisepatch.datasets.splits import CUT
 from wisepatch.datasets.training_batches import Plan, Seeded, TrainingBatch, training_batches
 from wisepatch.errors import Stopped, TrainingError, UsageError
-from wisepatch.evaluation.features import split_features
+from wisepatch.evaluation.features import Features, split_features
 from wisepatch.evaluation.validation import Validation
 from wisepatch.files import expanded, hash_tensors
 from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import prepare_training
-from wisepatch.models.zeroshot_head import check_prompts
+from wisepatch.models.two_towers import TwoTowers
+from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
+from wisepatch.plugins import find_objective
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
-from wisepatch.training.joint_loss import by_task
+from wisepatch.training.averaging import average_of
+from wisepatch.training.layers import decayed_groups, freeze_blocks
+from wisepatch.training.low_rank import adapt, merge
+from wisepatch.training.objectives.start import TrainingStart, objective_params, training_name
 from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
 from wisepatch.training.start import (
     check_trainable,
@@ -48,6 +52,7 @@ from wisepatch.training.start import (
     new_accelerator,
 )
 from wisepatch.training.tracking import tracked
+from wisepatch.training.unlabelled import open_unlabelled
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -102,6 +107,7 @@ def finetune(
         tasks = RunTasks.of(config)
         task, others = tasks.patching, others or tasks.supported
     check_trainable(config, task)
+    objective = find_objective(config.objective)
     accelerator = new_accelerator(config, store)
     set_seed(config.seed)
 
@@ -113,6 +119,10 @@ def finetune(
     # Open the data, and look for an earlier run of this very training.
     samples, workers, fingerprint = open_samples(config, task, clip, store, data, accelerator, progress)
     plan = Plan(len(samples), config.batch_size, config.seed)
+    unlabelled = None
+    if config.distill_on:
+        others_split = same_for_all(open_unlabelled(config.distill_on, data, clip.train_pixels))
+        unlabelled, fingerprint = Seeded(others_split, config.seed), f"{fingerprint} {others_split.fingerprint()}"
     identity = {
         "config": {name: value for name, value in config.identity.items() if name != "workers"} | {"task": task.base_spec},
         "parent": zeroshot.id, "processes": size(),
@@ -123,23 +133,35 @@ def finetune(
             progress.note(f"{task.name}: this training is finished already, and taken as it is; --fresh repeats it")
             return Finetuned(store.get(outcome["zeroshot"]), store.get(outcome["finetuned"]), tuple(outcome["losses"]))
 
+        # Prepare what is minimised: teachers and starting points are those of before the first step.
+        of_classes = class_weights(config, samples, task, accelerator.device)
+        loss_of_batch = objective.prepare(
+            TrainingStart(
+                clip, classifier, task, config, objective_params(config), accelerator.device, others, of_classes,
+                accelerator.autocast, partial(fixed_features, config, task, clip, store, data, accelerator, progress),
+            )
+        )  # fmt: skip
+        if objective.trains_text:
+            classifier = TwoTowers(clip, classifier)
+
         # Freeze what is not trained.
         trained = freeze(config, classifier)
+        groups = decayed_groups(classifier, config.layer_decay)
+        decay = 0.0 if objective.replaces_decay else config.wd
         check_room_for_training(
             store, clip.model, classifier, trained, saves=0 < config.save_every < (config.steps or math.inf)
         )
         optimizer = torch.optim.AdamW(
-            trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.wd, fused=True
+            groups or trained, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay, fused=True
         )
-        of_classes = class_weights(config, samples, task, accelerator.device)
-        classes_of_tasks = [len(each.dataset.head_names) for each in task.each]
         wrapped, optimizer = accelerator.prepare(classifier, optimizer)
         steps_per_epoch = math.ceil(plan.batches_per_epoch / config.grad_accumulation)
         steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * steps_per_epoch), 1)
         warmup = warmup_steps(config, steps)
 
         # Go on where an earlier run stopped, if one did.
-        states = States(run, accelerator, progress.note)
+        average = average_of(config, trained_parameters(classifier), steps)
+        states = States(run, accelerator, progress.note, average)
         at, best = states.restore() or (Position(next_validation=config.eval_every or math.inf), {})
         if at.step:
             progress.note(f"{task.name}: going on after step {at.step} of {steps}; --fresh begins anew")
@@ -152,26 +174,24 @@ def finetune(
         images_seen, began = 0, time.monotonic()
         loss_sum = torch.tensor(at.loss_sum, device=accelerator.device)
         with Signals(progress.note) as signals, tracked(accelerator, config, run, progress) as log:
-            for (images, labels, weight), ends_step in batches_from(
-                at, samples, plan, config, steps, workers, accelerator
-            ):
-                rate = learning_rate(at.step, steps, warmup, config.lr)
+            for batch, ends_step in batches_from(at, samples, plan, config, steps, workers, accelerator, unlabelled):
+                rate = learning_rate(min(at.step, average.holds_rate_from), steps, warmup, config.lr)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("scale", 1.0)
                 accelerator.sync_gradients = ends_step
                 with nullcontext() if ends_step else accelerator.no_sync(wrapped):
-                    logits = wrapped(clip.normalise(images))
-                    loss = loss_of(logits, labels, config.label_smoothing, of_classes, classes_of_tasks) * weight
+                    loss = loss_of_batch(wrapped, normalised(batch, clip))
                     accelerator.backward(loss)
                     if ends_step:
                         accelerator.clip_grad_norm_(trained, config.clip)
                     optimizer.step()
                     optimizer.zero_grad()
                 loss_sum += loss.detach() / config.grad_accumulation
-                images_seen += len(labels) * size()
+                images_seen += len(batch.labels) * size()
                 if not ends_step:
                     continue
                 at.step += 1
+                average.update(at.step)
                 epoch = at.step / steps_per_epoch
                 reports = at.step == 1 or at.step % STEPS_PER_REPORT == 0 or at.step == steps
                 if reports:
@@ -189,14 +209,18 @@ def finetune(
                     at.reported = at.step
                 if watch and epoch >= at.next_validation:
                     at.next_validation += config.eval_every or math.inf
-                    validation = watch(clip, accelerator.unwrap_model(wrapped), epoch)
-                    train_mode(wrapped)
-                    progress.note(validation.text)
-                    log(step=at.step, epoch=epoch, validation=dict(validation.values))
-                    if at.is_better(validation.score, epoch):
-                        best = {
-                            name: each.detach().cpu().clone() for name, each in trained_parameters(classifier).items()
-                        }
+                    with average.in_place():
+                        if objective.trains_text:
+                            take_head_from_text(classifier, clip, task)
+                        validation = watch(clip, accelerator.unwrap_model(wrapped), epoch)
+                        train_mode(wrapped)
+                        progress.note(validation.text)
+                        log(step=at.step, epoch=epoch, validation=dict(validation.values))
+                        if at.is_better(validation.score, epoch):
+                            best = {
+                                name: each.detach().cpu().clone()
+                                for name, each in trained_parameters(classifier).items()
+                            }
                     if config.patience and at.validations_since_best >= config.patience:
                         progress.note(f"stopping after step {at.step}: nothing better since epoch {at.best_epoch:.1f}")
                         break
@@ -216,17 +240,21 @@ def finetune(
         if best:
             progress.note(f"keeping the weights of epoch {at.best_epoch:.1f}, the best on validation data")
             classifier.load_state_dict(best, strict=False)
+        else:
+            average.put_in_place()
 
         # Save.
         if not all(torch.isfinite(parameter).all() for parameter in trained):
             raise TrainingError(
                 f"weights are not finite after step {at.step}", "lower --lr, or use --mixed-precision no or bf16"
             )
+        merge(classifier)
         train_head = config.head == "trained"
         finetuned = on_main(lambda: store.save(
             {**clip.model.state_dict(), **(classifier_tensors(classifier) if train_head else {})},
             kind="finetuned", name=f"{checkpoint_prefix(clip.config)}/{task.name}/finetuned", model=clip.config.to_json(),
-            trained_from=[zeroshot.id], training=config.training, config=config.identity | {"task": task.base_spec, "cut": CUT},
+            trained_from=[zeroshot.id], training=training_name(config),
+            config=config.identity | {"task": task.base_spec, "cut": CUT},
             head=head_details(task) if train_head else None,
         ))  # fmt: skip
         run.finish({"zeroshot": zeroshot.id, "finetuned": finetuned.id, "losses": at.losses})
@@ -240,14 +268,10 @@ def open_samples(
 
     With a frozen encoder the features are computed once and stand in for the images.
     """
-    open_train = partial(task.dataset.split, "train", data)
     if config.freeze_encoder:
-        features = split_features(
-            open_train, store, hash_tensors(clip.model.visual.state_dict()), clip.config, lambda: clip, accelerator.device,
-            replace(config.evaluation, batch_size=config.batch_size), progress,
-        )  # fmt: skip
-        return features, 0, open_train().fingerprint()
-    split = same_for_all(open_train(clip.train_pixels))
+        features = fixed_features(config, task, clip, store, data, accelerator, progress)
+        return features, 0, task.dataset.split("train", data).fingerprint()
+    split = same_for_all(task.dataset.split("train", data, clip.train_pixels))
     workers = 0
     # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
     if config.workers is not None or accelerator.device.type != "cpu":
@@ -255,6 +279,16 @@ def open_samples(
             config.workers, len(split), clip.batch_bytes(min(config.batch_size, MAX_IMAGES_PER_PIECE))
         )
     return Seeded(split, config.seed), workers, split.fingerprint()
+
+
+def fixed_features(
+    config: TrainConfig, task: Task, clip: Clip, store: Store, data: Path, accelerator: Accelerator, progress: Progress
+) -> Features:
+    """Compute the features of the training images, uncropped, by the image tower as it is, or take them from the store."""
+    return split_features(
+        partial(task.dataset.split, "train", data), store, hash_tensors(clip.model.visual.state_dict()), clip.config,
+        lambda: clip, accelerator.device, replace(config.evaluation, batch_size=config.batch_size), progress,
+    )  # fmt: skip
 
 
 def class_weights(config: TrainConfig, samples: Samples, task: Task, device: torch.device) -> torch.Tensor | None:
@@ -273,28 +307,6 @@ def class_weights(config: TrainConfig, samples: Samples, task: Task, device: tor
     return (len(labels) / ((counts > 0).sum() * counts.clamp_min(1))).to(device)
 
 
-def loss_of(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    smoothing: float,
-    weights: torch.Tensor | None,
-    tasks: Sequence[int] = (),
-) -> torch.Tensor:
-    """Return the mean cross entropy of logits ``(n, classes)``, each image weighed by its class.
-
-    Of several ``tasks``, with so many classes each, an image is judged among the classes of its own (PAINT section 5, joint).
-    The mean divides by the number of images and not by the sum of weights: batches and processes then add up to the whole.
-    """
-    if len(tasks) > 1:
-        parts = [
-            (each, weights if weights is None else weights[each.classes]) for each in by_task(logits, labels, tasks)
-        ]
-        return torch.stack([loss_of(p.logits, p.labels, smoothing, own) * p.share for p, own in parts]).sum()
-    if weights is None:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    return (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") * weights[labels]).mean()
-
-
 def freeze(config: TrainConfig, classifier: Classifier) -> list[torch.nn.Parameter]:
     """Freeze what the settings leave as it is; return the parameters to train."""
     classifier.visual.requires_grad_(not config.freeze_encoder)
@@ -302,6 +314,9 @@ def freeze(config: TrainConfig, classifier: Classifier) -> list[torch.nn.Paramet
         prepare_training(classifier.visual)
     classifier.weight.requires_grad_(config.head == "trained")
     classifier.bias.requires_grad_(config.head == "trained")
+    freeze_blocks(classifier.visual, config.freeze)
+    if config.lora:
+        adapt(classifier, config.lora)
     return list(trained_parameters(classifier).values())
 
 
@@ -316,20 +331,48 @@ def mean_of_all(value: torch.Tensor, accelerator: Accelerator) -> float:
 
 
 def batches_from(
-    at: Position, samples: Samples, plan: Plan, config: TrainConfig, steps: int, workers: int, accelerator: Accelerator
+    at: Position,
+    samples: Samples,
+    plan: Plan,
+    config: TrainConfig,
+    steps: int,
+    workers: int,
+    accelerator: Accelerator,
+    unlabelled: Samples | None = None,
 ) -> Iterator[tuple[TrainingBatch, bool]]:
     """Yield the batches of all ``steps`` from ``at`` on, and whether a step ends with each; epochs and batches are counted there.
 
-    A step does not span two epochs: the last one of an epoch may have fewer batches than ``config.grad_accumulation``.
+    A step does not span two epochs: the last one of an epoch may have fewer batches than ``config.grad_accumulation``. Beside each
+    batch stand as many ``unlabelled`` images, where there are some, shuffled by themselves.
     """
     per_epoch, per_step = plan.batches_per_epoch, config.grad_accumulation
     epochs, rest = divmod(steps, math.ceil(per_epoch / per_step))
     first, end = at.epoch * per_epoch + at.batches, epochs * per_epoch + min(rest * per_step, per_epoch)
     batches = training_batches(samples, plan, first, end - first, accelerator.device, workers=workers)
+    if unlabelled is not None:
+        beside = Plan(len(unlabelled), config.batch_size, config.seed)
+        others = training_batches(unlabelled, beside, first, end - first, accelerator.device, workers=workers)
+        batches = (
+            batch._replace(others=other.images, others_weight=other.weight)
+            for batch, other in zip(batches, others, strict=True)
+        )
     for number, batch in enumerate(batches, first):
         at.epoch, before = divmod(number, per_epoch)
         at.batches = before + 1
         yield batch, at.batches % per_step == 0 or at.batches == per_epoch
+
+
+def normalised(batch: TrainingBatch, clip: Clip) -> TrainingBatch:
+    """Return a batch whose images are normalised as the model expects them."""
+    others = None if batch.others is None else clip.normalise(batch.others)
+    return batch._replace(images=clip.normalise(batch.images), others=others)
+
+
+def take_head_from_text(classifier: Classifier, clip: Clip, task: Task) -> None:
+    """Give ``classifier`` the head of ``task`` from the text tower as it is now: where that is trained, its head follows."""
+    head = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates)
+    with torch.no_grad():
+        classifier.weight.copy_(head)
 
 
 def train_mode(classifier: torch.nn.Module) -> None:

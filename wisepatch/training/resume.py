@@ -16,6 +16,7 @@ from wisepatch.launcher import is_main
 from wisepatch.process_group import from_all, on_main
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import KEPT_STATES, Run
+from wisepatch.training.averaging import Average
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-BEST = "best.safetensors"
+BEST, AVERAGE = "best.safetensors", "average.safetensors"
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # the last where a terminal is closed, unless it is ignored, as under nohup
 SAVING = "SIGUSR1"  # what Slurm sends before it kills
 
@@ -102,9 +103,12 @@ def _whole_outcome(run: Run, store: Store) -> dict[str, Any] | None:
 class States:
     """Saves and restores all that a training needs to go on: weights, optimiser, scaler, random states, position."""
 
-    def __init__(self, run: Run, accelerator: Accelerator, note: Callable[[str], object]) -> None:
-        """Keep the states in ``run``; every process calls every method."""
+    def __init__(
+        self, run: Run, accelerator: Accelerator, note: Callable[[str], object], average: Average | None = None
+    ) -> None:
+        """Keep the states in ``run``, with the ``average`` of the weights; every process calls every method."""
         self.run, self.accelerator, self.note = run, accelerator, note
+        self.average = average or Average()
 
     def restore(self) -> tuple[Position, dict[str, torch.Tensor]] | None:
         """Load the newest whole state into what was prepared; return its position, and the best weights until then, if any."""
@@ -116,15 +120,17 @@ class States:
             return None
         folder, position = found
         self.accelerator.load_state(str(folder))
-        best = load_file(folder / BEST) if (folder / BEST).exists() else {}
+        best, average = (load_file(folder / name) if (folder / name).exists() else {} for name in (BEST, AVERAGE))
+        self.average.restore(average)
         return Position(**position), best
 
     def save(self, position: Position, best: Mapping[str, torch.Tensor]) -> str:
         """Save a state, whole or not at all; return why it cannot be saved, empty if it is: no reason to lose the training."""
 
         def publish() -> None:
-            if best:
-                write_tensors(folder / BEST, best)
+            for name, tensors in ((BEST, best), (AVERAGE, self.average.tensors)):
+                if tensors:
+                    write_tensors(folder / name, tensors)
             self.run.keep_state(folder, position.step, asdict(position))
 
         folder, problem = on_main(lambda: _attempt(self.run.new_state))

@@ -21,6 +21,7 @@ from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
+from wisepatch.training.objectives.start import objective_problems
 from wisepatch.training.tracking import trackers
 
 
@@ -41,6 +42,8 @@ def check_trainable(config: TrainConfig, task: Task) -> None:
             f"write {task.name}: a tenth of train is held out anyway",
         )
     task.dataset.check_split("train")
+    for problem in objective_problems(config):
+        raise problem
     if task.dataset.label_map:
         raise UsageError(
             f"{task.name} has the head of another task, whose classes merge into its own, and cannot be trained on",

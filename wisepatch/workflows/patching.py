@@ -24,12 +24,14 @@ from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task, as_tasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.fisher_information import EXAMPLES
+from wisepatch.training.objectives.start import objective_problems
 from wisepatch.training.start import save_start
 from wisepatch.training.tracking import tracker_problems
+from wisepatch.training.unlabelled import unlabelled_problems
 from wisepatch.workflows.model_table import Table, model_table
 from wisepatch.workflows.patch_job import PatchJob, finetune_on
 from wisepatch.workflows.preflight import evaluation_splits, preflight
-from wisepatch.workflows.several_tasks import Strategy, strategy_for
+from wisepatch.workflows.several_tasks import JOINT, Strategy, strategy_for
 from wisepatch.workflows.sweep import Sweep, new_run
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
 
@@ -89,6 +91,14 @@ def keep_best_problems(tasks: RunTasks, config: TrainConfig, data: Path) -> list
     return problems
 
 
+def training_problems(tasks: RunTasks, config: TrainConfig, data: Path) -> list[WisepatchError]:
+    """Return what keeps a training from doing what is asked for, beside its images."""
+    return [
+        *objective_problems(config), *unlabelled_problems(config.distill_on, data), *keep_best_problems(tasks, config, data),
+        *tracker_problems(config),
+    ]  # fmt: skip
+
+
 def training_splits(tasks: RunTasks, config: TrainConfig) -> list[tuple[Task, list[str]]]:
     """Return what the training reads: ``train``, and with ``eval_every`` the validation splits that there are."""
     watched = [*tasks.patching.each, *tasks.supported] if config.eval_every else []
@@ -112,7 +122,7 @@ def finetune_watched(
     A training that was interrupted goes on, unless it is to be ``fresh``. Raises all that is missing before the first step.
     """
     data, tasks = expanded(data), tasks or RunTasks.of(config)
-    problems = [*keep_best_problems(tasks, config, data), *tracker_problems(config)]
+    problems = training_problems(tasks, config, data)
     preflight((), data, problems=problems, read=training_splits(tasks, config), store=store)
     return finetune_on(config, model, store, data, progress, tasks, run_name, fresh=fresh)
 
@@ -159,8 +169,8 @@ def patch(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
     plan = replace(plan, strategy=asked.name if asked else "", also=tasks.further(also, config.limit))
-    problems = [*problems, *keep_best_problems(tasks, config, data), *tracker_problems(config)]
-    problems += asked.problems(plan, config) if asked else ()
+    trained = config if asked is None or asked.name == JOINT else replace(config, tasks=())  # one task at a time
+    problems = [*problems, *training_problems(tasks, trained, data), *(asked.problems(plan, config) if asked else ())]
     plan.check(data, training_splits(tasks, config), problems, store=store)
     if progress and is_main():
         for task in tasks.patching.each:

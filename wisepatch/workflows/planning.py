@@ -25,7 +25,7 @@ from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.rates import measure_rates
 from wisepatch.training.resume import room_for_training
 from wisepatch.training.start import check_trainable
-from wisepatch.workflows.patching import keep_best_problems, training_splits
+from wisepatch.workflows.patching import training_problems, training_splits
 from wisepatch.workflows.sweep_plan import SweepPlan
 
 IMAGES_READ = 16  # of each split, to see how long one takes
@@ -88,7 +88,7 @@ def plan_patch(
     if size() > 1:
         raise UsageError("--plan measures in one process", "leave --processes and the launcher out")
     progress, data, settings = progress or Silent(), expanded(data), settings or config.evaluation
-    problems = [*problems, *keep_best_problems(tasks, config, data)]
+    problems = [*problems, *training_problems(tasks, config, data)]
     sweep.check(data, training_splits(tasks, config), problems, store=store)
     check_trainable(config, tasks.patching)
     progress.start(f"measuring {model}", 2)

@@ -269,7 +269,7 @@ def _race(
     progress: Progress | None,
 ) -> tuple[SweepPlan, Raced | None]:
     """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
-    if not plan.auto or plan.rule is None or end.training == "linear-probe":
+    if not plan.auto or plan.rule is None or end.training.startswith("linear-probe"):
         return plan, None
     tasks = plan.tasks_on(plan.select_on)
     objective = objective_for(plan.rule, [task.name for task in tasks], [0, *([GRID] if published else [])])

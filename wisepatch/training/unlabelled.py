@@ -1,0 +1,43 @@
+"""Open unlabelled images to train beside those of a task: below a folder, in a CSV, or of another task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wisepatch.datasets.any_images import list_images
+from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.samples import Split
+from wisepatch.errors import DataError, WisepatchError
+from wisepatch.tasks import existing, find_task
+
+
+def open_unlabelled(where: str, data: Path, transform: Callable[[Any], Any] | None = None) -> Split:
+    """Open the images of a path, or the training images of a task by name; labels mean nothing.
+
+    Raises :class:`DataError` for a path without images, and the errors of a task.
+    """
+    if existing(where):
+        files = [(path, 0) for path in list_images([where]).paths]
+        return Split(where, "unlabelled", (), "top1", FileSamples(files, transform, as_seen=True))
+    try:
+        return find_task(where).dataset.split("train", data, transform)
+    except WisepatchError as error:
+        error.hint = f"--distill-on takes a folder, a CSV or a task{'; ' if error.hint else ''}{error.hint}"
+        raise
+
+
+def unlabelled_problems(where: str | None, data: Path) -> list[WisepatchError]:
+    """Return why the images cannot be read; none where none are asked for."""
+    if where is None:
+        return []
+    try:
+        opened = open_unlabelled(where, data)
+        broken = opened.samples.unreadable() if isinstance(opened.samples, FileSamples) else []
+    except WisepatchError as error:
+        return [error]
+    if broken:
+        reason = f"{len(broken)} of the images of {where} cannot be read, such as {broken[0]}"
+        return [DataError(reason, "take them away, or give them anew")]
+    return []
