@@ -8,10 +8,11 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, percent, with_interval
+from wisepatch.cli.output import Output
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 from wisepatch.files import in_utf8
+from wisepatch.reports.numbers import percent, with_interval
 
 if TYPE_CHECKING:
     from wisepatch.workflows.merging import Candidate, Merged
