@@ -45,8 +45,8 @@ def robustness_chart(rows: pd.DataFrame, split: str, number: int) -> tuple[Table
         body.append(cells)
         strong += [place] if at[alpha, shifts[0]]["chosen"] else []
     note = (
-        f"Accuracies in per cent; rho, in points, is the accuracy under the shift less what that on the reference task promises by the "
-        f"line of standard models ({TESTBED}), with a 95 % interval where images were counted; the line counts as exact."
+        "Accuracies in per cent; rho, in points, is the accuracy under the shift less what that on the reference task promises by "
+        f"the line of standard models ({TESTBED}), with a 95 % interval where images were counted; the line counts as exact."
         if with_line
         else "Accuracies in per cent. No line of standard models is published for these shifts, and so there is no rho."
     )

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 PARTS = (
     ("done", "What was done"), ("results", "Results"), ("chosen", "Why this alpha"), ("certified", "What is certified"),
     ("charts", "Over alpha"), ("robustness", "Robustness"), ("classes", "Worst classes"), ("images", "Images"),
-    ("training", "Training"),
-    ("lineage", "Lineage"), ("commands", "Commands"),
+    ("training", "Training"), ("lineage", "Lineage"), ("commands", "Commands"),
 )  # fmt: skip
 SUFFIXES = (".html", ".htm")
 MAX_RUNS = 12  # of a page
