@@ -13,7 +13,7 @@ from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
-from wisepatch.cli.output import show_seeds, show_sweep
+from wisepatch.cli.results import show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.reports.numbers import percent

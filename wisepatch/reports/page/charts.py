@@ -123,11 +123,11 @@ def _chosen_layers(chosen: float, x: Spec) -> list[Spec]:
     return [{**at, **rule}, {**at, **word}]
 
 
-def training_spec(points: Rows, title: str) -> Spec:
-    """Draw a measure of a training over its steps, a curve a task; ``points`` have ``series, step, value``."""
+def curves_spec(points: Rows, title: str, across: str = "step") -> Spec:
+    """Draw a measure over steps or alpha, a curve a series; ``points`` have ``series, step, value``."""
     names = list(dict.fromkeys(point["series"] for point in points))
     color = _color("series", names, "task")
-    x = {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickCount": {"expr": "width / 90"}}}
+    x = {"field": "step", "type": "quantitative", "title": across, "axis": {"tickCount": {"expr": "width / 90"}}}
     y = {
         "field": "value",
         "type": "quantitative",
@@ -136,7 +136,7 @@ def training_spec(points: Rows, title: str) -> Spec:
         "axis": {"tickCount": 4, "format": ".4~g"},
     }
     line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color}}
-    tips = [*([_tip("series", "task")] if len(names) > 1 else []), _tip("step", "step"), _tip("value", title, ".4g")]
+    tips = [*([_tip("series", "curve")] if len(names) > 1 else []), _tip("step", across), _tip("value", title, ".4g")]
     return _whole(points, [line, _hover(tips)], {"x": x, "y": y}, PANEL)
 
 

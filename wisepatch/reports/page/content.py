@@ -15,6 +15,7 @@ from wisepatch.reports.making_again import command_lines
 from wisepatch.reports.numbers import with_interval
 from wisepatch.reports.page import charts, sentences, tables
 from wisepatch.reports.page.charts import Chart
+from wisepatch.reports.page.shifts import robustness_chart
 from wisepatch.reports.page.tables import Table
 from wisepatch.reports.page.thumbnails import Budget, Gallery, galleries
 from wisepatch.reports.training_curves import MEASURES, load_trainings
@@ -42,6 +43,8 @@ class RunContent:
     charts: list[Chart]
     classes: list[Table]
     galleries: list[Gallery]
+    robustness: list[Table]
+    robustness_charts: list[Chart]
     lineage: Table | None
     training: list[Chart]
     commands: list[str]
@@ -74,6 +77,7 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         sweep.rows[0],
         tables.besides_table({str(k): v for k, v in row.items()} for row in rows.to_dict("records")),
     )
+    robust = robustness_chart(rows, split, number)
     return RunContent(
         anchor=f"run-{number}",
         heading=run_name(sweep),
@@ -89,6 +93,8 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         charts=list(_charts(sweep, alpha, number)),
         classes=classes,
         galleries=shown,
+        robustness=[robust[0]] if robust else [],
+        robustness_charts=[robust[1]] if robust and robust[1] else [],
         lineage=tables.lineage_table(store, target) if target else None,
         training=list(_training(store, ends, number, missing)),
         commands=_commands(store, target, rows, sweep.run, missing),
@@ -283,7 +289,7 @@ def _training(store: Store, ends: Sequence[Checkpoint], number: int, missing: di
     for measure in there:
         title, points = MEASURES[measure], [entry for entry in entries if entry["measure"] == measure]
         description = f"{title} over {points[-1]['step']} steps, {points[-1]['value']:.4g} at the end."
-        spec = charts.training_spec(points, title)
+        spec = charts.curves_spec(points, title)
         table = tables.training_grid(entries, MEASURES) if measure == there[-1] else None
         yield Chart(f"training-{number}-{measure}", title, description, spec, table)
 
