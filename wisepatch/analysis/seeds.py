@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 LARGEST = 2**32
 GROUPS = ["model", "pretrained", "training", "method", "alpha", "task", "split", "metric"]
@@ -55,6 +58,45 @@ def over_seeds(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
 def _only(seeds: pd.Series[Any]) -> float | None:
     known = seeds.dropna().unique()
     return float(known[0]) if len(known) == 1 else None
+
+
+@dataclass(frozen=True)
+class SeedsDifference:
+    """The mean difference in accuracy of two trainings, over images and seeds, with its 95 % interval and the p-value of none.
+
+    ``by_seed`` are the differences of the seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    by_seed: tuple[float, ...] = ()
+
+    @property
+    def is_beyond_chance(self) -> bool:
+        """Tell whether the p-value is below 0.05, and the difference goes the same way in every seed."""
+        return self.p < 0.05 and all(each * self.value > 0 for each in self.by_seed)
+
+
+def paired_over_seeds(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> SeedsDifference:
+    """Compare two trainings on the same images, each with several seeds: ``(seeds, n)`` says what is right.
+
+    A t-test of the images' differences, each the mean over the seeds: images are drawn from a population, seeds are taken as they
+    are (their spread is told by :func:`plus_minus`). Equal answers to all images have p-value 1.
+    """
+    from scipy.stats import t
+
+    differences = after.mean(0) - before.mean(0)
+    n, value = len(differences), float(differences.mean())
+    by_seed = tuple((after.mean(1) - before.mean(1)).tolist())
+    error = float(differences.std(ddof=1)) / n**0.5 if n > 1 else 0.0
+    if error == 0:
+        return SeedsDifference(value, value, value, 1.0 if value == 0 else 0.0, n, by_seed)
+    reach = float(t.ppf(0.975, n - 1)) * error
+    p = float(2 * t.sf(abs(value) / error, n - 1))
+    return SeedsDifference(value, value - reach, value + reach, p, n, by_seed)
 
 
 def plus_minus(values: Iterable[float]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.cli.output import percent, show_sweep, with_interval
+from wisepatch.cli.output import show_sweep
 from wisepatch.counting import count
+from wisepatch.reports.numbers import percent, with_interval
 
 if TYPE_CHECKING:
     from wisepatch.cli.output import Output

@@ -12,14 +12,17 @@ import typer
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.model_table import show_patched, summary_of_table
-from wisepatch.cli.output import percent, show_seeds, show_sweep
+from wisepatch.cli.objectives import objective_names, of_one, run_objectives
+from wisepatch.cli.output import show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
+from wisepatch.reports.numbers import percent
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wisepatch.errors import WisepatchError
     from wisepatch.workflows.model_table import Table
     from wisepatch.workflows.sweep import Sweep
 
@@ -51,6 +54,7 @@ def command(
         bool,
         typer.Option("--plan", help="Say what it will read, compute and keep, and do none of it: a short measurement."),
     ] = False,
+    form: o.FormatOption = "table",
 ) -> None:
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
@@ -62,6 +66,8 @@ def command(
 
     With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
     steps and costs other tasks more.
+
+    Several objectives by comma are compared after mixing: `--objective cross-entropy,lipsum --select max-drop=0.02@95`.
 
     Example: `wisepatch patch --task MNIST --supported CIFAR10,STL10 --output mnist.png`
 
@@ -76,9 +82,25 @@ def command(
     from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
 
+    common = common.printing(form)
     seeded = parse_seeds(seeds) if seeds is not None else ()
-    config, tasks = training(task, supported, names, train, several.balance)
+    objectives = objective_names(train["objective"])
+    trainings = {
+        each: training(task, supported, names, of_one(train, each, objectives), several.balance) for each in objectives
+    }
+    config, tasks = next(iter(trainings.values()))
     alphas, rule, published = o.alphas(alpha), parse_rule(select or "best-mean"), model.config(train["start"])
+    if len(objectives) > 1:
+        if tasks.patching.parts or also:
+            raise UsageError(
+                "several objectives are compared on one task, and --also measures nothing then", "name one task"
+            )
+        run_objectives(
+            common, {each: one for each, (one, _) in trainings.items()}, published, picture=output_path, method=method, plan=plan,
+            tasks=tasks, alphas=alphas, rule=rule, select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
+            seeds=seeded or None,
+        )  # fmt: skip
+        return
     if plan:
         if alphas == AUTO:
             raise UsageError(
@@ -150,6 +172,7 @@ def run_patch(
     picture: Path | None,
     tasks: RunTasks | None = None,
     fresh: bool = False,
+    problems: Sequence[WisepatchError] = (),
     **options: Any,
 ) -> Sweep:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
@@ -159,7 +182,7 @@ def run_patch(
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    problems = picture_problems(picture) if picture else []
+    problems = [*problems, *(picture_problems(picture) if picture else [])]
     patched = patch(
         config, model, store, data, tasks=tasks, fresh=fresh, problems=problems, progress=output.progress(), **options
     )

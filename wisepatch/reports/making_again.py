@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ def public(word: str) -> str:
 
 def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
     """Return the commands that make a checkpoint and export it, as a block of Markdown; folders go by their names."""
+    lines = command_lines(store, checkpoint, found, ("--format", kind) if kind != "open_clip" else ())
+    return "```console\n" + "".join(f"{line}\n" for line in lines) + "```"
+
+
+def command_lines(store: Store, checkpoint: Checkpoint, found: Evidence, form: Sequence[str] = ()) -> list[str]:
+    """Return the commands that make a checkpoint and export it in a form (``--format NAME``); folders go by their names."""
     model = ModelConfig.from_json(checkpoint.model)
     of_model = [
         "--model",
@@ -54,8 +60,8 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     elif checkpoint.kind == "zeroshot":
         lines.append(["zeroshot", *of_model, "--task", "TASK"])
     name = {"interpolated": checkpoint.name}.get(checkpoint.kind, checkpoint.kind)
-    lines.append(["export", name, "DIR", *(["--format", kind] if kind != "open_clip" else [])])
-    return "```console\n" + "".join(f"wisepatch {shlex.join(words)}\n" for words in lines) + "```"
+    lines.append(["export", name, "DIR", *form])
+    return [f"wisepatch {shlex.join(words)}" for words in lines]
 
 
 def _of_all_tasks(config: Mapping[str, Any]) -> TrainConfig:

@@ -66,7 +66,7 @@ def test_l2_sp_leaves_out_what_is_frozen_and_counts_a_head_that_is_trained():
 
 def test_lp_ft_begins_with_the_head_that_full_batches_of_adamw_reach():
     """Decoupled decay, bias-corrected moments (Loshchilov and Hutter 2019, algorithm 2), a batch an epoch: 20 images here."""
-    _, model, start, _ = prepared("lp-ft", "epochs=3", "lr=0.05", head="trained")
+    _, model, start, _ = prepared("lp-ft", "steps=3", "lr=0.05", head="trained")
     _, fresh, _, _ = prepared("cross-entropy", head="trained")
     weight, bias = fresh.weight.detach().clone(), fresh.bias.detach().clone()
     features, labels = start.fixed_features().features, start.fixed_features().labels
@@ -82,7 +82,7 @@ def test_lp_ft_begins_with_the_head_that_full_batches_of_adamw_reach():
             weights.sub_(0.05 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8))
     assert torch.allclose(model.weight, weight)
     assert torch.allclose(model.bias, bias)
-    loss, model, _, batch = prepared("lp-ft", "epochs=3", "lr=0.05", head="trained")
+    loss, model, _, batch = prepared("lp-ft", "steps=3", "lr=0.05", head="trained")
     assert value(loss(model, batch)) == pytest.approx(cross_entropy(logits(model, batch), batch.labels.tolist()))
 
 

@@ -39,7 +39,7 @@ OBJECTIVES = (
         paper="Goyal et al., Finetune Like You Pretrain, CVPR 2023, arXiv 2212.00638, section 3",
     ),
     Objective(
-        "lp-ft", _in("supervised", "linear_probing_first"), {"epochs": 10, "lr": 1e-3}, head="trained", on_features=False,
+        "lp-ft", _in("supervised", "linear_probing_first"), {"steps": 2000, "lr": 1e-3}, head="trained", on_features=False,
         paper="Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022, arXiv 2202.10054, section 3.4",
     ),
     Objective(

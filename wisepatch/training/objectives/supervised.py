@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def cross_entropy(start: TrainingStart) -> Loss:
 def linear_probing_first(start: TrainingStart) -> Loss:
     """Train the head on fixed features, then return the cross entropy that trains all (Kumar et al. 2022, section 3.4: LP-FT).
 
-    The head is trained with AdamW for ``epochs`` over the features of the training images, uncropped, from the zero-shot head on.
+    The head is trained with AdamW for ``steps`` of 512 features of the training images, uncropped, from the zero-shot head on.
     """
     assert start.fixed_features is not None
     probe(start.classifier, start.fixed_features(), start)
@@ -41,12 +42,12 @@ def probe(classifier: Classifier, given: Features, start: TrainingStart) -> None
     plan = Plan(len(values), PROBE_BATCH, start.config.seed)
     weights = start.class_weights
     optimizer = torch.optim.AdamW([weight, bias], lr=start.params["lr"], weight_decay=PROBE_DECAY)
-    for epoch in range(start.params["epochs"]):
-        for rows in torch.tensor(plan.order(epoch), device=start.device).split(PROBE_BATCH):
-            logits = torch.nn.functional.linear(values[rows], weight, bias)
-            optimizer.zero_grad()
-            loss_of(logits, labels[rows], start.config.label_smoothing, weights).backward()
-            optimizer.step()
+    orders = (torch.tensor(plan.order(epoch), device=start.device).split(PROBE_BATCH) for epoch in count())
+    for rows in islice(chain.from_iterable(orders), start.params["steps"]):
+        logits = torch.nn.functional.linear(values[rows], weight, bias)
+        optimizer.zero_grad()
+        loss_of(logits, labels[rows], start.config.label_smoothing, weights).backward()
+        optimizer.step()
     with torch.no_grad():
         classifier.weight.copy_(weight)
         classifier.bias.copy_(bias)

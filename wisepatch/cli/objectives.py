@@ -1,0 +1,116 @@
+"""``wisepatch patch --objective A,B,...``: several objectives from one start, compared after mixing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.cli import options as o
+from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.counting import count
+from wisepatch.errors import UsageError
+from wisepatch.plugins import find_objective
+from wisepatch.reports.numbers import percent
+
+if TYPE_CHECKING:
+    from wisepatch.workflows.comparing_trainings import TrainingWay
+
+
+def objective_names(word: str) -> list[str]:
+    """Return the objectives that are named, by comma. Raises :class:`UnknownNameError`, and :class:`UsageError` for one twice."""
+    names = [find_objective(name.strip()).name for name in word.split(",") if name.strip()]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--objective {word} names one twice", "name each once")
+    return names
+
+
+def of_one(train: o.TrainOptions, name: str, names: Sequence[str]) -> o.TrainOptions:
+    """Return the training settings for one of several objectives; a setting without the name of one goes to all that have it."""
+    kept = []
+    for word in train["objective_param"] or ():
+        short = word.partition("=")[0].strip()
+        having = [each for each in names if short in find_objective(each).params]
+        if "." in short or name in having or not having:  # one that nobody has is said
+            kept.append(word)
+    return o.TrainOptions(train | {"objective": name, "objective_param": kept or None})
+
+
+def run_objectives(
+    common: o.Common,
+    ways: dict[str, TrainConfig],
+    model: ModelConfig,
+    *,
+    picture: Path | None,
+    method: str,
+    plan: bool,
+    **options: Any,
+) -> None:
+    """Fine-tune with each objective, print one table, draw all curves; ``options`` go to :func:`wisepatch.compare_trainings`."""
+    from wisepatch.reports.plots import draw_sweep, mean_over_runs, picture_problems, save_figure, sweep_table
+    from wisepatch.store.results import pick_runs, read
+    from wisepatch.workflows.comparing_trainings import compare_trainings
+
+    if method != "linear":
+        raise UsageError(f"objectives are compared after linear mixes, and --method is {method}", "leave --method out")
+    if plan:
+        raise UsageError("--plan measures one objective", "name one with --objective")
+    output, store, data = common.output, common.open_store(), common.data_folder()
+    problems = picture_problems(picture) if picture else []
+    found = compare_trainings(ways, model, store, data, problems=problems, progress=output.progress(), **options)
+    output.records((row for way in found for sweep in way.sweeps for row in sweep.rows), "result")
+    output.records((way.record() for way in found), "objective")
+    show_ways(common, found)
+    names = {sweep.run: way.name for way in found for sweep in way.sweeps}
+    if picture is None:
+        output.result(f"next: {common.again('plot', '--run', ','.join(names), '--output', 'plot.png')}")
+    elif not output.helps:
+        table = sweep_table(pick_runs(read(store.results)[0], list(names)))
+        save_figure(draw_sweep(mean_over_runs(table, names)), picture)
+        output.result(f"the picture is {picture}")
+
+
+def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:
+    """Print what each objective reaches at the alphas that were chosen, and whether that differs from the first."""
+    output, first = common.output, found[0]
+    body = []
+    for way in found:
+        patching, supported = way.accuracies()
+        row, difference = way.record(), way.against
+        change, p = "-", "-"
+        if difference is not None:
+            change = f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+            p = f"{difference.p:.2g}"
+        body.append(
+            (
+                way.name, ", ".join(f"{alpha:g}" for alpha in way.alphas), _spread(patching), change, p, _spread(supported),
+                percent(row.get("patching_finetuned")), percent(row.get("supported_finetuned")),
+            )
+        )  # fmt: skip
+    sweep = first.sweeps[0]
+    columns = (
+        "objective", "alpha", sweep.patching, f"more than {first.name} (95 %)", "p", "supported", f"{sweep.patching} at 1",
+        "supported at 1",
+    )  # fmt: skip
+    output.result(f"test data, per cent; alpha chosen by {sweep.rule} on {sweep.selected_on} data")
+    output.table(columns, body)
+    told = [way for way in found if way.against and way.against.is_beyond_chance]
+    better = [way for way in told if way.against and way.against.value > 0]
+    worse = [way for way in told if way not in better]
+    words = [
+        f"{verb} {', '.join(way.name for way in those)}"
+        for verb, those in (("better:", better), ("worse:", worse))
+        if those
+    ]
+    output.result(
+        f"than {first.name}, at the alphas that were chosen, {'; '.join(words) or 'none is better or worse beyond chance'} "
+        f"(paired by image, {count(len(first.sweeps), 'seed')}, the same way in each, Holm)"
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    from wisepatch.analysis.seeds import plus_minus
+
+    if not values:
+        return "-"
+    return plus_minus(values) if len(values) > 1 else percent(values[0])
