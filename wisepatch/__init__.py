@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wisepatch.analysis.metrics import measure
+    from wisepatch.analysis.patching_measures import patching_measures
+    from wisepatch.analysis.robustness import effective_robustness
     from wisepatch.analysis.seeds import over_seeds
     from wisepatch.analysis.selection import Rule, choose, parse_rule
     from wisepatch.analysis.sweep_frame import Point, sweep_frame
@@ -39,7 +41,26 @@ if TYPE_CHECKING:
     from wisepatch.models.clip import Clip, load_clip
     from wisepatch.models.zeroshot_head import zeroshot_head
     from wisepatch.progress import RichProgress
-    from wisepatch.reports.plots import alpha_table, draw_over_alpha, draw_sweep, save_figure, sweep_table
+    from wisepatch.reports.page.writing import write_report
+    from wisepatch.reports.plots import (
+        Look,
+        alpha_table,
+        calibration_table,
+        confusion_table,
+        draw_calibration,
+        draw_confusion,
+        draw_layers,
+        draw_over_alpha,
+        draw_per_task,
+        draw_robustness,
+        draw_sweep,
+        layer_table,
+        load_layers,
+        per_task_table,
+        robustness_table,
+        save_figure,
+        sweep_table,
+    )
     from wisepatch.reports.publishing import export
     from wisepatch.reports.training_curves import draw_training, load_trainings, training_table
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -83,7 +104,13 @@ _NAMES = {  # module: the public names in it
     "models.clip": "Clip load_clip",
     "models.zeroshot_head": "zeroshot_head",
     "progress": "RichProgress",
-    "reports.plots": "alpha_table draw_over_alpha draw_sweep save_figure sweep_table",
+    "reports.page.writing": "write_report",
+    "analysis.patching_measures": "patching_measures",
+    "analysis.robustness": "effective_robustness",
+    "reports.plots": (
+        "Look alpha_table calibration_table confusion_table draw_calibration draw_confusion draw_layers draw_over_alpha "
+        "draw_per_task draw_robustness draw_sweep layer_table load_layers per_task_table robustness_table save_figure sweep_table"
+    ),
     "reports.publishing": "export",
     "reports.training_curves": "draw_training load_trainings training_table",
     "store.checkpoints": "Checkpoint Store",
@@ -122,6 +149,7 @@ __all__ = [
     "Dataset",
     "EvalConfig",
     "FileSamples",
+    "Look",
     "Measured",
     "MergeMethod",
     "Metric",
@@ -146,12 +174,20 @@ __all__ = [
     "WisepatchError",
     "__version__",
     "alpha_table",
+    "calibration_table",
     "choose",
     "compare",
     "compare_trainings",
+    "confusion_table",
+    "draw_calibration",
+    "draw_confusion",
+    "draw_layers",
     "draw_over_alpha",
+    "draw_per_task",
+    "draw_robustness",
     "draw_sweep",
     "draw_training",
+    "effective_robustness",
     "evaluate",
     "export",
     "find_task",
@@ -160,7 +196,9 @@ __all__ = [
     "hookimpl",
     "import_checkpoints",
     "interpolate",
+    "layer_table",
     "load_clip",
+    "load_layers",
     "load_results",
     "load_trainings",
     "load_weights",
@@ -171,16 +209,20 @@ __all__ = [
     "parse_alphas",
     "parse_rule",
     "patch",
+    "patching_measures",
+    "per_task_table",
     "predict",
     "predict_many",
     "preflight",
     "read_results",
+    "robustness_table",
     "save_figure",
     "sweep",
     "sweep_frame",
     "sweep_table",
     "training_table",
     "use_device",
+    "write_report",
     "zeroshot",
     "zeroshot_head",
 ]

@@ -362,7 +362,7 @@ def test_misspelt_method_lists_the_known_ones(cli, run_store, shapes, tmp_path):
     result = cli("interpolate", "--method", "fischer")
     assert result.exit_code == 2
     assert "unknown merge method 'fischer'; did you mean fisher?" in result.stderr
-    assert "hint: known: fisher, linear" in result.stderr
+    assert "hint: known: breadcrumbs, dare, fisher" in result.stderr
     config = TrainConfig.with_defaults(str(shapes), steps=1)
     with pytest.raises(UnknownNameError, match="merge method 'slerp'"):  # before anything is trained
         patch(config, DEMO, Store(tmp_path / "other"), tmp_path, method="slerp")

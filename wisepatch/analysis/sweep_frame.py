@@ -120,6 +120,39 @@ def paired_counts(right: NDArray[Any], reference: NDArray[Any]) -> dict[str, int
     return {"broken": int((reference & ~right).sum()), "fixed": int((right & ~reference).sum())}
 
 
+def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results in which several patching tasks of a run are one, called as the run calls them, with the mean accuracy.
+
+    The first metric of each task counts, its interval is that of a mean of independent values. Other runs stay as they are.
+    """
+    import pandas as pd
+
+    from wisepatch.analysis.intervals import of_means
+
+    if "patching" not in results or "role" not in results:
+        return results
+    parts = []
+    for _, rows in results.groupby("run", sort=False, dropna=False):
+        tasks = patched_tasks(rows)
+        if len(tasks) < 2:
+            parts.append(rows)
+            continue
+        patched = rows[rows["task"].isin(tasks) & (rows["role"] == PATCHING)]
+        first = patched.groupby("task")["metric"].transform("first")
+        means = []
+        for _, each in patched[patched["metric"] == first].groupby(["split", "checkpoint"], sort=False, dropna=False):
+            row = each.iloc[0].to_dict() | {
+                "task": each["patching"].iloc[0],
+                "value": each["value"].mean(),
+                "n": each["n"].sum(),
+            }
+            if each["ci_low"].notna().all():
+                row["ci_low"], row["ci_high"] = of_means(each["value"], each["ci_low"], each["ci_high"])
+            means.append(row)
+        parts.append(pd.concat([rows[~rows["task"].isin(tasks)], pd.DataFrame(means)[rows.columns]]))
+    return pd.concat(parts, ignore_index=True) if parts else results
+
+
 def numbered(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the number of a candidate, where mixes of several ends are numbered, in place of alpha."""
     if "candidate" not in rows or rows["candidate"].isna().all():

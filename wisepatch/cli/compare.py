@@ -9,7 +9,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.cli.output import percent
+from wisepatch.reports.numbers import p_value, percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +47,7 @@ def command(
     confusion: o.ConfusionOption = False,
     show: ShowOption = None,
     output_path: ChangesOption = None,
+    form: o.FormatOption = "table",
 ) -> None:
     """Tell whether two checkpoints differ beyond chance, and which images one has right and the other has not.
 
@@ -59,6 +60,7 @@ def command(
     from wisepatch.reports.plots import check_picture_path
     from wisepatch.workflows.comparing import compare, draw_changes, write_changes
 
+    common = common.printing(form)
     output, store, data = common.output, common.open_store(), common.data_folder()
     if show:
         check_picture_path(show, (".png", ".jpg"))
@@ -99,7 +101,7 @@ def show_comparison(output: Output, compared: Comparison) -> None:
     if several:
         value, low, high = compared.mean
         output.records([{"difference": value, "low": low, "high": high}], "mean_comparison")
-        rows.append(("mean", "", "", "", "", _points(value, low, high), "", "", "", *([""] if several else []), ""))
+        rows.append(("mean", "", "", "", "", points(value, low, high), "", "", "", *([""] if several else []), ""))
         ends = (len(rows) - 2,)
     output.table(("task", "split", *_columns(adjusted=several)), rows, ends=ends)
     output.table(
@@ -166,10 +168,6 @@ def _columns(*, adjusted: bool) -> Iterable[str]:
 def _cells(each: Difference, *, adjusted: bool) -> Iterable[object]:
     p_values = [each.p, each.p_holm] if adjusted else [each.p]
     return (
-        each.n, percent(each.before), percent(each.after), _points(each.difference, each.low, each.high), each.fixed, each.broken,
-        *(f"{p:.2g}" if p < 0.0995 else f"{p:.2f}" for p in p_values), each.verdict,
+        each.n, percent(each.before), percent(each.after), points(each.difference, each.low, each.high), each.fixed, each.broken,
+        *map(p_value, p_values), each.verdict,
     )  # fmt: skip
-
-
-def _points(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output, percent, print_error
+from wisepatch.cli.output import Output, print_error
 from wisepatch.counting import count
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import expanded
+from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
     from pathlib import Path

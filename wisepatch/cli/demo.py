@@ -23,6 +23,9 @@ def command(
     output_path: Annotated[Path, typer.Option("--output", "-o", help="The picture: a .png, .svg or .pdf.")] = Path(
         "wisepatch-demo.png"
     ),
+    report_path: Annotated[
+        Path | None, typer.Option("--report", help="The report: a .html. (default: beside the picture, under its name)")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the fine-tuning.")] = 0,
     fresh: FreshOption = False,
 ) -> None:
@@ -31,12 +34,23 @@ def command(
     Fine-tunes on Digits with Shapes, Colors and Textures as supported tasks, sweeps alpha, and takes the best digits
     that cost the others at most two points, by validation data.
 
+    It ends with a picture of the sweep and a report, a page that any browser opens.
+
     Example: `wisepatch demo`
     """
     from wisepatch.analysis.selection import parse_rule
+    from wisepatch.reports.page.writing import report_problems, write_report
 
+    page = report_path or output_path.with_suffix(".html")
     config = TrainConfig.with_defaults(TASK, supported=SUPPORTED, seed=seed, **TRAINING)
-    sweep = run_patch(common, config, ModelConfig("demo", ""), rule=parse_rule(RULE), picture=output_path, fresh=fresh)
+    sweep = run_patch(
+        common, config, ModelConfig("demo", ""), rule=parse_rule(RULE), picture=output_path, fresh=fresh,
+        problems=report_problems(page),
+    )  # fmt: skip
+    if not common.output.helps:
+        write_report(common.open_store(), page, runs=sweep.run, data=common.data_folder())
+        common.output.result(f"the report is {page}")
+        common.output.records([{"output": str(page)}], "page")
     over_alpha = ("--over-alpha", "--run", sweep.run, "--output", "wisepatch-demo-alpha.png")
     common.output.say(f"next: {common.again('plot', *over_alpha)}")
     own = ("--model", "demo", "--task", "FOLDER", "--supported", ",".join(SUPPORTED))

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels, percent, show_rows, show_seeds
+from wisepatch.cli.output import labels, show_rows, show_seeds
 from wisepatch.config import EvalConfig
 from wisepatch.errors import StoreError
+from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ def command(
     per_class: o.PerClassOption = False,
     confusion: o.ConfusionOption = False,
     wide: o.WideOption = False,
+    form: o.FormatOption = "table",
 ) -> None:
     """Measure any checkpoints on any tasks, all checkpoints in one pass over the data.
 
@@ -45,6 +47,7 @@ def command(
 
     Example: `wisepatch eval zeroshot patched --task photos,corrupt:photos,corrupt:photos:fog:3 --limit 500`
     """
+    common = common.printing(form)
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     classnames, templates = names.names(), names.templates()
     store, data = common.open_store(), common.data_folder()

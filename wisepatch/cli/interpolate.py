@@ -49,6 +49,7 @@ def command(
         bool, typer.Option("--materialize", help="Store every mix as weights, not as a recipe.")
     ] = False,
     wide: o.WideOption = False,
+    form: o.FormatOption = "table",
 ) -> None:
     """Mix zero-shot and fine-tuned weights at every alpha, and measure all mixes in one pass over the data.
 
@@ -59,6 +60,7 @@ def command(
     from wisepatch.plugins import find_merge_method
     from wisepatch.tasks import find_tasks
 
+    common = common.printing(form)
     output, metrics = replace(common, as_json=common.as_json or wide).output, o.metric_names(metric)
     alphas, rule = o.alphas(alpha), parse_rule(select) if select else None
     fishers, method = o.split_list([fisher]), "fisher" if fisher and method == "linear" else method

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.cli.output import percent, show_sweep, with_interval
+from wisepatch.cli.output import show_sweep
 from wisepatch.counting import count
+from wisepatch.reports.numbers import percent, with_interval
 
 if TYPE_CHECKING:
     from wisepatch.cli.output import Output
@@ -69,12 +70,36 @@ def show_table(output: Output, table: Table) -> None:
         if places:
             ends.add(len(body) - 1)
     output.result("per cent on test data, with 95 % intervals")
-    output.table(("task", "", "n", *labels), body, ends=ends - {len(body) - 1})
+    output.table(("task", "", "n", *(_lines(label) for label in labels)), body, ends=ends - {len(body) - 1})
     output.result(
         "* worse, + better than the first column beyond chance (McNemar's exact test, p < 0.05, Holm over the tasks of a column)"
     )
     if any(cell.mark == "?" for cells in table.cells.values() for cell in cells):
         output.result("? too few images to exclude, at 95 %, a drop of more than 1 point")
+
+
+def _lines(label: str) -> str | list[str]:
+    """Break the label of a model before the name of a task."""
+    words, on, task = label.partition(" on ")
+    return [f"{words} on", *task.split(" and ")] if on else label
+
+
+def summary_of_table(table: Table) -> str:
+    """Say in one line what there was before and what was chosen, on test data."""
+    before, *_, after = table.models
+    words = []
+    for role in ("patching", "supported"):
+        cells = [[cell for cell in table.cells[label] if cell.role == role] for label in (before, after)]
+        if cells[0]:
+            first, last = (percent(sum(cell.value for cell in of) / len(of)) for of in cells)
+            names = ", ".join(cell.task for cell in cells[0])
+            mean = f"the mean of {names}" if len(cells[0]) > 1 else names
+            words.append(
+                f"{mean} from {first} % ({before}) to {last} %"
+                if role == "patching"
+                else f"{mean} from {first} to {last} %"
+            )
+    return ", ".join(words)
 
 
 def _words(value: float, low: float | None, high: float | None) -> str:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
@@ -16,6 +16,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.output import Output
+from wisepatch.cli.tables import Form
 from wisepatch.config import AUTO, LIMIT_HELP, MODEL, SPEED, Balance, ModelConfig, TrainConfig, parse_alphas, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -50,11 +51,18 @@ class Common:
         default=False, help="Print one JSON object a line and nothing else.", panel=None, flags=("--json",)
     )
     quiet: bool = setting(default=False, help="No progress and no messages.", panel=None, flags=("--quiet", "-q"))
+    form: Form = "table"  # of tables
 
     @cached_property
     def output(self) -> Output:
         """Return where the command prints."""
-        return Output(as_json=self.as_json, quiet=self.quiet)
+        return Output(as_json=self.as_json, quiet=self.quiet, form=self.form)
+
+    def printing(self, form: Form) -> Common:
+        """Return these options with another form of tables. Raises :class:`UsageError` for one beside ``--json``."""
+        if form != "table" and self.as_json:
+            raise UsageError(f"--json and --format {form} are two forms of the same results", "give one of them")
+        return replace(self, form=form)
 
     def open_store(self) -> Store:
         """Return the store; nothing is read yet."""
@@ -287,6 +295,9 @@ SplitOption = Annotated[
     str, typer.Option("--split", help="test, val, train, all, or one of the tasks' own, for tasks that name none.")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help=LIMIT_HELP)]
+FormatOption = Annotated[
+    Form, typer.Option("--format", help="How tables are printed: table, markdown, latex (booktabs) or csv.")
+]
 PerClassOption = Annotated[bool, typer.Option("--per-class", help="Show each class by itself.")]
 ConfusionOption = Annotated[bool, typer.Option("--confusion", help="Show which classes are taken for which.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Print the papers' wide records, a JSON object a checkpoint.")]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
 import os
-import re
 import shutil
 import sys
 import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.cli.tables import MIN_COLUMNS_OF_A_FILE, Form, render, sentence
 from wisepatch.launcher import is_main
 from wisepatch.progress import RichProgress, harmless
+from wisepatch.reports.numbers import percent, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 from wisepatch.errors import WisepatchError
 
 RESULT = "result"  # the type of a measurement among the records of --json
-ID_LETTERS = 12
-ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
 INTERVAL_COLUMNS = 26  # of a value with its interval and mark, and the lines beside it
-MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 
 
 class OutputClosedError(Exception):
@@ -68,9 +65,11 @@ def _give_up(stream: TextIO) -> None:
 class Output:
     """Where a command prints. With ``as_json`` stdout holds one JSON object a line and nothing else."""
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
-        """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out."""
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, form: Form = "table") -> None:
+        """Choose who reads: people, or a program; ``quiet`` leaves progress and messages out, ``form`` is that of tables."""
         self.as_json = as_json
+        self.form = form
+        self.after_table = False
         self.quiet = quiet or not is_main()
         self.helps = not is_main()  # says nothing: the main process says it
         # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
@@ -95,9 +94,12 @@ class Output:
             write(sys.stderr, f"{harmless(text)}\n")
 
     def result(self, text: str) -> None:
-        """Print a line that is a result, for people (stdout)."""
-        if not self.as_json and not self.helps:
-            write(sys.stdout, f"{harmless(text)}\n")
+        """Print a line that is a result, for people: on stdout, or on stderr where stdout holds CSV."""
+        if self.form == "csv":
+            self.say(text)
+        elif not self.as_json and not self.helps:
+            write(sys.stdout, sentence(self.form, text))
+            self.after_table = False
 
     def records(self, records: Iterable[Mapping[str, Any]], kind: str = RESULT) -> None:
         """Print records as JSON lines, of which the field ``type`` says what each is; nothing for people."""
@@ -108,7 +110,7 @@ class Output:
 
     def table(
         self,
-        columns: Sequence[str],
+        columns: Sequence[str | list[str]],
         rows: Iterable[Sequence[object]],
         *,
         strong: int | None = None,
@@ -116,36 +118,14 @@ class Output:
     ) -> None:
         """Print a table for people; numbers right, the row ``strong`` in bold, a line below each row of ``ends``.
 
-        A cell that is a list has a line for each item. Never cut off: a narrow terminal wraps it, but for ids, which stay whole.
+        A cell that is a list has a line for each item. The form is that of ``--format``; see :mod:`wisepatch.cli.tables`.
         """
         if self.as_json or self.helps:
             return
-        from rich.console import Console
-        from rich.table import Table
-
         encoding = (sys.stdout and sys.stdout.encoding) or "utf-8"
-        body = [[_cell(cell, encoding) for cell in row] for row in rows]
-        grid = Table(header_style="bold")
-        for index, column in enumerate(columns):
-            numbers = bool(body) and all(_is_number_or_nothing(row[index]) for row in body)
-            ids = bool(body) and all(_is_id_or_nothing(row[index]) for row in body)
-            grid.add_column(
-                _cell(column, encoding).replace("[", "\\["), overflow="fold", no_wrap=ids,
-                justify="right" if numbers and not ids else "left", min_width=ID_LETTERS if ids else None,
-            )  # fmt: skip
-        for number, row in enumerate(body):
-            grid.add_row(
-                *(cell.replace("[", "\\[") for cell in row),
-                style="bold" if number == strong else None,
-                end_section=number in ends,
-            )
-        width = self.width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
-        text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
-        Console(file=text, highlight=False, width=width, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(
-            grid
-        )
-        text.seek(0)
-        write(sys.stdout, text.read())
+        text = render(self.form, columns, rows, strong=strong, ends=ends, width=self.width, encoding=encoding)
+        write(sys.stdout, f"\n{text}" if self.after_table and self.form != "table" else text)
+        self.after_table = True
 
     def progress(self) -> Bar:
         """Return a bar on stderr for long work."""
@@ -205,25 +185,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _cell(cell: object, encoding: str) -> str:
-    """Return a cell in signs that the terminal can show; a list is lines."""
-    text = "\n".join(harmless(str(line)) for line in (cell if isinstance(cell, list) else [cell]))
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _is_id_or_nothing(cell: str) -> bool:
-    return cell in ("", "-") or bool(ID.fullmatch(cell))
-
-
-def _is_number_or_nothing(cell: str) -> bool:
-    return cell in ("", "-") or cell.lstrip("-")[:1].isdigit()
-
-
-def percent(value: float | None) -> str:
-    """Write a fraction in per cent, with one decimal; ``-`` for none and for NaN."""
-    return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 
 def labels(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
@@ -413,10 +374,3 @@ def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
     if len(set(numbers.values())) == 1:
         return f", n = {next(iter(numbers.values()))}{limited}"
     return f", n = {', '.join(f'{n} ({task})' for task, n in numbers.items())}{limited}"
-
-
-def with_interval(row: Mapping[str, Any]) -> str:
-    """Write a measurement in per cent with its 95 % interval, where it has one."""
-    if row.get("ci_low") is None:
-        return percent(row.get("value"))
-    return f"{percent(row['value'])} ({percent(row['ci_low'])} to {percent(row['ci_high'])})"

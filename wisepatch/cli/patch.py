@@ -11,16 +11,19 @@ import typer
 
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
-from wisepatch.cli.model_table import show_patched
+from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
-from wisepatch.cli.output import percent, show_seeds, show_sweep
+from wisepatch.cli.output import show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
+from wisepatch.reports.numbers import percent
 from wisepatch.tasks import RunTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wisepatch.errors import WisepatchError
+    from wisepatch.workflows.model_table import Table
     from wisepatch.workflows.sweep import Sweep
 
 
@@ -51,6 +54,7 @@ def command(
         bool,
         typer.Option("--plan", help="Say what it will read, compute and keep, and do none of it: a short measurement."),
     ] = False,
+    form: o.FormatOption = "table",
 ) -> None:
     """Fine-tune, sweep alpha, choose it on validation data, report test data: the whole way.
 
@@ -78,6 +82,7 @@ def command(
     from wisepatch.analysis.seeds import parse_seeds
     from wisepatch.analysis.selection import parse_rule
 
+    common = common.printing(form)
     seeded = parse_seeds(seeds) if seeds is not None else ()
     objectives = objective_names(train["objective"])
     trainings = {
@@ -162,6 +167,7 @@ def run_patch(
     picture: Path | None,
     tasks: RunTasks | None = None,
     fresh: bool = False,
+    problems: Sequence[WisepatchError] = (),
     **options: Any,
 ) -> Sweep:
     """Patch, print the sweep, draw it, and say in one line what happened; ``options`` go to :func:`wisepatch.patch`."""
@@ -171,7 +177,7 @@ def run_patch(
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    problems = picture_problems(picture) if picture else []
+    problems = [*problems, *(picture_problems(picture) if picture else [])]
     patched = patch(
         config, model, store, data, tasks=tasks, fresh=fresh, problems=problems, progress=output.progress(), **options
     )
@@ -187,7 +193,7 @@ def run_patch(
         raise
     for note in filter(None, [sweep.note, *(f"note: {caution}" for caution in cautions(sweep))]):
         output.result(note)
-    output.result(summary(sweep))
+    output.result(summary(sweep, patched.table if sweep.patched else None))
     output.result(f"the picture is {picture}" if picture else f"next: {draw}")
     return sweep
 
@@ -237,30 +243,30 @@ def run_seeds(
         output.result(f"the picture is {picture}")
 
 
-def summary(sweep: Sweep) -> str:
-    """Say in one line what happened."""
+def summary(sweep: Sweep, table: Table | None = None) -> str:
+    """Say in one line what happened; of several tasks by the ``table`` of all models."""
     assert sweep.choice is not None
     assert sweep.chosen is not None
-    after = sweep.at("test", sweep.choice.alpha)
-    before = min(sweep.points["test"], key=lambda point: point.alpha)
-    start = sweep.start_words if before.alpha == 0 else f"alpha {before.alpha:g}"
-    patched = f"the mean of {', '.join(sweep.patched)}" if sweep.patched else sweep.patching
     alpha = f"alpha {sweep.choice.alpha:g}"
     if sweep.coefficients:
         each = zip(sweep.patching_tasks, sweep.coefficients[sweep.choice.alpha], strict=True)
         alpha = f"the coefficients {', '.join(f'{value:g} ({task})' for task, value in each)}"
+    on = "validation data" if sweep.selected_on == "val" else "TEST data"
+    if sweep.supported and not sweep.judges:
+        on += f" of {', '.join(sweep.patching_tasks)} alone, as no supported task has a {sweep.selected_on} split"
+    changes = summary_of_table(table) if table else change_at(sweep, sweep.choice.alpha)
+    return f"{changes}, at {alpha} chosen on {on}; the patched model is {sweep.chosen.name} ({sweep.chosen.id})"
+
+
+def change_at(sweep: Sweep, alpha: float) -> str:
+    """Say from what to what the accuracies go on test data."""
+    after, before = sweep.at("test", alpha), min(sweep.points["test"], key=lambda point: point.alpha)
+    start = sweep.start_words if before.alpha == 0 else f"alpha {before.alpha:g}"
     supported = ""
     if after.supported is not None:
         change = f"from {percent(before.supported)} to {percent(after.supported)} %"
         supported = f", {supported_words(sweep)} {change}"
-    on = "validation data" if sweep.selected_on == "val" else "TEST data"
-    if sweep.supported and not sweep.judges:
-        on += f" of {', '.join(sweep.patching_tasks)} alone, as no supported task has a {sweep.selected_on} split"
-    return (
-        f"{patched} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}, "
-        f"at {alpha} chosen on {on}; "
-        f"the patched model is {sweep.chosen.name} ({sweep.chosen.id})"
-    )
+    return f"{sweep.patching} from {percent(before.patching)} % ({start}) to {percent(after.patching)} %{supported}"
 
 
 def supported_words(sweep: Sweep) -> str:

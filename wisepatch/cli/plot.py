@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.counting import count
-from wisepatch.errors import UsageError
-from wisepatch.files import in_utf8
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from wisepatch.cli.plot_options import DataOptions, LookOptions, check_options
 
 ResultsArgument = Annotated[
     list[Path] | None,
     typer.Argument(metavar="RESULTS", help="Files of results, also the papers' wide records. (default: the store's)"),
 ]
-PictureOption = Annotated[Path, typer.Option("--output", "-o", help="A .png, .svg or .pdf.")]
+PictureOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="A .png, .svg or .pdf. (default: plot.png, with --paper plot.pdf)"),
+]
 RunsOption = Annotated[
     list[str],
     typer.Option(
@@ -29,98 +27,53 @@ RunsOption = Annotated[
         autocompletion=completion.runs,
     ),
 ]
-PatchingOption = Annotated[
-    str | None, typer.Option("--patching", help="The patching task, where the results do not say it.")
+CompareOption = Annotated[
+    list[str],
+    typer.Option(
+        "--compare",
+        help="Two runs or more to draw beside each other, by name; also trainings.",
+        autocompletion=completion.runs,
+    ),
 ]
-SupportedOption = Annotated[
-    list[str], typer.Option("--supported", help="The tasks to average across. (default: all but the patching task)")
-]
-SplitOption = Annotated[str, typer.Option("--split", help="Which split to draw.")]
+Kind = Literal["frontier", "robustness", "alpha", "per-task", "layers", "training", "confusion", "calibration", "sweep"]
+KIND_HELP = (
+    "frontier: supported across, patching up. robustness: shifts on logit axes. alpha: each task over alpha, per-task: each on "
+    "its own axes. layers: how far weights moved. training: losses, rates, validation. confusion, calibration: from stored answers."
+)
 
 
 @o.with_settings
 def command(
+    data: DataOptions,
+    look: LookOptions,
     common: o.Common,
     results: ResultsArgument = None,
-    output_path: PictureOption = Path("plot.png"),
+    output_path: PictureOption = None,
+    kind: Annotated[Kind, typer.Option("--kind", help=KIND_HELP)] = "frontier",
     run: RunsOption = [],  # noqa: B006 -- Typer copies defaults
-    patching: PatchingOption = None,
-    supported: SupportedOption = [],  # noqa: B006
-    split: SplitOption = "test",
-    metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each run.")] = None,
-    over_alpha: Annotated[
-        bool, typer.Option("--over-alpha", help="Draw each task over alpha instead, for one run.")
-    ] = False,
-    kind: Annotated[
-        Literal["sweep", "alpha", "training"],
-        typer.Option("--kind", help="sweep, alpha (as --over-alpha), or training: losses, rates and validation."),
-    ] = "sweep",
-    title: Annotated[
-        str | None, typer.Option("--title", help="A title of your own.", callback=lambda text: text and in_utf8(text))
-    ] = None,
+    compare: CompareOption = [],  # noqa: B006
+    over_alpha: Annotated[bool, typer.Option("--over-alpha", help="The same as --kind alpha.")] = False,
 ) -> None:
-    """Draw sweeps: supported accuracy across, patching accuracy up, one curve a run; or every task over alpha.
+    """Draw sweeps, shifts, trainings, weights and answers: eight kinds of picture, from what the store holds.
 
-    With --kind training, what the trainings of the store have logged; --run takes their names, their ids or their fine-tuned
-    checkpoints.
+    Without --kind the frontier: mean accuracy on the supported tasks across, accuracy on the patching task up, one curve a run. The
+    table beside it has PAINT's measures, that of --kind robustness the effective robustness of WiSE-FT; --json has every point.
 
-    Example: `wisepatch plot --output plot.png`, `wisepatch plot --kind training`
+    Example: `wisepatch plot --output plot.png`, `wisepatch plot --kind robustness --paper`
+
+    Example: `wisepatch plot --kind robustness --reference-task CIFAR10 --shift CIFAR10.1,CIFAR10.2`
+
+    Example: `wisepatch plot --compare "slow rate","fast rate" --label "slow rate=1e-5" --title "" --dark`
+
+    Example: `wisepatch plot --kind calibration --checkpoint zeroshot,patched --task MNIST --size 12x9cm`
     """
-    from wisepatch.reports.plots import (
-        alpha_table,
-        check_picture_path,
-        draw_over_alpha,
-        draw_sweep,
-        save_figure,
-        sweep_table,
+    from wisepatch.cli import plot_kinds
+    from wisepatch.reports.plots import check_picture_path
+
+    drawn = check_options(kind, data, over_alpha=over_alpha, results=bool(results), run=bool(run), compare=compare)
+    picture = output_path or Path("plot.pdf" if look.paper else "plot.png")
+    check_picture_path(picture)
+    request = plot_kinds.Request(
+        common, picture, results or [], o.split_list(run or compare), data, look, bool(compare)
     )
-    from wisepatch.store.results import read_runs
-
-    output = common.output
-    check_picture_path(output_path)
-    over_alpha = over_alpha or kind == "alpha"
-    if kind == "training":
-        if results or over_alpha or patching or supported or metric:
-            raise UsageError(
-                "--kind training draws what trainings of the store have logged",
-                "give --run, --title and --output alone",
-            )
-        draw_trainings(common, o.split_list(run) or ["newest"], output_path, title)
-        return
-    runs = [in_utf8(each) for each in o.split_list(run)] or ([] if results else ["newest"])
-    frame, problems = read_runs(results or [common.open_store().results], runs)
-    for problem in problems:
-        output.say(f"warning: {problem}")
-    if over_alpha:
-        if patching or supported:
-            raise UsageError("--over-alpha draws every task of a run", "leave --patching and --supported out")
-        table = alpha_table(frame, split=split, metric=metric)
-        save_figure(draw_over_alpha(table, title), output_path)
-        output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
-        tasks, alphas = count(table["task"].nunique(), "task"), count(table["alpha"].nunique(), "alpha")
-        output.result(f"drew {tasks} at {alphas} to {output_path}")
-        return
-    table = sweep_table(
-        frame, patching=patching, supported=o.split_list(supported) or None, split=split,
-        metric=metric,
-    )  # fmt: skip
-    save_figure(draw_sweep(table, title), output_path)
-    if table.attrs.get("left_out"):
-        output.say(
-            f"warning: runs without supported tasks are not drawn beside others: {', '.join(table.attrs['left_out'])}"
-        )
-    output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
-    points, drawn = count(len(table), "point"), count(table["run"].nunique(), "run")
-    output.result(f"drew {points} of {drawn} to {output_path}")
-
-
-def draw_trainings(common: o.Common, runs: Sequence[str], output_path: Path, title: str | None) -> None:
-    """Draw trainings by id, name, fine-tuned checkpoint (as checkpoints are named), ``newest`` or ``all``."""
-    from wisepatch.reports.plots import save_figure
-    from wisepatch.reports.training_curves import draw_training, load_trainings
-
-    output = common.output
-    table = load_trainings(common.open_store(), runs)
-    save_figure(draw_training(table, title), output_path)
-    output.records(({str(k): v for k, v in row.items()} for row in table.to_dict("records")), "point")
-    output.result(f"drew {count(table['training'].nunique(), 'training')} to {output_path}")
+    plot_kinds.DRAW[drawn](request)

@@ -9,7 +9,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.cli.output import percent
+from wisepatch.reports.numbers import percent
 
 
 @o.with_settings

@@ -9,10 +9,11 @@ import typer
 
 from wisepatch import counting
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels, with_interval
+from wisepatch.cli.output import labels
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 from wisepatch.files import expanded
+from wisepatch.reports.numbers import with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

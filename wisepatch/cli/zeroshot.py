@@ -17,6 +17,7 @@ def command(
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
     metric: o.MetricOption = [],  # noqa: B006
     limit: o.LimitOption = None,
+    form: o.FormatOption = "table",
 ) -> None:
     """Build heads from text, save the zero-shot checkpoint, measure it.
 
@@ -24,6 +25,7 @@ def command(
     """
     from wisepatch.tasks import find_tasks
 
+    common = common.printing(form)
     output, published, metrics = common.output, model.config(), o.metric_names(metric)
     tasks = find_tasks(names.task_words(task), names.names(), names.templates(), limit=limit)
     store, data = common.open_store(), common.data_folder()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from wisepatch.config import DEFAULT_ALPHAS, SCHEMAS, ModelConfig, TrainConfig, parse_alphas
 from wisepatch.reports.checkpoint_tables import ancestors
@@ -22,6 +24,12 @@ def public(word: str) -> str:
 
 def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
     """Return the commands that make a checkpoint and export it, as a block of Markdown; folders go by their names."""
+    lines = command_lines(store, checkpoint, found, ("--format", kind) if kind != "open_clip" else ())
+    return "```console\n" + "".join(f"{line}\n" for line in lines) + "```"
+
+
+def command_lines(store: Store, checkpoint: Checkpoint, found: Evidence, form: Sequence[str] = ()) -> list[str]:
+    """Return the commands that make a checkpoint and export it in a form (``--format NAME``); folders go by their names."""
     model = ModelConfig.from_json(checkpoint.model)
     of_model = [
         "--model",
@@ -31,7 +39,8 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     lines: list[list[str]] = []
     select = checkpoint.config.get("select") if checkpoint.kind == "patched" else None
     on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
-    fisher = ["--method", checkpoint.method] if checkpoint.method not in ("", "linear") else []
+    usual = ("", "linear", *(["task-arithmetic"] if checkpoint.config.get("strategy") else []))
+    fisher = ["--method", checkpoint.method] if checkpoint.method not in usual else []
     task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
     mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
     lineage = (*ancestors(store, checkpoint), checkpoint)
@@ -43,7 +52,7 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
         mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
         lines += [[*mix, *fisher]] if mix else []
     elif task:
-        words = [*of_model, *_training_words(TrainConfig.from_json(checkpoint.config))]
+        words = [*of_model, *_training_words(_of_all_tasks(checkpoint.config)), *_strategy_words(checkpoint.config)]
         if select:
             lines.append(["patch", *words, "--select", select, *on, *_alphas(found), *fisher])
         else:
@@ -51,14 +60,30 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
     elif checkpoint.kind == "zeroshot":
         lines.append(["zeroshot", *of_model, "--task", "TASK"])
     name = {"interpolated": checkpoint.name}.get(checkpoint.kind, checkpoint.kind)
-    lines.append(["export", name, "DIR", *(["--format", kind] if kind != "open_clip" else [])])
-    return "```console\n" + "".join(f"wisepatch {shlex.join(words)}\n" for words in lines) + "```"
+    lines.append(["export", name, "DIR", *form])
+    return [f"wisepatch {shlex.join(words)}" for words in lines]
+
+
+def _of_all_tasks(config: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a training; one after the other, the last began with a model patched on the way."""
+    sequential = config.get("strategy") == "sequential"
+    return TrainConfig.from_json(dict(config) | ({"start": None} if sequential else {}))
+
+
+def _strategy_words(config: Mapping[str, Any]) -> list[str]:
+    """Return the options of a patch of several tasks."""
+    if "strategy" not in config:
+        return []
+    words = ["--strategy", config["strategy"]]
+    words += ["--balance", config["balance"]] if config.get("balance", "examples") != "examples" else []
+    words += ["--coefficients", config["found"]] if config.get("found", "equal") != "equal" else []
+    return words + (["--evaluations", str(config["evaluations"])] if "evaluations" in config else [])
 
 
 def _training_words(trained: TrainConfig) -> list[str]:
     """Return the options of a training that differ from their defaults."""
     usual = TrainConfig.with_defaults(trained.task, head=trained.head, freeze_encoder=trained.freeze_encoder)
-    words = ["--task", public(trained.task)]
+    words = ["--task", ",".join(map(public, trained.tasks or (trained.task,)))]
     if trained.supported:
         words += ["--supported", ",".join(map(public, trained.supported))]
     if trained.classnames:

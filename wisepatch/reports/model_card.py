@@ -104,11 +104,17 @@ def _front_matter(checkpoint: Checkpoint, kind: str, base: str) -> str:
 
 
 def _summary(checkpoint: Checkpoint) -> str:
-    task = checkpoint.config.get("task")
-    patched = f", patched on {public(task)}" if task and checkpoint.kind != "zeroshot" else ""
+    task = _tasks(checkpoint)
+    patched = f", patched on {task}" if task and checkpoint.kind != "zeroshot" else ""
     if checkpoint.recipe:
         return f"{_model(checkpoint)}{patched}: the weights from before and after a fine-tuning, mixed by wisepatch."
     return f"{_model(checkpoint)}{patched}, written by wisepatch."
+
+
+def _tasks(checkpoint: Checkpoint) -> str:
+    """Name what a checkpoint was trained or patched on."""
+    config = checkpoint.config
+    return ", ".join(map(public, config.get("tasks") or ([config["task"]] if "task" in config else [])))
 
 
 def _model(checkpoint: Checkpoint) -> str:
@@ -123,7 +129,7 @@ def _facts(checkpoint: Checkpoint, found: Evidence, head: Mapping[str, Any] | No
     supported = ", ".join(map(public, config.get("supported") or ()))
     facts = {
         "base model": f"{_model(checkpoint)}{f', {base}' if base else ''}",
-        "task": public(config["task"]) if "task" in config else "",
+        "task": _tasks(checkpoint),
         "supported tasks": supported and f"{supported}: they were not to get worse",
         "training": TRAININGS.get(checkpoint.training, ""),
         "mix": _mix(checkpoint),

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError, WisepatchError
-from wisepatch.reports.plots import COLORS, LEGEND, STYLES, as_written
+from wisepatch.reports.plots.look import MARKERS, STYLES, Look
+from wisepatch.reports.plots.sheet import Sheet
+from wisepatch.reports.plots.written import as_written
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import Training, logged_trainings
 
@@ -23,7 +25,7 @@ MEASURES = {
     "lr": "learning rate",
     "validation": "top1 on validation data",
 }  # in the order of the panels
-PANEL_INCHES = 2.6
+PANEL_INCHES = 2.0
 
 
 def training_table(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
@@ -84,38 +86,43 @@ def _find(store: Store, known: Sequence[Training], word: str) -> Sequence[Traini
 
 
 @as_written
-def draw_training(table: pd.DataFrame, title: str | None = None) -> Figure:
+def draw_training(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
     """Draw loss, rate and, where there was any, validation over steps, one curve a training.
 
     ``table`` is what :func:`load_trainings` returns.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     measures = [name for name in MEASURES if (table["measure"] == name).any()]
-    figure = Figure(figsize=(7.2, PANEL_INCHES * len(measures) + 0.6), layout="constrained", dpi=144)
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(measures), sharex=True, squeeze=False)[:, 0]
-    trainings = list(table["training"].unique())
+    note = "loss and rate: training data, as logged"
+    if "validation" in measures:
+        note += "; accuracy: validation data, without n and interval in the log"
+    sheet = Sheet(look, PANEL_INCHES * len(measures), title="Fine-tuning", own_title=title, note=note)
+    panels = sheet.subplots(len(measures), sharex=True)
+    legend: dict[str, Any] = {}
     for axes, measure in zip(panels, measures, strict=True):
-        _draw_panel(axes, table[table["measure"] == measure], trainings, measure)
+        legend |= _draw_panel(sheet, axes, table, measure)
+        sheet.body /= len(measures)  # the length of the label is that of a panel
+        sheet.label(axes, y=MEASURES[measure])
+        sheet.body *= len(measures)
     if "validation" in measures:
         panels[measures.index("validation")].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    panels[0].set_title(title or "Fine-tuning", loc="left", fontsize=11)
-    panels[-1].set_xlabel("step")
-    return figure
+    sheet.label(panels[-1], "step")
+    return sheet.finish(legend)
 
 
-def _draw_panel(axes: Axes, table: pd.DataFrame, trainings: Sequence[str], measure: str) -> None:
-    for (training, task), curve in table.groupby(["training", "task"], sort=False, dropna=False):
-        tasks = list(table["task"].unique())
-        color = COLORS[trainings.index(training) % len(COLORS)]
-        label = training if measure != "validation" else f"{training}: {task}"
-        style = STYLES[tasks.index(task) % len(STYLES)] if measure == "validation" else "-"
-        axes.plot(curve["step"], curve["value"], style, color=color, marker=".", label=label, linewidth=1.5)
-    axes.set_ylabel(MEASURES[measure])
-    axes.grid(color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(**LEGEND)
+def _draw_panel(sheet: Sheet, axes: Axes, table: pd.DataFrame, measure: str) -> dict[str, Any]:
+    """Draw one measure; return its curves by their words: a training has a colour, a validated task a dashed style."""
+    trainings, curves = list(table["training"].unique()), dict[str, Any]()
+    rows = table[table["measure"] == measure]
+    tasks = list(rows["task"].unique())
+    for (training, task), curve in rows.groupby(["training", "task"], sort=False, dropna=False):
+        number = trainings.index(training)
+        color = sheet.theme.colors[number % len(sheet.theme.colors)]
+        label = str(training) if measure != "validation" else f"{training}: {task}"
+        style = STYLES[(tasks.index(task) + 1) % len(STYLES)] if measure == "validation" else "-"
+        (curves[label],) = axes.plot(
+            curve["step"], curve["value"], style, color=color, marker=MARKERS[number % len(MARKERS)], label=label,
+            markersize=2.5 * sheet.scale, linewidth=1.5 * sheet.scale,
+        )  # fmt: skip
+    return curves

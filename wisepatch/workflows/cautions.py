@@ -34,7 +34,11 @@ def _judging_rows(sweep: Sweep) -> list[Mapping[str, Any]]:
     tasks = (*sweep.patching_tasks, *sweep.judges)
     rows = [row for row in sweep.rows if row["split"] == sweep.selected_on and row["task"] in tasks]
     first = {row["task"]: row["metric"] for row in reversed(rows)}
-    return [row for row in rows if row["metric"] == first[row["task"]] and row["alpha"] is not None]
+    return [
+        row
+        for row in rows
+        if row["metric"] == first[row["task"]] and (row["alpha"], row.get("candidate")) != (None, None)
+    ]
 
 
 def _within_noise(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -49,7 +53,11 @@ def _within_noise(rows: Sequence[Mapping[str, Any]]) -> bool:
 def _at_an_end(sweep: Sweep) -> Iterator[str]:
     assert sweep.choice is not None
     alphas, chosen = sorted(sweep.checkpoints), sweep.choice.alpha
-    if chosen == 0:
+    if chosen == 0 and sweep.patched:
+        yield f"nothing was patched: the model is the one that training began with, {sweep.start}; try more steps"
+    elif sweep.coefficients:  # numbers of candidates have no end
+        return
+    elif chosen == 0:
         model = "zero-shot one" if sweep.start == ZEROSHOT else f"one that training began with, {sweep.start}"
         yield f"alpha 0 was chosen: the patched model is the {model}; try more steps"
     elif len(alphas) > 1 and chosen == alphas[-1]:

@@ -113,11 +113,11 @@ class Mixer:
         name = f"alpha={candidate[0]!r}" if len(set(candidate)) == 1 else f"alphas={words}"
         return self._save("interpolated", f"parallel-{name}", candidate, {})
 
-    def patched(self, candidate: Candidate) -> Checkpoint:
-        """Save the patched model."""
-        return self._save(
-            "patched", "patched", candidate, {"coefficients": dict(zip(self.tasks, candidate, strict=True))}
-        )
+    def patched(self, candidate: Candidate, asked: Coefficients) -> Checkpoint:
+        """Save the patched model, with how its coefficients were found."""
+        found = {"found": asked.how} | ({"evaluations": asked.evaluations} if asked.how == SEARCH else {})
+        each = dict(zip(self.tasks, candidate, strict=True))
+        return self._save("patched", "patched", candidate, {"coefficients": each, **found})
 
     @property
     def tasks(self) -> list[str]:
@@ -163,7 +163,7 @@ def run_parallel(job: PatchJob, asked: Coefficients, runs: Sequence[Finetuned]) 
         }  # fmt: skip
 
     def save(choice: Choice) -> Checkpoint:
-        return mixer.patched(candidates[choice.alpha])
+        return mixer.patched(candidates[choice.alpha], asked)
 
     return measure_mixes(plan, mixes, published, line, save, store, job.data, **options)
 

@@ -20,7 +20,8 @@ from wisepatch.analysis.comparison import (
 )
 from wisepatch.config import listed
 from wisepatch.counting import count
-from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.contact_sheet import contact_sheet, from_all_classes
+from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError
 from wisepatch.files import expanded, refused
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from wisepatch.hookspecs import Measured
 
-SHOWN = 10  # images of a kind on a contact sheet
 KINDS = ("broken", "fixed")
 
 
@@ -120,7 +120,7 @@ def compare(
         raise UsageError(
             f"both are {ends[0].name} ({ends[0].id})", "name two checkpoints; `wisepatch store list` lists them"
         )
-    kept = [_answers(store, each) for each in ends]
+    kept = [answers_by_task(store, each) for each in ends]
     if tasks is None:
         asked = [key for key in reversed(kept[0]) if key in kept[1] and key[1] == split]  # as they were measured
         if alone := [task for task, of in (kept[0].keys() ^ kept[1].keys()) if of == split]:
@@ -129,7 +129,7 @@ def compare(
             missing = ends[0] if not kept[0] else ends[1]
             raise _missing(missing, ends, sorted({task for of in kept for task, at in of if at == split}), split)
     else:
-        asked = [_key(word, split, [*kept[0], *kept[1]]) for word in listed(tasks)]
+        asked = [task_key(word, split, [*kept[0], *kept[1]]) for word in listed(tasks)]
     for end, of_end in zip(ends, kept, strict=True):
         if missing_tasks := [task for task, of in asked if (task, of) not in of_end]:
             raise _missing(end, ends, missing_tasks, split)
@@ -143,7 +143,7 @@ Key = tuple[str, str]
 Kept = list[tuple[Path, dict[str, Any]]]
 
 
-def _answers(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
+def answers_by_task(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
     """Return the files of answers by task and split, the newest first; a mix has those of all mixes of the same recipe."""
     same = [checkpoint]
     if checkpoint.recipe:
@@ -159,7 +159,7 @@ def _answers(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
     return keys
 
 
-def _key(word: str, split: str, known: Sequence[Key]) -> Key:
+def task_key(word: str, split: str, known: Sequence[Key]) -> Key:
     """Return task and split of a word; a task that was answered needs not be there any more."""
     name, at, own = word.rpartition("@")
     for key in ((name, own) if at else (word, split), (word, split)):
@@ -230,32 +230,46 @@ def write_changes(comparison: Comparison, path: Path) -> int:
     return sum(len(each) for each in frames)
 
 
+def opened_split(comparison: Comparison, task: TaskComparison, data: Path | str, limit: int | None = None) -> Split:
+    """Open the images that two checkpoints have answered, ``limit`` of them where they were limited.
+
+    Raises :class:`DataError` where they have changed since they were answered, and the errors of data.
+    """
+    ends = [comparison.before, comparison.after]
+    opened = evaluation_tasks(ends, [task.spec], limit=limit)[0].dataset.split(task.split, expanded(data))
+    if opened.fingerprint() != task.fingerprint:
+        raise DataError(
+            f"the images of {task.task} ({task.split}) have changed since they were answered",
+            "evaluate both again with --again",
+        )
+    return opened
+
+
+def changes_to_show(task: TaskComparison, kind: str) -> tuple[pd.DataFrame, int]:
+    """Return some images that are ``broken`` or ``fixed``, from all classes, the surest mistakes first, and their number."""
+    rows = task.changed(kind)
+    return rows.iloc[from_all_classes(rows["label"])], len(rows)
+
+
 def draw_changes(comparison: Comparison, data: Path | str) -> Image.Image:
-    """Draw the images that are broken and fixed, at most ten of a kind and task, those with the surest mistakes first.
+    """Draw images that are broken and fixed: of each kind and task one of every class, or ten, the surest mistakes first.
 
     Raises :class:`DataError` where the images of a task have changed since they were answered, and the errors of data.
     """
     groups = []
     for each in comparison.tasks:
-        opened = evaluation_tasks([comparison.before, comparison.after], [each.spec])[0].dataset.split(
-            each.split, expanded(data)
-        )
-        if opened.fingerprint() != each.fingerprint:
-            raise DataError(
-                f"the images of {each.task} ({each.split}) have changed since they were answered",
-                "evaluate both again with --again",
-            )
+        opened = opened_split(comparison, each, data)
         for kind in KINDS:
-            rows, cells = each.changed(kind), []
-            for index, row in rows[:SHOWN].iterrows():
+            (rows, number), cells = changes_to_show(each, kind), []
+            for index, row in rows.iterrows():
                 image, _ = opened[int(index)]  # type: ignore[call-overload]
                 words = [
                     f"{when}: {each.classes[row[when]]}, {100 * row[f'confidence_{when}']:.0f} % sure"
                     for when in ("before", "after")
                 ]
                 cells.append((image, (f"shows {each.classes[row['label']]}", *words)))
-            title = f"{each.task} ({each.split}): {count(len(rows), 'image')} {kind}"
-            if len(rows) > SHOWN:
-                title += f", {SHOWN} with the surest mistakes"
+            title = f"{each.task} ({each.split}): {count(number, 'image')} {kind}"
+            if len(rows) < number:
+                title += f", {len(rows)} from all classes, with the surest mistakes"
             groups.append((title, cells))
     return contact_sheet(groups)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from wisepatch.config import EvalConfig
 from wisepatch.counting import count
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_text, attacked_folder, file_name
-from wisepatch.datasets.contact_sheet import contact_sheet
+from wisepatch.datasets.contact_sheet import contact_sheet, from_all_classes
 from wisepatch.datasets.guarding import Guarded
 from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.limiting import limited
@@ -88,10 +88,9 @@ def make(
             write_durably(output / INDEX, _csv(rows))
             (output / UNFINISHED).unlink()
     if preview:
-        first = [
-            (read_rgb(output / name), (f"shows {label}", f"says {text}"))
-            for name, label, text, *_ in rows[:PREVIEW_IMAGES]
-        ]
+        numbers = {label: number for number, label in enumerate(opened.classes)}
+        shown = [rows[place] for place in from_all_classes((numbers[row[1]] for row in rows), PREVIEW_IMAGES)]
+        first = [(read_rgb(output / name), (f"shows {label}", f"says {text}")) for name, label, text, *_ in shown]
         with drawing(preview):
             contact_sheet([(f"{task.name} ({split}), {count(len(rows), 'image')}", first)]).save(preview)
     return len(rows)
@@ -244,7 +243,7 @@ def _clean_and_attacked(task: Task | None, style: Style) -> list[Task]:
 
 
 def draw_worst(predictions: Predictions, data: Path) -> Image.Image:
-    """Draw the images that mislead each checkpoint most surely: its answer is the written class, with the highest probability."""
+    """Draw the images of all classes that mislead each checkpoint most surely: its answer is the written class."""
     import numpy as np
 
     opened = predictions.task.dataset.split(predictions.split, data)
@@ -254,7 +253,8 @@ def draw_worst(predictions: Predictions, data: Path) -> Image.Image:
     for checkpoint, answers, confidence in answers_of:
         misled = np.flatnonzero((answers == written_classes) & (answers != predictions.labels))
         images = []
-        for index in misled[np.argsort(-confidence[misled], kind="stable")][:WORST_IMAGES].tolist():
+        misled = misled[np.argsort(-confidence[misled], kind="stable")]
+        for index in misled[from_all_classes(predictions.labels[misled].tolist(), WORST_IMAGES)].tolist():
             image, label = opened[index]
             answer = f"taken for {opened.classes[answers[index]]}, {100 * confidence[index]:.0f} % sure"
             images.append((image, (f"shows {opened.classes[label]}", answer)))

@@ -6,14 +6,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from wisepatch import alpha_table, draw_over_alpha, draw_sweep, read_results, save_figure, sweep_table
+from tests.reports.plots.pictures import both, drawn, measured
+from wisepatch import draw_sweep, read_results, save_figure, sweep_table
 from wisepatch.errors import ResultsError, UsageError
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 def paint():
     return read_results(DATA / "paint-vitb32-mnist.jsonl")[0]
+
+
+def legend_of(figure):
+    return [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
 
 
 def curve(figure):
@@ -52,7 +57,7 @@ def test_alphas_of_ends_and_chosen_point_are_labelled():
     written = {text.get_text() for text in figure.axes[0].texts}
     assert {"0", "1", "0.33"} <= written
     assert len(written) < 60  # the others only where there is room
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    legend = legend_of(figure)
     assert "chosen on validation data (alpha 0.33)" in legend
     assert "zero-shot (alpha 0)" in legend
     assert "fine-tuned (alpha 1)" in legend
@@ -62,7 +67,7 @@ def test_choice_on_test_data_is_labelled_in_the_picture():
     results = paint()
     results["chosen"] = results["alpha"] == 0.33
     results["selected_on"] = "test"
-    legend = [t.get_text() for t in draw_sweep(sweep_table(results)).axes[0].get_legend().get_texts()]
+    legend = legend_of(draw_sweep(sweep_table(results)))
     assert "chosen on TEST data (alpha 0.33)" in legend
 
 
@@ -80,32 +85,33 @@ def test_runs_get_a_curve_each():
     results = paint()
     other = results.copy()
     other["run"] = "other"
-    import pandas as pd
 
     figure = draw_sweep(sweep_table(pd.concat([results, other])))
     assert len([line for line in figure.axes[0].lines if line.get_linestyle() == "-"]) == 2
 
 
 def curve_names(results):
-    legend = draw_sweep(sweep_table(results)).axes[0].get_legend().get_texts()
-    return [text.get_text() for text in legend if "(alpha" not in text.get_text()]
+    others = ("zero-shot", "fine-tuned", "chosen", "optimal")
+    return [name for name in legend_of(draw_sweep(sweep_table(results))) if not name.startswith(others)]
 
 
 def test_a_run_is_called_by_its_own_name_where_it_has_one():
-    import pandas as pd
 
     results = paint()
     assert curve_names(results.assign(run_name=None)) == curve_names(results)
     assert curve_names(results.assign(run_name="slow rate")) == ["slow rate"]
     other = results.assign(run="other", run_name="", method="fisher", training="paint")
     both = pd.concat([results.assign(run_name="slow rate"), other])
-    assert curve_names(both) == ["other, weighed by Fisher information", "slow rate"]
+    assert curve_names(both) == ["slow rate", "other, weighed by Fisher information"]
 
 
 def test_a_metric_of_which_less_is_better_says_so_on_its_axes():
     axes = draw_sweep(sweep_table(paint().assign(metric="attack_success"))).axes[0]
-    assert axes.get_ylabel() == "says what is written (lower is better) on the patching task (MNIST)"
-    assert axes.get_xlabel() == "mean says what is written (lower is better) on the supported tasks (CIFAR10)"
+    assert axes.get_ylabel().replace("\n", " ") == "says what is written (lower is better) on the patching task (MNIST)"
+    assert (
+        axes.get_xlabel().replace("\n", " ")
+        == "mean says what is written (lower is better) on the supported tasks (CIFAR10)"
+    )
 
 
 def test_each_axis_names_the_metric_of_its_own_tasks():
@@ -123,7 +129,8 @@ def test_intervals_are_drawn_where_the_rows_have_them(run_store, tmp_path):
     table = sweep_table(read_results(run_store.results)[0])
     assert (table["patching_low"] <= table["patching"]).all()
     assert (table["patching_high"] >= table["patching"]).all()
-    assert (table["supported_half"] > 0).all()
+    assert (table["supported_low"] < table["supported"]).all()
+    assert (table["supported_high"] >= table["supported"]).all()
     assert len(draw_sweep(table).axes[0].collections) >= 2
 
 
@@ -183,7 +190,7 @@ def test_runs_without_supported_tasks_are_named_and_not_drawn_beside_others(cli,
     cli("interpolate", "--alpha", "0,1", "--eval", "")
     result = cli("plot", "--run", "all")
     assert "drew 2 points of 1 run to" in result.stdout
-    assert "warning: runs without supported tasks are not drawn beside others: interpolate-" in result.stderr
+    assert "warning: runs without supported tasks are not drawn beside others: demo, " in result.stderr
 
 
 def test_supported_task_that_was_not_measured_is_an_error():
@@ -199,7 +206,7 @@ def test_many_supported_tasks_fit_on_the_axis():
 def test_labels_of_a_narrow_range_stand_beside_each_other():
     table = sweep_table(paint())
     table["supported"] = 0.9962 + 0.0038 * table["alpha"]
-    figure = draw_sweep(table.assign(supported_half=float("nan")))
+    figure = draw_sweep(table.assign(supported_low=float("nan"), supported_high=float("nan")))
     figure.canvas.draw()
     axes = figure.axes[0]
     low, high = axes.get_xlim()
@@ -209,56 +216,6 @@ def test_labels_of_a_narrow_range_stand_beside_each_other():
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
-def test_every_task_is_drawn_over_alpha_point_by_point():
-    from wisepatch.reports.plots import alpha_table, draw_over_alpha
-
-    results = read_results(DATA / "wiseft-vitb16-imagenet.jsonl")[0]
-    table = alpha_table(results)
-    assert set(table["task"]) == {"ImageNet", "ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA"}
-    figure = draw_over_alpha(table)
-    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
-    assert len(lines) == 6
-    assert tuple(lines["ImageNet, accuracy"][0]) == (0.0, 0.683)
-    assert all(len(points) == 21 for points in lines.values())
-
-
-def test_attack_success_stands_beside_the_accuracy_of_an_attacked_task():
-    import pandas as pd
-
-    from wisepatch.reports.plots import alpha_table, draw_over_alpha
-
-    results = paint()
-    attacked = results[results["task"] == "MNIST"].assign(metric="attack_success", value=0.25)
-    further = results[results["task"] == "MNIST"].assign(metric="neither", value=0.1)
-    both = pd.concat([results, attacked, further], ignore_index=True)
-    both["chosen"], both["selected_on"] = both["alpha"] == 0.33, "val"
-    lines = {line.get_label(): line for line in draw_over_alpha(alpha_table(both)).axes[0].lines}
-    misled = "MNIST, says what is written"
-    assert set(lines) == {
-        "MNIST, accuracy", "CIFAR10, accuracy", misled, "chosen on validation data (alpha 0.33)",
-    }  # fmt: skip
-    assert lines[misled].get_linestyle() == "--"
-    assert set(lines[misled].get_ydata()) == {0.25}
-    alone = draw_over_alpha(alpha_table(both, metric="neither"))
-    labels = [line.get_label() for line in alone.axes[0].lines]
-    assert [label for label in labels if label.startswith("M")] == ["MNIST, neither"]
-
-
-def test_over_alpha_there_has_to_be_one_sweep():
-    import pandas as pd
-
-    from wisepatch.reports.plots import alpha_table
-
-    two = pd.concat([paint(), paint().assign(run="second")], ignore_index=True)
-    with pytest.raises(ResultsError, match="here are 2 sweeps on the 'test' split") as caught:
-        alpha_table(two)
-    assert "second" in caught.value.hint
-    with pytest.raises(ResultsError, match="here are none on the 'val' split"):
-        alpha_table(paint(), split="val")
-    with pytest.raises(ResultsError, match="no row measures 'macro_f1'"):
-        alpha_table(paint(), metric="macro_f1")
-
-
 def test_points_and_runs_are_counted_in_words(cli, run_store):
     cli("interpolate", "--alpha", "0.5", "--eval", "Colors")
     assert "drew 1 point of 1 run to" in cli("plot").stdout
@@ -266,38 +223,59 @@ def test_points_and_runs_are_counted_in_words(cli, run_store):
     assert "drew 3 points of 2 runs to" in cli("plot", "--run", "all").stdout
 
 
-ODD = (
-    "$x^$",
-    "$\\frac$",
-    "[bold]red",
-    "line\nbreak",
-    "\x1b[31mred",
-    "猫",
-    "عربي",
-    "\U0010fffd",
-    "a" * 200,
-    "a" * 199 + "b",
-)
+def test_the_interval_of_the_supported_mean_is_that_of_independent_means():
+    from wisepatch.analysis.intervals import of_means
+
+    results = measured()
+    row = sweep_table(results).set_index("alpha").loc[0.6]
+    rows = results[(results["alpha"] == 0.6) & (results["task"] != "Digits")]
+    low, high = of_means(rows["value"], rows["ci_low"], rows["ci_high"])
+    assert (row["supported_low"], row["supported_high"]) == (low, high)
+    assert row["supported"] - low != pytest.approx(high - row["supported"])  # near 100 % it is no symmetric one
+    results.loc[results["task"] == "Shapes", ["ci_low", "ci_high"]] = float("nan")
+    assert sweep_table(results)["supported_low"].isna().all()
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_names_stand_in_pictures_as_they_are(tmp_path, name):
-    fields = {"task": name, "patching": name, "run_name": name, "run": "r", "role": "patching", "metric": name[:9]}
-    rows = [paint().iloc[0].to_dict() | fields | {"alpha": alpha, "chosen": alpha == 0.5} for alpha in (0.0, 0.5, 1.0)]
-    table = sweep_table(pd.DataFrame(rows))
-    save_figure(draw_sweep(table, name), tmp_path / "sweep.png")  # a warning would be an error
-    figure = draw_over_alpha(alpha_table(pd.DataFrame(rows)))
-    save_figure(figure, tmp_path / "alpha.svg")
-    title = figure.axes[0].get_title(loc="left").removeprefix("Mixing zero-shot and fine-tuned weights: ")
-    assert title == {"line\nbreak": "line\\nbreak", "\x1b[31mred": "\\x1b[31mred"}.get(name, title)
-    assert len(title) <= 33
-    assert figure._repr_png_().startswith(b"\x89PNG")  # for notebooks
+def test_the_table_has_the_measures_of_paint_and_the_picture_the_optimum():
+    table = sweep_table(paint()).set_index("alpha")
+    assert table.loc[0.33, "to_zeroshot"] == pytest.approx(0.8984 - 0.8809)
+    assert table.loc[0.33, "to_optimal"] == pytest.approx((0.8984 + table.loc[1.0, "patching"] - 0.8809 - 0.9798) / 2)
+    assert table.loc[0.33, "on_frontier"]
+    assert not table.loc[1.0, "on_frontier"]
+    (mark,) = [line for line in drawn("frontier").axes[0].lines if line.get_marker() == "+"]
+    assert mark.get_xydata().tolist() == [[0.8984, table.loc[1.0, "patching"]]]
 
 
-def test_names_that_differ_in_the_middle_alone_stay_apart():
-    names = ["a" * 40 + middle + "a" * 40 for middle in "bc"]
-    table = alpha_table(
-        paint().assign(task=lambda frame: frame["task"].map(dict(zip(("MNIST", "CIFAR10"), names, strict=True))))
-    )
-    labels = {line.get_label() for line in draw_over_alpha(table).axes[0].lines}
-    assert labels >= {f"{name}, accuracy" for name in names}
+def test_measures_of_a_metric_of_which_less_is_better_are_what_is_lost():
+    results = measured()
+    table = sweep_table(results.assign(metric="attack_success", value=1 - results["value"])).set_index("alpha")
+    expected = sweep_table(results).set_index("alpha")
+    for name in ("to_finetuned", "to_zeroshot", "to_optimal"):
+        assert table[name].tolist() == pytest.approx(expected[name].tolist())
+    assert (table["on_frontier"] == expected["on_frontier"]).all()
+
+
+def test_runs_come_in_order_of_time_and_are_told_apart_by_names():
+    results = both()
+    results["run"] = results["run"].map({"first": "z-20260101T000000-aaaa", "second": "a-20260102T000000-bbbb"})
+    assert list(sweep_table(results)["run_name"].unique()) == ["first", "second"]
+    swapped = pd.concat([results[results["run_name"] == "second"], results[results["run_name"] == "first"]])
+    assert list(sweep_table(swapped)["run_name"].unique()) == ["first", "second"]
+    nameless = results.assign(run_name="")
+    nameless.loc[nameless["run"].str.startswith("a"), "seed"] = 1
+    assert list(sweep_table(nameless)["run_name"].unique()) == ["demo, seed 0", "demo, seed 1"]
+
+
+def test_runs_without_axes_in_common_are_not_drawn_together():
+    tasks = ("Digits", "Shapes", "Colors", "corrupt:Shapes")
+    other_task = pd.concat([measured(), measured("second", 0.2, ("MNIST", *tasks[1:]))])
+    with pytest.raises(ResultsError, match="'first' and 'second' patch different things \\(Digits; MNIST\\)") as caught:
+        sweep_table(other_task)
+    assert "--compare" in caught.value.hint
+    fewer = pd.concat([measured(), measured("second", 0.2, tasks[:3])])
+    with pytest.raises(ResultsError, match="support different things") as caught:
+        sweep_table(fewer)
+    assert caught.value.hint == "average the tasks that both have: --supported Shapes,Colors"
+    assert len(sweep_table(fewer, supported=["Shapes", "Colors"])["run"].unique()) == 2
+    with pytest.raises(ResultsError, match="measure different things"):
+        sweep_table(pd.concat([measured(), measured("second", 0.2).assign(metric="macro_f1")]))

@@ -1,0 +1,150 @@
+"""Tables in the forms that people paste: drawn for the terminal, Markdown, LaTeX (booktabs) and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import sys
+from collections.abc import Container, Iterable, Sequence
+from typing import Literal
+
+from wisepatch.progress import harmless
+
+Form = Literal["table", "markdown", "latex", "csv"]
+Row = Sequence[str]  # of cells; a cell of several lines holds "\n"
+
+ID_LETTERS = 12
+ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
+MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#&!$])")
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"\(\pm\)", '"': r"\textquotedbl{}",
+}  # fmt: skip
+
+
+def render(
+    form: Form,
+    columns: Sequence[str | list[str]],
+    rows: Iterable[Sequence[object]],
+    *,
+    strong: int | None = None,
+    ends: Container[int] = (),
+    width: int | None = None,
+    encoding: str = "utf-8",
+) -> str:
+    """Return a table as text that ends in a new line; a cell that is a list has a line for each item.
+
+    The row ``strong`` is bold, a line follows each row of ``ends``, where the form has such. ``width`` is that of the terminal,
+    ``None`` where there is none; signs that ``encoding`` has not are written out.
+    """
+    header, body = [_text(column) for column in columns], [[_text(cell) for cell in row] for row in rows]
+    if form == "table":
+        return draw(header, body, strong=strong, ends=ends, width=width, encoding=encoding)
+    if form == "csv":
+        content = io.StringIO(newline="")
+        csv.writer(content, lineterminator="\n").writerows([header, *body])
+        return content.getvalue()
+    right = [bool(body) and all(is_number_or_nothing(row[index]) for row in body) for index in range(len(header))]
+    if form == "latex":
+        return _latex(header, body, right, strong, ends)
+    lines = [_markdown_row(header), "|" + "|".join("---:" if number else "---" for number in right) + "|"]
+    lines += [_markdown_row(row, strong=number == strong) for number, row in enumerate(body)]
+    return "\n".join(lines) + "\n"
+
+
+def sentence(form: Form, text: str) -> str:
+    """Return a line of text that stands between tables of a form; what reads CSV knows none, and the text is empty."""
+    if form == "table":
+        return f"{harmless(text)}\n"
+    if form == "latex":
+        return f"% {harmless(text)}\n"
+    return f"\n{_in_markdown(harmless(text))}\n\n" if form == "markdown" else ""
+
+
+def draw(
+    header: Row,
+    body: Sequence[Row],
+    *,
+    strong: int | None = None,
+    ends: Container[int] = (),
+    width: int | None = None,
+    encoding: str = "utf-8",
+) -> str:
+    """Draw a table for a terminal; numbers right. Never cut off: a narrow terminal wraps it, but for ids, which stay whole."""
+    from rich.console import Console
+    from rich.table import Table
+
+    header, body = _encodable([header], encoding)[0], _encodable(body, encoding)
+    grid = Table(header_style="bold")
+    for index, column in enumerate(header):
+        numbers = bool(body) and all(is_number_or_nothing(row[index]) for row in body)
+        ids = bool(body) and all(is_id_or_nothing(row[index]) for row in body)
+        grid.add_column(
+            column.replace("[", "\\["), overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
+            min_width=ID_LETTERS if ids else None,
+        )  # fmt: skip
+    for number, row in enumerate(body):
+        grid.add_row(
+            *(cell.replace("[", "\\[") for cell in row),
+            style="bold" if number == strong else None,
+            end_section=number in ends,
+        )
+    width = width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
+    text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
+    on_terminal = bool(sys.stdout and sys.stdout.isatty())
+    Console(file=text, highlight=False, width=width, force_terminal=on_terminal).print(grid)
+    text.seek(0)
+    return text.read()
+
+
+def _text(cell: object) -> str:
+    return "\n".join(harmless(str(line)) for line in (cell if isinstance(cell, list) else [cell]))
+
+
+def _encodable(rows: Sequence[Row], encoding: str) -> list[list[str]]:
+    """Return rows in signs that the terminal can show."""
+    return [[cell.encode(encoding, "backslashreplace").decode(encoding) for cell in row] for row in rows]
+
+
+def _markdown_row(row: Row, *, strong: bool = False) -> str:
+    cells = [_in_markdown(cell).replace("\n", "<br>") for cell in row]
+    return "| " + " | ".join(f"**{cell}**" if strong and cell else cell for cell in cells) + " |"
+
+
+def _in_markdown(text: str) -> str:
+    return MARKDOWN.sub(r"\\\1", text)
+
+
+def _latex(header: Row, body: Sequence[Row], right: Sequence[bool], strong: int | None, ends: Container[int]) -> str:
+    """Write a ``tabular`` with the rules of the package booktabs; East Asian letters need XeLaTeX or LuaLaTeX and a font."""
+    lines = [rf"\begin{{tabular}}{{{''.join('r' if number else 'l' for number in right)}}}", r"\toprule"]
+    lines += [_latex_row(header), r"\midrule"]
+    for number, row in enumerate(body):
+        lines.append(_latex_row(row, strong=number == strong))
+        lines += [r"\midrule"] if number in ends else []
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_row(row: Row, *, strong: bool = False) -> str:
+    cells = []
+    for cell in row:
+        lines = ["".join(LATEX.get(sign, sign) for sign in line) for line in cell.split("\n")]
+        text = lines[0] if len(lines) == 1 else r"\shortstack[l]{" + r" \\ ".join(lines) + "}"
+        cells.append(rf"\textbf{{{text}}}" if strong and text else text)
+    if cells[0].startswith("["):  # the \\ before it would take it for a length
+        cells[0] = f"{{}}{cells[0]}"
+    return " & ".join(cells) + r" \\"
+
+
+def is_id_or_nothing(cell: str) -> bool:
+    """Tell whether a cell holds the id of a checkpoint, or nothing."""
+    return cell in ("", "-") or bool(ID.fullmatch(cell))
+
+
+def is_number_or_nothing(cell: str) -> bool:
+    """Tell whether a cell begins with a number, or holds nothing."""
+    return cell in ("", "-") or cell.lstrip("+-")[:1].isdigit()

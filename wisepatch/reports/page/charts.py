@@ -1,0 +1,203 @@
+"""Charts of a report: Vega-Lite specifications, in which names are data and never markup or code.
+
+Fields have fixed names and colours are variables of the page's style, so that a change of theme needs no new drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wisepatch.reports.page.tables import Table
+
+Rows = Sequence[Mapping[str, Any]]
+Spec = dict[str, Any]
+
+SERIES = [f"var(--series-{number})" for number in range(1, 9)]  # colours of runs, tasks, losses
+SHAPES = {"zero-shot": "circle", "start": "circle", "fine-tuned": "square", "chosen": "M0,-1.2L0.35,-0.37L1.14,-0.37L0.5,0.14"
+          "L0.7,0.97L0,0.45L-0.7,0.97L-0.5,0.14L-1.14,-0.37L-0.35,-0.37Z"}  # fmt: skip
+MARKED = 110  # square pixels
+LEGEND_LETTERS = 260  # pixels of a name in a legend; the table has it whole
+HEIGHT, PANEL = 340, 150  # pixels
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, the sentence that says what it shows, and the table behind it (another chart may have it)."""
+
+    identity: str
+    title: str
+    description: str
+    spec: Spec
+    table: Table | None = None
+
+
+def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
+    """Draw accuracy on the patching task over that on the supported tasks, a curve a run, the ends and the choice marked.
+
+    ``points`` have ``run, mix, label, alpha, x, y, x_low, x_high, y_low, y_high, mark, line``, in per cent; ``mark`` is empty but
+    for the ends and the choice, ``line`` is 0 for points of no curve. Without supported tasks ``x`` is alpha.
+    """
+    runs = list(dict.fromkeys(point["run"] for point in points))
+    color = _color("run", runs, "run")
+    across = [0, 1] if x_title == "alpha" else None
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x_title,
+        "scale": _scale(points, "x", "x_low", "x_high", within=across),
+        "axis": {"tickCount": {"expr": "width / 90"}, "format": ".2~f"},
+    }
+    y = {"field": "y", "type": "quantitative", "title": y_title, "scale": _scale(points, "y", "y_low", "y_high")}
+    line = {
+        "mark": {"type": "line", "strokeWidth": 2}, "transform": [{"filter": "datum.line == 1"}],
+        "encoding": {"color": color, "order": {"field": "alpha", "type": "quantitative"}},
+    }  # fmt: skip
+    marked = {"filter": "datum.mark != ''"}
+    rule_y = {"mark": {"type": "rule", "opacity": 0.5}, "transform": [marked], "encoding": {
+        "y": {**y, "field": "y_low"}, "y2": {"field": "y_high"}, "color": color}}  # fmt: skip
+    rule_x = {"mark": {"type": "rule", "opacity": 0.5}, "transform": [marked], "encoding": {
+        "x": {**x, "field": "x_low"}, "x2": {"field": "x_high"}, "color": color}}  # fmt: skip
+    dots = {"mark": {"type": "point", "filled": True, "size": 30, "opacity": 1}, "encoding": {"color": color}}
+    marks = list(dict.fromkeys(point["mark"] for point in points if point["mark"]))
+    shape = {
+        "field": "mark", "type": "nominal", "title": None, "scale": {"domain": marks, "range": [_shape(mark) for mark in marks]},
+        "legend": {**_below(), "symbolFillColor": "var(--ink-2)", "symbolSize": MARKED},
+    }  # fmt: skip
+    stars = {
+        "mark": {"type": "point", "filled": True, "size": MARKED, "opacity": 1, "fill": "var(--paper)", "strokeWidth": 2},
+        "transform": [marked], "encoding": {"shape": shape, "stroke": {**color, "legend": None}},
+    }  # fmt: skip
+    labels = {
+        "mark": {"type": "text", "dx": 10, "dy": -9, "align": "left", "color": "var(--ink-2)", "fontSize": 11},
+        "transform": [marked], "encoding": {"text": {"field": "label", "type": "nominal"}},
+    }  # fmt: skip
+    tips = [
+        _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
+        *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
+        _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
+    ]  # fmt: skip
+    return _whole(points, [line, rule_y, rule_x, dots, stars, labels, _hover(tips)], {"x": x, "y": y}, HEIGHT)
+
+
+def over_alpha_spec(points: Rows, chosen: float | None, title: str) -> Spec:
+    """Draw each task over alpha with its interval; ``points`` have ``task, alpha, y, low, high, weight`` in per cent."""
+    tasks = list(dict.fromkeys(point["task"] for point in points))
+    color = _color("task", tasks, "task")
+    x = {
+        "field": "alpha",
+        "type": "quantitative",
+        "title": title,
+        "axis": {"tickCount": {"expr": "width / 60"}, "format": ".2~f"},
+    }
+    y = {"field": "y", "type": "quantitative", "title": "per cent", "scale": _scale(points, "y", "low", "high")}
+    band = {"mark": {"type": "area", "opacity": 0.16}, "encoding": {
+        "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}}  # fmt: skip
+    width = {
+        "field": "weight",
+        "type": "quantitative",
+        "scale": {"domain": [1, 2], "range": [1.6, 3.2]},
+        "legend": None,
+    }
+    line = {"mark": {"type": "line"}, "encoding": {"color": color, "strokeWidth": width}}
+    dots = {"mark": {"type": "point", "filled": True, "size": 26, "opacity": 1}, "encoding": {"color": color}}
+    tips = [
+        _tip("task", "task"), _tip("alpha", "alpha", "~g"), _tip("y", "per cent", ".1f"), _tip("interval", "95 % interval"),
+        _tip("images", "images"),
+    ]  # fmt: skip
+    layers: list[Spec] = [band, line, dots]
+    if chosen is not None:
+        layers += _chosen_layers(chosen, x)
+    return _whole(points, [*layers, _hover(tips)], {"x": x, "y": y}, HEIGHT)
+
+
+def _chosen_layers(chosen: float, x: Spec) -> list[Spec]:
+    """Return a dashed line at the chosen alpha and the words beside it."""
+    at = {"data": {"values": [{"alpha": chosen, "word": f"chosen: {chosen:g}"}]}}
+    side = {"align": "right", "dx": -5} if chosen > 0.75 else {"align": "left", "dx": 5}
+    rule = {"mark": {"type": "rule", "color": "var(--ink-2)", "strokeDash": [4, 3]},
+            "encoding": {"x": x, "y": {"value": 0}, "y2": {"value": "height"}}}  # fmt: skip
+    word = {"mark": {"type": "text", "color": "var(--ink-2)", "fontSize": 11, "baseline": "bottom", **side},
+            "encoding": {"x": x, "y": {"value": "height"}, "text": {"field": "word", "type": "nominal"}}}  # fmt: skip
+    return [{**at, **rule}, {**at, **word}]
+
+
+def training_spec(points: Rows, title: str) -> Spec:
+    """Draw a measure of a training over its steps, a curve a task; ``points`` have ``series, step, value``."""
+    names = list(dict.fromkeys(point["series"] for point in points))
+    color = _color("series", names, "task")
+    x = {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickCount": {"expr": "width / 90"}}}
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "title": title,
+        "scale": {"zero": False},
+        "axis": {"tickCount": 4, "format": ".4~g"},
+    }
+    line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color}}
+    tips = [*([_tip("series", "task")] if len(names) > 1 else []), _tip("step", "step"), _tip("value", title, ".4g")]
+    return _whole(points, [line, _hover(tips)], {"x": x, "y": y}, PANEL)
+
+
+def _whole(points: Rows, layers: list[Spec], encoding: Spec, height: int) -> Spec:
+    values = [dict(point) for point in points]
+    return {"data": {"values": values}, "width": "container", "height": height, "encoding": encoding, "layer": layers}
+
+
+def _color(field: str, names: Sequence[str], title: str) -> Spec:
+    legend = {**_below(), "title": None} if len(names) > 1 else None
+    colors = [SERIES[number % len(SERIES)] for number in range(len(names))]
+    return {
+        "field": field,
+        "type": "nominal",
+        "title": title,
+        "scale": {"domain": list(names), "range": colors},
+        "legend": legend,
+    }
+
+
+def _below() -> Spec:
+    return {
+        "orient": "bottom",
+        "direction": "vertical",
+        "labelLimit": LEGEND_LETTERS,
+        "symbolOpacity": 1,
+        "symbolStrokeWidth": 2,
+    }
+
+
+def _scale(points: Rows, *fields: str, within: Sequence[float] | None = None) -> Spec:
+    """Return a scale that holds the values of some fields, with a margin, and no per cent below 0 or above 100."""
+    values = [float(point[name]) for point in points for name in fields if point[name] is not None]
+    low, high = min(values, default=0.0), max(values, default=100.0)
+    margin = 0.05 * (high - low) or 1.0
+    floor, ceiling = within or (0.0, 100.0)
+    return {
+        "domain": [max(low - margin, min(floor, low)), min(high + margin, max(ceiling, high))],
+        "nice": False,
+        "zero": False,
+    }
+
+
+def _shape(mark: str) -> str:
+    return next((shape for word, shape in SHAPES.items() if word in mark), "circle")
+
+
+def _tip(field: str, title: str, format_: str | None = None) -> Spec:
+    kind = {"type": "quantitative", "format": format_} if format_ else {"type": "nominal"}
+    return {"field": field, "title": title, **kind}
+
+
+def _hover(tips: Iterable[Spec]) -> Spec:
+    """Return a layer that tells of the point nearest to the pointer, and rings it."""
+    return {
+        "mark": {"type": "point", "size": 160, "strokeWidth": 2, "fill": None, "stroke": "var(--ink)"},
+        "params": [
+            {"name": "near", "select": {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"}}
+        ],
+        "encoding": {
+            "opacity": {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0},
+            "tooltip": list(tips),
+        },
+    }
