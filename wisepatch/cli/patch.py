@@ -107,7 +107,7 @@ def command(
                 "--alpha auto finds the alphas as it goes, and --plan counts them", "name them: --alpha 0:1:0.1"
             )
         options = {"alphas": alphas, "method": method, "rule": rule, "select_on": select_on}
-        show_plan(common, config, published, tasks, evaluation, output_path, **options)
+        show_plan(common, config, published, tasks, evaluation, output_path, names.task_words(also), several, **options)
         return
     if seeded and (tasks.patching.parts or also):
         raise UsageError("--seeds patches one task, and measures nothing besides", "run each seed with --seed")
@@ -126,19 +126,24 @@ def show_plan(
     tasks: RunTasks,
     settings: EvalConfig,
     picture: Path | None,
+    also: list[str],
+    several: o.SeveralOptions,
     **options: Any,
 ) -> None:
     """Print what a patch will read, compute and keep; ``options`` are those of the sweep."""
     from wisepatch.reports.plots import picture_problems
     from wisepatch.workflows.planning import plan_patch
+    from wisepatch.workflows.several_tasks import strategy_for
     from wisepatch.workflows.sweep_plan import plan_sweep
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    sweep = plan_sweep(tasks.patching, tasks.supported, **options)
+    asked = strategy_for(tasks.patching, **several.asked(), balance=config.balance)
+    sweep = replace(plan_sweep(tasks.patching, tasks.supported, **options), also=tasks.further(also, config.limit))
     problems = picture_problems(picture) if picture else []
     plan = plan_patch(
-        config, model, store, data, sweep, tasks=tasks, settings=settings, problems=problems, progress=output.progress()
-    )
+        config, model, store, data, sweep, tasks=tasks, settings=settings, asked=asked, problems=problems,
+        progress=output.progress(),
+    )  # fmt: skip
     output.records([plan.to_json()], "plan")
     output.table(
         ("task", "split", "for", "images", "times", "ms to read one"),

@@ -135,26 +135,6 @@ def _means(others: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def mean_over_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Average what :func:`sweep_table` returns over runs that were given one name, such as seeds: one curve a name, none chosen.
-
-    Names of one run keep it as it is.
-    """
-    import pandas as pd
-
-    curves = []
-    for name, rows in table.groupby("given_name", sort=False):
-        if rows["run"].nunique() == 1:
-            curves.append(rows)
-            continue
-        first = rows.drop_duplicates("alpha").set_index("alpha")
-        means = rows.groupby("alpha")[["patching", "supported"]].mean()
-        unknown = dict.fromkeys(("patching_low", "patching_high", "supported_low", "supported_high"), float("nan"))
-        averaged = {"patching": means["patching"], "supported": means["supported"]}
-        curves.append(first.assign(run=name, run_name=name, chosen=False, **unknown, **averaged).reset_index())
-    return pd.concat(curves, ignore_index=True)
-
-
 @as_written
 def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
     """Draw accuracy on the patching task (y) over mean accuracy on the supported tasks (x), in per cent, one curve a run.
