@@ -14,8 +14,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotli
 
 
 COMMANDS = (
-    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "predict", "compare", "select", "plot", "report", "typo-attack",
-    "datasets", "import", "export", "merge", "store", "plugins",
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "merge", "eval", "predict", "compare", "select", "plot", "report",
+    "typo-attack", "datasets", "import", "export", "store", "plugins",
 )  # fmt: skip
 
 
