@@ -37,14 +37,22 @@ class SweepPlan:
     reports: bool = True  # test data; without it, only what the choice needs is measured
     strategy: str = ""  # how several tasks are patched
     also: tuple[Task, ...] = ()  # tasks that are measured at the end, and have no part in the choice
+    candidates: int = 0  # where coefficients are chosen, their number, and that of the mixes on test data
+    reported: int = 0
 
     def judges(self, split: str) -> list[Task]:
         """Return the supported tasks that are measured on ``split``."""
         return self.tasks_on(split)[len(self.patching.each) :]
 
+    def mixes_on(self, split: str) -> int:
+        """Return how many mixes are measured on ``split``."""
+        return (self.candidates if split == self.select_on else self.reported) or len(self.alphas)
+
     @property
     def splits(self) -> tuple[str, ...]:
         """Return the splits to measure: with a rule, test data once and after the choice, unless the choice is made on it."""
+        if not self.alphas:
+            return ()
         return ((VAL, TEST) if self.reports else (VAL,)) if self.rule and self.select_on == VAL else (TEST,)
 
     def tasks_on(self, split: str) -> list[Task]:
