@@ -77,6 +77,7 @@ def command(
         typer.Option("--space", help="output: measure ensembles of logits and of probabilities too; never stored."),
     ] = "weights",
     limit: o.LimitOption = None,
+    form: o.FormatOption = "table",
 ) -> None:
     """Merge several fine-tuned checkpoints into one, and measure all candidates in one pass over the data.
 
@@ -84,6 +85,7 @@ def command(
 
     Example: `wisepatch merge A B --method task-arithmetic --param alpha=-0.5,0.3 --eval MNIST,CIFAR10`
     """
+    common = common.printing(form)
     output, metrics = common.output, o.metric_names(metric)
     store, data = common.open_store(), common.data_folder()
     found = o.find_checkpoints(store, checkpoints)
