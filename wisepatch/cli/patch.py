@@ -216,6 +216,7 @@ def run_seeds(
     from wisepatch.analysis.seeds import plus_minus
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, picture_problems, save_figure
     from wisepatch.store.results import pick_runs, read
+    from wisepatch.workflows.cautions import cautions
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
@@ -235,6 +236,8 @@ def run_seeds(
         assert sweep.choice is not None
         points.append(sweep.at("test", sweep.choice.alpha))
         output.result(f"seed {seed}: {' '.join(filter(None, [summary(sweep), sweep.note]))}")
+    for caution in dict.fromkeys(caution for sweep in sweeps for caution in cautions(sweep)):
+        output.result(f"note: {caution}")
     supported = [point.supported for point in points if point.supported is not None]
     mean = f", {supported_words(sweeps[0])} {plus_minus(supported)} %" if supported else ""
     output.result(

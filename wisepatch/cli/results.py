@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.cli.tables import MIN_COLUMNS_OF_A_FILE
-from wisepatch.reports.numbers import percent, with_interval
+from wisepatch.reports.numbers import is_fraction, measured, percent, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,12 +38,14 @@ def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[
     tasks = {f"{task}@{split}" if several else task: row for (task, split), row in by_task.items()}
     if not differ and (counts := _counts(tasks)):
         output.result(counts.removeprefix(", "))
+    plain = dict.fromkeys(row["metric"] for row in rows if not is_fraction(row["metric"]))
+    unit = f"per cent ({', '.join(plain)} as it is)" if plain else "per cent"
     output.table(
-        ("checkpoint", "task", "split", "metric", "per cent", "95 % interval", *(["n"] if differ else [])),
+        ("checkpoint", "task", "split", "metric", unit, "95 % interval", *(["n"] if differ else [])),
         [
             (
-                names.get(row["checkpoint"], row["checkpoint"]), row["task"], row["split"], row["metric"], percent(row["value"]),
-                f"{percent(row['ci_low'])} to {percent(row['ci_high'])}", *([row["n"]] if differ else []),
+                names.get(row["checkpoint"], row["checkpoint"]), row["task"], row["split"], row["metric"], measured(row),
+                f"{measured(row, 'ci_low')} to {measured(row, 'ci_high')}", *([row["n"]] if differ else []),
             )
             for row in rows
         ],

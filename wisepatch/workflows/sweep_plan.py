@@ -15,6 +15,7 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import MEASURE_AFTERWARDS, Task
+from wisepatch.weights.parameters import params_problem
 from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
@@ -192,4 +193,10 @@ def plan_sweep(
     values = parse_alphas(GRID_ALPHAS if auto else words)
     for metric in metrics:
         find_metric(metric)
+    found = find_merge_method(method)
+    if found.parameters and params_problem(found, 2, {"alpha": 0.5}):
+        raise UsageError(
+            f"{method} has other parameters than alpha, and a sweep over alpha mixes two models",
+            f"use `wisepatch merge --method {method}`",
+        )
     return SweepPlan(patching, tuple(others), values, find_merge_method(method), rule, select_on, tuple(metrics), auto)
