@@ -31,6 +31,7 @@ COMMANDS = {  # name: its file, and its section of --help
     "zeroshot": ("zeroshot", PATCHING),
     "finetune": ("finetune", PATCHING),
     "interpolate": ("interpolate", PATCHING),
+    "merge": ("merge", PATCHING),
     "eval": ("evaluate", PATCHING),
     "predict": ("predict", PATCHING),
     "compare": ("compare", PATCHING),

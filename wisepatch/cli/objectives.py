@@ -61,11 +61,12 @@ def run_objectives(
     output.records((row for way in found for sweep in way.sweeps for row in sweep.rows), "result")
     output.records((way.record() for way in found), "objective")
     show_ways(common, found)
-    runs = [sweep.run for way in found for sweep in way.sweeps]
+    names = {sweep.run: way.name for way in found for sweep in way.sweeps}
     if picture is None:
-        output.result(f"next: {common.again('plot', '--run', ','.join(runs), '--output', 'plot.png')}")
+        output.result(f"next: {common.again('plot', '--run', ','.join(names), '--output', 'plot.png')}")
     elif not output.helps:
-        save_figure(draw_sweep(mean_over_runs(sweep_table(pick_runs(read(store.results)[0], runs)))), picture)
+        table = sweep_table(pick_runs(read(store.results)[0], list(names)))
+        save_figure(draw_sweep(mean_over_runs(table, names)), picture)
         output.result(f"the picture is {picture}")
 
 

@@ -21,6 +21,7 @@ from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError
 from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
+from wisepatch.evaluation.output_ensembles import Ensemble, is_ensemble
 from wisepatch.evaluation.pixels import cached_pixels
 from wisepatch.files import expanded
 from wisepatch.hookspecs import Scores
@@ -88,14 +89,13 @@ def predict_many(
     """
     data = expanded(data)
     checkpoints = on_main(lambda: list(checkpoints))
-    check_seen(checkpoint.home for checkpoint in checkpoints)
+    check_seen(checkpoint.home for checkpoint in checkpoints if not is_ensemble(checkpoint))
     endpoints = endpoints or Endpoints(store, this_device(), progress=progress)
-    mixes = mixes_of(checkpoints, endpoints)
     rows_by_model: dict[ModelConfig, list[int]] = {}
-    for row, mix in enumerate(mixes):
-        rows_by_model.setdefault(ModelConfig.from_json(mix.checkpoint.model), []).append(row)
+    for row, checkpoint in enumerate(checkpoints):
+        rows_by_model.setdefault(ModelConfig.from_json(checkpoint.model), []).append(row)
     passes = [
-        Pass([mixes[row] for row in rows], endpoints, settings or EvalConfig(), progress or Silent())
+        new_pass([checkpoints[row] for row in rows], endpoints, settings or EvalConfig(), progress or Silent())
         for rows in rows_by_model.values()
     ]
     for group in _sharing_images(tasks, split, data):
@@ -128,12 +128,46 @@ def _sharing_images(tasks: Sequence[Task], split: str, data: Path) -> Iterator[l
         yield group
 
 
+def new_pass(checkpoints: Sequence[Checkpoint], endpoints: Endpoints, settings: EvalConfig, progress: Progress) -> Pass:
+    """Return passes with checkpoints of one model; members of ensembles are computed, and measured where they stand there too."""
+    if not any(map(is_ensemble, checkpoints)):
+        return Pass(mixes_of(checkpoints, endpoints), endpoints, settings, progress)
+    computed = {each.id: each for each in checkpoints if not is_ensemble(each)}
+    members = {each.id: endpoints.store.parents(each) for each in checkpoints if is_ensemble(each)}
+    computed |= {parent.id: parent for parents in members.values() for parent in parents}
+    places = {identity: place for place, identity in enumerate(computed)}
+    rows = [
+        Ensemble(each, tuple(places[parent.id] for parent in members[each.id]))
+        if is_ensemble(each)
+        else places[each.id]
+        for each in checkpoints
+    ]
+    return Pass(mixes_of(list(computed.values()), endpoints), endpoints, settings, progress, rows)
+
+
 class Pass:
     """Passes over images with the checkpoints of one model."""
 
-    def __init__(self, mixes: list[Mix], endpoints: Endpoints, settings: EvalConfig, progress: Progress) -> None:
-        """Take mixes whose checkpoints name one model; nothing is read yet."""
+    def __init__(
+        self,
+        mixes: list[Mix],
+        endpoints: Endpoints,
+        settings: EvalConfig,
+        progress: Progress,
+        rows: Sequence[int | Ensemble] | None = None,
+    ) -> None:
+        """Take mixes whose checkpoints name one model; nothing is read yet.
+
+        A row of answers is that of a mix, or of an ensemble of them; without ``rows`` each mix has one.
+        """
         self.mixes, self.endpoints, self.settings, self.progress = mixes, endpoints, settings, progress
+        rows = range(len(mixes)) if rows is None else rows
+        self.checkpoints = [mixes[row].checkpoint if isinstance(row, int) else row.checkpoint for row in rows]
+        self.ensembles = {index: row for index, row in enumerate(rows) if isinstance(row, Ensemble)}
+        self.rows_of: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            if isinstance(row, int):
+                self.rows_of.setdefault(row, []).append(index)
         self.precision = PRECISIONS[settings.mixed_precision]
         self._tower: Tower | None = None
         self._batch_size = settings.batch_size or 0
@@ -157,7 +191,7 @@ class Pass:
     def run(self, group: Sequence[tuple[Task, Split]], data: Path) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
         """Return labels ``(n,)`` of the first task, and predicted classes and scores, ``(tasks, checkpoints, n)`` each."""
         (first, opened), device = group[0], self.endpoints.device
-        shape = (len(group), len(self.mixes), len(opened))
+        shape = (len(group), len(self.checkpoints), len(opened))
         answers = [torch.zeros(shape, dtype=kind, device=device) for kind in ANSWER_TYPES]
         others = [torch.tensor(labels_of(split.samples) or (), device=device) for _, split in group[1:]]
         labels: dict[int, torch.Tensor] = {}
@@ -182,7 +216,7 @@ class Pass:
     ) -> Iterator[tuple[list[Batch], Iterator[tuple[Batch, int, int, torch.Tensor]]]]:
         """Yield the batches of each chunk of ``source``, of images or features, with all that is answered to them.
 
-        That is an iterator, to be read before the next chunk, of a batch, the number of the task, the number of the mix, and the
+        That is an iterator, to be read before the next chunk, of a batch, the number of the task, the number of the row, and the
         logits ``(n, classes)``. ``what`` is said of the progress. Every process yields its own batches.
         """
         device = self.endpoints.device
@@ -192,12 +226,24 @@ class Pass:
             head.prepare(self.mixes)
 
         def answers(held: Sequence[Batch]) -> Iterator[tuple[Batch, int, int, torch.Tensor]]:
-            for index, features in self._features([self._prepared(batch.images) for batch in held]):
-                weights = [head.of(self.mixes[index]) for head in heads]
+            totals: dict[tuple[int, int, int], torch.Tensor] = {}  # of ensembles: row, place of the batch, task
+            for place, features in self._features([self._prepared(batch.images) for batch in held]):
+                weights = [head.of(self.mixes[place]) for head in heads]
+                shares = {row: each.shares[place] for row, each in self.ensembles.items() if place in each.shares}
                 for batch, part in zip(held, features, strict=True):
                     for number, (weight, bias) in enumerate(weights):
-                        yield batch, number, index, to_classes[number](F.linear(part, weight, bias))
+                        logits = F.linear(part, weight, bias)
+                        for row in self.rows_of.get(place, ()):
+                            yield batch, number, row, to_classes[number](logits)
+                        for row, share in shares.items():
+                            added = share * self.ensembles[row].contribution(logits)
+                            key = row, batch.first, number
+                            totals[key] = totals[key] + added if key in totals else added
                     self.progress.advance(len(part))
+            for batch in held:
+                for number in range(len(tasks)):
+                    for row, ensemble in self.ensembles.items():
+                        yield batch, number, row, to_classes[number](ensemble.logits(totals[row, batch.first, number]))
 
         self.progress.start(what, len(source) * len(self.mixes) // size())
         min_batches = 1 if device.type == "cpu" else GPU_BATCHES_PER_MIX
@@ -208,9 +254,9 @@ class Pass:
 
     def _check_numbers(self, confidence: torch.Tensor, names: str) -> None:
         """Raise :class:`ModelError` where the logits of an image hold NaN: its class would be any."""
-        for mix, broken in zip(self.mixes, confidence.isnan().any(0).sum(1).tolist(), strict=True):
+        for checkpoint, broken in zip(self.checkpoints, confidence.isnan().any(0).sum(1).tolist(), strict=True):
             if broken:
-                raise not_a_number(mix.checkpoint, broken, f"{confidence.shape[2]} images of {names}")
+                raise not_a_number(checkpoint, broken, f"{confidence.shape[2]} images of {names}")
 
     def _features(self, images: Sequence[torch.Tensor]) -> Iterator[tuple[int, list[torch.Tensor]]]:
         """Yield the number of each mix and its features of every batch; mixes with the same image tower share them."""

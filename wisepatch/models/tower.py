@@ -128,6 +128,15 @@ def prepare_training(visual: torch.nn.Module) -> None:
     use_products_for_patches(visual)
 
 
+def prepare_reading(visual: Any) -> None:
+    """Let the blocks of an image tower call each linear layer, in place and for all tokens, so that inputs can be read."""
+    from open_clip.transformer import ResidualAttentionBlock
+
+    for module in visual.modules():
+        if type(module) is ResidualAttentionBlock and _is_plain(module.attn):
+            module.forward = partial(_block, module, None)
+
+
 def _swap_blocks(visual: Any, stand_in: Callable[..., torch.Tensor]) -> None:
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 

@@ -59,6 +59,7 @@ REFERENCES = {
     "finetuned": (("finetuned",), "fine-tuned", "finetune --task TASK"),
     "interpolated": (("interpolated",), "interpolated", "interpolate"),
     "patched": (("patched",), "patched", "patch --task TASK --supported TASKS"),
+    "merged": (("merged",), "merged", "merge CHECKPOINT..."),
     "latest": (("finetuned", "patched"), "fine-tuned", "finetune --task TASK"),
 }
 CREATED = re.compile(rb'"created": *"([^"]*)"')

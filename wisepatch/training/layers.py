@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # open_clip's transformers and ResNets, timm's transformers, ConvNeXts and EfficientNets.
 BLOCK = re.compile(r"(?:resblocks|blocks|stages|layers)\.\d+(?:\.(?:blocks\.)?\d+)?(?=\.)|layer\d+\.\d+(?=\.)")
 ABOVE = re.compile(  # what comes after the blocks, though not always in the order of the names
-    r"(?:^|\.)(?:proj|ln_post|ln_final|text_projection|logit_scale|logit_bias|attn_pool|attnpool|head|conv_head|norm|fc_norm|bn2)(?:\.|$)"
+    r"(?:^|\.)(?:proj|ln_post|ln_final|text_projection|logit_scale|logit_bias|attn_pool|attnpool|head|conv_head|norm|fc_norm|trunk\.bn2)(?:\.|$)"
 )
 STEM = "stem"
 

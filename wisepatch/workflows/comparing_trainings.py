@@ -99,7 +99,9 @@ def compare_trainings(
     met = [*problems, *_mismatched(ways, plan, alphas)]
     for name, config in ways.items():
         for problem in training_problems(tasks, config, data):
-            problem.message = problem.message if len(ways) == 1 else f"{name}: {problem.message}"
+            if len(ways) > 1:
+                problem.message = f"{name}: {problem.message}"
+                problem.args = (problem.message,)
             met.append(problem)
     plan.check(data, training_splits(tasks, first), met, store=store)
     seeds = (first.seed,) if seeds is None else tuple(listed(seeds))

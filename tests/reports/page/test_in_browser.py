@@ -53,7 +53,7 @@ def test_hovering_tells_alpha_accuracy_and_interval_of_the_nearest_point(page):
         shown.hover(box[0], 2)
         assert shown.run("return document.querySelector('#tip').hidden")
     (point,) = (each for each in spec["data"]["values"] if each["alpha"] == 0.5)
-    lines = ["alpha: 0.5", f"patched task, %: {point['y']:.1f}", f"its 95 % interval: {point['y_interval']}"]
+    lines = ["mix: alpha 0.5", f"patched, %: {point['y']:.1f}", f"its 95 % interval: {point['y_interval']}"]
     assert said.splitlines()[:3] == lines
     assert said.splitlines()[-1] == "mark: chosen"
 

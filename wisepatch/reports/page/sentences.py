@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from wisepatch.config import DEMO, ModelConfig
 from wisepatch.counting import count
 from wisepatch.reports.making_again import public
 from wisepatch.reports.numbers import percent, points
-from wisepatch.reports.page.tables import differences, split_words
+from wisepatch.reports.page.tables import differences, mix_words, split_words
 from wisepatch.store.checkpoints import Checkpoint
 from wisepatch.workflows.cautions import cautions
 
@@ -24,6 +24,7 @@ TRAININGS = {
 }
 METHODS = {
     "linear": "mixed linearly, theta = (1 - alpha) * theta_0 + alpha * theta_1",
+    "task-arithmetic": "merged by their task vectors, theta_0 + sum of coefficient * (theta_i - theta_0)",
     "fisher": "mixed by Fisher information, which weighs each parameter",
 }
 RULES = {
@@ -45,11 +46,13 @@ def model_words(checkpoint: Checkpoint | None, fallback: str) -> str:
     return " ".join(filter(None, (public(model.model), model.pretrained and f"({Path(model.pretrained).name})")))
 
 
-def what_was_done(sweep: Sweep, end: Checkpoint | None, model: str) -> Iterator[str]:
+def what_was_done(sweep: Sweep, ends: Sequence[Checkpoint], model: str) -> Iterator[str]:
     """Say what was trained, mixed and measured."""
     training = next((str(row["training"]) for row in sweep.rows if row.get("training")), "")
     trained = TRAININGS.get(training, f"It was fine-tuned ({training})" if training else "It was fine-tuned")
-    config = end.config if end is not None else {}
+    config = ends[0].config if ends else {}
+    if len(ends) > 1:
+        trained = f"{trained}, once for each of {len(ends)} tasks from the same start"
     length = (
         f"{config['steps']} steps"
         if config.get("steps")
@@ -65,7 +68,7 @@ def what_was_done(sweep: Sweep, end: Checkpoint | None, model: str) -> Iterator[
         "imported weights" if "imported" in config else "",
     ]
     told = ", ".join(filter(None, settings))
-    yield f"{model[:1].upper()}{model[1:]} was patched on {sweep.patching}. {trained}{f': {told}' if told else ''}."
+    yield f"{model[:1].upper()}{model[1:]} was patched on {patched_words(sweep)}. {trained}{f': {told}' if told else ''}."
     alphas = sorted({point.alpha for of in sweep.points.values() for point in of})
     method = next(
         (str(row["method"]) for row in sweep.rows if row.get("method") and row["alpha"] is not None), "linear"
@@ -75,6 +78,8 @@ def what_was_done(sweep: Sweep, end: Checkpoint | None, model: str) -> Iterator[
         if len(alphas) > 1
         else f"alpha {alphas[0]:g}"
     )
+    if sweep.coefficients:
+        span = f"{count(len(alphas), 'choice')} of a coefficient for each end"
     yield (
         f"The weights from before (theta_0, {sweep.start_words}) and after (theta_1, fine-tuned) were "
         f"{METHODS.get(method, f'merged by the method {method}')}, at {span}."
@@ -85,27 +90,35 @@ def what_was_done(sweep: Sweep, end: Checkpoint | None, model: str) -> Iterator[
         else ""
     )
     splits = " and ".join(split_words(split) for split in sweep.points)
-    yield f"Every mix was measured on {sweep.patching}{others}, on {splits}."
+    yield f"{'The mixes were' if sweep.coefficients else 'Every mix was'} measured on {patched_words(sweep)}{others}, on {splits}."
+
+
+def patched_words(sweep: Sweep) -> str:
+    """Return the names of what is patched."""
+    *names, last = sweep.patching_tasks
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def what_came_out(sweep: Sweep, split: str, alpha: float | None) -> str:
     """Say what the change was from alpha 0 to the chosen one, or to the last."""
     of_split = {point.alpha: point for point in sweep.points[split]}
     first, last = min(of_split), max(of_split) if alpha is None or alpha not in of_split else alpha
+    several = len(sweep.patching_tasks) > 1
     before, after = of_split[first], of_split[last]
-    compared = differences(sweep, split, last).get(sweep.patching)
+    compared = None if several else differences(sweep, split, last).get(sweep.patching)
     change = ""
     if compared and first == 0:
         shift, interval = points(compared.difference, compared.low, compared.high).rstrip(")").split(" (")
         change = f" ({shift} points, 95 % interval {interval})"
-    start = sweep.start_words if first == 0 else f"alpha {first:g}"
+    start = sweep.start_words if first == 0 else mix_words(sweep, first)
+    patched = f"the mean of {patched_words(sweep)}" if several else sweep.patching
     mean = ""
     if before.supported is not None and after.supported is not None:
         names = f"the mean of {', '.join(sweep.supported)}" if len(sweep.supported) > 1 else sweep.supported[0]
         mean = f"; {names} went from {percent(before.supported)} to {percent(after.supported)} %"
     return (
-        f"On {split_words(split)}, {sweep.patching} went from {percent(before.patching)} % ({start}) to "
-        f"{percent(after.patching)} % at alpha {last:g}{change}{mean}."
+        f"On {split_words(split)}, {patched} went from {percent(before.patching)} % ({start}) to "
+        f"{percent(after.patching)} % at {mix_words(sweep, last)}{change}{mean}."
     )
 
 
@@ -118,12 +131,13 @@ def how_chosen(sweep: Sweep, alpha: float | None) -> Iterator[str]:
         "val": "validation data; test data was measured once, after the choice",
         "test": "TEST DATA, so that its figures are too good",
     }
+    mix, were = mix_words(sweep, alpha).capitalize(), "were" if sweep.coefficients else "was"
     on = data.get(str(sweep.selected_on), f"the {sweep.selected_on} split")
     if sweep.rule:
         meaning = RULES.get(sweep.rule.name)
-        yield f"Alpha {alpha:g} was chosen by the rule {sweep.rule}{f' ({meaning})' if meaning else ''} on {on}."
+        yield f"{mix} {were} chosen by the rule {sweep.rule}{f' ({meaning})' if meaning else ''} on {on}."
     else:
-        yield f"Alpha {alpha:g} was chosen on {on}; the checkpoint that names the rule is not in the store any more."
+        yield f"{mix} {were} chosen on {on}; the checkpoint that names the rule is not in the store any more."
     unjudged = [task for task in sweep.supported if task not in sweep.judges]
     if unjudged:
         yield f"Without a part in the choice, as they have no such split: {', '.join(unjudged)}."

@@ -40,7 +40,7 @@ def first_rows(sweep: Sweep, split: str) -> dict[tuple[str, float], Mapping[str,
     """Return by task and alpha the row of the first metric of each task, in the order of the sweep's tasks."""
     rows = [row for row in sweep.rows if row["split"] == split and row["alpha"] is not None]
     metric = {row["task"]: row["metric"] for row in reversed(rows)}
-    order = [sweep.patching, *sweep.supported]
+    order = [*sweep.patching_tasks, *sweep.supported]
     rows.sort(key=lambda row: (order.index(row["task"]) if row["task"] in order else len(order), row["alpha"]))
     return {(row["task"], row["alpha"]): row for row in rows if row["metric"] == metric[row["task"]]}
 
@@ -69,7 +69,8 @@ def differences(sweep: Sweep, split: str, alpha: float) -> dict[str, Difference]
 def results_table(sweep: Sweep, split: str, alpha: float | None) -> Table:
     """Return one row a task: the start, the chosen mix and the fine-tuned model with intervals, and the paired test."""
     rows = first_rows(sweep, split)
-    shown = dict.fromkeys([0.0, *([alpha] if alpha is not None else []), 1.0])
+    last = [] if sweep.coefficients else [1.0]
+    shown = dict.fromkeys([0.0, *([alpha] if alpha is not None else []), *last])
     ends = {at: _end_words(sweep, at, alpha) for at in shown if any(of == at for _, of in rows)}
     compared = differences(sweep, split, 1.0 if alpha is None else alpha)
     metrics = list(dict.fromkeys(str(row["metric"]) for row in rows.values()))
@@ -111,13 +112,26 @@ def _test_cells(each: Difference | None) -> list[object]:
     return [points(each.difference, each.low, each.high), each.fixed, each.broken, p_value(each.p_holm), each.verdict]
 
 
+def mix_words(sweep: Sweep, key: float) -> str:
+    """Return what a mix is called: its alpha, or the coefficients of its ends."""
+    if key not in sweep.coefficients:
+        return f"alpha {key:g}"
+    return f"coefficients {', '.join(f'{value:g}' for value in sweep.coefficients[key])}"
+
+
+def end_words(sweep: Sweep) -> str:
+    """Return what the model at alpha 1 is called."""
+    vectors = any(row.get("method") == "task-arithmetic" for row in sweep.rows)
+    return "task vectors added" if vectors else "fine-tuned"
+
+
 def _end_words(sweep: Sweep, at: float, alpha: float | None) -> str:
-    names = {0.0: sweep.start_words, 1.0: "fine-tuned"}
-    return f"chosen (alpha {at:g})" if at == alpha else f"{names[at]} (alpha {at:g})"
+    name = "chosen" if at == alpha else sweep.start_words if at == 0 else end_words(sweep)
+    return f"{name} ({mix_words(sweep, at)})"
 
 
 def _role(sweep: Sweep, task: str) -> str:
-    return "patched" if task == sweep.patching else "supported" if task in sweep.supported else "measured"
+    return "patched" if task in sweep.patching_tasks else "supported" if task in sweep.supported else "measured"
 
 
 def split_words(split: str) -> str:
@@ -126,19 +140,32 @@ def split_words(split: str) -> str:
 
 
 def sweep_grid(sweep: Sweep, split: str, alpha: float | None) -> Table:
-    """Return one row an alpha: each task with its interval, and the mean of the supported ones."""
+    """Return one row a mix: each task with its interval, and the means of the patched and of the supported ones."""
     rows = first_rows(sweep, split)
     tasks = list(dict.fromkeys(task for task, _ in rows))
+    means = {"mean of patched": len(sweep.patching_tasks) > 1, "mean of supported": len(sweep.supported) > 1}
     body = []
     for point in sweep.points[split]:
-        cells: list[object] = [f"{point.alpha:g}"]
+        cells: list[object] = [mix_words(sweep, point.alpha) if sweep.coefficients else f"{point.alpha:g}"]
         cells += [with_interval(rows[task, point.alpha]) if (task, point.alpha) in rows else "-" for task in tasks]
-        body.append([*cells, *([percent(point.supported)] if len(sweep.supported) > 1 else [])])
+        values = (point.patching, point.supported)
+        body.append([*cells, *(percent(value) for value, shown in zip(values, means.values(), strict=True) if shown)])
     strong = tuple(number for number, point in enumerate(sweep.points[split]) if point.alpha == alpha)
-    mean = ("mean of supported",) if len(sweep.supported) > 1 else ()
-    return Table(
-        f"All alphas on {split_words(split)}, per cent with 95 % intervals", ("alpha", *tasks, *mean), body, strong
+    caption = f"All mixes on {split_words(split)}, per cent with 95 % intervals"
+    return Table(caption, ("alpha", *tasks, *(name for name, shown in means.items() if shown)), body, strong)
+
+
+def besides_table(rows: Iterable[Mapping[str, Any]]) -> Table | None:
+    """Return tasks that were measured besides, a model a column (broad transfer, PAINT section 5), or ``None``."""
+    also = [row for row in rows if row.get("role") == "also"]
+    models = list(dict.fromkeys(str(row["checkpoint"]) for row in also))
+    cells = {(row["task"], str(row["checkpoint"])): row for row in also}
+    tasks = dict.fromkeys(row["task"] for row in also)
+    body = [[task, *(with_interval(cells[task, m]) if (task, m) in cells else "-" for m in models)] for task in tasks]
+    caption = (
+        "Measured besides, with no part in training and choice: per cent with 95 % intervals, a checkpoint a column"
     )
+    return Table(caption, ("task", *models), body) if also else None
 
 
 def class_table(task: TaskComparison, before: str, after: str) -> Table | None:
@@ -180,7 +207,13 @@ def lineage_table(store: Store, checkpoint: Checkpoint) -> Table:
         if isinstance(each, str):
             body.append(["(removed)", each, "-", "-", "-"])
             continue
-        alpha = "" if each.alpha is None else f", alpha {each.alpha:g}"
+        weights = each.recipe.params.get("alphas") if each.recipe else None
+        alpha = (
+            f", coefficients {', '.join(f'{value:g}' for value in weights)}"
+            if isinstance(weights, list | tuple)
+            else ""
+        )
+        alpha = alpha if each.alpha is None else f", alpha {each.alpha:g}"
         what = f"{each.method} mix of {' and '.join(each.parents)}{alpha}" if each.recipe else each.kind
         body.append([each.name, each.id, what, each.created[:10], _hashes(each)])
     note = "A recipe names its parents and is mixed from them when it is loaded; all that is read back is hashed."
@@ -196,11 +229,15 @@ def _hashes(checkpoint: Checkpoint) -> str:
     return ", ".join(checkpoint.files.values()) or "a recipe"
 
 
-def training_grid(entries: Iterable[Mapping[str, Any]]) -> Table:
-    """Return what a training has logged, at most ``MAX_ROWS`` rows, evenly spaced with the last one."""
+def training_grid(entries: Iterable[Mapping[str, Any]], measures: Mapping[str, str]) -> Table:
+    """Return what trainings have logged, at most ``MAX_ROWS`` rows, evenly spaced with the last one.
+
+    ``entries`` have ``measure, series, step, value``; ``measures`` are what measures are called.
+    """
     logged: dict[int, dict[str, object]] = {}
     for entry in entries:
-        name = f"{entry['measure']} of {entry['task']}" if entry["task"] else str(entry["measure"])
+        title = measures[entry["measure"]]
+        name = title if entry["series"] == title else f"{title}, {entry['series']}"
         logged.setdefault(int(entry["step"]), {})[name] = f"{entry['value']:.4g}"
     names = list(dict.fromkeys(name for row in logged.values() for name in row))
     steps = sorted(logged)

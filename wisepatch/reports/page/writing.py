@@ -12,16 +12,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.sweep_frame import patched_tasks
 from wisepatch.config import listed
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError, UsageError, WisepatchError
 from wisepatch.files import check_writable, expanded, refused, replacing
 from wisepatch.progress import harmless
 from wisepatch.reports.numbers import percent
-from wisepatch.reports.page.content import RunContent, frontier_chart, frontier_points, run_content
-from wisepatch.reports.page.tables import Table, split_words
+from wisepatch.reports.page.content import RunContent, frontier_chart, frontier_points, run_content, run_name
+from wisepatch.reports.page.tables import Table, mix_words, split_words
 from wisepatch.reports.page.thumbnails import Budget
-from wisepatch.reports.plots import sweep_table
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.results import read_runs
 from wisepatch.workflows.stored_sweep import stored_sweep
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 PARTS = (
     ("done", "What was done"), ("results", "Results"), ("chosen", "Why this alpha"), ("certified", "What is certified"),
-    ("charts", "Over alpha"), ("classes", "Worst classes"), ("images", "Images"), ("training", "Training"),
-    ("lineage", "Lineage"), ("commands", "Commands"),
+    ("charts", "Over alpha"), ("robustness", "Robustness"), ("classes", "Worst classes"), ("images", "Images"),
+    ("training", "Training"), ("lineage", "Lineage"), ("commands", "Commands"),
 )  # fmt: skip
 SUFFIXES = (".html", ".htm")
 MAX_RUNS = 12  # of a page
@@ -89,7 +89,10 @@ def write_report(
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as file:
             file.write(page.encode(errors="backslashreplace"))
-    return [*([together["table"]] if together else []), *(table for run in contents for table in run.results)]
+    return [
+        *([together["table"]] if together else []),
+        *(table for run in contents for table in (*run.results, *run.robustness)),
+    ]
 
 
 def _swept(frame: pd.DataFrame, *, named: bool) -> dict[str, pd.DataFrame]:
@@ -107,35 +110,37 @@ def _swept(frame: pd.DataFrame, *, named: bool) -> dict[str, pd.DataFrame]:
 
 
 def _title(contents: Sequence[RunContent], frame: pd.DataFrame) -> str:
-    tasks = list(dict.fromkeys(map(str, frame["patching"].dropna())))
+    tasks = list(dict.fromkeys(task for _, of_run in frame.groupby("run", sort=False) for task in _patched(of_run)))
     runs = f": {count(len(contents), 'run')}" if len(contents) > 1 else ""
     return f"Patching {', '.join(tasks)}{runs}"
 
 
+def _patched(rows: pd.DataFrame) -> list[str]:
+    last = rows["patching"].dropna()
+    return patched_tasks(rows[rows["patching"] == last.iloc[-1]]) if len(last) else []
+
+
 def _together(store: Store, by_run: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """Return a table of several runs, and one frontier of those that patch the same task with the same supported ones."""
-    import pandas as pd
-
     sweeps = {run: stored_sweep(store, rows) for run, rows in by_run.items()}
     body, charts, notes = [], [], list[str]()
     for sweep in sweeps.values():
         split = "test" if "test" in sweep.points else next(iter(sweep.points))
         alpha = sweep.choice.alpha if sweep.choice else None
         point = next((each for each in sweep.points[split] if each.alpha == alpha), None)
-        name = str(sweep.rows[0].get("run_name") or sweep.run)
         body.append([
-            name, sweep.patching, ", ".join(sweep.supported) or "-", "-" if alpha is None else f"{alpha:g}", str(sweep.rule or "-"),
+            run_name(sweep), ", ".join(sweep.patching_tasks), ", ".join(sweep.supported) or "-",
+            "-" if alpha is None else mix_words(sweep, alpha), str(sweep.rule or "-"),
             split, percent(point.patching if point else None), percent(point.supported if point else None),
         ])  # fmt: skip
-    columns = ("run", "task", "supported tasks", "chosen alpha", "rule", "split", "patched task", "supported")
+    columns = ("run", "patched tasks", "supported tasks", "chosen", "rule", "split", "patched", "supported")
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for run, sweep in sweeps.items():
         groups.setdefault((sweep.patching, tuple(sorted(sweep.supported))), []).append(run)
     for number, group in enumerate((group for group in groups.values() if len(group) > 1), start=1):
-        try:
-            points = frontier_points(sweep_table(pd.concat([by_run[run] for run in group])), sweeps, "test")
-        except WisepatchError as error:
-            notes.append(f"No common frontier: {error.lines[0]}.")
+        on = [sweeps[run] for run in group if "test" in sweeps[run].points]
+        points = [point for sweep in on for point in frontier_points(sweep, "test")]
+        if len(points) < 2:
             continue
         charts.append(frontier_chart(points, sweeps[group[0]], split_words("test"), f"together-{number}"))
     if len(groups) > 1:

@@ -1,13 +1,14 @@
 """Draw results: a DataFrame in, a figure out; one module a kind of picture."""
 
 from wisepatch.reports.plots.answers import calibration_table, confusion_table, draw_calibration, draw_confusion
-from wisepatch.reports.plots.frontier import draw_sweep, mean_over_runs, sweep_table
+from wisepatch.reports.plots.frontier import draw_sweep, sweep_table
 from wisepatch.reports.plots.layers import draw_layers, layer_table, load_layers
 from wisepatch.reports.plots.look import Look, parse_labels, parse_size
 from wisepatch.reports.plots.over_alpha import alpha_table, draw_over_alpha, draw_per_task, per_task_table
 from wisepatch.reports.plots.robustness import draw_robustness
 from wisepatch.reports.plots.saving import SUFFIXES, check_picture_path, picture_problems, save_figure
 from wisepatch.reports.plots.shifts import robustness_table
+from wisepatch.reports.plots.sweeps import mean_over_runs
 
 __all__ = [
     "SUFFIXES",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from wisepatch.errors import ResultsError
@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def swept_rows(results: pd.DataFrame, split: str, metric: str | None) -> pd.DataFrame:
+def swept_rows(results: pd.DataFrame, split: str, metric: str | None, *, coefficients: bool = False) -> pd.DataFrame:
     """Select the rows of a split that belong to an alpha, run by run in order of time, with the names of the runs.
 
+    With ``coefficients`` also those of a chosen mix of several ends that has no alpha: each end has a coefficient of its own.
     Raises :class:`ResultsError` where none of them measures ``metric``.
     """
     import pandas as pd
 
-    rows = results[results["alpha"].notna() & (results["split"].fillna("test") == split)]
+    swept = results["alpha"].notna()
+    if coefficients and "candidate" in results:
+        swept |= results["candidate"].notna() & results["chosen"].fillna(value=False).astype(bool)
+    rows = results[swept & (results["split"].fillna("test") == split)]
     if metric and not (rows["metric"] == metric).any():
         known = ", ".join(sorted(map(str, rows["metric"].unique())))
         raise ResultsError(f"no row measures {metric!r}", f"metrics there are: {known or 'none'}")
@@ -33,6 +37,29 @@ def swept_rows(results: pd.DataFrame, split: str, metric: str | None) -> pd.Data
     )
     order = {run: place for place, run in enumerate(names)}
     return rows.sort_values("run", key=lambda runs: runs.map(order), kind="stable")
+
+
+def mean_over_runs(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Average what ``sweep_table`` returns over runs of one name, such as seeds: one curve a name, without marked choices.
+
+    A name of one run keeps it as it is, marks and all.
+    """
+    import pandas as pd
+
+    curves = []
+    for name, rows in table.groupby(table["run"].map(names), sort=False):
+        if rows["run"].nunique() == 1:
+            curves.append(rows.assign(run_name=name))
+            continue
+        first = rows.drop_duplicates("alpha").set_index("alpha")
+        limits = [str(column) for column in rows if str(column).endswith(("_low", "_high"))]
+        means = rows.groupby("alpha")[["patching", "supported"]].mean()
+        averaged = first.assign(
+            run=name, run_name=name, chosen=False, patching=means["patching"], supported=means["supported"]
+        )
+        averaged[limits] = float("nan")
+        curves.append(averaged.reset_index())
+    return pd.concat(curves, ignore_index=True)
 
 
 def check_runs(results: pd.DataFrame, split: str) -> None:
