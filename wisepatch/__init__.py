@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from wisepatch.weights.streaming import merge_files
     from wisepatch.workflows.comparing import compare
     from wisepatch.workflows.comparing_trainings import TrainingWay, compare_trainings
+    from wisepatch.workflows.greedy_soup import greedy_soup
     from wisepatch.workflows.importing import import_checkpoints
+    from wisepatch.workflows.merging import merge
     from wisepatch.workflows.patching import patch, zeroshot
     from wisepatch.workflows.predicting import predict
     from wisepatch.workflows.preflight import preflight
@@ -124,7 +126,9 @@ _NAMES = {  # module: the public names in it
     "weights.streaming": "merge_files",
     "workflows.comparing": "compare",
     "workflows.comparing_trainings": "TrainingWay compare_trainings",
+    "workflows.greedy_soup": "greedy_soup",
     "workflows.importing": "import_checkpoints",
+    "workflows.merging": "merge",
     "workflows.patching": "patch zeroshot",
     "workflows.predicting": "predict",
     "workflows.preflight": "preflight",
@@ -193,6 +197,7 @@ __all__ = [
     "find_task",
     "find_tasks",
     "finetune",
+    "greedy_soup",
     "hookimpl",
     "import_checkpoints",
     "interpolate",
@@ -203,6 +208,7 @@ __all__ = [
     "load_trainings",
     "load_weights",
     "measure",
+    "merge",
     "merge_files",
     "open_folders",
     "over_seeds",

@@ -53,7 +53,7 @@ class Metric:
     ``measure(labels, predicted, classes, annotations)`` yields ``(name, Measured)``: labels and predicted classes are integer
     arrays ``(n,)``, ``classes`` their number, ``annotations`` the split's ``wisepatch.Annotations``. ``needs`` names the
     fields of these that must be there. With ``needs_scores``, ``measure`` gets a fifth argument, :class:`Scores`. ``label``
-    stands on axes.
+    stands on axes. What ``is_fraction`` is written in per cent, all else as it is.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Metric:
     needs: tuple[str, ...] = ()
     label: str = ""
     needs_scores: bool = False
+    is_fraction: bool = True
 
 
 @dataclass(frozen=True)

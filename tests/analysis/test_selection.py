@@ -342,3 +342,44 @@ def test_fuzzed_rules_are_read_and_written_or_give_an_error(text):
         rule = parse_rule(text)
         assert parse_rule(str(rule)) == rule
         assert math.isfinite(getattr(rule.value, "drop", 0))
+
+
+def several(measured):
+    """The frame of ``alpha -> values`` of two patching tasks, A and B, and two supported ones, C and D."""
+    rows = [
+        {"alpha": alpha, "task": task, "metric": "top1", "value": value}
+        for alpha, values in measured.items()
+        for task, value in zip("ABCD", values, strict=True)
+    ]
+    return sweep_frame(rows, ["A", "B"], ["C", "D"])
+
+
+# P: 0.15, 0.6, 0.7, 0.75; S: 0.9, 0.875, 0.85, 0.5; best means 0.525, 0.7375, 0.775, 0.625.
+TWO = {0.0: (0.1, 0.2, 1.0, 0.8), 0.3: (0.4, 0.8, 0.95, 0.8), 0.6: (0.9, 0.5, 0.9, 0.8), 1.0: (0.7, 0.8, 0.6, 0.4)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        ("best-mean", 0.6),
+        ("max-drop=0.03", 0.3),
+        ("max-drop=0.06", 0.6),
+        ("max-drop=0.06,each", 0.3),  # C drops by ten points at 0.6
+        ("weights=A:0,C:0,D:0", 0.3),  # B alone: 0.8 at 0.3 and at 1, and the smaller one moves less
+        ("knee", 0.6),
+        ("alpha=1", 1.0),
+    ],
+)
+def test_rules_of_several_patching_tasks_go_by_their_mean(rule, chosen):
+    assert alpha(several(TWO), rule) == chosen
+
+
+def test_points_of_several_patching_tasks_are_means():
+    at = {point.alpha: point for point in points(several(TWO))}
+    assert at[0.3].patching == pytest.approx(0.6)
+    assert at[0.3].supported == pytest.approx(0.875)
+    assert at[0.3].mean_score == pytest.approx(0.7375)
+
+
+def test_a_knee_needs_supported_tasks_however_many_are_patched():
+    assert "knee needs supported tasks" in missing_for_rule(Rule("knee"), (0, 0.5, 1), ["A", "B"], [])

@@ -14,8 +14,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "accelerate", "pandas", "matplotli
 
 
 COMMANDS = (
-    "demo", "patch", "zeroshot", "finetune", "interpolate", "eval", "predict", "compare", "select", "plot", "report", "typo-attack",
-    "datasets", "import", "export", "store", "plugins",
+    "demo", "patch", "zeroshot", "finetune", "interpolate", "merge", "eval", "predict", "compare", "select", "plot", "report",
+    "typo-attack", "datasets", "import", "export", "store", "plugins",
 )  # fmt: skip
 
 
@@ -87,6 +87,10 @@ def test_help_lists_every_command_in_its_own_words(cli):
         "options",
         "output",
         "processes",
+        "plot_options",
+        "plot_kinds",
+        "model_table",
+        "results",
         "tables",
     }
     assert {file for file, _ in KNOWN.values()} == files

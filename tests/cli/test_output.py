@@ -12,7 +12,8 @@ import pytest
 
 from tests.samples import draw_folder
 from wisepatch import Point, Rule
-from wisepatch.cli.output import Output, print_error, show_sweep, write
+from wisepatch.cli.output import Output, print_error, write
+from wisepatch.cli.results import show_sweep
 from wisepatch.errors import UsageError
 from wisepatch.workflows.sweep import Sweep
 

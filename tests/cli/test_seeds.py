@@ -19,6 +19,7 @@ def test_patch_and_finetune_run_once_a_seed_and_show_mean_and_spread(cli, shapes
     assert told.exit_code == 0, told.output
     assert "mean ± standard deviation over 2 seeds" in told.stdout
     assert "chosen on 2 seeds: shapes" in told.stdout
+    assert told.stdout.count("note: alpha was chosen on few images") == 1
     with Image.open("seeds.png") as picture:
         assert picture.width > 500
     results = read(tmp_path / "wisepatch-store" / "results.jsonl")[0]

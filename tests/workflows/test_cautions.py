@@ -76,7 +76,7 @@ def test_the_start_of_a_second_patch_is_called_what_it_is_and_max_drop_counts_fr
 ):
     few = ("--steps", "2", "--batch-size", "4", "--alpha", "0,1", "--warmup", "0")
     assert cli("patch", "--model", "demo", "--task", shapes, "--lr", "1e-2", "--alpha", "1", *few[:4]).exit_code == 0
-    monkeypatch.setattr("wisepatch.cli.output.MIN_COLUMNS_OF_A_FILE", 300)
+    monkeypatch.setattr("wisepatch.cli.results.MIN_COLUMNS_OF_A_FILE", 300)
     first, second = draw_folder(tmp_path / "first"), draw_folder(tmp_path / "second")
     words = ("--from", "patched", "--supported", second, "--select", "max-drop=0.01", "--output", "a.svg")
     result = cli("patch", "--task", first, *words, *few)

@@ -104,7 +104,7 @@ def test_a_joint_training_that_was_stopped_goes_on_to_the_same_weights(folders, 
 
 def test_the_best_weights_of_a_joint_training_are_best_in_the_mean(folders, tmp_path):
     notes = Notes()
-    done = run(folders, tmp_path / "store", settings={"keep_best": "top1", "steps": 8}, progress=notes)
+    done = run(folders, tmp_path / "store", settings={"keep_best": "top1", "steps": 18}, progress=notes)
     looks = [line for line in notes.notes if line.startswith("epoch")]
     assert len(looks) >= 2
     assert all(name in looks[0] for name in (*NAMES, "kept"))

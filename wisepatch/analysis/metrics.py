@@ -44,7 +44,7 @@ def register_metrics() -> Iterable[Metric]:
         _metric("macro_f1", partial(_of_counts, macro_f1), label="macro F1"),
         _metric("macro_f1_present", partial(_of_counts, macro_f1_present), label="macro F1 of the classes present"),
         _metric("ece", _ece, label="expected calibration error", **CALIBRATION),
-        _metric("brier", _brier, label="Brier score", **CALIBRATION),
+        _metric("brier", _brier, label="Brier score", is_fraction=False, **CALIBRATION),
         Metric("worst_group", _worst_group, needs=("groups",), label="accuracy of the worst group"),
         _metric("pm0", partial(_sequences, 1), needs=("sequences",)),
         _metric("pm10", partial(_sequences, None), needs=("sequences",)),

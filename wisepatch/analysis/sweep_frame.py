@@ -153,11 +153,14 @@ def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else results
 
 
+def is_numbered(rows: pd.DataFrame) -> bool:
+    """Tell whether the mixes of a run are numbered: of several ends, with a coefficient each in place of alpha."""
+    return "candidate" in rows and bool(rows["candidate"].notna().any())
+
+
 def numbered(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with the number of a candidate, where mixes of several ends are numbered, in place of alpha."""
-    if "candidate" not in rows or rows["candidate"].isna().all():
-        return rows
-    return rows.assign(alpha=rows["candidate"])
+    """Return rows with the numbers of their candidates in place of alpha, where they have such."""
+    return rows.assign(alpha=rows["candidate"]) if is_numbered(rows) else rows
 
 
 def patched_tasks(rows: pd.DataFrame) -> list[str]:

@@ -113,4 +113,4 @@ def methods(_: typer.Context) -> Iterable[str]:
     """Return the merge methods known by name."""
     from wisepatch.plugins import registry
 
-    return sorted(registry().all("register_merge_methods"))
+    return sorted([*registry().all("register_merge_methods"), "greedy-soup"])

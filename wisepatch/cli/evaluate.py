@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels, show_rows, show_seeds
+from wisepatch.cli.results import labels, show_rows, show_seeds
 from wisepatch.config import EvalConfig
 from wisepatch.errors import StoreError
 from wisepatch.reports.numbers import percent

@@ -9,7 +9,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.cli.output import show_sweep
+from wisepatch.cli.results import show_sweep
 from wisepatch.config import DEFAULT_ALPHAS, EvalConfig
 
 

@@ -77,6 +77,7 @@ def command(
         typer.Option("--space", help="output: measure ensembles of logits and of probabilities too; never stored."),
     ] = "weights",
     limit: o.LimitOption = None,
+    form: o.FormatOption = "table",
 ) -> None:
     """Merge several fine-tuned checkpoints into one, and measure all candidates in one pass over the data.
 
@@ -84,6 +85,7 @@ def command(
 
     Example: `wisepatch merge A B --method task-arithmetic --param alpha=-0.5,0.3 --eval MNIST,CIFAR10`
     """
+    common = common.printing(form)
     output, metrics = common.output, o.metric_names(metric)
     store, data = common.open_store(), common.data_folder()
     found = o.find_checkpoints(store, checkpoints)
@@ -114,9 +116,14 @@ def command(
         )  # fmt: skip
     show_merged(output, done)
     if done.chosen:
-        how = f"by {done.rule} on {'TEST' if done.selected_on == 'test' else 'validation'} data" if done.rule else ""
-        label = f"{done.choice.label}, chosen {how}: " if done.choice and how else ""
-        output.say(f"{label}saved as {done.chosen.name} ({done.chosen.id})")
+        saved = f"saved as {done.chosen.name} ({done.chosen.id})"
+        on = "TEST" if done.selected_on == "test" else "validation"
+        if done.choice and done.choice.kind == "start":
+            output.say(f"chosen: the start, {done.chosen.name}, by {done.rule} on {on} data; no candidate is better")
+        elif done.rule and done.choice:
+            output.say(f"chosen: {done.choice.label} by {done.rule} on {on} data, {saved}")
+        else:
+            output.say(saved)
         for note in filter(None, [done.note]):
             output.say(note)
         output.say(f"next: {common.again('export', done.chosen.id, 'merged-model')}")
@@ -152,7 +159,7 @@ def _show_split(output: Output, done: Merged, split: str) -> None:
         of_tasks = [cells.get((each.checkpoint.id, task), {}) for task in tasks]
         chosen = done.choice is each
         strong = number if chosen else strong
-        mark = "chosen" if chosen else MARKS.get(each.kind, "")
+        mark = ", ".join(filter(None, [MARKS.get(each.kind, ""), "chosen" if chosen else ""]))
         means = [percent(mean) for mean in _means(done, each, cells)]
         body.append([each.label, *map(with_interval, of_tasks), *means, mark])
     words = " / ".join(dict.fromkeys(first.values()))

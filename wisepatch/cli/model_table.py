@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.cli.output import show_sweep
+from wisepatch.cli.results import show_sweep
 from wisepatch.counting import count
 from wisepatch.reports.numbers import percent, with_interval
 

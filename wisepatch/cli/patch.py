@@ -13,7 +13,7 @@ from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
-from wisepatch.cli.output import show_seeds, show_sweep
+from wisepatch.cli.results import show_seeds, show_sweep
 from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.reports.numbers import percent
@@ -107,7 +107,7 @@ def command(
                 "--alpha auto finds the alphas as it goes, and --plan counts them", "name them: --alpha 0:1:0.1"
             )
         options = {"alphas": alphas, "method": method, "rule": rule, "select_on": select_on}
-        show_plan(common, config, published, tasks, evaluation, output_path, **options)
+        show_plan(common, config, published, tasks, evaluation, output_path, names.task_words(also), several, **options)
         return
     if seeded and (tasks.patching.parts or also):
         raise UsageError("--seeds patches one task, and measures nothing besides", "run each seed with --seed")
@@ -126,19 +126,24 @@ def show_plan(
     tasks: RunTasks,
     settings: EvalConfig,
     picture: Path | None,
+    also: list[str],
+    several: o.SeveralOptions,
     **options: Any,
 ) -> None:
     """Print what a patch will read, compute and keep; ``options`` are those of the sweep."""
     from wisepatch.reports.plots import picture_problems
     from wisepatch.workflows.planning import plan_patch
+    from wisepatch.workflows.several_tasks import strategy_for
     from wisepatch.workflows.sweep_plan import plan_sweep
 
     output, store, data = common.output, common.open_store(), common.data_folder()
-    sweep = plan_sweep(tasks.patching, tasks.supported, **options)
+    asked = strategy_for(tasks.patching, **several.asked(), balance=config.balance)
+    sweep = replace(plan_sweep(tasks.patching, tasks.supported, **options), also=tasks.further(also, config.limit))
     problems = picture_problems(picture) if picture else []
     plan = plan_patch(
-        config, model, store, data, sweep, tasks=tasks, settings=settings, problems=problems, progress=output.progress()
-    )
+        config, model, store, data, sweep, tasks=tasks, settings=settings, asked=asked, problems=problems,
+        progress=output.progress(),
+    )  # fmt: skip
     output.records([plan.to_json()], "plan")
     output.table(
         ("task", "split", "for", "images", "times", "ms to read one"),
@@ -211,6 +216,7 @@ def run_seeds(
     from wisepatch.analysis.seeds import plus_minus
     from wisepatch.reports.plots import alpha_table, draw_over_alpha, picture_problems, save_figure
     from wisepatch.store.results import pick_runs, read
+    from wisepatch.workflows.cautions import cautions
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
@@ -230,6 +236,8 @@ def run_seeds(
         assert sweep.choice is not None
         points.append(sweep.at("test", sweep.choice.alpha))
         output.result(f"seed {seed}: {' '.join(filter(None, [summary(sweep), sweep.note]))}")
+    for caution in dict.fromkeys(caution for sweep in sweeps for caution in cautions(sweep)):
+        output.result(f"note: {caution}")
     supported = [point.supported for point in points if point.supported is not None]
     mean = f", {supported_words(sweeps[0])} {plus_minus(supported)} %" if supported else ""
     output.result(

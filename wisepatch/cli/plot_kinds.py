@@ -82,7 +82,7 @@ def frontier(request: Request) -> None:
     output.table(
         ("run", "alpha", "patching", "supported", "below fine-tuned", "below zero-shot", "to optimal", ""),
         [
-            (row["run_name"], f"{row['alpha']:g}", _interval(row, "patching"), _interval(row, "supported"),
+            (row["run_name"], _alpha(row["alpha"]), _interval(row, "patching"), _interval(row, "supported"),
              *(_points(row[name]) for name in DISTANCES), "chosen" if row["chosen"] else "")
             for row in rows
         ],
@@ -90,6 +90,11 @@ def frontier(request: Request) -> None:
     )  # fmt: skip
     drawn = f"{count(len(table), 'point')} of {count(table['run'].nunique(), 'run')}"
     output.result(f"drew {drawn} to {request.picture}")
+
+
+def _alpha(alpha: float) -> str:
+    """Write an alpha; a mix of several ends may have a coefficient for each instead."""
+    return "of each end" if alpha != alpha else f"{alpha:g}"
 
 
 def _interval(row: Any, name: str) -> str:

@@ -53,7 +53,8 @@ def command(
     `wisepatch select --rule max-drop=0.01@95,each`
     """  # fmt: skip
     from wisepatch.analysis.selection import choose, parse_rule
-    from wisepatch.analysis.sweep_frame import frames_of_runs, points
+    from wisepatch.analysis.sweep_frame import frames_of_runs, is_numbered, points
+    from wisepatch.hookspecs import Choice
     from wisepatch.store.results import read_runs
 
     output, rules = common.output, [parse_rule(text) for text in rule]
@@ -66,18 +67,23 @@ def command(
     )  # fmt: skip
     body, notes = [], []
     for name, (on, of_run) in frames.items():
+        key = "candidate" if is_numbered(frame[frame["run"] == name]) else "alpha"
         at = {point.alpha: point for point in points(of_run)}
         for each in rules:
             choice = choose(of_run, each)
+            if key == "candidate":  # what a rule says of certified drops needs alphas in their order
+                choice = Choice(choice.alpha)
             point = at[choice.alpha]
             output.records(
-                [{"run": name, "rule": str(each), "alpha": choice.alpha, "selected_on": on, "patching": point.patching,
+                [{"run": name, "rule": str(each), key: choice.alpha, "selected_on": on, "patching": point.patching,
                   "supported": point.supported, "note": choice.note, **choice.facts}], "choice",
             )  # fmt: skip
-            body.append((name, str(each), on, f"{choice.alpha:g}", percent(point.patching), percent(point.supported)))
+            chosen = f"{choice.alpha:g}" if key == "alpha" else f"candidate {choice.alpha:g}"
+            body.append((name, str(each), on, chosen, percent(point.patching), percent(point.supported)))
             notes += [choice.note] if choice.note else []
     first = next(iter(frames.values()))[1]
-    task = first.loc[first["role"] == "patching", "task"].iloc[0] if len(frames) == 1 else "patching"
+    patched = first.loc[first["role"] == "patching", "task"].unique()
+    task = patched[0] if len(frames) == 1 and len(patched) == 1 else "patching"
     output.table(("run", "rule", "chosen on", "alpha", str(task), "supported"), body)
     for note in notes:
         output.result(note)

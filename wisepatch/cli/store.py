@@ -9,7 +9,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels
+from wisepatch.cli.results import labels
 from wisepatch.counting import count
 
 RunsOption = Annotated[

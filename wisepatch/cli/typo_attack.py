@@ -9,7 +9,7 @@ import typer
 
 from wisepatch import counting
 from wisepatch.cli import options as o
-from wisepatch.cli.output import labels
+from wisepatch.cli.results import labels
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 from wisepatch.files import expanded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wisepatch.cli import options as o
-from wisepatch.cli.output import show_rows
+from wisepatch.cli.results import show_rows
 from wisepatch.config import EvalConfig
 
 

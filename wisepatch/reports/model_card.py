@@ -134,6 +134,9 @@ def _facts(checkpoint: Checkpoint, found: Evidence, head: Mapping[str, Any] | No
         "training": TRAININGS.get(checkpoint.training, ""),
         "mix": _mix(checkpoint),
         "alpha": _alpha(checkpoint, found),
+        "coefficients": ", ".join(
+            f"{value:g} ({public(task)})" for task, value in (config.get("coefficients") or {}).items()
+        ),
         "head": head and f"{_classes(head['classes'])}{'' if head.get('templates') is None else ', from text'}",
         "checkpoint": f"{checkpoint.name} ({checkpoint.id})",
         "made with": ", ".join(f"{name} {version}" for name, version in checkpoint.versions.items()),

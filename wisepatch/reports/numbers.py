@@ -5,18 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wisepatch.plugins import registry
+
 
 def percent(value: float | None) -> str:
     """Write a fraction in per cent, with one decimal; ``-`` for none and for NaN."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 
+def measured(row: Mapping[str, Any], column: str = "value") -> str:
+    """Write a column of a measurement in per cent, or as it is where the metric is no fraction."""
+    value = row.get(column)
+    if value is None or value != value or is_fraction(row.get("metric")):
+        return percent(value)
+    return f"{value:.3f}"
+
+
+def is_fraction(metric: object) -> bool:
+    """Tell whether a metric, also one of a group such as ``top1[fog]``, is a fraction; one that nobody knows is."""
+    known = registry().all("register_metrics").get(str(metric).partition("[")[0])
+    return known is None or known.is_fraction
+
+
 def with_interval(row: Mapping[str, Any]) -> str:
-    """Write a measurement in per cent with its 95 % interval, where it has one."""
+    """Write a measurement with its 95 % interval, where it has one."""
     low = row.get("ci_low")
     if low is None or low != low:
-        return percent(row.get("value"))
-    return f"{percent(row['value'])} ({percent(low)} to {percent(row['ci_high'])})"
+        return measured(row)
+    return f"{measured(row)} ({measured(row, 'ci_low')} to {measured(row, 'ci_high')})"
 
 
 def points(value: float, low: float, high: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,9 +88,7 @@ def load_start(
     clip = load_clip(design, weights)
     progress.advance()
     progress.finish()
-    heads = (each.dataset for each in task.each)
-    head = torch.cat([zeroshot_head(clip, of.head_names, of.templates, store, progress.note) for of in heads])
-    classifier = Classifier(clip.model.visual, head)
+    classifier = Classifier(clip.model.visual, head_of(clip, task, store, progress.note))
     train_head = config.head == "trained"
     if train_head and weights and start and start.head and start.head["classes"] == list(task.dataset.head_names):
         classifier.weight.data, classifier.bias.data = weights["classifier.weight"], weights["classifier.bias"]
@@ -98,6 +96,12 @@ def load_start(
         return clip, classifier, start
     parent = on_main(lambda: save_start(store, clip, task, classifier if train_head else None, start))
     return clip, classifier, parent
+
+
+def head_of(clip: Clip, task: Task, store: Store, note: Callable[[str], object]) -> torch.Tensor:
+    """Make the head ``(classes, dim)`` of a task from text; those of several tasks follow each other."""
+    parts = (each.dataset for each in task.each)
+    return torch.cat([zeroshot_head(clip, part.head_names, part.templates, store, note) for part in parts])
 
 
 def save_start(

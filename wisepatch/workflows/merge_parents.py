@@ -20,7 +20,7 @@ from wisepatch.weights.methods import check_same, with_one_head
 from wisepatch.weights.streaming import read_weights
 from wisepatch.workflows.run_tasks import run_tasks
 
-WITHOUT_A_START = "linear, slerp, fisher and regmean"
+WITHOUT_A_START = "linear, slerp, fisher or regmean"
 PARTS = ("visual", "text")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -114,6 +114,11 @@ def merge(
     if space not in SPACES:
         raise UsageError(f"there is no space {space!r}", f"--space takes {' or '.join(SPACES)}")
     rule = parse_rule(rule) if isinstance(rule, str) else rule
+    if rule and (rule.is_certified or rule.name in UNORDERED):
+        raise UsageError(
+            f"{rule} goes through alphas in their order, and candidates of a merge have none",
+            f"use {BEST_MEAN}, max-drop=FRACTION or weights",
+        )
     if not measure and (rule or len(grid) > 1):
         raise UsageError(
             f"{'a choice' if rule else f'{len(grid)} candidates'} cannot go without measurements",
@@ -125,7 +130,7 @@ def merge(
     if measure:
         patching, others = tasks_of(parents.ends, tasks, limit)
         plan = merge_plan(own, parents, grid, patching, others, rule, select_on, listed(metrics))
-        plan.check(data, train, list(_rule_problems(rule)), store=store)
+        plan.check(data, train, store=store)
     else:
         preflight([], data, read=train, store=store)
     grid = [
@@ -184,14 +189,6 @@ def merge_plan(
     numbers = tuple(float(number) for number in range(first, len(grid) + 1))
     plain = replace(method, needs_fisher=False)  # it is measured for each end by itself
     return SweepPlan(patching, tuple(others), numbers, plain, rule, select_on, tuple(metrics))
-
-
-def _rule_problems(rule: Rule | None) -> Iterator[WisepatchError]:
-    if rule and (rule.is_certified or rule.name in UNORDERED):
-        yield UsageError(
-            f"{rule} goes through alphas in their order, and candidates of a merge have none",
-            f"use {BEST_MEAN}, max-drop=FRACTION or weights",
-        )
 
 
 @dataclass(frozen=True)

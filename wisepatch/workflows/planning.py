@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ from wisepatch.files import expanded
 from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
-from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.rates import measure_rates
 from wisepatch.training.resume import room_for_training
-from wisepatch.training.start import check_trainable
+from wisepatch.training.start import check_trainable, head_of
 from wisepatch.workflows.patching import training_problems, training_splits
+from wisepatch.workflows.several_tasks import Strategy
 from wisepatch.workflows.sweep_plan import SweepPlan
 
 IMAGES_READ = 16  # of each split, to see how long one takes
@@ -78,26 +78,41 @@ def plan_patch(
     *,
     tasks: RunTasks,
     settings: EvalConfig | None = None,
+    asked: Strategy | None = None,
     problems: Iterable[WisepatchError] = (),
     progress: Progress | None = None,
 ) -> PatchPlan:
     """Check all data as :func:`~wisepatch.workflows.patching.patch` does, then measure reading, a training step and evaluation.
 
+    Of several tasks, patched as ``asked``, all trainings count, also of ends that the store may hold.
     Weights stay as they are; nothing is written but the head's cache. Raises all that is missing at once.
     """
     if size() > 1:
         raise UsageError("--plan measures in one process", "leave --processes and the launcher out")
     progress, data, settings = progress or Silent(), expanded(data), settings or config.evaluation
-    problems = [*problems, *training_problems(tasks, config, data)]
+    problems = [*problems, *training_problems(tasks, config, data), *(asked.problems(sweep, config) if asked else ())]
     sweep.check(data, training_splits(tasks, config), problems, store=store)
     check_trainable(config, tasks.patching)
+    stages = (asked.stages(config, tasks, sweep) if asked else []) or [(config, tasks, sweep)]
+    return _sum([_plan_training(each, model, store, data, part, of, settings, progress) for each, of, part in stages])
+
+
+def _plan_training(
+    config: TrainConfig,
+    model: ModelConfig,
+    store: Store,
+    data: Path,
+    sweep: SweepPlan,
+    tasks: RunTasks,
+    settings: EvalConfig,
+    progress: Progress,
+) -> PatchPlan:
+    """Measure reading, a training step and evaluation of one training and its sweep, which were checked."""
     progress.start(f"measuring {model}", 2)
     weights = load_weights(store, store.find(config.start)) if config.start else None
     clip = load_clip(ModelConfig.from_json(store.find(config.start).model) if config.start else model, weights)
     dataset = tasks.patching.dataset
-    classifier = Classifier(
-        clip.model.visual, zeroshot_head(clip, dataset.head_names, dataset.templates, store, progress.note)
-    )
+    classifier = Classifier(clip.model.visual, head_of(clip, tasks.patching, store, progress.note))
     progress.advance()
     train = dataset.split("train", data, clip.train_pixels)
     batches = Plan(len(train), config.batch_size, config.seed).batches_per_epoch
@@ -110,7 +125,8 @@ def plan_patch(
     readings = [*_trainings(config, tasks, clip, data, steps / per_epoch), *_sweeps(sweep, clip, data)]
     during = [each for each in readings if each.purpose == "validation in training"]
     computed = [each for each in readings if each.purpose == "the sweep"]
-    reading = readings[0].seconds
+    of_training = [each for each in readings if each.purpose == "training"]
+    reading = sum(each.seconds * each.images for each in of_training) / sum(each.images for each in of_training)
     train_seconds = len(train) * (forward + reading) if config.freeze_encoder else images_seen * (step + reading)
     train_seconds += sum(each.passes * each.images * (forward + each.seconds) for each in during)
     checkpoint, states = room_for_training(
@@ -122,22 +138,38 @@ def plan_patch(
     return PatchPlan(
         tuple(readings), steps, config.batch_size, steps / per_epoch, train_seconds,
         sum(each.images * (each.passes * forward + each.seconds) for each in computed),
-        numbers + activations * min(config.batch_size, len(train)), kept + states, kept, _free(store.root), len(sweep.alphas),
+        numbers + activations * min(config.batch_size, len(train)), kept + states, kept, _free(store.root),
+        sweep.mixes_on(sweep.select_on) if computed else 0,
     )  # fmt: skip
 
 
 def _trainings(config: TrainConfig, tasks: RunTasks, clip: Clip, data: Path, epochs: float) -> list[Reading]:
     """List what the training reads: its images, and validation images each ``eval_every`` epochs."""
     looks = math.floor(epochs / config.eval_every) if config.eval_every else 0
-    first, *watched = training_splits(tasks, config)
+    patched = len(tasks.patching.each)
+    watched = training_splits(tasks, config)[patched:]
     passes = 1 if config.freeze_encoder else math.ceil(epochs)
-    listed = [_reading(first[0], "train", "training", passes, clip, data)]
+    listed = [_reading(task, "train", "training", passes, clip, data) for task in tasks.patching.each]
     return listed + [_reading(task, "val", "validation in training", looks, clip, data) for task, _ in watched if looks]
 
 
 def _sweeps(sweep: SweepPlan, clip: Clip, data: Path) -> list[Reading]:
     splits = [(task, split) for split in sweep.splits for task in sweep.tasks_on(split)]
-    return [_reading(task, task.split or split, "the sweep", len(sweep.alphas), clip, data) for task, split in splits]
+    return [
+        _reading(task, task.split or split, "the sweep", sweep.mixes_on(split), clip, data) for task, split in splits
+    ]
+
+
+def _sum(plans: Sequence[PatchPlan]) -> PatchPlan:
+    """Add up the plans of several trainings: seconds, steps and bytes that stay; the memory is that of the largest."""
+    first = plans[0]
+    added = ("steps", "epochs", "train_seconds", "eval_seconds", "kept", "mixes")
+    sums = {name: sum(getattr(each, name) for each in plans) for name in added}
+    kept_before = sums["kept"] - plans[-1].kept
+    return replace(
+        first, **sums, readings=tuple(reading for each in plans for reading in each.readings),
+        memory=max(each.memory for each in plans), disk=kept_before + max(each.disk for each in plans),
+    )  # fmt: skip
 
 
 def _reading(task: Task, split: str, purpose: str, passes: int, clip: Clip, data: Path) -> Reading:

@@ -10,7 +10,7 @@ from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.tasks import RunTasks, Task, several_tasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.start import check_trainable
-from wisepatch.workflows.coefficients import CANDIDATES, Coefficients, coefficient_problems, run_parallel
+from wisepatch.workflows.coefficients import CANDIDATES, GRID, SEARCH, Coefficients, coefficient_problems, run_parallel
 from wisepatch.workflows.ends import held_end
 from wisepatch.workflows.patch_job import PatchJob
 from wisepatch.workflows.sweep import Sweep
@@ -48,6 +48,34 @@ class Strategy:
             )
         if self.name == PARALLEL:
             yield from coefficient_problems(self.coefficients, plan)
+
+    def stages(
+        self, config: TrainConfig, tasks: RunTasks, plan: SweepPlan
+    ) -> list[tuple[TrainConfig, RunTasks, SweepPlan]]:
+        """Return settings, tasks and sweep of each training, as a plan counts them; none where there is one training."""
+        parts, number = tasks.patching.parts, len(tasks.patching.parts)
+        if self.name == SEQUENTIAL:
+            return [
+                (
+                    config_of(config, task, (*parts[:place], *tasks.supported), config.start),
+                    RunTasks(task, (*parts[:place], *tasks.supported)),
+                    replace(plan, patching=several_tasks(parts[: place + 1]), reports=place + 1 == number),
+                )
+                for place, task in enumerate(parts)
+            ]  # fmt: skip
+        if self.name != PARALLEL:
+            return []
+        counted = {GRID: len(plan.alphas) ** number, SEARCH: self.coefficients.evaluations}.get(
+            self.coefficients.how, 0
+        )
+        last = replace(plan, candidates=counted, reported=len(plan.alphas) + number + 1 if counted else 0)
+        return [
+            (
+                config_of(config, task, tasks.supported, config.start), RunTasks(task, tasks.supported),
+                last if task is parts[-1] else replace(plan, alphas=()),
+            )
+            for task in parts
+        ]  # fmt: skip
 
     def carry_out(self, job: PatchJob) -> Done:
         """Train and choose; return all trainings and sweeps, the one that chose the patched model last."""

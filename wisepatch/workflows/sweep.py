@@ -250,6 +250,8 @@ def measure_mixes(
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
                 choice = choose(frame, plan.rule)
+                if coefficients:  # what a rule says of certified drops needs alphas in their order
+                    choice = Choice(choice.alpha)
                 chosen = on_main(partial(save, choice))
             except WisepatchError:
                 on_main(partial(append, store.results, measured))

@@ -15,6 +15,7 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import MEASURE_AFTERWARDS, Task
+from wisepatch.weights.parameters import params_problem
 from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
@@ -39,14 +40,22 @@ class SweepPlan:
     strategy: str = ""  # how several tasks are patched
     also: tuple[Task, ...] = ()  # tasks that are measured at the end, and have no part in the choice
     layers: str = ""  # scales of blocks: lines, or 0.2:1 from the first to the last, or NAME=SCALE
+    candidates: int = 0  # where coefficients are chosen, their number, and that of the mixes on test data
+    reported: int = 0
 
     def judges(self, split: str) -> list[Task]:
         """Return the supported tasks that are measured on ``split``."""
         return self.tasks_on(split)[len(self.patching.each) :]
 
+    def mixes_on(self, split: str) -> int:
+        """Return how many mixes are measured on ``split``."""
+        return (self.candidates if split == self.select_on else self.reported) or len(self.alphas)
+
     @property
     def splits(self) -> tuple[str, ...]:
         """Return the splits to measure: with a rule, test data once and after the choice, unless the choice is made on it."""
+        if not self.alphas:
+            return ()
         return ((VAL, TEST) if self.reports else (VAL,)) if self.rule and self.select_on == VAL else (TEST,)
 
     def tasks_on(self, split: str) -> list[Task]:
@@ -190,6 +199,11 @@ def plan_sweep(
     for metric in metrics:
         find_metric(metric)
     found = find_merge_method(method)
+    if found.parameters and params_problem(found, 2, {"alpha": 0.5}):
+        raise UsageError(
+            f"{method} has other parameters than alpha, and a sweep over alpha mixes two models",
+            f"use `wisepatch merge --method {method}`",
+        )
     if layers and (found.name != LINEAR or auto):
         raise UsageError(
             "--layers scales the blocks of linear mixes at alphas that are named",

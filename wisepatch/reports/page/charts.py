@@ -15,8 +15,8 @@ Rows = Sequence[Mapping[str, Any]]
 Spec = dict[str, Any]
 
 SERIES = [f"var(--series-{number})" for number in range(1, 9)]  # colours of runs, tasks, losses
-SHAPES = {"zero-shot": "circle", "start": "circle", "fine-tuned": "square", "chosen": "M0,-1.2L0.35,-0.37L1.14,-0.37L0.5,0.14"
-          "L0.7,0.97L0,0.45L-0.7,0.97L-0.5,0.14L-1.14,-0.37L-0.35,-0.37Z"}  # fmt: skip
+STAR = "M0,-1.2L0.35,-0.37L1.14,-0.37L0.5,0.14L0.7,0.97L0,0.45L-0.7,0.97L-0.5,0.14L-1.14,-0.37L-0.35,-0.37Z"
+SHAPES = {"chosen": STAR, "zero-shot": "circle", "start": "circle", "fine-tuned": "square", "added": "square"}
 MARKED = 110  # square pixels
 LEGEND_LETTERS = 260  # pixels of a name in a legend; the table has it whole
 HEIGHT, PANEL = 340, 150  # pixels
@@ -61,13 +61,11 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
         "x": {**x, "field": "x_low"}, "x2": {"field": "x_high"}, "color": color}}  # fmt: skip
     dots = {"mark": {"type": "point", "filled": True, "size": 30, "opacity": 1}, "encoding": {"color": color}}
     marks = list(dict.fromkeys(point["mark"] for point in points if point["mark"]))
-    shape = {
-        "field": "mark", "type": "nominal", "title": None, "scale": {"domain": marks, "range": [_shape(mark) for mark in marks]},
-        "legend": {**_below(), "symbolFillColor": "var(--ink-2)", "symbolSize": MARKED},
-    }  # fmt: skip
+    shapes = {"domain": marks, "range": [_shape(mark) for mark in marks]}
+    shape = {"field": "mark", "type": "nominal", "scale": shapes, "legend": None}  # the words stand beside the points
     stars = {
-        "mark": {"type": "point", "filled": True, "size": MARKED, "opacity": 1, "fill": "var(--paper)", "strokeWidth": 2},
-        "transform": [marked], "encoding": {"shape": shape, "stroke": {**color, "legend": None}},
+        "mark": {"type": "point", "filled": False, "size": MARKED, "opacity": 1, "fill": "var(--paper)", "strokeWidth": 2},
+        "transform": [marked], "encoding": {"shape": shape, "color": color},
     }  # fmt: skip
     labels = {
         "mark": {"type": "text", "dx": 10, "dy": -9, "align": "left", "color": "var(--ink-2)", "fontSize": 11},
@@ -123,11 +121,11 @@ def _chosen_layers(chosen: float, x: Spec) -> list[Spec]:
     return [{**at, **rule}, {**at, **word}]
 
 
-def training_spec(points: Rows, title: str) -> Spec:
-    """Draw a measure of a training over its steps, a curve a task; ``points`` have ``series, step, value``."""
+def curves_spec(points: Rows, title: str, across: str = "step") -> Spec:
+    """Draw a measure over steps or alpha, a curve a series; ``points`` have ``series, step, value``."""
     names = list(dict.fromkeys(point["series"] for point in points))
     color = _color("series", names, "task")
-    x = {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickCount": {"expr": "width / 90"}}}
+    x = {"field": "step", "type": "quantitative", "title": across, "axis": {"tickCount": {"expr": "width / 90"}}}
     y = {
         "field": "value",
         "type": "quantitative",
@@ -136,7 +134,7 @@ def training_spec(points: Rows, title: str) -> Spec:
         "axis": {"tickCount": 4, "format": ".4~g"},
     }
     line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color}}
-    tips = [*([_tip("series", "task")] if len(names) > 1 else []), _tip("step", "step"), _tip("value", title, ".4g")]
+    tips = [*([_tip("series", "curve")] if len(names) > 1 else []), _tip("step", across), _tip("value", title, ".4g")]
     return _whole(points, [line, _hover(tips)], {"x": x, "y": y}, PANEL)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import of_means
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.reports.evidence import Evidence
-from wisepatch.reports.making_again import command_lines
+from wisepatch.reports.making_again import command_lines, public
 from wisepatch.reports.numbers import with_interval
 from wisepatch.reports.page import charts, sentences, tables
 from wisepatch.reports.page.charts import Chart
+from wisepatch.reports.page.shifts import robustness_chart
 from wisepatch.reports.page.tables import Table
 from wisepatch.reports.page.thumbnails import Budget, Gallery, galleries
 from wisepatch.reports.training_curves import MEASURES, load_trainings
@@ -42,6 +43,8 @@ class RunContent:
     charts: list[Chart]
     classes: list[Table]
     galleries: list[Gallery]
+    robustness: list[Table]
+    robustness_charts: list[Chart]
     lineage: Table | None
     training: list[Chart]
     commands: list[str]
@@ -74,6 +77,7 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         sweep.rows[0],
         tables.besides_table({str(k): v for k, v in row.items()} for row in rows.to_dict("records")),
     )
+    robust = robustness_chart(rows, split, number)
     return RunContent(
         anchor=f"run-{number}",
         heading=run_name(sweep),
@@ -83,17 +87,25 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         chosen=list(sentences.how_chosen(sweep, alpha)),
         certified=sentences.what_is_certified(sweep, alpha),
         results=[
-            *(tables.results_table(sweep, each, alpha) for each in _test_first(sweep)),
+            *_results(sweep, alpha),
             *([besides] if besides else []),
         ],
         charts=list(_charts(sweep, alpha, number)),
         classes=classes,
         galleries=shown,
+        robustness=[robust[0]] if robust else [],
+        robustness_charts=[robust[1]] if robust and robust[1] else [],
         lineage=tables.lineage_table(store, target) if target else None,
         training=list(_training(store, ends, number, missing)),
         commands=_commands(store, target, rows, sweep.run, missing),
         missing=missing,
     )
+
+
+def _results(sweep: Sweep, alpha: float | None) -> list[Table]:
+    """Return the results on each split; the note, which is the same, stands below the last."""
+    *first, last = (tables.results_table(sweep, split, alpha) for split in _test_first(sweep))
+    return [*(replace(each, note="") for each in first), last]
 
 
 def _test_first(sweep: Sweep) -> list[str]:
@@ -187,8 +199,8 @@ def frontier_points(sweep: Sweep, split: str) -> list[dict[str, Any]]:
         bare = point.supported is None
         across = (None, None) if bare else _mean_interval(sweep.supported, rows, point.alpha)
         points.append({
-            "run": name, "mix": tables.mix_words(sweep, point.alpha), "label": _label(sweep, point.alpha), "alpha": point.alpha,
-            "mark": " and ".join(marks), "line": 0 if sweep.coefficients else 1, "bare": bare,
+            "run": name, "mix": tables.mix_words(sweep, point.alpha), "label": _label(sweep, point.alpha, marks),
+            "alpha": point.alpha, "mark": " and ".join(marks), "line": 0 if sweep.coefficients else 1, "bare": bare,
             "x": point.alpha if bare else _per_cent(point.supported), "y": _per_cent(point.patching),
             "x_low": _per_cent(across[0]), "x_high": _per_cent(across[1]), "x_interval": _interval(*across),
             "y_low": _per_cent(up[0]), "y_high": _per_cent(up[1]), "y_interval": _interval(*up),
@@ -196,8 +208,9 @@ def frontier_points(sweep: Sweep, split: str) -> list[dict[str, Any]]:
     return [point for point in points if point["x"] is not None and point["y"] is not None]
 
 
-def _label(sweep: Sweep, key: float) -> str:
-    return ", ".join(f"{value:g}" for value in sweep.coefficients.get(key, (key,)))
+def _label(sweep: Sweep, key: float, marks: Sequence[str]) -> str:
+    numbers = ", ".join(f"{value:g}" for value in sweep.coefficients.get(key, (key,)))
+    return f"{' and '.join(marks)} ({numbers})" if marks else numbers
 
 
 def run_name(sweep: Sweep) -> str:
@@ -263,15 +276,17 @@ def _curve_points(sweep: Sweep, split: str) -> list[dict[str, Any]]:
 
 
 def _training(store: Store, ends: Sequence[Checkpoint], number: int, missing: dict[str, str]) -> Iterator[Chart]:
+    import pandas as pd
+
     try:
         if not ends:
             raise StoreError("the fine-tuned checkpoint was removed")
-        log = load_trainings(store, [end.id for end in ends])
+        logs = [load_trainings(store, [end.id]).assign(training=public(str(end.config.get("task")))) for end in ends]
     except WisepatchError as error:
         missing["training"] = f"There are no training curves: {error.lines[0]}."
         return
-    log = log[log["value"].notna()]
-    several = log["training"].nunique() > 1
+    log = pd.concat([log[log["value"].notna()] for log in logs])
+    several = len(ends) > 1
     entries = [
         {
             "measure": entry["measure"], "step": int(entry["step"]), "value": float(entry["value"]),
@@ -283,7 +298,7 @@ def _training(store: Store, ends: Sequence[Checkpoint], number: int, missing: di
     for measure in there:
         title, points = MEASURES[measure], [entry for entry in entries if entry["measure"] == measure]
         description = f"{title} over {points[-1]['step']} steps, {points[-1]['value']:.4g} at the end."
-        spec = charts.training_spec(points, title)
+        spec = charts.curves_spec(points, title)
         table = tables.training_grid(entries, MEASURES) if measure == there[-1] else None
         yield Chart(f"training-{number}-{measure}", title, description, spec, table)
 

@@ -131,13 +131,13 @@ def how_chosen(sweep: Sweep, alpha: float | None) -> Iterator[str]:
         "val": "validation data; test data was measured once, after the choice",
         "test": "TEST DATA, so that its figures are too good",
     }
-    mix = mix_words(sweep, alpha).capitalize()
+    mix, were = mix_words(sweep, alpha).capitalize(), "were" if sweep.coefficients else "was"
     on = data.get(str(sweep.selected_on), f"the {sweep.selected_on} split")
     if sweep.rule:
         meaning = RULES.get(sweep.rule.name)
-        yield f"{mix} was chosen by the rule {sweep.rule}{f' ({meaning})' if meaning else ''} on {on}."
+        yield f"{mix} {were} chosen by the rule {sweep.rule}{f' ({meaning})' if meaning else ''} on {on}."
     else:
-        yield f"{mix} was chosen on {on}; the checkpoint that names the rule is not in the store any more."
+        yield f"{mix} {were} chosen on {on}; the checkpoint that names the rule is not in the store any more."
     unjudged = [task for task in sweep.supported if task not in sweep.judges]
     if unjudged:
         yield f"Without a part in the choice, as they have no such split: {', '.join(unjudged)}."

@@ -207,7 +207,13 @@ def lineage_table(store: Store, checkpoint: Checkpoint) -> Table:
         if isinstance(each, str):
             body.append(["(removed)", each, "-", "-", "-"])
             continue
-        alpha = "" if each.alpha is None else f", alpha {each.alpha:g}"
+        weights = each.recipe.params.get("alphas") if each.recipe else None
+        alpha = (
+            f", coefficients {', '.join(f'{value:g}' for value in weights)}"
+            if isinstance(weights, list | tuple)
+            else ""
+        )
+        alpha = alpha if each.alpha is None else f", alpha {each.alpha:g}"
         what = f"{each.method} mix of {' and '.join(each.parents)}{alpha}" if each.recipe else each.kind
         body.append([each.name, each.id, what, each.created[:10], _hashes(each)])
     note = "A recipe names its parents and is mixed from them when it is loaded; all that is read back is hashed."

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 PARTS = (
     ("done", "What was done"), ("results", "Results"), ("chosen", "Why this alpha"), ("certified", "What is certified"),
-    ("charts", "Over alpha"), ("classes", "Worst classes"), ("images", "Images"), ("training", "Training"),
-    ("lineage", "Lineage"), ("commands", "Commands"),
+    ("charts", "Over alpha"), ("robustness", "Robustness"), ("classes", "Worst classes"), ("images", "Images"),
+    ("training", "Training"), ("lineage", "Lineage"), ("commands", "Commands"),
 )  # fmt: skip
 SUFFIXES = (".html", ".htm")
 MAX_RUNS = 12  # of a page
@@ -89,7 +89,10 @@ def write_report(
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as file:
             file.write(page.encode(errors="backslashreplace"))
-    return [*([together["table"]] if together else []), *(table for run in contents for table in run.results)]
+    return [
+        *([together["table"]] if together else []),
+        *(table for run in contents for table in (*run.results, *run.robustness)),
+    ]
 
 
 def _swept(frame: pd.DataFrame, *, named: bool) -> dict[str, pd.DataFrame]:

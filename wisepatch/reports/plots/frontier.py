@@ -32,6 +32,7 @@ MARK: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.6}
 ENDS: dict[float, dict[str, Any]] = {0.0: {"marker": "o", "markersize": 9}, 1.0: {"marker": "s", "markersize": 8.5}}
 CHOSEN: dict[str, Any] = {"marker": "*", "markersize": 17}
 MAX_AXIS_LETTERS = 44  # of the supported tasks' names
+TASK_ARITHMETIC = "task-arithmetic"  # mixes several ends: at alpha 1 there is no end
 HEIGHT = 4.1  # inches of the axes
 
 
@@ -58,7 +59,7 @@ def sweep_table(
 
     results = with_mean_of_patched(results)
     curves, without_patching = [], []
-    for _, rows in swept_rows(results, split, metric).groupby("run", sort=False):
+    for _, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
         task = patching or next(filter(None, rows["patching"].dropna()), None)
         if task is None:  # a run of zeroshot or eval: no sweep
             without_patching.append(rows["run_name"].iloc[0])
@@ -118,7 +119,8 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
         supported_metrics=axis_label(metrics), images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
     ).reset_index()  # fmt: skip
     signs = sign_of([str(metric)]), sign_of(metrics)
-    measures = patching_measures(curve["alpha"], signs[0] * curve["patching"], signs[1] * curve["supported"])
+    alphas = curve["alpha"].where((curve["alpha"] != 1) | (curve["method"] != TASK_ARITHMETIC))
+    measures = patching_measures(alphas, signs[0] * curve["patching"], signs[1] * curve["supported"])
     return curve.assign(**measures._asdict())
 
 
@@ -127,7 +129,7 @@ def _means(others: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = {}
-    for alpha, group in others.groupby("alpha"):
+    for alpha, group in others.groupby("alpha", dropna=False):
         low, high = of_means(group["value"], group["ci_low"], group["ci_high"])
         rows[alpha] = {"supported": group["value"].mean(), "supported_low": low, "supported_high": high}
     return pd.DataFrame.from_dict(
@@ -165,8 +167,9 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
             "marker": "." if one_run else MARKERS[number % len(MARKERS)],
             "markersize": (7 if one_run else 4) * sheet.scale,
         }
+        line = curve[curve["alpha"].notna()]
         (legend[name],) = axes.plot(
-            curve["x"], curve["patching"], STYLES[number // len(sheet.theme.colors) % len(STYLES)], color=color, zorder=2,
+            line["x"], line["patching"], STYLES[number // len(sheet.theme.colors) % len(STYLES)], color=color, zorder=2,
             linewidth=1.8 * sheet.scale, label=name, **dots,
         )  # fmt: skip
         marks |= _mark(sheet, axes, curve, color, one_run=one_run)
@@ -224,10 +227,13 @@ def _mark(sheet: Sheet, axes: Axes, curve: pd.DataFrame, color: str, *, one_run:
             x, y, up_and_down, across, "none", ecolor=color, alpha=0.5, elinewidth=sheet.scale, capsize=2.5 * sheet.scale,
             zorder=1,
         )  # fmt: skip
-        end = "fine-tuned" if point["alpha"] else start_words(point["start"])
+        fine_tuned = "fine-tuned" if point["method"] != TASK_ARITHMETIC else "all ends in full"
+        end = fine_tuned if point["alpha"] else start_words(point["start"])
         here = {f"{end} (alpha {point['alpha']:g})": ENDS[point["alpha"]]} if point["alpha"] in ENDS else {}
         if point["chosen"]:
             alpha = f" (alpha {point['alpha']:g})" if one_run else ""
+            if math.isnan(point["alpha"]):
+                alpha = " (a coefficient for each end)"
             here[chosen_words(point) + alpha] = CHOSEN
         for style in here.values():
             axes.plot([x], [y], color=color, zorder=5, **MARK, **scaled(style, sheet))
@@ -238,7 +244,7 @@ def _mark(sheet: Sheet, axes: Axes, curve: pd.DataFrame, color: str, *, one_run:
 def optimum(table: pd.DataFrame) -> tuple[float, float] | None:
     """Return the supported accuracy at alpha 0 and the patching accuracy at alpha 1, where both were measured."""
     ends = [table[table["alpha"] == alpha] for alpha in (0.0, 1.0)]
-    if any(end.empty for end in ends):
+    if any(end.empty for end in ends) or (table["method"] == TASK_ARITHMETIC).any():
         return None
     at = float(ends[0]["supported"].iloc[0]), float(ends[1]["patching"].iloc[0])
     return None if any(map(math.isnan, at)) else at
@@ -255,6 +261,7 @@ def _draw_optimum(sheet: Sheet, axes: Axes, table: pd.DataFrame) -> dict[str, An
 
 def _label_alphas(sheet: Sheet, axes: Axes, table: pd.DataFrame) -> None:
     """Write alphas beside their points, the ends and the chosen one first, others where there is room."""
+    table = table[table["alpha"].notna()]
     urgent = table["chosen"] | table["alpha"].isin([0.0, 1.0])
     labels = [
         Label(point["x"], point["patching"], f"{point['alpha']:g}", urgent=bool(first))

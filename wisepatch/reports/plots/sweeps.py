@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def swept_rows(results: pd.DataFrame, split: str, metric: str | None) -> pd.DataFrame:
+def swept_rows(results: pd.DataFrame, split: str, metric: str | None, *, coefficients: bool = False) -> pd.DataFrame:
     """Select the rows of a split that belong to an alpha, run by run in order of time, with the names of the runs.
 
+    With ``coefficients`` also those of a chosen mix of several ends that has no alpha: each end has a coefficient of its own.
     Raises :class:`ResultsError` where none of them measures ``metric``.
     """
     import pandas as pd
 
-    rows = results[results["alpha"].notna() & (results["split"].fillna("test") == split)]
+    swept = results["alpha"].notna()
+    if coefficients and "candidate" in results:
+        swept |= results["candidate"].notna() & results["chosen"].fillna(value=False).astype(bool)
+    rows = results[swept & (results["split"].fillna("test") == split)]
     if metric and not (rows["metric"] == metric).any():
         known = ", ".join(sorted(map(str, rows["metric"].unique())))
         raise ResultsError(f"no row measures {metric!r}", f"metrics there are: {known or 'none'}")

@@ -1,0 +1,208 @@
+"""Print what was measured: rows, seeds, sweeps; tables for people, tidy records for programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wisepatch.cli.tables import MIN_COLUMNS_OF_A_FILE
+from wisepatch.reports.numbers import is_fraction, measured, percent, with_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from wisepatch.cli.output import Output
+    from wisepatch.store.checkpoints import Checkpoint
+    from wisepatch.workflows.sweep import Sweep
+
+INTERVAL_COLUMNS = 26  # of a value with its interval and mark, and the lines beside it
+
+
+def labels(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """Return by id what checkpoints are called in a table: the name, and the id beside one that several have."""
+    checkpoints = list(checkpoints)
+    names = [checkpoint.name for checkpoint in checkpoints]
+    return {each.id: each.name if names.count(each.name) == 1 else f"{each.name} ({each.id})" for each in checkpoints}
+
+
+def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """Print measurements: a row each for people with its interval, tidy JSON for programs. ``names`` gives checkpoints' names.
+
+    The number of images stands above the table, once for each task, and in the rows where those of a task differ.
+    """
+    output.records(rows)
+    if not rows:
+        return
+    by_task = {(row["task"], row["split"]): row for row in rows}
+    differ = any(row["n"] != by_task[row["task"], row["split"]]["n"] for row in rows)
+    several = len({split for _, split in by_task}) > 1
+    tasks = {f"{task}@{split}" if several else task: row for (task, split), row in by_task.items()}
+    if not differ and (counts := _counts(tasks)):
+        output.result(counts.removeprefix(", "))
+    plain = dict.fromkeys(row["metric"] for row in rows if not is_fraction(row["metric"]))
+    unit = f"per cent ({', '.join(plain)} as it is)" if plain else "per cent"
+    output.table(
+        ("checkpoint", "task", "split", "metric", unit, "95 % interval", *(["n"] if differ else [])),
+        [
+            (
+                names.get(row["checkpoint"], row["checkpoint"]), row["task"], row["split"], row["metric"], measured(row),
+                f"{measured(row, 'ci_low')} to {measured(row, 'ci_high')}", *([row["n"]] if differ else []),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def show_seeds(output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print mean and spread of measurements that differ in nothing but the seed; nothing where there are none."""
+    from wisepatch.analysis.seeds import over_seeds
+
+    if len({row["seed"] for row in rows if row["seed"] is not None}) < 2:
+        return
+    summary = over_seeds(rows).to_dict("records")
+    output.records(({str(name): value for name, value in row.items()} for row in summary), "seeds")
+    tasks = list(dict.fromkeys(row["task"] for row in summary))
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in summary:
+        lines.setdefault((row["split"], row["metric"], row["alpha"]), {})[row["task"]] = row
+    chosen = any(row["chosen"] for row in summary)
+    body = [
+        (
+            f"{alpha:g}" if alpha == alpha else "-", split, metric, *(_spread(of.get(task)) for task in tasks),
+            *([max(row["chosen"] for row in of.values()) or ""] if chosen else []),
+        )
+        for (split, metric, alpha), of in sorted(lines.items(), key=lambda line: line[0])
+    ]  # fmt: skip
+    if body:
+        number = max(row["seeds"] for row in summary)
+        output.result(f"per cent: mean ± standard deviation over {number} seeds (smallest to largest)")
+        output.table(("alpha", "split", "metric", *tasks, *(["chosen by seeds"] if chosen else [])), body)
+
+
+def _spread(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{percent(row['mean'])} ± {percent(row['sd'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+
+def show_sweep(output: Output, sweep: Sweep, *, tables: bool = True) -> None:
+    """Print a sweep: one table a split for people, unless without ``tables``; rows, then what was chosen, for programs."""
+    from wisepatch.workflows.cautions import cautions
+
+    output.records(sweep.rows)
+    if sweep.choice and sweep.chosen:
+        output.records([{
+            "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, **_chosen_fields(sweep), "rule": str(sweep.rule),
+            "selected_on": sweep.selected_on, "cautions": cautions(sweep), "note": sweep.note, **sweep.facts,
+        }], "choice")  # fmt: skip
+    for split in sweep.points if tables and not sweep.coefficients else ():
+        _show_split(output, sweep, split)
+
+
+def _chosen_fields(sweep: Sweep) -> dict[str, Any]:
+    """Return the alpha that was chosen, or the number of the candidate and its coefficient for each task."""
+    assert sweep.choice is not None
+    if not sweep.coefficients:
+        return {"alpha": sweep.choice.alpha}
+    each = zip(sweep.patching_tasks, sweep.coefficients[sweep.choice.alpha], strict=True)
+    return {"alpha": None, "candidate": int(sweep.choice.alpha), "coefficients": dict(each)}
+
+
+def _show_split(output: Output, sweep: Sweep, split: str) -> None:
+    """Print the points of one split: the first metric of each task, ``-`` for tasks that are not measured on it.
+
+    Where some of the metrics are better when lower, mean values mean nothing, and the mean score that rules compare is shown.
+    """
+    from wisepatch.plugins import registry
+
+    known = registry().all("register_metrics")
+    rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
+    first = {row["task"]: row for row in reversed(rows)}
+    tasks = {task: first.get(task) for task in (*sweep.patching_tasks, *sweep.supported)}
+    metrics = {
+        row["metric"]: row["metric"] not in known or known[row["metric"]].higher_is_better
+        for row in tasks.values()
+        if row
+    }
+    measured = {(row["alpha"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]["metric"]}
+    mixed = len(set(metrics.values())) > 1
+    marks, drop = _marks(sweep, measured)
+    fits = len(tasks) * INTERVAL_COLUMNS + 30 <= (output.width or MIN_COLUMNS_OF_A_FILE)
+    body, strong = [], None
+    for number, point in enumerate(sweep.points[split]):
+        chosen = sweep.choice is not None and point.alpha == sweep.choice.alpha
+        of_tasks = {task: measured.get((point.alpha, task), {}) for task in tasks}
+        cells = [f"{point.alpha:g}"]
+        for task, row in of_tasks.items():
+            text = with_interval(row) if chosen or fits else percent(row.get("value"))
+            cells.append(text + (marks.get((point.alpha, task)) or " " if marks and task in sweep.supported else ""))
+        if sweep.patched:
+            cells.append(percent(point.patching))
+        if sweep.supported:
+            mean = None if point.supported is None else (point.patching + point.supported) / 2
+            supported = percent(point.supported)
+            if chosen or fits:
+                supported = with_interval(_mean_row([of_tasks[task] for task in sweep.supported], point.supported))
+            cells += [percent(point.mean_score)] if mixed else [supported, percent(mean)]
+        if sweep.choice:
+            strong = number if chosen else strong
+            cells.append("chosen" if chosen else "")
+        body.append(cells)
+    columns = [
+        "alpha",
+        *(task if not row or row["split"] == split else f"{task}@{row['split']}" for task, row in tasks.items()),
+    ]
+    if sweep.patched:
+        columns.append("patched")
+    if sweep.supported:
+        columns += ["mean score"] if mixed else ["supported", "mean"]
+    note = ""
+    if sweep.choice:
+        columns.append("")
+        seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
+        note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
+    words = " / ".join(name if higher else f"{name} (lower is better)" for name, higher in metrics.items())
+    output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}")
+    output.table(columns, body, strong=strong)
+    if set(marks.values()) - {""}:
+        output.result(
+            "* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)"
+        )
+        points = "point" if drop == 0.01 else "points"
+        output.result(f"? too few images to exclude, at 95 %, a drop of more than {100 * drop:g} {points}")
+
+
+def _marks(
+    sweep: Sweep, measured: Mapping[tuple[float, str], Mapping[str, Any]]
+) -> tuple[dict[tuple[float, str], str], float]:
+    """Return the mark of each alpha and supported task, where images were counted, and the drop that is asked about."""
+    from wisepatch.analysis.comparison import TELLING_DROP, drop_marks
+
+    drop = (sweep.rule and getattr(sweep.rule.value, "drop", None)) or TELLING_DROP
+    counts: dict[float, dict[str, tuple[int, int, int]]] = {}
+    for (alpha, task), row in measured.items():
+        if alpha and task in sweep.supported and row.get("broken") is not None:
+            counts.setdefault(alpha, {})[task] = (row["fixed"], row["broken"], row["n"])
+    return {(alpha, task): mark for alpha, of in counts.items() for task, mark in drop_marks(of, drop).items()}, drop
+
+
+def _mean_row(rows: Sequence[Mapping[str, Any]], value: float | None) -> dict[str, Any]:
+    """Return a mean over tasks with its interval, as a row; without one where a task has none."""
+    from wisepatch.analysis.intervals import of_means
+
+    known = [row for row in rows if row.get("ci_low") is not None]
+    if value is None or not known or len(known) < sum(bool(row) for row in rows):
+        return {"value": value}
+    low, high = of_means(*([row[name] for row in known] for name in ("value", "ci_low", "ci_high")))
+    return {"value": value, "ci_low": low, "ci_high": high}
+
+
+def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Return on how many images each task was measured; one number where it is the same for all."""
+    numbers = {task: row["n"] for task, row in tasks.items() if row and row.get("n")}
+    if not numbers:
+        return ""
+    limits = {row["limit"] for row in tasks.values() if row and row.get("limit")}
+    limited = "".join(f" (limited to {limit} of a split)" for limit in limits)
+    if len(set(numbers.values())) == 1:
+        return f", n = {next(iter(numbers.values()))}{limited}"
+    return f", n = {', '.join(f'{n} ({task})' for task, n in numbers.items())}{limited}"
