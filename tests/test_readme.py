@@ -3,7 +3,7 @@
 import re
 import shlex
 import subprocess
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, metadata
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,13 @@ def commands():
 
 def python_blocks():
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_description_of_the_package_has_no_links_into_the_tree():
+    description = metadata("wisepatch")["Description"]
+    assert "](.github" in README
+    assert re.findall(r"\]\((?!https?:|#)[^)]*\)", description) == []
+    assert "*Picture: Accuracy on handwritten digits" in description
 
 
 def test_commands_are_understood():
