@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.fuzzing import changed, damaged, or_an_error_for_users
+from tests.weights import merging
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.hookspecs import MergeMethod
+from wisepatch.plugins import find_merge_method
 from wisepatch.weights import methods, streaming
 from wisepatch.weights.methods import interpolate, merge_weights
+from wisepatch.weights.parameters import read_params
 from wisepatch.weights.streaming import merge_files, read_weights, stream_weights
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -488,3 +491,21 @@ def test_memory_is_that_of_the_blocks(tmp_path):
     )
     assert int(out.stdout) < 12_000
     assert all(float(tensor.min()) == float(tensor.max()) == 0.75 for tensor in load_file(tmp_path / "c").values())
+
+
+@pytest.mark.parametrize(
+    "method", ["task-arithmetic", "ties", "dare", "breadcrumbs", "lines", "model-stock", "tsv-m", "iso-cts"]
+)
+def test_several_ends_are_merged_from_file_to_file_as_in_memory(tmp_path, method):
+    parents = merging.models(ends=3)
+    paths = [tmp_path / f"{number}.safetensors" for number in range(len(parents))]
+    for path, parent in zip(paths, parents, strict=True):
+        save_file(parent, path)
+    own = find_merge_method(method)
+    (params,) = read_params(own, [], 3)
+    stream_weights(own, paths, params, tmp_path / "merged.safetensors")
+    expected, written = merge_weights(own, parents, params), load_file(tmp_path / "merged.safetensors")
+    assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
+    kept = tmp_path / "kept.safetensors"
+    stream_weights(own, paths, params, kept, keep=lambda name: name.startswith("visual.b"))
+    assert torch.equal(load_file(kept)["visual.b"], expected["visual.b"])

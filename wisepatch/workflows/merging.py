@@ -237,10 +237,12 @@ class MergeJob:
         several = {"tasks": words} if len(words) > 1 else {}
         return {"task": ",".join(words), "supported": [word for word in supported if word not in words], **several}
 
-    def candidates(self, grid: Sequence[Mapping[str, Any]], space: str) -> list[Candidate]:
-        """Return the start, the ends, all merges, and the ensembles of outputs, where they are asked for."""
+    def candidates(self, grid: Sequence[Mapping[str, Any]], space: str, *, final: bool) -> list[Candidate]:
+        """Return the start, the ends, all merges, and the ensembles of outputs, where they are asked for.
+
+        A merge is stored by the name that was given where it is ``final``: the only one, with no choice to come.
+        """
         parents = self.parents
-        single = len(grid) == 1
         rows = [Candidate(0, START, parents.start.name, parents.start)] if parents.start else []
         rows += [Candidate(None, END, end.name, end) for end in parents.ends if end is not parents.start]
         rows += [
@@ -248,7 +250,7 @@ class MergeJob:
                 number,
                 MERGED,
                 described(params) or self.method.name,
-                self.save(MERGED if single else "interpolated", params),
+                self.save(MERGED if final else "interpolated", params),
                 params,
             )
             for number, params in enumerate(grid, 1)
@@ -264,11 +266,12 @@ class MergeJob:
 
     def measure(self, plan: SweepPlan, grid: Sequence[Mapping[str, Any]], space: str) -> Merged:
         """Measure all candidates in one pass a split, choose one as planned, store it, and record all rows."""
-        every = on_main(partial(self.candidates, grid, space))
+        final = len(grid) == 1 and plan.rule is None
+        every = on_main(partial(self.candidates, grid, space, final=final))
         rows: list[dict[str, Any]] = []
         points_by_split: dict[str, list[Point]] = {}
         choice: Choice | None = None
-        chosen = next(each.checkpoint for each in every if each.kind == MERGED) if len(grid) == 1 else None
+        chosen = next(each.checkpoint for each in every if each.kind == MERGED) if final else None
         for split in plan.splits:
             shown = [each for each in every if choice is None or each.kind != MERGED or each.number == choice.alpha]
             measured, frame = self.measure_on(plan, split, shown)
@@ -318,7 +321,12 @@ class MergeJob:
         def fields(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
             own = by_id[checkpoint.id]
             role = PATCHING if task in plan.patching.each else SUPPORTED
-            return {"alpha": self._alpha(own), "candidate": own.number, "role": role}
+            return {
+                "alpha": self._alpha(own),
+                "candidate": own.number,
+                "role": role,
+                "patching": None,
+            }  # no sweep over alpha
 
         measured = evaluate(
             [each.checkpoint for each in unique], plan.tasks_on(split), self.store, self.data, split=split, metrics=plan.metrics,
