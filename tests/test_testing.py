@@ -195,6 +195,12 @@ def test_unknown_plugin_lists_those_installed(write):
             "mine, register_merge_methods: merge: of two equal tensors it makes another one",
         ),
         (
+            "@wp.hookimpl",
+            "@wp.hookimpl\ndef register_merge_methods():\n    scale = wp.Parameter('scale', 1.0)\n"
+            "    return [wp.MergeMethod('mine', lambda parents, *_: sum(parents), parameters=(scale,))]\n\n@wp.hookimpl",
+            "mine, register_merge_methods: merge: of equal models it makes another one with its defaults",
+        ),
+        (
             "classes=CLASSES",
             "classes=CLASSES, extra_metrics=('top9',)",
             "Pets, metrics: extra_metrics: unknown metric 'top9'",

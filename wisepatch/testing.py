@@ -237,6 +237,16 @@ def _check_method(method: MergeMethod) -> None:
     import torch
 
     same = torch.arange(4.0)
+    if method.parameters:
+        from wisepatch.weights.methods import merge_weights
+        from wisepatch.weights.parameters import read_params
+
+        ends = max(method.ends[0], 1 if method.from_start else 2)
+        models = [{"w": same.clone()} for _ in range(ends + method.from_start)]
+        defaults = {"alpha": 0.5} | read_params(method, [], ends)[0]
+        merged = merge_weights(method, models, defaults)["w"]
+        _require(torch.equal(merged, same), "merge: of equal models it makes another one with its defaults")
+        return
     params = {"alpha": 0.5} | ({"fishers": [torch.ones(4)] * 2} if method.needs_fisher else {})
     merged = method.merge([same, same.clone()], params, None)
     _require(torch.equal(merged, same), "merge: of two equal tensors it makes another one; return that tensor")

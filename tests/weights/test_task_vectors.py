@@ -255,6 +255,14 @@ def test_breadcrumbs_keep_the_middle_of_each_row(density, outliers):
         assert near(merged[name], start + 0.7 * total, 1e-6)
 
 
+def test_breadcrumbs_see_a_convolution_of_one_pixel_as_the_linear_layer_that_it_is():
+    start, *ends = ({"w": torch.randn(6, 20)} for _ in range(3))
+    flat = merge("breadcrumbs", [start, *ends])["w"]
+    convolved = merge("breadcrumbs", [{"w": each["w"][:, :, None, None]} for each in (start, *ends)])["w"]
+    assert torch.equal(convolved[:, :, 0, 0], flat)
+    assert not torch.equal(flat, start["w"])
+
+
 def test_lines_scale_by_the_depth_of_the_block():
     parents = models()
     scales = {

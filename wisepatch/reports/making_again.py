@@ -51,6 +51,13 @@ def command_lines(store: Store, checkpoint: Checkpoint, found: Evidence, form: S
         lines.append(["import", *files, *named, *map(public, last["imported"].get("options", ()))])
         mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
         lines += [[*mix, *fisher]] if mix else []
+    elif checkpoint.kind == "merged" and checkpoint.recipe:
+        parents = [each for each in checkpoint.recipe.parents if not _is_start(store, each)]
+        words = [
+            f"{name}={_written(value)}" for name, value in checkpoint.recipe.params.items() if name not in OF_MERGES
+        ]
+        params = [word for each in words for word in ("--param", each)]
+        lines.append(["merge", *parents, "--method", checkpoint.method, *params, "--name", checkpoint.name])
     elif task:
         words = [*of_model, *_training_words(_of_all_tasks(checkpoint.config)), *_strategy_words(checkpoint.config)]
         if select:
@@ -59,7 +66,7 @@ def command_lines(store: Store, checkpoint: Checkpoint, found: Evidence, form: S
             lines += [["finetune", *words], *([[*mix, *fisher]] if mix else [])]
     elif checkpoint.kind == "zeroshot":
         lines.append(["zeroshot", *of_model, "--task", "TASK"])
-    name = {"interpolated": checkpoint.name}.get(checkpoint.kind, checkpoint.kind)
+    name = checkpoint.name if checkpoint.kind in ("interpolated", "merged") else checkpoint.kind
     lines.append(["export", name, "DIR", *form])
     return [f"wisepatch {shlex.join(words)}" for words in lines]
 
@@ -78,6 +85,17 @@ def _strategy_words(config: Mapping[str, Any]) -> list[str]:
     words += ["--balance", config["balance"]] if config.get("balance", "examples") != "examples" else []
     words += ["--coefficients", config["found"]] if config.get("found", "equal") != "equal" else []
     return words + (["--evaluations", str(config["evaluations"])] if "evaluations" in config else [])
+
+
+OF_MERGES = ("fisher", "gram", "layers")
+
+
+def _is_start(store: Store, identity: str) -> bool:
+    return store.get(identity).kind in ("zeroshot", "start")
+
+
+def _written(value: object) -> str:
+    return "/".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value}"
 
 
 def _training_words(trained: TrainConfig) -> list[str]:

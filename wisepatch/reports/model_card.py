@@ -106,6 +106,10 @@ def _front_matter(checkpoint: Checkpoint, kind: str, base: str) -> str:
 def _summary(checkpoint: Checkpoint) -> str:
     task = _tasks(checkpoint)
     patched = f", patched on {task}" if task and checkpoint.kind != "zeroshot" else ""
+    if checkpoint.kind == "merged":
+        return (
+            f"{_model(checkpoint)}{patched}: several fine-tuned models, merged by {checkpoint.method} with wisepatch."
+        )
     if checkpoint.recipe:
         return f"{_model(checkpoint)}{patched}: the weights from before and after a fine-tuning, mixed by wisepatch."
     return f"{_model(checkpoint)}{patched}, written by wisepatch."
@@ -155,12 +159,13 @@ def _mix(checkpoint: Checkpoint) -> str:
         return ""
     if checkpoint.method == "linear":
         return "`theta = (1 - alpha) * theta_0 + alpha * theta_1`, theta_0 from before the fine-tuning, theta_1 from after it"
-    known = {name: value for name, value in checkpoint.recipe.params.items() if name not in ("alpha", "fisher")}
+    hidden = ("fisher", "gram") if checkpoint.kind == "merged" else ("alpha", "fisher", "gram")
+    known = {name: value for name, value in checkpoint.recipe.params.items() if name not in hidden}
     return f"{checkpoint.method}{f' {json.dumps(known)}' if known else ''}"
 
 
 def _alpha(checkpoint: Checkpoint, found: Evidence) -> str:
-    if checkpoint.alpha is None:
+    if checkpoint.alpha is None or checkpoint.kind == "merged":  # one of the parameters of the mix
         return ""
     rule, on = checkpoint.config.get("select"), checkpoint.config.get("select_on")
     if not rule or checkpoint.kind != "patched":

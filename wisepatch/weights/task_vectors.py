@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.weights.depth import block_of, depths
 from wisepatch.weights.interpolation import linear
+from wisepatch.weights.singular_vectors import ONE_PIXEL
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +154,7 @@ def breadcrumbs(
 ) -> torch.Tensor:
     """Keep the numbers of middle magnitude of each task vector, and add them up: ``sum_i m_i tau_i``.
 
-    In each row (of the last dimension, ``n`` numbers) the ``int(n * outliers)`` largest become 0, and then all but the
+    In each row (of the last dimension, ``n`` numbers; of a convolution of one pixel, its inputs) the ``int(n * outliers)`` largest become 0, and then all but the
     ``int(n * density)`` largest of the rest. Single numbers stay.
 
     See Davari and Belilovsky 2024, Model Breadcrumbs (arXiv 2312.06795, section 3), rows and ranks as in its published code.
@@ -166,6 +167,8 @@ def _middle(vector: torch.Tensor, density: float, outliers: float) -> torch.Tens
 
     if vector.ndim == 0:
         return vector
+    if vector.ndim == 4 and vector.shape[2:] == ONE_PIXEL:
+        return _middle(vector.flatten(1), density, outliers).view_as(vector)
     width = vector.shape[-1]
     largest = vector.abs().topk(int(width * outliers)).indices
     rest = vector.scatter(-1, largest, 0.0)
