@@ -292,3 +292,20 @@ def test_a_limit_is_part_of_what_identifies_a_training_and_none_changes_nothing(
     assert few.identity == whole.identity | {"limit": 100}
     with pytest.raises(UsageError, match="limit must be above 0, not 0"):
         TrainConfig.with_defaults("MNIST", limit=0)
+
+
+def test_settings_that_came_later_are_part_of_an_identity_where_they_are_used_and_change_no_older_one():
+    plain = TrainConfig.with_defaults("MNIST")
+    assert not {"objective", "objective_param", "distill_on", "ema", "swa", "layer_decay", "lora", "freeze"} & set(
+        plain.identity
+    )
+    used = {
+        "objective": "lipsum", "objective_param": ("weight=2",), "distill_on": "photos", "ema": 0.9, "layer_decay": 0.5,
+        "freeze": ("stem", "0-3"),
+    }  # fmt: skip
+    for name, value in used.items():
+        assert TrainConfig.with_defaults("MNIST", **{name: value}).identity == plain.identity | {name: value}
+    assert TrainConfig.with_defaults("MNIST", swa=True).identity == plain.identity | {"swa": True}
+    assert TrainConfig.with_defaults("MNIST", lora=4).identity == plain.identity | {"lora": 4}
+    assert TrainConfig.with_defaults("MNIST", freeze="stem, 0-3").freeze == ("stem", "0-3")
+    assert TrainConfig.from_json(TrainConfig("MNIST", freeze=("stem",)).to_json()).freeze == ("stem",)

@@ -17,6 +17,7 @@ WORKLOADS = {
     "W5": ("training_workload.step", "fine-tuning step, ViT-B/32"),
     "W6": ("startup_workload.startup", "start-up of the command line"),
     "W7": ("sweep_workloads.race", "--alpha auto against the grid of 101 alphas"),
+    "W8": ("several_workload.several", "merge of a start and several ends from disk to disk, ViT-B/32"),
     "A1": ("attack_workload.attack", "images a second with and without the typographic attack"),
     "D1": ("decoding_workload.decoding", "JPEGs to a model's pixels: PIL, torchvision"),
     "D2": ("decoding_workload.cached", "evaluation with pixels that an earlier run has kept"),

@@ -10,15 +10,28 @@ from tests.samples import fails
 HOSTILE = "<b>a | name & 50 %_</b>"
 
 
-@pytest.fixture
-def swept(cli, finished, run_store, monkeypatch):
-    """A store with a sweep of a named run, and the words of the command line for it."""
+@pytest.fixture(scope="module")
+def once(finished, tmp_path_factory):
+    """A store with a sweep of a named run."""
     import wisepatch as wp
     from wisepatch.datasets import demo
 
+    root = tmp_path_factory.mktemp("once")
+    shutil.copytree(finished[0] / "store", root / "store")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(demo, "SIZES", {"train": 20, "val": 20, "test": 20})
+        wp.sweep(wp.Store(root / "store"), finished[0], alphas="0,1", rule="best-mean", run_name=HOSTILE)
+    return root / "store"
+
+
+@pytest.fixture
+def swept(cli, once, finished, tmp_path, monkeypatch):
+    """A copy of it where the command line looks for one, and the words that name the data."""
+    from wisepatch.datasets import demo
+
     monkeypatch.setattr(demo, "SIZES", {"train": 20, "val": 20, "test": 20})
-    wp.sweep(run_store, finished[0], alphas="0,1", rule="best-mean", run_name=HOSTILE)
     monkeypatch.setattr("wisepatch.reports.page.writing._library", lambda: "")
+    shutil.copytree(once, tmp_path / "wisepatch-store")
     return "--data", finished[0]
 
 

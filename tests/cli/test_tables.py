@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wisepatch.cli.tables import LATEX, render, sentence
@@ -33,11 +33,13 @@ def test_latex_has_the_rules_of_booktabs_and_escapes_every_sign_of_its_own():
     assert r"{}[0.5] & 1 \\" in render("latex", COLUMNS, [("[0.5]", 1)])  # no length for the line before it
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=4))
 def test_csv_is_read_back_as_it_was(rows):
     assert list(csv.reader(io.StringIO(render("csv", COLUMNS, rows)))) == [list(COLUMNS), *map(list, rows)]
 
 
+@settings(max_examples=30)
 @given(NAMES)
 def test_no_sign_of_latex_stands_bare(name):
     line = render("latex", COLUMNS, [(name, "")]).splitlines()[4].removesuffix(r" &  \\").removeprefix("{}")

@@ -1,7 +1,7 @@
 """Contact sheets: the place of each cell, texts of any length and script that stay whole, and images of all classes."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -36,6 +36,7 @@ def test_sheet_has_the_size_of_its_cells_and_grows_with_their_longest_text(monke
     assert tuple(pixels[y + high + CELL // 2, x + CELL + MARGIN + CELL // 2]) == (70, 70, 70)
 
 
+@settings(max_examples=20)
 @given(
     st.lists(
         st.sampled_from(["a", "wide words", "猫の写真", "x" * 60, "colour_coded-name", "99 %", "é", "한국어 이름"]),

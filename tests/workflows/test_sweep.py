@@ -5,10 +5,11 @@ import math
 import shutil
 
 import pytest
+import torch
 
 from tests.samples import Notes, draw_folder, fails
-from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, sweep, sweep_frame
-from wisepatch.errors import StoreError, UsageError
+from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, load_weights, sweep, sweep_frame
+from wisepatch.errors import StoreError, UsageError, WisepatchError
 from wisepatch.store.results import read
 from wisepatch.workflows.run_tasks import run_tasks
 
@@ -235,3 +236,35 @@ def test_room_for_all_mixes_is_looked_for_before_the_first_is_written(run_store,
     with pytest.raises(StoreError, match=r"needs \d+ MB, and its disk has 1 MB free"):
         sweep(run_store, tmp_path, tasks=["Colors"], alphas=[i / 20 for i in range(21)], materialize=True)
     assert run_store.everything() == before
+
+
+def test_layers_scale_the_way_of_each_block_and_alpha_1_is_a_mix_too(run_store, finished):
+    done = sweep(
+        run_store, finished[0], checkpoint="finetuned", tasks=[], alphas="0,0.5,1", layers="lines", rule="alpha=1"
+    )
+    start, end = (load_weights(run_store, run_store.find(name)) for name in ("zeroshot", "finetuned"))
+    mixed = load_weights(run_store, done.checkpoints[0.5])
+    for part, scale in (("visual.trunk.blocks.0.0.conv.weight", 0.5), ("visual.trunk.blocks.4.0.conv_pwl.weight", 1.0)):
+        assert torch.allclose(mixed[part], start[part] + 0.5 * scale * (end[part] - start[part]), atol=1e-6)
+    whole = load_weights(run_store, done.checkpoints[1.0])
+    assert not torch.equal(whole["visual.trunk.blocks.0.0.conv.weight"], end["visual.trunk.blocks.0.0.conv.weight"])
+    assert done.checkpoints[0.0].kind == "zeroshot"
+    patched = load_weights(run_store, done.chosen)
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in patched.items())
+    assert done.rows[-1]["params"]["layers"]["visual.trunk.blocks.4.0"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"method": "fisher"}, "--layers scales the blocks of linear mixes"),
+        ({"alphas": "auto", "rule": "best-mean"}, "--layers scales the blocks of linear mixes"),
+        ({"layers": "wide"}, "--layers 'wide' is not understood"),
+        ({"layers": "visual.nothing=0.5"}, "unknown layer 'visual.nothing'"),
+    ],
+)
+def test_layers_that_cannot_be_scaled_are_refused_before_any_work(options, reason, run_store, finished):
+    before = len(run_store.everything())
+    with pytest.raises(WisepatchError, match=reason):
+        sweep(run_store, finished[0], **{"layers": "lines", "tasks": [], "alphas": "0,1"} | options)
+    assert len(run_store.everything()) == before

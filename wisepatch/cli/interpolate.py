@@ -24,6 +24,13 @@ def command(
     fisher: Annotated[
         str, typer.Option("--fisher", help="F0,F1: files of the Fisher information of both ends, ours or WiSE-FT's.")
     ] = "",
+    layers: Annotated[
+        str,
+        typer.Option(
+            "--layers",
+            help="Scale alpha by block: lines (LiNeS: 0.5 in the first to 1 in the last), 0.2:1, or NAME=SCALE by comma.",
+        ),
+    ] = "",
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +82,7 @@ def command(
     done = sweep(
         store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, fishers=fishers,
         rule=rule, select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, limit=limit,
-        settings=evaluation, progress=output.progress(),
+        settings=evaluation, layers=layers, progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(done.rows), "wide")

@@ -41,6 +41,7 @@ def command(
         str | None, typer.Option("--split", help="The data that the choice sees. (default: val where there is any)")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="A metric, for the first of each task.")] = None,
+    form: o.FormatOption = "table",
 ) -> None:
     """Choose alpha from results alone, by any rule; nothing is computed and nothing is stored.
 
@@ -57,6 +58,7 @@ def command(
     from wisepatch.hookspecs import Choice
     from wisepatch.store.results import read_runs
 
+    common = common.printing(form)
     output, rules = common.output, [parse_rule(text) for text in rule]
     runs = o.split_list(run) or ([] if results else ["newest"])
     frame, problems = read_runs(results or [common.open_store().results], runs)

@@ -27,6 +27,7 @@ from wisepatch.files import expanded, refused
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import answered, read_predictions
 from wisepatch.tasks import find_task
+from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.run_tasks import evaluation_tasks
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def answers_by_task(store: Store, checkpoint: Checkpoint) -> dict[Key, Kept]:
             each for each in store.everything()
             if (each.recipe, each.head) == (checkpoint.recipe, checkpoint.head) and each.id != checkpoint.id
         ]  # fmt: skip
-        if checkpoint.alpha in (0, 1) and len(checkpoint.parents) == 2:  # an endpoint, to the bit
+        whole = LAYERS not in checkpoint.recipe.params
+        if checkpoint.alpha in (0, 1) and whole and len(checkpoint.parents) == 2:  # an endpoint, to the bit
             same.append(store.parents(checkpoint)[int(checkpoint.alpha)])
     keys: dict[Key, Kept] = {}
     for path, details in (file for each in same for file in answered(store, each)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks
 from wisepatch.training.finetuning import Finetuned
+from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.patch_job import finetune_on
 from wisepatch.workflows.patching import training_problems, training_splits
-from wisepatch.workflows.sweep import Sweep, new_run, run_sweep, save_mixes
+from wisepatch.workflows.sweep import Sweep, layer_scales, new_run, run_sweep, save_mixes
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def compare_trainings(
     alphas: Sequence[float] | float | str | None = None,
     rule: Rule | str | None = None,
     select_on: str = VAL,
+    layers: Sequence[str] = (),
     settings: EvalConfig | None = None,
     run_name: str = "",
     fresh: bool = False,
@@ -88,6 +90,7 @@ def compare_trainings(
 ) -> list[TrainingWay]:
     """Fine-tune in each of the ``ways`` once a seed, sweep alpha, and choose it by ``rule`` (best-mean unless told otherwise).
 
+    ``layers`` add rows: mixes of the first way's trainings whose blocks are scaled, as ``interpolate`` scales them (``lines``).
     All are of one task and one start. Seeds are those of the settings unless given. Mixes of all trainings are measured in one pass
     over the images of a split. The test accuracy on the patching task is compared with that of the first way: paired image by
     image, each image's mean over seeds, p-values after Holm. Raises all that is missing, in any of the ways, before the first step.
@@ -96,6 +99,12 @@ def compare_trainings(
     first = next(iter(ways.values()))
     tasks = tasks or RunTasks.of(first)
     plan = plan_sweep(tasks.patching, tasks.supported, alphas=alphas, rule=rule or Rule(), select_on=select_on)
+    scaled = {
+        word: plan_sweep(
+            tasks.patching, tasks.supported, alphas=alphas, rule=rule or Rule(), select_on=select_on, layers=word
+        )
+        for word in listed(layers)
+    }
     met = [*problems, *_mismatched(ways, plan, alphas)]
     for name, config in ways.items():
         for problem in training_problems(tasks, config, data):
@@ -112,13 +121,15 @@ def compare_trainings(
             one = replace(config, seed=seed)
             called = f"{run_name}: {name}" if run_name else name
             runs.setdefault(name, []).append(finetune_on(one, model, store, data, progress, tasks, called, fresh=fresh))
-    ends = [run.finetuned for each in runs.values() for run in each]
-    right = _answers(plan, ends, store, data, settings, progress)
+    start = next(iter(ways))
+    lines = [(name, each, plan) for name, each in runs.items()]
+    lines += [(f"{start}, layers {word}", runs[start], each) for word, each in scaled.items()]
+    right = _answers(lines, store, data, settings, progress)
     found = []
-    for name, of_way in runs.items():
+    for name, of_way, own in lines:
         sweeps = [
             run_sweep(
-                plan, run.finetuned, store, data, run=new_run("patch"), run_name=f"{run_name}: {name}" if run_name else name,
+                own, run.finetuned, store, data, run=new_run("patch"), run_name=f"{run_name}: {name}" if run_name else name,
                 settings=settings,
             )
             for run in of_way
@@ -146,17 +157,24 @@ def _mismatched(ways: Mapping[str, TrainConfig], plan: SweepPlan, alphas: Any) -
 
 
 def _answers(
-    plan: SweepPlan, ends: Sequence[Checkpoint], store: Store, data: Path, settings: EvalConfig, progress: Progress
+    lines: Sequence[tuple[str, Sequence[Finetuned], SweepPlan]],
+    store: Store,
+    data: Path,
+    settings: EvalConfig,
+    progress: Progress,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Measure the mixes of all ends in one pass a split; return by checkpoint which test images of the patching task are right.
+    """Measure the mixes of all lines (name, trainings, plan) in one pass a split.
 
-    The sweeps recall what is answered here.
+    Return by checkpoint which test images of the patching task are right. The sweeps recall what is answered here.
     """
     mixes: dict[str, Checkpoint] = {}
-    for end in ends:
-        (start,) = store.parents(end)
-        saved = on_main(lambda start=start, end=end: save_mixes(store, start, end, plan, {}))  # type: ignore[misc]
-        mixes |= {mix.id: mix for mix in saved.values()}
+    plan = lines[0][2]
+    for _, runs, own in lines:
+        for end in (run.finetuned for run in runs):
+            (start,) = store.parents(end)
+            params = {LAYERS: layer_scales(own, end, store)} if own.layers else {}
+            saved = on_main(partial(save_mixes, store, start, end, own, params))
+            mixes |= {mix.id: mix for mix in saved.values()}
     right: dict[str, NDArray[np.bool_]] = {}
 
     def keep(answers: Predictions) -> None:

@@ -30,6 +30,8 @@ from wisepatch.store.runs import names_of_trainings
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, given_fishers, line_fishers
 from wisepatch.training.start import checkpoint_prefix
+from wisepatch.weights.depth import read_layers
+from wisepatch.weights.parameters import LAYERS
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
 from wisepatch.workflows.run_tasks import run_tasks
@@ -101,6 +103,7 @@ def sweep(
     rule: Rule | str | None = None,
     select_on: str = VAL,
     metrics: Sequence[str] | str = (),
+    layers: str = "",
     materialize: bool = False,
     limit: int | None = None,
     run: str | None = None,
@@ -115,6 +118,9 @@ def sweep(
     and reported, and not used to choose. ``tasks`` defaults to the run's supported ones. Mixes are stored as recipes, as weights
     with ``materialize``; the chosen one as ``<model>/<task>/patched``. ``limit`` is the number of images of each split at most.
 
+    ``layers`` multiply alpha by a scale for each block: ``lines`` (from 0.5 in the first to 1 in the last, LiNeS), another such
+    line (``0.2:1``), or ``NAME=SCALE``; alpha 1 is not the fine-tuned model then.
+
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
     fine-tuning on up to ``fisher_examples`` images of its training split, or read from the two files ``fishers``, ours or
     WiSE-FT's. Without ``run_name`` the run is called as the training was. Raises all that is missing before any work.
@@ -127,7 +133,11 @@ def sweep(
         )
     store.check_own(end)
     patching, others = run_tasks(end, tasks, limit)
-    plan = plan_sweep(patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics)
+    plan = plan_sweep(
+        patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics, layers=layers,
+    )  # fmt: skip
+    if layers:  # a layer that there is not is said before any work
+        layer_scales(plan, end, store)
     if fishers and not plan.method.needs_fisher:
         raise UsageError(f"the method {method} takes no Fisher information", "add --method fisher")
     plan.check(data, store=store, measured_fisher=not fishers)
@@ -164,6 +174,8 @@ def run_sweep(
             start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
             workers=settings.workers if settings else None, progress=progress,
         )  # fmt: skip
+    if plan.layers:
+        params[LAYERS] = layer_scales(plan, end, store)
     plan, raced = _race(plan, start, end, published, params, store, data, settings, progress)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     line = {"training": end.training, "method": plan.method.name, "start": start_name}
@@ -337,6 +349,7 @@ def save_mixes(
     """
     prefix = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}"
     method = "" if plan.method.name == "linear" else f"{plan.method.name}-"
+    method = f"layers={plan.layers}-" if plan.layers else method
     mixes: dict[float, Checkpoint] = {}
     with ExitStack() as stack:
         files = (
@@ -345,11 +358,11 @@ def save_mixes(
             else []
         )
         if materialize:
-            copies = sum(alpha not in (0, 1) for alpha in plan.alphas)
+            copies = sum(not _is_end(alpha, params) for alpha in plan.alphas)
             check_room(store.root, copies * max(weights_size(store, start), weights_size(store, end)))
         fishers = store.cache.fisher_paths(params["fisher"]["files"]) if materialize and "fisher" in params else None
         for alpha in plan.alphas:
-            if alpha in (0, 1):
+            if _is_end(alpha, params):
                 mixes[alpha] = end if alpha else start
                 continue
             recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
@@ -359,6 +372,19 @@ def save_mixes(
                 recipe=recipe, config=end.config, head=end.head,
             )  # fmt: skip
     return mixes
+
+
+def layer_scales(plan: SweepPlan, end: Checkpoint, store: Store) -> dict[str, float]:
+    """Return the scales of the layers that a plan names, by the beginnings of the tensors' names."""
+    from safetensors import safe_open
+
+    with weights_file(store, end, store.checkpoints) as path, safe_open(path, "pt") as file:
+        return read_layers([plan.layers], list(file.keys()))
+
+
+def _is_end(alpha: float, params: Mapping[str, Any]) -> bool:
+    """Tell whether a mix is an end itself, to the bit: with scales of layers, alpha 1 is not."""
+    return alpha == 0 or (alpha == 1 and LAYERS not in params)
 
 
 def _save_patched(

@@ -20,6 +20,8 @@ from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
 TOP1 = "top1"
+LINEAR = "linear"
+LINES = "0.5:1"  # LiNeS of one end (Wang et al. 2025, arXiv 2410.17146): 1 - beta to 1, beta 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class SweepPlan:
     reports: bool = True  # test data; without it, only what the choice needs is measured
     strategy: str = ""  # how several tasks are patched
     also: tuple[Task, ...] = ()  # tasks that are measured at the end, and have no part in the choice
+    layers: str = ""  # scales of blocks: lines, or 0.2:1 from the first to the last, or NAME=SCALE
     candidates: int = 0  # where coefficients are chosen, their number, and that of the mixes on test data
     reported: int = 0
 
@@ -77,6 +80,7 @@ class SweepPlan:
             "--checkpoint": finetuned.id,
             "--alpha": AUTO if self.auto else ",".join(f"{alpha!r}" for alpha in self.alphas),
             "--method": self.method.name,
+            "--layers": self.layers,
             "--fisher-examples": str(fisher_examples) if self.method.needs_fisher else "",
             "--select": str(self.rule) if self.rule else "",
             "--select-on": self.select_on,
@@ -183,6 +187,7 @@ def plan_sweep(
     rule: Rule | str | None = None,
     select_on: str = VAL,
     metrics: Sequence[str] | str = (),
+    layers: str = "",
 ) -> SweepPlan:
     """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
     words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in listed(alphas)]
@@ -199,4 +204,19 @@ def plan_sweep(
             f"{method} has other parameters than alpha, and a sweep over alpha mixes two models",
             f"use `wisepatch merge --method {method}`",
         )
-    return SweepPlan(patching, tuple(others), values, find_merge_method(method), rule, select_on, tuple(metrics), auto)
+    if layers and (found.name != LINEAR or auto):
+        raise UsageError(
+            "--layers scales the blocks of linear mixes at alphas that are named",
+            "leave --method out, and name the alphas, such as 0:1:0.1",
+        )
+    return SweepPlan(
+        patching,
+        tuple(others),
+        values,
+        found,
+        rule,
+        select_on,
+        tuple(metrics),
+        auto,
+        layers=LINES if layers == "lines" else layers,
+    )

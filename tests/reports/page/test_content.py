@@ -104,3 +104,12 @@ def test_tasks_that_were_measured_besides_have_a_table_of_their_own(content):
     rows = [row("A", alpha, 0.5, role="patching") for alpha in (0.0, 1.0)]
     page = content([*rows, row("D", None, 0.25, patching=None, role="also")])
     assert page.results[-1].rows == [["D", "25.0 (15.0 to 35.0)"]]
+
+
+def test_answers_that_are_not_those_of_the_run_are_not_shown(store, swept):
+    frame = read(store.results)[0]
+    whole = run_content(store, frame, swept[1], 1, Budget())
+    assert whole.classes
+    other = run_content(store, frame.assign(n=frame["n"] + 1), swept[1], 1, Budget())
+    assert other.classes == []
+    assert "the answers of shapes that the store holds are to" in other.missing["classes"]

@@ -78,10 +78,8 @@ def test_theme_follows_the_system_and_the_button_and_charts_follow_the_theme(pag
 def test_phone_scrolls_tables_and_never_the_page(page):
     with opened(page, width=390, height=844) as shown:
         assert shown.run("return document.documentElement.scrollWidth") == 390
-        wide = shown.run(
-            "return [...document.querySelectorAll('.drawing svg')].map(e => e.getBoundingClientRect().right)"
-        )
-        assert max(wide) <= 390
+        parts = "[...document.querySelectorAll('.drawing svg, .drawing svg text')]"
+        assert shown.run(f"return Math.max(...{parts}.map(e => e.getBoundingClientRect().right))") <= 390
 
 
 def test_print_has_every_chart_and_light_paper_whatever_the_theme(page, tmp_path):

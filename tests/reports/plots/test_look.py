@@ -5,7 +5,7 @@ import pytest
 from wisepatch import Look
 from wisepatch.errors import UsageError
 from wisepatch.reports.plots import parse_labels, parse_size
-from wisepatch.reports.plots.look import DARK, LIGHT
+from wisepatch.reports.plots.look import DARK, LIGHT, contrast, grid, luminance
 
 
 @pytest.mark.parametrize(
@@ -31,21 +31,24 @@ def test_labels_are_pairs_of_name_and_text():
         assert "NAME=TEXT" in caught.value.hint
 
 
-def luminance(color):
-    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(share * channel for share, channel in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+def test_contrast_is_that_of_the_guidelines():
+    assert contrast("#000000", "#ffffff") == contrast("#ffffff", "#000000") == 21
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    assert luminance("#00ff00") == pytest.approx(0.7152)
+
+
+@pytest.mark.parametrize(
+    ("panels", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (6, (2, 3)), (7, (3, 3))]
+)
+def test_panels_leave_as_few_places_empty_as_can_be(panels, shape):
+    assert grid(panels, 3) == shape
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_text_and_curves_stand_out_from_the_ground(theme):
-    def contrast(color):
-        low, high = sorted((luminance(color), luminance(theme.ground)))
-        return (high + 0.05) / (low + 0.05)
-
-    assert contrast(theme.ink) > 7
-    assert contrast(theme.muted) > 4.5
-    assert all(contrast(color) > 2.2 for color in theme.colors)
+    assert contrast(theme.ink, theme.ground) > 7
+    assert contrast(theme.muted, theme.ground) > 4.5
+    assert all(contrast(color, theme.ground) > 2.2 for color in theme.colors)
     assert len(set(theme.colors)) == 7
 
 

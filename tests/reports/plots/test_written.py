@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.reports.plots.pictures import texts
+from tests.reports.plots.pictures import measured, texts
 from wisepatch import (
     Look,
     alpha_table,
@@ -66,10 +66,11 @@ def test_names_that_differ_in_the_middle_alone_stay_apart():
 
 
 def test_a_label_takes_the_place_of_a_name_everywhere():
-    look = Look(labels={"MNIST": "digits $5", "paint-vitb32-mnist": "the paper's"})
+    look = Look(labels={"MNIST": "digits $5", "paint-vitb32-mnist": "the paper's", "CIFAR10": "kept"})
     figure = draw_sweep(sweep_table(paint()), None, look)
     words = " ".join(text.replace("\n", " ") for text, _ in texts(figure))
     assert "MNIST" not in words
+    assert "on the supported tasks (kept)" in words
     assert "the patching task (digits $5)" in words
     assert "the paper's" in words
 
@@ -100,3 +101,18 @@ def test_the_same_picture_has_the_same_bytes(tmp_path):
         for path in paths:
             save_figure(draw_sweep(sweep_table(paint())), path)
         assert paths[0].read_bytes() == paths[1].read_bytes(), suffix
+
+
+def test_models_of_a_fit_are_found_by_the_names_that_tasks_are_written_with():
+    from wisepatch import draw_robustness, robustness_table
+
+    table = robustness_table(measured(), reference="Shapes")
+    models = {"Shapes": [0.5, 0.6], "corrupt:Shapes": [0.4, 0.5]}
+    figure = draw_robustness(table, None, Look(labels={"Shapes": "clean"}), models=models)
+    assert figure.axes[0].get_xlabel() == "accuracy on clean"
+    assert [len(line.get_xydata()) for line in figure.axes[0].lines if line.get_marker() == "x"] == [2]
+
+
+def test_a_long_name_among_the_supported_tasks_loses_its_middle():
+    figure = draw_sweep(sweep_table(measured(tasks=("Digits", "t" * 60))))
+    assert "t" * 16 + "…" + "t" * 16 in figure.axes[0].get_xlabel().replace("\n", "")

@@ -157,10 +157,13 @@ def test_two_processes_train_every_objective_as_one_does_but_for_rounding(shapes
         assert losses[1][name] == pytest.approx(losses[0][name], rel=1e-3), name
         one, two = (Store(tmp_path / count / name) for count in ("one", "two"))
         alone, shared = (load_weights(store, store.find("finetuned")) for store in (one, two))
-        for tensor, expected in alone.items():
-            # A bias of keys moves no answer: its gradient is rounding alone, which Adam takes for one.
-            tolerance = 1e-2 if tensor.endswith("in_proj_bias") else 1e-4
-            assert torch.allclose(shared[tensor], expected, rtol=1e-3, atol=tolerance), (name, tensor)
+        begun = load_weights(one, one.parents(one.find("finetuned"))[0])
+        # Where a gradient is next to nothing, as that of a bias of keys, Adam makes steps of rounding.
+        assert distance(shared, alone) < 0.01 * distance(alone, begun), name
+
+
+def distance(weights, others):
+    return sum(float((weights[name] - others[name]).square().sum()) for name in weights) ** 0.5
 
 
 def test_settings_are_given_by_name_and_what_is_off_is_said(shapes, tmp_path):

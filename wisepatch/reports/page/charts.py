@@ -20,6 +20,7 @@ SHAPES = {"chosen": STAR, "zero-shot": "circle", "start": "circle", "fine-tuned"
 MARKED = 110  # square pixels
 LEGEND_LETTERS = 260  # pixels of a name in a legend; the table has it whole
 HEIGHT, PANEL = 340, 150  # pixels
+LEFT_BEYOND = 0.72  # of the width: labels of points further right stand to their left
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,9 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
     """
     runs = list(dict.fromkeys(point["run"] for point in points))
     color = _color("run", runs, "run")
-    across = [0, 1] if x_title == "alpha" else None
-    x = {
-        "field": "x",
-        "type": "quantitative",
-        "title": x_title,
-        "scale": _scale(points, "x", "x_low", "x_high", within=across),
-        "axis": {"tickCount": {"expr": "width / 90"}, "format": ".2~f"},
-    }
+    scale = _scale(points, "x", "x_low", "x_high", within=[0, 1] if x_title == "alpha" else None)
+    ticks = {"tickCount": {"expr": "width / 90"}, "format": ".2~f"}
+    x = {"field": "x", "type": "quantitative", "title": x_title, "scale": scale, "axis": ticks}
     y = {"field": "y", "type": "quantitative", "title": y_title, "scale": _scale(points, "y", "y_low", "y_high")}
     line = {
         "mark": {"type": "line", "strokeWidth": 2}, "transform": [{"filter": "datum.line == 1"}],
@@ -67,16 +63,31 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
         "mark": {"type": "point", "filled": False, "size": MARKED, "opacity": 1, "fill": "var(--paper)", "strokeWidth": 2},
         "transform": [marked], "encoding": {"shape": shape, "color": color},
     }  # fmt: skip
-    labels = {
-        "mark": {"type": "text", "dx": 10, "dy": -9, "align": "left", "color": "var(--ink-2)", "fontSize": 11},
-        "transform": [marked], "encoding": {"text": {"field": "label", "type": "nominal"}},
-    }  # fmt: skip
     tips = [
         _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
         *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
         _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
     ]  # fmt: skip
-    return _whole(points, [line, rule_y, rule_x, dots, stars, labels, _hover(tips)], {"x": x, "y": y}, HEIGHT)
+    return _whole(
+        points,
+        [line, rule_y, rule_x, dots, stars, *_labels(scale["domain"]), _hover(tips)],
+        {"x": x, "y": y},
+        HEIGHT,
+    )
+
+
+def _labels(domain: Sequence[float]) -> list[Spec]:
+    """Return layers with the words beside marked points: to their left where these are far right, so that none leaves the chart."""
+    middle = domain[0] + LEFT_BEYOND * (domain[1] - domain[0])
+    sides = (("<=", {"dx": 10, "align": "left"}), (">", {"dx": -10, "align": "right"}))
+    return [
+        {
+            "mark": {"type": "text", "dy": -9, "color": "var(--ink-2)", "fontSize": 11, **side},
+            "transform": [{"filter": f"datum.mark != '' && datum.x {is_there} {middle!r}"}],
+            "encoding": {"text": {"field": "label", "type": "nominal"}},
+        }
+        for is_there, side in sides
+    ]  # fmt: skip
 
 
 def over_alpha_spec(points: Rows, chosen: float | None, title: str) -> Spec:

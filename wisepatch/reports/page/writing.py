@@ -19,7 +19,8 @@ from wisepatch.errors import ResultsError, UsageError, WisepatchError
 from wisepatch.files import check_writable, expanded, refused, replacing
 from wisepatch.progress import harmless
 from wisepatch.reports.numbers import percent
-from wisepatch.reports.page.content import RunContent, frontier_chart, frontier_points, run_content, run_name
+from wisepatch.reports.page.content import RunContent, run_content
+from wisepatch.reports.page.curves import frontier_chart, frontier_points, run_name
 from wisepatch.reports.page.tables import Table, mix_words, split_words
 from wisepatch.reports.page.thumbnails import Budget
 from wisepatch.store.checkpoints import Store

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import wilson
 from wisepatch.analysis.metrics import BINS, measure
 from wisepatch.hookspecs import Scores
-from wisepatch.reports.plots.look import MARKERS, STYLES, Look
+from wisepatch.reports.plots.look import MARKERS, STYLES, Look, contrast
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.written import as_written
 
@@ -22,7 +23,6 @@ MOST_NUMBERS = 12  # classes of a matrix that has room for numbers in its cells
 MOST_ACROSS, MOST_LETTERS_ACROSS = 5, 8  # classes, and letters of one, whose names stand side by side
 OTHERS = "others"
 CELL_INCHES, LEAST_INCHES, MOST_INCHES = 0.42, 2.6, 7.0
-DARK_CELL = 0.55  # the share from which a cell is darker than its number
 CONFUSION = ["checkpoint", "task", "split", "label", "answer", "images", "share", "n", "accuracy", "ci_low", "ci_high"]
 
 
@@ -81,7 +81,7 @@ def draw_confusion(table: pd.DataFrame, title: str | None, look: Look) -> Figure
     ``table`` is what :func:`confusion_table` returns, of one checkpoint.
     """
     import numpy as np
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     names = list(table["label"].unique())
     size = len(names)
@@ -104,7 +104,8 @@ def draw_confusion(table: pd.DataFrame, title: str | None, look: Look) -> Figure
     if size <= MOST_NUMBERS:
         for i, j in np.ndindex(size, size):
             if counts[i, j]:
-                color = sheet.theme.ground if shares[i, j] > DARK_CELL else sheet.theme.ink
+                cell = to_hex(shades(float(shares[i, j])))
+                color = max((sheet.theme.ground, sheet.theme.ink), key=partial(contrast, cell))
                 style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": sheet.small * 0.9, "color": color}
                 axes.text(j, i, f"{counts[i, j]:,}", **style)
     upright = size > MOST_ACROSS or max(map(len, names)) > MOST_LETTERS_ACROSS

@@ -98,3 +98,22 @@ def parse_labels(words: list[str]) -> dict[str, str]:
             raise UsageError(f"--label {word!r} does not say what is called so", "write --label NAME=TEXT")
         labels[name] = text
     return labels
+
+
+def grid(panels: int, across: int) -> tuple[int, int]:
+    """Return rows and columns for some panels, at most ``across`` beside each other, with as few places empty as can be."""
+    rows = -(-panels // across)
+    return rows, -(-panels // rows)
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of ``#rrggbb``, from 0 to 1, as contrast is measured by (WCAG 2.2)."""
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(share * channel for share, channel in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast between two colours, from 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

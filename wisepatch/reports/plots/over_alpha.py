@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ResultsError
-from wisepatch.reports.plots.look import MARKERS, STYLES, Look
+from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import swept_rows
 from wisepatch.reports.plots.words import axis_label, chosen_words, describe, images_words, start_words
@@ -167,8 +167,7 @@ def draw_per_task(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
 
     tasks, runs = list(table["task"].unique()), list(table["run_name"].unique())
     start = " / ".join(table["start"].map(start_words).unique())
-    columns = min(PANELS_ACROSS, len(tasks))
-    rows = -(-len(tasks) // columns)
+    rows, columns = grid(len(tasks), PANELS_ACROSS)
     patching = ", ".join(table["patching"].dropna().unique())
     sheet = Sheet(
         look, PANEL_HEIGHT * rows, title=f"Each task over alpha, {patching} patched", own_title=title, note=_note(table, look),

@@ -12,7 +12,7 @@ from wisepatch.analysis.robustness import Line, expit, logit
 from wisepatch.reports.plots.frontier import CHOSEN, ENDS, MARK, scaled
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.logit_axes import clamp_of, use_logit_scale
-from wisepatch.reports.plots.look import MARKERS, STYLES, Look
+from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.shifts import MEAN
 from wisepatch.reports.plots.words import axis_label, chosen_words, images_words, start_words
@@ -50,8 +50,7 @@ def draw_robustness(
     was fitted to (accuracies ``(m,)`` by task). ``table`` is what :func:`robustness_table` returns.
     """
     shifts = list(table["shift"].unique())
-    columns = min(PANELS_ACROSS, len(shifts))
-    rows = -(-len(shifts) // columns)
+    rows, columns = grid(len(shifts), PANELS_ACROSS)
     means = table[table["shift"].map(is_mean)]
     reference = str((means if len(means) else table)["reference_task"].iloc[0])
     height = PANEL_HEIGHT * rows if columns > 1 else ALONE_HEIGHT

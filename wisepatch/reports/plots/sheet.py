@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import UsageError
 from wisepatch.reports.plots.labels import crowded, thin_ticks
-from wisepatch.reports.plots.look import DPI, Look, Theme
+from wisepatch.reports.plots.look import DPI, SCREEN_FONT, Look, Theme
 from wisepatch.reports.plots.words import split_words
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MARGIN = 0.09  # inches around all
 MOST_TRIES = 6  # of heights, where none is given
 LEAST_AXES = 0.45  # inches that axes must have
+MARKS_IN_LEGEND = 0.62  # of their size in the picture: a legend's lines are close
 HANDLE_LETTERS = 4.2  # of a legend: the sign before a text and the room around both
 LABEL_SHARE = 0.8  # of the picture that the label of an axis may take
 
@@ -64,8 +65,8 @@ class Sheet:
 
     @property
     def scale(self) -> float:
-        """Return how much larger lines and marks are than those of the usual size."""
-        return self.font / 9.5
+        """Return how much larger lines and marks are than those of the usual size; a paper's are finer."""
+        return self.font / SCREEN_FONT * (0.8 if self.look.paper else 1.0)
 
     @property
     def small(self) -> float:
@@ -202,6 +203,7 @@ class Sheet:
             list(entries.values()), texts, loc="lower left", ncols=columns, frameon=False, fontsize=self.small, borderpad=0,
             borderaxespad=0, labelcolor=self.theme.ink, handlelength=1.9, handletextpad=0.5, columnspacing=1.2,
             bbox_to_anchor=(MARGIN, bottom), bbox_transform=self.figure.dpi_scale_trans, labelspacing=0.35,
+            markerscale=MARKS_IN_LEGEND,
         )  # fmt: skip
         legend.set_in_layout(False)
         return float(legend.get_window_extent(self.renderer).height) / self.figure.dpi + MARGIN

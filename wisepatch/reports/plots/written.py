@@ -25,6 +25,7 @@ NAMING = (
     "task", "run_name", "model", "start", "training", "shift", "reference_task", "label", "answer", "layer", "checkpoint",
     "patching_task",
 )  # fmt: skip
+BETWEEN = ", "  # names in a list
 NOTEBOOK_DPI = 100
 
 Draw = Callable[..., "Figure"]
@@ -52,7 +53,13 @@ def as_written(draw: Draw) -> Draw:
         families = [family, *rcParams["font.family"], *(each for each, _ in installed_fonts(lacking))]
         with rc_context({"text.parse_math": False, "font.family": families}), quiet_about_letters():
             shown = {column: table[column].map(lambda value: written.get(value, value)) for column in texts_in}
-            figure = draw(table.assign(**shown), title, look, **options)
+            named = {
+                option: {written.get(name, name): each for name, each in value.items()}
+                if isinstance(value, Mapping)
+                else value
+                for option, value in options.items()
+            }
+            figure = draw(table.assign(**shown), title, look, **named)
         figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]  # what a notebook shows
         return figure
 
@@ -61,21 +68,21 @@ def as_written(draw: Draw) -> Draw:
 
 def shortened(table: pd.DataFrame, names: set[str], labels: Mapping[str, str]) -> dict[str, str]:
     """Return by name what is written for it. Raises :class:`UsageError` for a label of a name that the table does not have."""
-    naming = {name for column in NAMING if column in table for name in table[column] if isinstance(name, str)}
+    lists = {value for value in table.get("names", ()) if isinstance(value, str) and value}  # of tasks, by comma
+    listed = {name for value in lists for name in value.split(BETWEEN)}
+    naming = listed | {name for column in NAMING if column in table for name in table[column] if isinstance(name, str)}
     for name in labels:
         if name not in naming:
             known = ", ".join(sorted(map(harmless, naming))[:8]) or "none"
             raise UsageError(f"nothing in the picture is called {name!r}, which --label renames", f"names: {known}")
-    long = {
-        name
-        for column in NAMING
-        if column in table
-        for name in table[column]
-        if len(start_words(str(name)) if column == "start" else str(name)) > MAX_NAME_LETTERS
-    }
-    written = {name: harmless(labels.get(name, name)) for name in names}
+    starts = set(table["start"]) if "start" in table else set()
+    long = {name for name in naming if len(start_words(name) if name in starts else name) > MAX_NAME_LETTERS}
+    written = {name: harmless(labels.get(name, name)) for name in names | listed}
     cut = written | {name: without_middle(written[name]) for name in long}
-    return cut if len(set(cut.values())) == len(set(written.values())) else written
+    kept = cut if len(set(cut.values())) == len(set(written.values())) else written
+    return kept | {
+        value: BETWEEN.join(kept[name] for name in value.split(BETWEEN)) for value in lists if BETWEEN in value
+    }
 
 
 @contextmanager

@@ -1,0 +1,74 @@
+"""``patch --objective A,B``: one table and one picture of several objectives, and what is refused before anything is trained."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from wisepatch.cli import options as o
+from wisepatch.cli.objectives import objective_names, of_one
+from wisepatch.datasets import demo
+from wisepatch.errors import UnknownNameError, UsageError
+
+TRAINING = ("--model", "demo", "--steps", "2", "--batch-size", "4", "--lr", "1e-2", "--warmup", "0")
+
+
+def test_two_objectives_are_shown_in_one_table_and_drawn_in_one_picture(cli, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 20, "val": 20, "test": 20})
+    words = ("patch", "--task", shapes, "--supported", "Colors", "--alpha", "0,1", *TRAINING)
+    words = (*words, "--objective", "cross-entropy,lipsum", "--objective-param", "texts=3", "--select", "max-drop=0.5")
+    told = cli(*words, "--output", "both.png")
+    assert told.exit_code == 0, told.output
+    rows = [line for line in told.stdout.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == ["cross-entropy", "lipsum"]
+    assert "than cross-entropy, at the alphas that were chosen, " in told.stdout
+    assert "(paired by image, 1 seed, the same way in each, Holm)" in told.stdout
+    with Image.open("both.png") as picture:
+        assert picture.width > 500
+    records = [json.loads(line) for line in cli(*words, "--json").stdout.splitlines()]
+    first, second = (each for each in records if each["type"] == "objective")
+    assert (first["objective"], first["against_first"]) == ("cross-entropy", None)
+    assert second["against_first"]["value"] == pytest.approx(second["patching"] - first["patching"])
+    results = [each for each in records if each["type"] == "result"]
+    assert {each["run_name"] for each in results} == {"cross-entropy", "lipsum"}
+    assert {each["training"] for each in results} == {"paint", "paint+lipsum"}
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--objective", "cross-entropy,cross-entropy"), "--objective cross-entropy,cross-entropy names one twice"),
+        (("--objective", "cross-entropy,lipsun"), "unknown objective 'lipsun'"),
+        (("--objective", "lipsum,car-ft", "--method", "fisher"), "objectives are compared after linear mixes"),
+        (("--objective", "lipsum,car-ft", "--plan"), "--plan measures one objective"),
+        (("--objective", "lipsum,car-ft", "--alpha", "auto"), "--alpha auto leaves other alphas for each training"),
+        (("--objective", "lipsum,car-ft", "--objective-param", "beta=1"), "the objective lipsum has no setting 'beta'"),
+        (
+            ("--objective", "lipsum,lp-ft", "--head", "frozen"),
+            "lp-ft: lp-ft trains the head, and the head is to be frozen",
+        ),
+        (("--objective", "lipsum", "--distill-on", "nowhere"), "lipsum takes no unlabelled images"),
+        (("--objective", "distill", "--distill-on", "nowhere"), "unknown task 'nowhere'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(words, reason, cli, shapes, tmp_path):
+    told = cli("patch", "--task", shapes, "--supported", "Colors", *TRAINING, *words)
+    assert told.exit_code in (1, 2)
+    assert reason in told.stderr
+    assert not (tmp_path / "wisepatch-store").exists()
+
+
+def test_a_setting_goes_to_the_objectives_that_have_it():
+    names = objective_names("cross-entropy, lipsum,car-ft")
+    assert names == ["cross-entropy", "lipsum", "car-ft"]
+    train = o.TrainOptions(objective_param=["weight=0.5", "lipsum.texts=3", "length=4"])
+    given = {name: of_one(train, name, names)["objective_param"] for name in names}
+    assert given == {
+        "cross-entropy": ["lipsum.texts=3"],
+        "lipsum": ["weight=0.5", "lipsum.texts=3", "length=4"],
+        "car-ft": ["weight=0.5", "lipsum.texts=3"],
+    }
+    with pytest.raises(UsageError, match="names one twice"):
+        objective_names("lipsum,lipsum")
+    with pytest.raises(UnknownNameError):
+        objective_names("nothing")
