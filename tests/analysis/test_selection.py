@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fuzzing import or_an_error_for_users, texts
 from wisepatch.analysis.rules import Bound, Weights
 from wisepatch.analysis.selection import BEST_MEAN, MAX_DROP, Rule, choose, missing_for_rule, parse_rule
-from wisepatch.analysis.sweep_frame import Point, points, sweep_frame
+from wisepatch.analysis.sweep_frame import Point, points, sweep_frame, with_mean_of_patched
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError
 from wisepatch.hookspecs import SelectionRule
 from wisepatch.plugins import Plugin, registry
@@ -383,3 +384,21 @@ def test_points_of_several_patching_tasks_are_means():
 
 def test_a_knee_needs_supported_tasks_however_many_are_patched():
     assert "knee needs supported tasks" in missing_for_rule(Rule("knee"), (0, 0.5, 1), ["A", "B"], [])
+
+
+def test_several_patching_tasks_become_one_row_with_their_mean_for_pictures():
+    shared = {"run": "r", "patching": "A+B", "split": "test", "alpha": 0.5, "checkpoint": "c", "n": 10}
+    rows = [
+        shared | {"task": "A", "role": "patching", "metric": "top1", "value": 0.4, "ci_low": 0.3, "ci_high": 0.5},
+        shared | {"task": "A", "role": "patching", "metric": "worst", "value": 0.1, "ci_low": 0.0, "ci_high": 0.2},
+        shared | {"task": "B", "role": "patching", "metric": "top1", "value": 0.8, "ci_low": 0.7, "ci_high": 0.9},
+        shared | {"task": "C", "role": "supported", "metric": "top1", "value": 0.9, "ci_low": 0.8, "ci_high": 1.0},
+        {**shared, "run": "s", "patching": "A", "task": "A", "role": "patching", "metric": "top1", "value": 0.4},
+    ]
+    frame = with_mean_of_patched(pd.DataFrame(rows))
+    (mean,) = frame[(frame["run"] == "r") & (frame["role"] == "patching")].to_dict("records")
+    assert (mean["task"], mean["metric"], mean["n"]) == ("A+B", "top1", 20)
+    assert mean["value"] == pytest.approx(0.6)
+    assert mean["ci_low"] == pytest.approx(0.6 - math.sqrt(2 * 0.1**2) / 2)
+    assert frame[frame["run"] == "s"]["task"].tolist() == ["A"]
+    assert frame[frame["task"] == "C"]["value"].tolist() == [0.9]

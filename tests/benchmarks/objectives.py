@@ -35,7 +35,7 @@ WAYS = {
     "layer decay 0.65": {"layer_decay": 0.65},
     "LoRA 8": {"lora": 8},
 }
-COST_STEPS = 20
+COST_STEPS = 12
 
 
 def settings_of(task, way):
@@ -51,7 +51,7 @@ def compare(task, folder, ways):
     """Yield the rows of one task."""
     found = compare_trainings(
         {way: settings_of(task, way) for way in ways}, ModelConfig("demo", ""), Store(folder), folder,
-        seeds=SEEDS, alphas=ALPHAS, rule=RULE,
+        seeds=SEEDS, alphas=ALPHAS, rule=RULE, layers="lines",
     )  # fmt: skip
     for way in found:
         zero = way.accuracies(0.0)

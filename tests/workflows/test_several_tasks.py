@@ -194,6 +194,14 @@ def test_an_end_of_a_patch_of_one_task_is_used_whatever_was_supported(folders, t
         run(folders, tmp_path / "store", tasks=NAMES[:2], strategy="parallel", fresh=True)
 
 
+def test_another_rule_measures_nothing_anew(held, folders, no_training, monkeypatch):
+    store, before = held
+    monkeypatch.setattr("wisepatch.evaluation.recall.predict_many", lambda *_, **__: pytest.fail("measured anew"))
+    again = run(folders, store, strategy="parallel", rule="alpha=0.5")
+    assert {mix.id for mix in again.sweep.checkpoints.values()} == {mix.id for mix in before.sweep.checkpoints.values()}
+    assert again.sweep.chosen.config["select"] == "alpha=0.5"
+
+
 def test_a_grid_takes_the_best_of_all_combinations(held, folders):
     store, _ = held
     done = run(folders, store, strategy="parallel", coefficients="grid")
@@ -334,3 +342,76 @@ def test_commands_work_on_what_was_patched(cli, held, folders, tmp_path):
     assert chosen.exit_code == 0, chosen.output
     removed = cli("store", "rm", done.runs[0].finetuned.id, *where)
     assert removed.exit_code == 1  # the recipe needs it
+
+
+WORDS = ("--steps", 3, "--batch-size", 6, "--lr", "1e-2", "--warmup", 0, "--save-every", 0, "--alpha", "0,0.5,1")
+
+
+def command(folders, store, *words, tasks=NAMES):
+    named = ",".join(str(folders / name) for name in tasks)
+    return (
+        "patch",
+        "--model",
+        "demo",
+        "--task",
+        named,
+        "--supported",
+        folders / "kept",
+        *WORDS,
+        "--store",
+        store,
+        *words,
+    )
+
+
+def test_the_command_prints_one_table_and_programs_get_every_cell(cli, held, folders, no_training):
+    store, _ = held
+    words = command(folders, store, "--strategy", "parallel", "--coefficients", "grid")
+    shown = cli(*words, "--output", "picture.png")
+    assert shown.exit_code == 0, shown.output
+    assert "of 27 candidates, by the mean of patched and supported accuracy" in shown.stdout
+    assert "at the coefficients" in shown.stdout
+    assert "fine-tuned on" in shown.stdout
+    printed = [json.loads(line) for line in cli(*words, "--json").stdout.splitlines()]
+    cells = [each for each in printed if each["type"] == "model_table"]
+    assert [each["task"] for each in cells if each["model"] == "patched"] == [*NAMES, "kept"]
+    assert {each["role"] for each in cells} == {"patching", "supported"}
+    (choice,) = [each for each in printed if each["type"] == "choice"]
+    assert set(choice["coefficients"]) == set(NAMES)
+    assert choice["alpha"] is None
+    chosen = cli("select", "--rule", "best-mean", "--store", store, "--json")
+    assert json.loads(chosen.stdout)["candidate"] == choice["candidate"]
+
+
+def test_a_plan_counts_all_trainings_and_candidates(cli, folders, no_training):
+    def planned(*words):
+        result = cli(*command(folders, "elsewhere", *words, "--plan", "--json", tasks=NAMES[:2]))
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    joint, one_by_one = planned("--strategy", "joint"), planned("--strategy", "sequential")
+    assert (joint["steps"], one_by_one["steps"]) == (3, 6)
+    assert (joint["mixes"], one_by_one["mixes"]) == (3, 6)
+    grid = planned("--strategy", "parallel", "--coefficients", "grid")
+    assert (grid["steps"], grid["mixes"]) == (6, 9)
+    assert [(each["task"], each["purpose"]) for each in grid["readings"][:2]] == [
+        (NAMES[0], "training"),
+        (NAMES[1], "training"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--strategy", "all"), "'all' is not one of 'joint', 'sequential', 'parallel'"),
+        (("--seeds", "0,1"), "--seeds patches one task, and measures nothing besides"),
+        (
+            ("--balance", "tasks", "--strategy", "sequential"),
+            "--balance is of --strategy joint, and this is sequential",
+        ),
+    ],
+)
+def test_the_command_refuses_by_name(cli, folders, no_training, words, message):
+    result = cli(*command(folders, "elsewhere", *words))
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())

@@ -98,11 +98,6 @@ class Mixer:
     start: Checkpoint
     ends: tuple[Checkpoint, ...]
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """Return the settings that all ends share, and what is patched."""
-        return self.ends[0].config | chosen_by(self.job.plan)
-
     def mix(self, candidate: Candidate) -> Checkpoint:
         """Return the start or an end where the candidate is one, else save the recipe."""
         if not any(candidate):
@@ -117,7 +112,7 @@ class Mixer:
         """Save the patched model, with how its coefficients were found."""
         found = {"found": asked.how} | ({"evaluations": asked.evaluations} if asked.how == SEARCH else {})
         each = dict(zip(self.tasks, candidate, strict=True))
-        return self._save("patched", "patched", candidate, {"coefficients": each, **found})
+        return self._save("patched", "patched", candidate, chosen_by(self.job.plan) | {"coefficients": each, **found})
 
     @property
     def tasks(self) -> list[str]:
@@ -128,10 +123,12 @@ class Mixer:
         one = len(set(candidate)) == 1
         params = {"alpha": candidate[0]} if one else {"alphas": list(candidate)}
         recipe = Recipe(METHOD, (self.start.id, *(end.id for end in self.ends)), params)
-        prefix = checkpoint_prefix(ModelConfig.from_json(self.start.model))
+        prefix, patching = checkpoint_prefix(ModelConfig.from_json(self.start.model)), self.job.plan.patching
+        # A candidate names no rule: another one measures nothing anew.
+        several = {"task": patching.base_spec, "tasks": self.tasks, "strategy": self.job.plan.strategy}
         return self.job.store.save(
-            None, kind=kind, name=f"{prefix}/{self.job.plan.patching.name}/{name}", model=self.ends[0].model,
-            training=self.ends[0].training, recipe=recipe, config=self.config | config,
+            None, kind=kind, name=f"{prefix}/{patching.name}/{name}", model=self.ends[0].model,
+            training=self.ends[0].training, recipe=recipe, config=self.ends[0].config | several | config,
         )  # fmt: skip
 
 

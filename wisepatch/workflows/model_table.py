@@ -113,7 +113,8 @@ def model_table(job: PatchJob, runs: Sequence[Finetuned], sweeps: Sequence[Sweep
         | dict.fromkeys(plan.also, ALSO)
     )
     answers: dict[str, Predictions] = {}
-    checkpoints = list({checkpoint.id: checkpoint for checkpoint in models.values()}.values())
+    measured = models | {"patched": _measured(last)}
+    checkpoints = list({checkpoint.id: checkpoint for checkpoint in measured.values()}.values())
     known = {(row["checkpoint"], row["task"]) for sweep in sweeps for row in sweep.rows if row["split"] == TEST}
     rows = evaluate(
         checkpoints, list(roles), store, job.data, split=TEST, metrics=plan.metrics, run=job.run, run_name=job.run_name,
@@ -125,13 +126,21 @@ def model_table(job: PatchJob, runs: Sequence[Finetuned], sweeps: Sequence[Sweep
     on_main(lambda: append(store.results, fresh))
     places = {checkpoint.id: place for place, checkpoint in enumerate(checkpoints)}
     cells: dict[str, tuple[Cell, ...]] = {}
-    for label, checkpoint in models.items():
+    for label, checkpoint in measured.items():
         of_model = [_cell(rows, answers[task.name], places[checkpoint.id], role) for task, role in roles.items()]
         if cells:  # the first is what changes are counted from
             changes = adjusted(_change(answers[cell.task], places[checkpoint.id]) for cell in of_model)
             of_model = [replace(cell, change=change) for cell, change in zip(of_model, changes, strict=True)]
         cells[label] = tuple(of_model)
     return Table(models, cells)
+
+
+def _measured(sweep: Sweep) -> Checkpoint:
+    """Return the mix that the patched model has the weights of, whose answers are there; itself where it is an endpoint."""
+    assert sweep.choice is not None
+    assert sweep.chosen is not None
+    mix = sweep.checkpoints[sweep.choice.alpha]
+    return mix if mix.recipe == sweep.chosen.recipe else sweep.chosen
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], answers: Predictions, place: int, role: str) -> Cell:

@@ -21,7 +21,13 @@ def test_no_text_covers_another_in_any_look(kind, look):
     assert layout_problems(picture(kind, LOOKS[look])) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SMALL = [
+    kind if kind in ("frontier-compare", "robustness", "layers") else pytest.param(kind, marks=pytest.mark.slow)
+    for kind in KINDS
+]
+
+
+@pytest.mark.parametrize("kind", SMALL)
 def test_a_small_picture_with_a_long_title_has_room_for_all(kind):
     figure = picture(kind, LOOKS["small"], TITLE)
     assert layout_problems(figure) == []

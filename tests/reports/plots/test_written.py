@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.reports.plots.pictures import measured, texts
+from tests.reports.plots.pictures import measured, picture, texts
 from wisepatch import (
     Look,
     alpha_table,
@@ -81,8 +81,7 @@ def test_a_label_of_a_name_that_is_not_there_lists_the_names():
     assert "CIFAR10, MNIST" in caught.value.hint
 
 
-@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
-@pytest.mark.parametrize("paper", [False, True])
+@pytest.mark.parametrize(("suffix", "paper"), [(".png", False), (".pdf", True), (".svg", False)])
 def test_classes_with_any_letters_are_drawn_in_every_format(tmp_path, suffix, paper):
     names = ("$x^$", "a_b", "猫", "k" * 200)
     labels = [0, 1, 2, 3, 3]
@@ -99,7 +98,7 @@ def test_the_same_picture_has_the_same_bytes(tmp_path):
     for suffix in (".png", ".pdf", ".svg"):
         paths = [tmp_path / f"{number}{suffix}" for number in range(2)]
         for path in paths:
-            save_figure(draw_sweep(sweep_table(paint())), path)
+            save_figure(picture("training"), path)
         assert paths[0].read_bytes() == paths[1].read_bytes(), suffix
 
 
