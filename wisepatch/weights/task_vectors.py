@@ -154,8 +154,8 @@ def breadcrumbs(
 ) -> torch.Tensor:
     """Keep the numbers of middle magnitude of each task vector, and add them up: ``sum_i m_i tau_i``.
 
-    In each row (of the last dimension, ``n`` numbers; of a convolution of one pixel, its inputs) the ``int(n * outliers)`` largest become 0, and then all but the
-    ``int(n * density)`` largest of the rest. Single numbers stay.
+    In each row (of the last dimension, ``n`` numbers; of a convolution of one pixel, its inputs) the ``int(n * outliers)`` largest
+    become 0, and then all but the ``int(n * density)`` largest of the rest. Single numbers stay.
 
     See Davari and Belilovsky 2024, Model Breadcrumbs (arXiv 2312.06795, section 3), rows and ranks as in its published code.
     """
