@@ -352,7 +352,7 @@ def test_command_mixes_both_ways_and_the_picture_tells_them_apart(cli, run_store
     assert cli("plot", "--run", "all", "--output", "both.png").exit_code == 0
     from wisepatch import draw_sweep, read_results, sweep_table
 
-    legend = draw_sweep(sweep_table(read_results(run_store.results)[0])).axes[0].get_legend().get_texts()
+    legend = draw_sweep(sweep_table(read_results(run_store.results)[0])).legends[0].get_texts()
     assert sorted(", weighed by Fisher information" in text.get_text() for text in legend[:2]) == [False, True]
     again = cli("interpolate", "--method", "fisher", "--fisher-examples", 5, "--alpha", "0.5", "--eval", "Colors")
     assert again.stderr.count("(from the store)") == 2
@@ -364,8 +364,8 @@ def test_misspelt_method_lists_the_known_ones(cli, run_store, shapes, tmp_path):
     assert "unknown merge method 'fischer'; did you mean fisher?" in result.stderr
     assert "hint: known: breadcrumbs, dare, fisher" in result.stderr
     config = TrainConfig.with_defaults(str(shapes), steps=1)
-    with pytest.raises(UnknownNameError, match="merge method 'slerp'"):  # before anything is trained
-        patch(config, DEMO, Store(tmp_path / "other"), tmp_path, method="slerp")
+    with pytest.raises(UnknownNameError, match="merge method 'fischer'"):  # before anything is trained
+        patch(config, DEMO, Store(tmp_path / "other"), tmp_path, method="fischer")
     assert not (tmp_path / "other").exists()
     with pytest.raises(UsageError, match="0 images have no Fisher information"):
         sweep(run_store, tmp_path, method="fisher", fisher_examples=0)

@@ -79,7 +79,7 @@ def test_choice_on_test_data_is_labelled_in_every_row_and_in_the_picture(cli, ru
     from wisepatch import draw_sweep, read_results, sweep_table
 
     figure = draw_sweep(sweep_table(read_results(run_store.results)[0]))
-    assert any("chosen on TEST data" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert any("chosen on TEST data" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_max_drop_needs_supported_tasks(run_store, tmp_path):
