@@ -135,6 +135,7 @@ def scores_of(probabilities, labels):
 
 
 def test_top5_calibration_and_brier_score_by_scikit_learn_and_by_hand():
+    pytest.importorskip("sklearn", "1.7")  # the first with a Brier score of several classes
     generator = np.random.default_rng(0)
     probabilities, labels = generator.dirichlet(np.ones(12) * 0.4, 500), generator.integers(0, 12, 500)
     predicted, scores = scores_of(probabilities, labels)

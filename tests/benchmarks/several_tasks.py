@@ -12,7 +12,7 @@ from wisepatch import ModelConfig, RichProgress, Store, TrainConfig, compare, pa
 
 TASKS = ("Digits", "typo:Shapes", "corrupt:Colors:contrast:5")
 SUPPORTED = ("Shapes", "Colors", "Textures")
-STEPS, RULE = 120, "max-drop=0.015"  # steps for each task
+STEPS, RULE = 120, "max-drop=0.01"  # steps for each task
 WAYS = {  # name: options, and trainings in one
     "joint": ({"strategy": "joint"}, len(TASKS)),
     "sequential": ({"strategy": "sequential"}, 1),

@@ -30,7 +30,7 @@ from wisepatch.models.clip import load_clip
 from wisepatch.models.exporting import MODEL_WEIGHTS
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.training import fisher_information
-from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers
+from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers, without_addresses
 from wisepatch.weights.methods import interpolate
 from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep import sweep
@@ -388,3 +388,16 @@ def test_information_that_is_not_finite_is_an_error(run_store, tmp_path, monkeyp
     with pytest.raises(ModelError, match="the Fisher information of demo/zeroshot is not finite"):
         measure(run_store, tmp_path)
     assert list((run_store.root / "cache" / "fisher").iterdir()) == []
+
+
+def test_preprocessing_by_functions_is_the_same_in_every_process():
+    def to_rgb(image):
+        return image
+
+    here, elsewhere = (
+        str(to_rgb),
+        "<function test_preprocessing_by_functions_is_the_same_in_every_process.<locals>.to_rgb at 0x7f1>",
+    )
+    assert here != elsewhere
+    assert without_addresses(here) == without_addresses(elsewhere)
+    assert without_addresses("Resize(size=64)") == "Resize(size=64)"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -139,7 +140,7 @@ def endpoint_fisher(
     chosen = sorted(torch.randperm(len(split), generator=generator)[:count].tolist())
     uniforms = torch.rand(count, generator=generator)
     parts = (
-        hash_tensors(classifier.state_dict()), str(classifier), str(clip.transform), split.fingerprint(),
+        hash_tensors(classifier.state_dict()), str(classifier), without_addresses(str(clip.transform)), split.fingerprint(),
         json.dumps([names, count, seed]),
     )  # fmt: skip
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -166,6 +167,11 @@ def endpoint_fisher(
         measure,
     )
     return about | {"file": [key, store.cache.sha256(FISHER_ENTRIES, key)]}
+
+
+def without_addresses(text: str) -> str:
+    """Remove where functions lie in memory, which differs from process to process (in the preprocessing of open_clip 3.2)."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def _name_in_checkpoint(name: str) -> str:
