@@ -226,8 +226,7 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
 
     Raises :class:`UsageError` for none, :class:`StoreError` where parents are gone.
     """
-    if not checkpoints:
-        raise UsageError("no checkpoint to evaluate", "name at least one")
+    check_named(checkpoints)
     fishers: dict[str, tuple[Tensors, ...]] = {}
     mixes = []
     for checkpoint in checkpoints:
@@ -248,6 +247,12 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
             )
         )  # fmt: skip
     return mixes
+
+
+def check_named(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise :class:`UsageError` where there are no checkpoints."""
+    if not checkpoints:
+        raise UsageError("no checkpoint to evaluate", "name at least one")
 
 
 def _can_be_mixed(checkpoint: Checkpoint, store: Store) -> bool:

@@ -19,7 +19,7 @@ from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, Batch, batches_on, 
 from wisepatch.datasets.samples import Annotations, Samples, Split, Transform, images_of, labels_of
 from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError
-from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, mixes_of
+from wisepatch.evaluation.endpoints import Endpoints, Heads, Mix, check_mixes, check_named, mixes_of
 from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.output_ensembles import Ensemble, is_ensemble
 from wisepatch.evaluation.pixels import cached_pixels
@@ -89,6 +89,7 @@ def predict_many(
     """
     data = expanded(data)
     checkpoints = on_main(lambda: list(checkpoints))
+    check_named(checkpoints)
     check_seen(checkpoint.home for checkpoint in checkpoints if not is_ensemble(checkpoint))
     endpoints = endpoints or Endpoints(store, this_device(), progress=progress)
     rows_by_model: dict[ModelConfig, list[int]] = {}
