@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from tests.reports.plots.pictures import drawn, movements, texts
 from wisepatch import draw_layers, layer_table, load_layers
 from wisepatch.errors import UsageError
+from wisepatch.store.checkpoints import Recipe
 
 
 def test_blocks_that_moved_have_a_point_and_the_others_are_counted():
@@ -44,3 +45,16 @@ def test_a_mix_has_no_two_ends(run_store, cli):
     assert run_store.find("finetuned").id in caught.value.hint
     with pytest.raises(UsageError, match="was trained from no checkpoint"):
         load_layers(run_store, ["zeroshot"])
+
+
+def test_a_training_that_began_with_a_mix_is_compared_with_that(run_store):
+    start, end = (run_store.find(word) for word in ("zeroshot", "finetuned"))
+    mix = run_store.save(
+        None, kind="patched", name="half", model=end.model, recipe=Recipe("linear", (start.id, end.id), {"alpha": 0.5})
+    )
+    further = run_store.save(
+        load_file(run_store.weights_path(end)), kind="finetuned", name="further", model=end.model, trained_from=[mix.id]
+    )
+    whole, half = (load_layers(run_store, [each]).iloc[0]["distance"] for each in (end, further))
+    assert half == pytest.approx(whole / 2, rel=1e-5)
+    assert not list(run_store.checkpoints.glob(".*"))

@@ -11,6 +11,7 @@ from wisepatch.reports.plots.look import MARKERS, STYLES, Look
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.written import as_written
 from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.recipes import weights_file
 from wisepatch.weights.movement import Movement, layer_movements, tensor_movements
 
 if TYPE_CHECKING:
@@ -58,12 +59,18 @@ def load_layers(store: Store | Path | str, checkpoints: Iterable[Checkpoint | st
     names = [each.name for each in found]
     return layer_table(
         {
-            name if names.count(name) == 1 else f"{name}, {each.created[:19].replace('T', ' ')}": layer_movements(
-                tensor_movements(store.weights_path(start), store.weights_path(each))
+            name if names.count(name) == 1 else f"{name}, {each.created[:19].replace('T', ' ')}": _movements(
+                store, start, each
             )
             for name, (start, each) in zip(names, pairs, strict=True)
         }
     )
+
+
+def _movements(store: Store, start: Checkpoint, end: Checkpoint) -> list[Movement]:
+    """Measure the blocks of an end; its start may be a recipe, such as the model that was patched before."""
+    with weights_file(store, start, store.checkpoints) as before, weights_file(store, end, store.checkpoints) as after:
+        return layer_movements(tensor_movements(before, after))
 
 
 @as_written
