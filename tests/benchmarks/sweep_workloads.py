@@ -117,7 +117,7 @@ def race_b32(bench):
     folder = bench.folder / "b32"
     tasks = [folder / "inverted", folder / "plain"]
     for seed, task in enumerate(tasks):
-        for split, per_class in (("train", 8), ("val", 4 if bench.quick else 30), ("test", 4 if bench.quick else 10)):
+        for split, per_class in (("train", 8), ("val", 4 if bench.quick else 20), ("test", 4 if bench.quick else 5)):
             bench.do(
                 pictures,
                 folder=task,
