@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +103,34 @@ class Search:
         return bool(self._optimiser.stop())
 
 
-def missing_package() -> UsageError:
+def searched(
+    measure: Callable[[Sequence[Candidate]], Mapping[Candidate, float]],
+    begin: Sequence[Candidate],
+    evaluations: int,
+    seed: int,
+) -> dict[Candidate, float]:
+    """Return the scores of all candidates measured: those to ``begin`` with, then what a search around the best asks for.
+
+    ``measure`` returns the scores of candidates, each of which it is given once, and at most ``evaluations`` in all. Of equal
+    scores the smaller coefficients are the better ones.
+    """
+    known = dict(measure(list(dict.fromkeys(begin))))
+    asking = Search(max(known, key=lambda each: (known[each], -sum(each))), seed)
+    while len(known) < evaluations and not asking.is_done:
+        asked = asking.ask()
+        new = [each for each in dict.fromkeys(asked) if each not in known]
+        left = evaluations - len(known)
+        if new:
+            known |= measure(new[:left])
+        if len(new) > left:
+            break
+        asking.tell([known[each] for each in asked])
+    return known
+
+
+def missing_package(instead: str = "use --coefficients equal or grid") -> UsageError:
     """Return the error for a search without its package."""
     return UsageError(
         f"a search for coefficients needs the package {PACKAGE} (pycma), which is not installed",
-        "pip install 'wisepatch[search]', or use --coefficients equal or grid",
+        f"pip install 'wisepatch[search]', or {instead}",
     )

@@ -28,9 +28,12 @@ def command(
         str,
         typer.Option(
             "--layers",
-            help="Scale alpha by block: lines (LiNeS: 0.5 in the first to 1 in the last), 0.2:1, or NAME=SCALE by comma.",
+            help="Scale alpha by block: lines (LiNeS: 0.5 in the first to 1 in the last), 0.2:1, NAME=SCALE by comma, or learned.",
         ),
     ] = "",
+    evaluations: Annotated[
+        int | None, typer.Option("--evaluations", help="learned: mixes to measure on validation data. (100)", min=1)
+    ] = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +85,7 @@ def command(
     done = sweep(
         store, data, checkpoint=end, tasks=others, alphas=alphas, method=method, fisher_examples=fisher_examples, fishers=fishers,
         rule=rule, select_on=select_on, run_name=name, metrics=metrics, materialize=materialize, limit=limit,
-        settings=evaluation, layers=layers, progress=output.progress(),
+        settings=evaluation, layers=layers, evaluations=evaluations, progress=output.progress(),
     )  # fmt: skip
     if wide:
         output.records(widen(done.rows), "wide")

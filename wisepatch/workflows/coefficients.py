@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from wisepatch.analysis.coefficients import (
     PACKAGE,
     Candidate,
-    Search,
     can_be_searched,
     equal,
     grid,
     in_order,
     missing_package,
     scores,
+    searched,
 )
 from wisepatch.analysis.selection import Rule
 from wisepatch.analysis.sweep_frame import sweep_frame
@@ -172,14 +171,11 @@ def search(mixer: Mixer, evaluations: int, published: Sequence[Checkpoint]) -> l
     """
     job = mixer.job
     plan, ends = job.plan, len(mixer.ends)
-    rule, known = plan.rule or Rule(), dict[Candidate, float]()
+    rule = plan.rule or Rule()
 
-    def measure(asked: Sequence[Candidate]) -> None:
-        fresh = [each for each in dict.fromkeys(asked) if each not in known]
-        if not fresh:
-            return
+    def measure(asked: Sequence[Candidate]) -> Mapping[Candidate, float]:
         zero = (0.0,) * ends  # what a drop is measured from
-        by_key = dict(enumerate(dict.fromkeys([zero, *fresh])))
+        by_key = dict(enumerate(dict.fromkeys([zero, *asked])))
         mixes = on_main(lambda: {key: mixer.mix(each) for key, each in by_key.items()})
         key_of = {mix.id: float(key) for key, mix in mixes.items()}
         rows = evaluate(
@@ -192,23 +188,9 @@ def search(mixer: Mixer, evaluations: int, published: Sequence[Checkpoint]) -> l
             [each.name for each in plan.judges(plan.select_on)],
         )
         of_round = scores(sweep_frame(rows, patched, judges), rule)
-        known.update({each: float(of_round[float(key)]) for key, each in by_key.items()})
+        return {each: float(of_round[float(key)]) for key, each in by_key.items()}
 
-    measure(equal(sorted({0.0, *plan.alphas}), ends))
-    best = max(known, key=partial(_rank, known))
-    asking = Search(best, job.config.seed)
-    while len(known) < evaluations and not asking.is_done:
-        asked = asking.ask()
-        new = [each for each in dict.fromkeys(asked) if each not in known]
-        left = evaluations - len(known)
-        measure(new[:left])
-        if len(new) > left:
-            break
-        asking.tell([known[each] for each in asked])
+    known = searched(measure, equal(sorted({0.0, *plan.alphas}), ends), evaluations, job.config.seed)
     if job.progress:
         job.progress.note(f"search: {len(known)} candidates measured, of {evaluations}")
     return list(known)
-
-
-def _rank(known: dict[Candidate, float], candidate: Candidate) -> tuple[float, float]:
-    return known[candidate], -sum(candidate)

@@ -22,9 +22,10 @@ from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.weights.parameters import LAYERS
+from wisepatch.workflows.layers import layer_problems, layer_scales
 from wisepatch.workflows.patch_job import finetune_on
 from wisepatch.workflows.patching import training_problems, training_splits
-from wisepatch.workflows.sweep import Sweep, layer_scales, new_run, run_sweep, save_mixes
+from wisepatch.workflows.sweep import Sweep, new_run, run_sweep, save_mixes
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ def compare_trainings(
         )
         for word in listed(layers)
     }
-    met = [*problems, *_mismatched(ways, plan, alphas)]
+    met = [
+        *problems,
+        *_mismatched(ways, plan, alphas),
+        *(each for own in scaled.values() for each in layer_problems(own)),
+    ]
     for name, config in ways.items():
         for problem in training_problems(tasks, config, data):
             if len(ways) > 1:
@@ -172,7 +177,7 @@ def _answers(
     for _, runs, own in lines:
         for end in (run.finetuned for run in runs):
             (start,) = store.parents(end)
-            params = {LAYERS: layer_scales(own, end, store)} if own.layers else {}
+            params = {LAYERS: layer_scales(own, end, store, data, settings, progress)} if own.layers else {}
             saved = on_main(partial(save_mixes, store, start, end, own, params))
             mixes |= {mix.id: mix for mix in saved.values()}
     right: dict[str, NDArray[np.bool_]] = {}

@@ -30,10 +30,10 @@ from wisepatch.store.runs import names_of_trainings
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, given_fishers, line_fishers
 from wisepatch.training.start import checkpoint_prefix
-from wisepatch.weights.depth import read_layers
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
+from wisepatch.workflows.layers import check_layers, layer_problems, layer_scales
 from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
@@ -104,6 +104,7 @@ def sweep(
     select_on: str = VAL,
     metrics: Sequence[str] | str = (),
     layers: str = "",
+    evaluations: int | None = None,
     materialize: bool = False,
     limit: int | None = None,
     run: str | None = None,
@@ -119,7 +120,8 @@ def sweep(
     with ``materialize``; the chosen one as ``<model>/<task>/patched``. ``limit`` is the number of images of each split at most.
 
     ``layers`` multiply alpha by a scale for each block: ``lines`` (from 0.5 in the first to 1 in the last, LiNeS), another such
-    line (``0.2:1``), or ``NAME=SCALE``; alpha 1 is not the fine-tuned model then.
+    line (``0.2:1``), or ``NAME=SCALE``; alpha 1 is not the fine-tuned model then. ``learned`` scales are searched for on the data
+    of the choice, by the rule, among at most ``evaluations`` mixes (100).
 
     With the method ``fisher`` each parameter is weighed by its Fisher information at both ends, measured with the seed of the
     fine-tuning on up to ``fisher_examples`` images of its training split, or read from the two files ``fishers``, ours or
@@ -135,12 +137,13 @@ def sweep(
     patching, others = run_tasks(end, tasks, limit)
     plan = plan_sweep(
         patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics, layers=layers,
+        evaluations=evaluations,
     )  # fmt: skip
     if layers:  # a layer that there is not is said before any work
-        layer_scales(plan, end, store)
+        check_layers(plan, end, store)
     if fishers and not plan.method.needs_fisher:
         raise UsageError(f"the method {method} takes no Fisher information", "add --method fisher")
-    plan.check(data, store=store, measured_fisher=not fishers)
+    plan.check(data, problems=layer_problems(plan), store=store, measured_fisher=not fishers)
     return run_sweep(
         plan, end, store, data, fisher_examples=fisher_examples, fishers=fishers, materialize=materialize,
         run=run or new_run("interpolate"), run_name=run_name or names_of_trainings(store.root).get(end.id, ""),
@@ -175,7 +178,7 @@ def run_sweep(
             workers=settings.workers if settings else None, progress=progress,
         )  # fmt: skip
     if plan.layers:
-        params[LAYERS] = layer_scales(plan, end, store)
+        params[LAYERS] = layer_scales(plan, end, store, data, settings, progress)
     plan, raced = _race(plan, start, end, published, params, store, data, settings, progress)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     line = {"training": end.training, "method": plan.method.name, "start": start_name}
@@ -372,14 +375,6 @@ def save_mixes(
                 recipe=recipe, config=end.config, head=end.head,
             )  # fmt: skip
     return mixes
-
-
-def layer_scales(plan: SweepPlan, end: Checkpoint, store: Store) -> dict[str, float]:
-    """Return the scales of the layers that a plan names, by the beginnings of the tensors' names."""
-    from safetensors import safe_open
-
-    with weights_file(store, end, store.checkpoints) as path, safe_open(path, "pt") as file:
-        return read_layers([plan.layers], list(file.keys()))
 
 
 def _is_end(alpha: float, params: Mapping[str, Any]) -> bool:

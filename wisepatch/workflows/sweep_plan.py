@@ -21,6 +21,8 @@ from wisepatch.workflows.preflight import preflight
 VAL, TEST = "val", "test"
 TOP1 = "top1"
 LINEAR = "linear"
+LEARNED = "learned"  # scales of blocks that are found on validation data
+EVALUATIONS = 100  # of a search for them
 LINES = "0.5:1"  # LiNeS of one end (Wang et al. 2025, arXiv 2410.17146): 1 - beta to 1, beta 0.5
 
 
@@ -39,7 +41,8 @@ class SweepPlan:
     reports: bool = True  # test data; without it, only what the choice needs is measured
     strategy: str = ""  # how several tasks are patched
     also: tuple[Task, ...] = ()  # tasks that are measured at the end, and have no part in the choice
-    layers: str = ""  # scales of blocks: lines, or 0.2:1 from the first to the last, or NAME=SCALE
+    layers: str = ""  # scales of blocks: learned, or 0.2:1 from the first to the last, or NAME=SCALE
+    evaluations: int = EVALUATIONS  # of mixes, to learn them
     candidates: int = 0  # where coefficients are chosen, their number, and that of the mixes on test data
     reported: int = 0
 
@@ -81,6 +84,7 @@ class SweepPlan:
             "--alpha": AUTO if self.auto else ",".join(f"{alpha!r}" for alpha in self.alphas),
             "--method": self.method.name,
             "--layers": self.layers,
+            "--evaluations": str(self.evaluations) if self.layers == LEARNED else "",
             "--fisher-examples": str(fisher_examples) if self.method.needs_fisher else "",
             "--select": str(self.rule) if self.rule else "",
             "--select-on": self.select_on,
@@ -188,6 +192,7 @@ def plan_sweep(
     select_on: str = VAL,
     metrics: Sequence[str] | str = (),
     layers: str = "",
+    evaluations: int | None = None,
 ) -> SweepPlan:
     """Look everything up by name. Raises :class:`UnknownNameError` for an unknown merge method or metric."""
     words = [DEFAULT_ALPHAS] if alphas is None else [str(each) for each in listed(alphas)]
@@ -209,6 +214,8 @@ def plan_sweep(
             "--layers scales the blocks of linear mixes at alphas that are named",
             "leave --method out, and name the alphas, such as 0:1:0.1",
         )
+    if evaluations is not None and layers != LEARNED:
+        raise UsageError("--evaluations counts those of a search", f"add --layers {LEARNED}")
     return SweepPlan(
         patching,
         tuple(others),
@@ -219,4 +226,5 @@ def plan_sweep(
         tuple(metrics),
         auto,
         layers=LINES if layers == "lines" else layers,
+        evaluations=EVALUATIONS if evaluations is None else evaluations,
     )

@@ -1,0 +1,60 @@
+"""Scales of blocks that are learned on validation data, and what is said where they cannot be."""
+
+import pytest
+
+from tests.samples import fails
+from wisepatch import sweep
+from wisepatch.datasets import demo
+from wisepatch.errors import UsageError
+from wisepatch.workflows.layers import blocks_of, tensor_names
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 60, "val": 60, "test": 10})
+
+
+def best_mean(store, folder, **options):
+    return sweep(store, folder, tasks=["Colors"], rule="best-mean", **options)
+
+
+def test_learned_layers_are_as_good_as_every_alpha_and_the_same_each_time(run_store, tmp_path):
+    pytest.importorskip("cma")
+    plain = best_mean(run_store, tmp_path, alphas="0:1:0.1")
+    learned = best_mean(run_store, tmp_path, alphas="0,1", layers="learned", evaluations=16)
+    assert learned.at("val", 1.0).mean_score >= plain.choice.mean_score
+    layers = learned.chosen.recipe.params["layers"] if learned.choice.alpha else {}
+    again = best_mean(run_store, tmp_path, alphas="0,1", layers="learned", evaluations=16)
+    assert again.checkpoints[1.0].id == learned.checkpoints[1.0].id
+    names = tensor_names(run_store.find("finetuned"), run_store)
+    assert set(learned.checkpoints[1.0].recipe.params["layers"]) == set(blocks_of(names))
+    assert len(blocks_of(names)) == 6
+    assert all(0 <= scale <= 1 for scale in layers.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": None}, "--layers learned finds scales by a rule, and there is none"),
+        ({"rule": "max-drop=0.02@95"}, "certifies a drop on data that nothing was fitted to"),
+        ({"rule": "knee"}, "--layers learned cannot go by knee"),
+        ({"rule": "best-mean", "select_on": "test"}, "learned layers would be fitted to test data"),
+        ({"rule": "best-mean", "evaluations": 11}, "11 evaluations are no search"),
+        ({"rule": "best-mean", "layers": "lines", "evaluations": 30}, "--evaluations counts those of a search"),
+        (
+            {"rule": "best-mean", "alphas": "auto"},
+            "--layers scales the blocks of linear mixes at alphas that are named",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_learned_are_refused_before_any_work(run_store, tmp_path, options, message):
+    before = len(list(run_store.checkpoints.iterdir()))
+    with pytest.raises(UsageError) as caught:
+        sweep(run_store, tmp_path, tasks=["Colors"], **{"layers": "learned"} | options)
+    assert message in caught.value.message
+    assert len(list(run_store.checkpoints.iterdir())) == before
+
+
+def test_a_search_needs_its_package(run_store, tmp_path, monkeypatch, cli):
+    monkeypatch.setattr("wisepatch.workflows.layers.find_spec", lambda _: None)
+    fails(cli("interpolate", "--layers", "learned", "--select", "best-mean"), 2, "needs the package cma", "pip install")
