@@ -1,8 +1,8 @@
 """``python -m tests.benchmarks.objectives``: ways to fine-tune, compared after mixing, with the embedded model.
 
 ``--task NAME`` (repeatable; Digits, FashionMNIST and typo:Shapes without) trains in each way once a seed, chooses alpha by a
-certified drop of two points, and prints a row a way, as Markdown. ``--cost`` prints the time of a step instead. With ``--store``
-an interrupted run goes on. FashionMNIST is Debian's package dataset-fashion-mnist.
+certified drop of two points, and prints a row a way, as Markdown. ``--cost`` prints the time of a step and the peak of memory
+instead. With ``--store`` an interrupted run goes on. FashionMNIST is Debian's package dataset-fashion-mnist.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from unittest import mock
 
+from tests.benchmarks.harness import measure
 from wisepatch import ModelConfig, Store, TrainConfig, compare_trainings, finetune
 from wisepatch.training import finetuning
 
@@ -82,6 +83,11 @@ def cost(way, folder):
     return 1000 * median(after - before for before, after in pairwise(began[1:]))
 
 
+def few_steps(clock, folder, way):
+    """Return :func:`cost`, in a process of its own."""
+    return cost(way, Path(folder))
+
+
 def show(line):
     """Write a line at once."""
     sys.stdout.write(f"{line}\n")
@@ -99,10 +105,11 @@ def main():
     ways = list(WAYS) if asked.way is None else [PLAIN, *(way for way in asked.way if way != PLAIN)]
     with tempfile.TemporaryDirectory(prefix="wisepatch-benchmark-") as folder:
         if asked.cost:
-            show("| way | CPU ms a step of 32 images |")
-            show("|" + "---|" * 2)
+            show("| way | CPU ms a step of 32 images | MB at most |")
+            show("|" + "---|" * 3)
             for way in ways:
-                show(f"| {way} | {cost(way, Path(folder)):.0f} |")
+                found = measure(few_steps, "fresh", folder=folder, way=way)
+                show(f"| {way} | {found.result:.0f} | {found.megabytes:.0f} |")
             return 0
         for task in asked.task or TASKS:
             show(f"\n{task}, {len(SEEDS)} seeds\n")
