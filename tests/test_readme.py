@@ -108,6 +108,8 @@ def test_tour_runs_as_it_stands(cli, tmp_path, monkeypatch):
             "download",
             "CIFAR10,STL10",
             "FashionMNIST",
+            "A",  # of models to merge
+            "first,second",  # runs of other names
             "ImageNetV2,ImageNetR",
             "transformers",
         } & set(words):

@@ -87,7 +87,8 @@ def test_demo_patches_the_embedded_model_on_real_digits(cli, tmp_path):
     """What the README shows, as it is measured here."""
     result = cli("demo", "--json")
     assert result.exit_code == 0, result.output
-    *rows, chosen = (json.loads(line) for line in result.stdout.splitlines())
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    rows, (chosen,) = ([each for each in records if each["type"] == kind] for kind in ("result", "choice"))
     accuracy = {(row["alpha"], row["task"]): row["value"] for row in rows if row["split"] == "test"}
 
     def supported(alpha):
