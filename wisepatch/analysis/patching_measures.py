@@ -1,4 +1,4 @@
-"""How close a patched model comes to the optimum (PAINT, sections 4 and 5), and which alphas nothing else beats.
+"""Measure how close a patched model comes to the optimum (PAINT, sections 4 and 5), and which alphas nothing else beats.
 
 With accuracies as fractions, ``theta_0`` the zero-shot and ``theta_1`` the fine-tuned model:
 

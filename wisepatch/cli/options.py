@@ -147,7 +147,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class SeveralOptions:
-    """How several tasks are patched."""
+    """Hold the options that say how several tasks are patched."""
 
     strategy: Strategy | None = setting(
         None,

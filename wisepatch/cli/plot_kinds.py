@@ -1,4 +1,4 @@
-"""What ``wisepatch plot`` does for each kind: gather a table, draw it, print it."""
+"""Draw each kind of ``wisepatch plot``: gather a table, draw it, print it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DISTANCES = ("to_finetuned", "to_zeroshot", "to_optimal")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: where the picture goes, the files of results, the runs, and the options."""
+    """Hold what a picture was asked for with: its path, the files of results, the runs, and the options."""
 
     common: o.Common
     picture: Path

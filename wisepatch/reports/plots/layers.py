@@ -1,4 +1,4 @@
-"""How far each block of a model moved in fine-tuning: relative norm and cosine, block by block (PAINT, section 5)."""
+"""Draw how far each block of a model moved in fine-tuning: relative norm and cosine (PAINT, section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a picture looks: size, colours that the colour-blind tell apart, fonts of a paper, a dark ground."""
+"""Set how a picture looks: size, colours that the colour-blind tell apart, fonts of a paper, a dark ground."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a fine-tuning minimises: each objective prepares once, and gives the loss of each batch."""
+"""Objectives of fine-tuning: each prepares once, and gives the loss of each batch."""

@@ -1,4 +1,4 @@
-"""What an objective is given before the first step, and the check that settings go with it."""
+"""Gather what an objective is given before the first step, and check that settings go with it."""
 
 from __future__ import annotations
 
