@@ -17,6 +17,7 @@ import torch
 from tests.samples import draw_folder
 from tests.shared_work import KINDS, work
 from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load_weights, process_group
+from wisepatch.cli import processes
 from wisepatch.cli.processes import start_processes
 from wisepatch.datasets import loading
 from wisepatch.datasets.loading import same_for_all
@@ -130,6 +131,18 @@ def test_a_process_that_fails_ends_all_with_its_reason_said_once(how, code, said
         assert len(err.splitlines()) == (2 if how else 0)
 
 
+def test_of_processes_that_end_at_once_the_killed_one_is_why():
+    ended = [SimpleNamespace(returncode=code, poll=lambda code=code: code) for code in (0, 1, -9, 1)]
+    assert processes._wait(ended) == 137
+
+
+def test_parting_leaves_no_thread_that_would_abort_an_ending_process(monkeypatch, tmp_path):
+    code = "import sys, threading, wisepatch.process_group as group; group.join(); group.leave()"
+    code += "; open(sys.argv[1] + group.os.environ['RANK'], 'w').write(str(threading.active_count()))"
+    assert together(2, "-c", code, tmp_path / "threads", monkeypatch=monkeypatch) == 0
+    assert [(tmp_path / f"threads{rank}").read_text() for rank in range(2)] == ["1", "1"]
+
+
 STARTED = "import sys; from wisepatch.cli.processes import start_processes; sys.exit(start_processes(2, sys.argv[1:]))"
 
 
@@ -174,7 +187,12 @@ def test_launchers_on_one_machine_or_two_give_the_lines_that_one_process_gives(l
         subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
         for command in launches(launcher, port, *words, "--store", str(run_store.root))
     ]
-    printed = [process.communicate(timeout=240)[0].decode() for process in started]
+    try:
+        printed = [process.communicate(timeout=240)[0].decode() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
     assert [process.returncode for process in started] == [0] * len(started)
     assert not any(printed[1:])
 

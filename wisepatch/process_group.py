@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,7 +46,8 @@ class _Meeting:
 
     store: Any
     group: Any = None
-    over: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
+    watch: threading.Thread | None = None
 
 
 _meeting: _Meeting | None = None
@@ -72,7 +73,8 @@ def meet() -> None:
         store, _, _ = next(rendezvous("env://"))
     _meeting = _Meeting(store)
     # Cloned here: the thread waits on a connection of its own, and nobody may be there to connect to when it begins.
-    threading.Thread(target=_watch, args=(_meeting, store.clone()), daemon=True).start()
+    _meeting.watch = threading.Thread(target=_watch, args=(_meeting, store.clone()), daemon=True)
+    _meeting.watch.start()
 
 
 def join() -> None:
@@ -96,7 +98,12 @@ def leave() -> None:
         from torch import distributed
 
         from_all(None)
-        _meeting.over, _meeting = True, None
+        meeting, _meeting = _meeting, None
+        meeting.over.set()
+        with suppress(distributed.DistError):  # the one that holds the store may have ended
+            meeting.store.set(EXIT_CODE, "0")
+        if meeting.watch is not None:
+            meeting.watch.join()  # a thread that waits in C++ while Python ends aborts the process
         distributed.destroy_process_group()
 
 
@@ -109,8 +116,7 @@ def _watch(meeting: _Meeting, store: Any) -> None:
         code = int(store.get(EXIT_CODE))
     except DistError:  # the one that holds the store has ended
         code = 1
-    time.sleep(SECONDS_TO_END)
-    if not meeting.over:
+    if not meeting.over.wait(SECONDS_TO_END):
         _end(code)
 
 

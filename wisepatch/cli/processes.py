@@ -62,7 +62,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     while running:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         running = [child for child in running if child.poll() is None]
-        failed = failed or next((child.returncode for child in children if child.returncode), 0)
+        # Of several that ended since the last look, one that was killed (its code is below 0) is why the others failed.
+        failed = failed or min((child.returncode for child in children if child.returncode), default=0)
         if failed:
             deadline = min(deadline, time.monotonic() + 2 * SECONDS_TO_END)
         if time.monotonic() > deadline:
