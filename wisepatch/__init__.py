@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wisepatch.alphas import parse_alphas
     from wisepatch.analysis.metrics import measure
     from wisepatch.analysis.patching_measures import patching_measures
     from wisepatch.analysis.robustness import effective_robustness
     from wisepatch.analysis.seeds import over_seeds
     from wisepatch.analysis.selection import Rule, choose, parse_rule
     from wisepatch.analysis.sweep_frame import Point, sweep_frame
-    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, parse_alphas
+    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
     from wisepatch.datasets.base import Dataset
     from wisepatch.datasets.folder_or_csv import FileSamples
     from wisepatch.datasets.published.readers import open_folders
@@ -90,7 +91,8 @@ _NAMES = {  # module: the public names in it
     "analysis.seeds": "over_seeds",
     "analysis.selection": "Rule choose parse_rule",
     "analysis.sweep_frame": "Point sweep_frame",
-    "config": "EvalConfig ModelConfig TrainConfig parse_alphas",
+    "alphas": "parse_alphas",
+    "config": "EvalConfig ModelConfig TrainConfig",
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
     "datasets.training_batches": "TrainingBatch",

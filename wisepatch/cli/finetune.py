@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wisepatch.alphas import DEFAULT_ALPHAS
 from wisepatch.cli import options as o
-from wisepatch.config import DEFAULT_ALPHAS, Balance, TrainConfig
+from wisepatch.config import Balance, TrainConfig
 from wisepatch.plugins import find_objective
 from wisepatch.tasks import RunTasks
 

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from wisepatch.alphas import DEFAULT_ALPHAS
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.cli.results import show_sweep
-from wisepatch.config import DEFAULT_ALPHAS, EvalConfig
+from wisepatch.config import EvalConfig
 
 
 @o.with_settings

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_
 
 import typer
 
+from wisepatch.alphas import AUTO, parse_alphas
 from wisepatch.cli import completion
 from wisepatch.cli.output import Output
 from wisepatch.cli.tables import Form
-from wisepatch.config import AUTO, LIMIT_HELP, MODEL, SPEED, Balance, ModelConfig, TrainConfig, parse_alphas, setting
+from wisepatch.config import LIMIT_HELP, MODEL, SPEED, Balance, ModelConfig, TrainConfig, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.files import expanded, in_utf8

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wisepatch.alphas import AUTO, DEFAULT_ALPHAS
 from wisepatch.cli import options as o
 from wisepatch.cli.finetune import training
 from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
 from wisepatch.cli.results import show_seeds, show_sweep
-from wisepatch.config import AUTO, DEFAULT_ALPHAS, EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.reports.numbers import percent
 from wisepatch.tasks import RunTasks

@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from wisepatch.config import DEFAULT_ALPHAS, SCHEMAS, ModelConfig, TrainConfig, parse_alphas
+from wisepatch.alphas import DEFAULT_ALPHAS, parse_alphas
+from wisepatch.config import SCHEMAS, ModelConfig, TrainConfig
 from wisepatch.reports.checkpoint_tables import ancestors
 from wisepatch.reports.evidence import Evidence
 from wisepatch.store.checkpoints import Checkpoint, Store

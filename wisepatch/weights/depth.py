@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from wisepatch.config import parse_numbers
+from wisepatch.alphas import parse_numbers
 from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.weights.parameters import LAYERS
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from wisepatch.config import parse_numbers
+from wisepatch.alphas import parse_numbers
 from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.hookspecs import MergeMethod, Parameter
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.alphas import AUTO
 from wisepatch.analysis.seeds import SeedsDifference, paired_over_seeds
 from wisepatch.analysis.selection import Rule
-from wisepatch.config import AUTO, EvalConfig, ModelConfig, TrainConfig, listed
+from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.prediction import Predictions

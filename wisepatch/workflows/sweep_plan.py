@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wisepatch.alphas import AUTO, DEFAULT_ALPHAS, GRID_ALPHAS, parse_alphas
 from wisepatch.analysis.racing import can_be_raced
 from wisepatch.analysis.selection import BEST_MEAN, Rule, missing_for_rule, parse_rule
-from wisepatch.config import AUTO, DEFAULT_ALPHAS, GRID_ALPHAS, listed, parse_alphas
+from wisepatch.config import listed
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
