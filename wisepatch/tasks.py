@@ -138,12 +138,14 @@ def find_task(
     templates: Sequence[str] | None = None,
     cut: int = CUT,
     limit: int | None = None,
+    *,
+    names_left_out: bool = False,
 ) -> Task:
     """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, a CSV, or a scheme.
 
     ``typo:`` before any of these writes wrong class names on the images. ``classnames`` and ``templates`` replace those of the
     dataset. ``cut`` is how a user's own files are cut into splits: as today, or as when a checkpoint was trained.
-    ``limit`` is the number of images of each split at most.
+    ``limit`` is the number of images of each split at most. Who ``names_left_out`` files needs no note that there are some.
 
     Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
     """
@@ -155,7 +157,7 @@ def find_task(
             raise _unknown_split(spec, word) from None
         raise
     split = _split_named(dataset, word, spec)
-    tell(dataset)
+    tell(replace(dataset, left_out={}) if names_left_out else dataset)
     base, ending = _canonical(name), f"@{split}" if split else ""
     if ending and existing(base + ending):  # a folder has this very name
         base += "/"
@@ -192,6 +194,8 @@ def find_tasks(
     templates: Sequence[str] | None = None,
     cut: int = CUT,
     limit: int | None = None,
+    *,
+    names_left_out: bool = False,
 ) -> list[Task]:
     """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
     tasks: dict[tuple[str, str | None], Task] = {}
@@ -199,7 +203,7 @@ def find_tasks(
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
     for spec in specs:
-        task = find_task(spec, classnames, templates, cut, limit)
+        task = find_task(spec, classnames, templates, cut, limit, names_left_out=names_left_out)
         other = tasks.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"

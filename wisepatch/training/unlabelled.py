@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.any_images import list_images
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.folder_or_csv import FileSamples, unreadable
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, WisepatchError
 from wisepatch.tasks import existing, find_task
@@ -33,8 +33,7 @@ def unlabelled_problems(where: str | None, data: Path) -> list[WisepatchError]:
     if where is None:
         return []
     try:
-        opened = open_unlabelled(where, data)
-        broken = opened.samples.unreadable() if isinstance(opened.samples, FileSamples) else []
+        broken = unreadable(open_unlabelled(where, data))
     except WisepatchError as error:
         return [error]
     if broken:
