@@ -24,6 +24,7 @@ COLUMNS = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "group_id"),
 }  # fmt: skip
+SUFFIXES = (".csv", ".tsv")
 SEPARATORS = ",;\t|"
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

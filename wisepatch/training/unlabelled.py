@@ -10,7 +10,8 @@ from wisepatch.datasets.any_images import list_images
 from wisepatch.datasets.folder_or_csv import FileSamples, unreadable
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, WisepatchError
-from wisepatch.tasks import existing, find_task
+from wisepatch.task_specs import existing
+from wisepatch.tasks import find_task
 
 
 def open_unlabelled(where: str, data: Path, transform: Callable[[Any], Any] | None = None) -> Split:
