@@ -103,7 +103,7 @@ def find_dataset(name: str) -> Dataset | None:
         return attacked(look_up(inner)) if scheme == TYPO else _corrupted(name[len(scheme) :])
     try:
         if path.is_dir() and is_attacked_folder(path):
-            return attacked_folder(path)
+            return attacked_folder(path, reading=Reading.parse(options))
         if path.is_dir():
             return folder_dataset(path, reading=Reading.parse(options))
         if path.suffix.lower() in SUFFIXES:
@@ -173,7 +173,7 @@ def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
 
 def tell(dataset: Dataset) -> None:
     """Warn, once each, of what a user should know of a task of their own files."""
-    from wisepatch.datasets.folder_or_csv import tell_once, to_tell
+    from wisepatch.datasets.notes import tell_once, to_tell
 
     for note in to_tell(dataset):
         tell_once(note)

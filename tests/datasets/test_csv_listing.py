@@ -6,7 +6,8 @@ import os
 import pytest
 
 from wisepatch.datasets.csv_listing import list_csv
-from wisepatch.datasets.folder_or_csv import csv_dataset, to_tell
+from wisepatch.datasets.folder_or_csv import csv_dataset
+from wisepatch.datasets.notes import to_tell
 from wisepatch.errors import DataError
 
 ROWS = [("shapes/circle/0.png", "circle"), ("shapes/square/1.png", "square")]

@@ -8,7 +8,8 @@ from PIL import Image
 from tests.samples import draw_folder
 from wisepatch.datasets import images
 from wisepatch.datasets.folder_listing import list_folder
-from wisepatch.datasets.folder_or_csv import folder_dataset, to_tell
+from wisepatch.datasets.folder_or_csv import folder_dataset
+from wisepatch.datasets.notes import to_tell
 from wisepatch.errors import DataError
 
 ODD = {

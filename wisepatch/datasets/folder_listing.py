@@ -20,7 +20,6 @@ LITTER = frozenset({
     ".ds_store", ".ipynb_checkpoints", ".trashes", ".git", ".gitignore", ".gitkeep", "__macosx", "__pycache__", "@eadir",
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information",
 })  # fmt: skip
-FIRST_NAMES = 3  # that a summary gives
 
 
 @dataclass
