@@ -12,6 +12,7 @@ from importlib import import_module
 from wisepatch.config import Balance, TrainConfig, listed
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import SUFFIXES
+from wisepatch.datasets.notes import tell
 from wisepatch.datasets.reading import Reading
 from wisepatch.datasets.renaming import Around, renamed
 from wisepatch.datasets.several import joint_dataset
@@ -169,14 +170,6 @@ def find_task(
 def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
     """Return tasks, of which some may be named; one alone stands for a list of one."""
     return [find_task(each) if isinstance(each, str) else each for each in listed(given)]
-
-
-def tell(dataset: Dataset) -> None:
-    """Warn, once each, of what a user should know of a task of their own files."""
-    from wisepatch.datasets.notes import tell_once, to_tell
-
-    for note in to_tell(dataset):
-        tell_once(note)
 
 
 def _cut(dataset: Dataset, cut: int) -> Dataset:

@@ -39,6 +39,12 @@ def to_tell(dataset: Dataset) -> list[str]:
     return told
 
 
+def tell(dataset: Dataset) -> None:
+    """Warn, once each, of what a user should know of a task."""
+    for note in to_tell(dataset):
+        tell_once(note)
+
+
 @cache
 def tell_once(note: str) -> None:
     """Warn of something, once in this process."""
