@@ -131,12 +131,15 @@ def test_datasets_check_shows_the_pairing_of_folder_and_class_name(cli, shapes, 
         assert any(folder in line and name in line for line in result.stdout.splitlines())
 
 
-def test_datasets_check_names_all_that_is_left_out(cli, shapes):
+def test_datasets_check_names_all_that_is_left_out(cli, shapes, caplog):
     for number in range(7):
         (shapes / "circle" / f"{number}.txt").write_text("notes")
     result = cli("datasets", "check", shapes)
     assert result.exit_code == 0
     assert "left out of shapes, 7: no image:" in result.stderr
+    assert "names them" not in caplog.text
+    cli("datasets", "show", shapes)
+    assert "names them" in caplog.text
     assert all(f"  circle/{number}.txt\n" in result.stderr for number in range(7))
 
 

@@ -107,3 +107,11 @@ def test_an_address_is_no_file(shapes, address):
     path.write_text(f"path,label\n{address},circle\n")
     with pytest.raises(DataError, match=f"set.csv, line 2: {address} is an address"):
         list_csv(path)
+
+
+def test_two_columns_of_one_name_are_an_error(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,note,note\n")
+    assert list_csv(tmp_path / "a.csv").files == {}
+    (tmp_path / "b.csv").write_text("path,label,label\n")
+    with pytest.raises(DataError, match=r"has 2 columns called label; its first line has: path, label, label"):
+        list_csv(tmp_path / "b.csv")

@@ -18,6 +18,8 @@ from tests.fuzzing import damaged, or_an_error_for_users, texts
 from tests.samples import draw_folder
 from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets.drawn_shapes import SHAPES
+from wisepatch.datasets.folder_or_csv import folder_dataset
+from wisepatch.datasets.reading import Reading
 from wisepatch.datasets.samples import Subset, labels_of
 from wisepatch.datasets.splits import ordered_labels, split_of
 from wisepatch.errors import DataError, UsageError
@@ -99,6 +101,18 @@ def test_accents_that_two_systems_write_in_two_ways_go_into_one_split():
     ]
 
 
+def test_groups_that_are_not_found_or_in_several_splits_are_told(shapes, tmp_path):
+    told = folder_dataset(shapes, reading=Reading(group=r"(circle|square)/")).notes
+    assert "shapes: the group (circle|square)/ is not in the name of 6 images, each a group of its own" in told
+    assert not any(
+        "group" in note for note in folder_dataset(shapes, reading=Reading(group=r"circle|square|tri")).notes
+    )
+    for split in ("train", "test"):
+        draw_folder(tmp_path / "cut" / split, per_class=2)
+    (note,) = [each for each in folder_dataset(tmp_path / "cut", reading=Reading(group=r"\d")).notes if "group" in each]
+    assert note == "cut: 2 groups are in more than one split: 0, 1"
+
+
 def test_images_of_one_group_stay_together(tmp_path):
     for number in range(400):
         (tmp_path / f"{number}.png").write_bytes(b"")
@@ -133,9 +147,7 @@ def test_only_the_split_that_is_asked_for_has_to_have_images(tmp_path):
 
 def cut(names, fill=True):
     """Return the names in each split, and what is said."""
-    files, said = folder._cut(
-        Path("/r"), {"train": [(f"/r/{name}", "") for name in names]}, {}, folder.AS_IT_IS, fill=fill
-    )
+    files, said = folder._cut(Path("/r"), {"train": [(f"/r/{name}", "") for name in names]}, lambda _: "", fill=fill)
     return {split: {path[3:] for path, _ in listed} for split, listed in files.items()}, said
 
 
@@ -317,7 +329,7 @@ def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
         (["where,label", "a.png,star"], "has no column path; its first line has: where, label"),
         (["a.png;star"], "has no column label and no column path; its first line has: a.png, star"),
         (["path,label", "shapes/circle/0.png,a", "shapes/circle/0.png,b"], "names .*circle/0.png twice"),
-        (["path,label,split", "shapes/circle/0.png,circle,later"], "line 2: split 'later'"),
+        (["path,label,split", "shapes/circle/0.png,circle,later"], "line 2: unknown split 'later'"),
         (["path,label", "https://x.org/0.png,circle"], "line 2: https://x.org/0.png is an address"),
         (["path,label", "shapes/circle/0.png,"], "line 2: an empty path or label"),
         (["path,label", "shapes/circle/99.png,circle"], "names 1 missing file, the first"),

@@ -355,7 +355,7 @@ def test_merges_of_three_parents_are_mixes_too(run_store, tasks, tmp_path, monke
 
 
 def test_a_trained_head_that_other_class_names_put_aside_is_told(probe, tasks):
-    from wisepatch.tasks import renamed
+    from wisepatch.datasets.renaming import renamed
 
     notes, (mix,) = [], gather([probe.find("finetuned")], probe)
     other = replace(tasks[0], dataset=renamed(tasks[0].dataset, [f"my {n}" for n in tasks[0].dataset.classes], None))

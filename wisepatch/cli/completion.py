@@ -36,7 +36,7 @@ def _completer(names: Names) -> Completer:
 def _tasks(_: typer.Context) -> Iterable[str]:
     from wisepatch.datasets.corruption_pictures import KINDS
     from wisepatch.plugins import registry
-    from wisepatch.tasks import CORRUPT, WRAPPERS
+    from wisepatch.task_specs import CORRUPT, WRAPPERS
 
     names = sorted(registry().datasets)
     yield from [*names, *WRAPPERS, *(f"{scheme}{name}" for scheme in WRAPPERS for name in names)]

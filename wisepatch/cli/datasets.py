@@ -194,7 +194,9 @@ def _named(words: list[str], classes: o.ClassOptions | None = None) -> list[Task
     names = classes.task_words(words) if classes else o.split_list(words)
     if not names:
         raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
-    return find_tasks(names, classes.names(), classes.templates()) if classes else find_tasks(names)
+    return (
+        find_tasks(names, classes.names(), classes.templates(), names_left_out=True) if classes else find_tasks(names)
+    )
 
 
 def _raise(problems: list[WisepatchError], output: Output) -> None:

@@ -230,7 +230,7 @@ class ClassOptions(NameOptions):
     def task_word(self, task: str) -> str:
         """Return the word for one task, with these options where it is a folder or CSV. Raises :class:`UsageError`."""
         from wisepatch.datasets.reading import Reading
-        from wisepatch.tasks import with_reading
+        from wisepatch.task_specs import with_reading
 
         reading = Reading(
             self.group, self.path_column, self.label_column, self.split_column, "managed" if self.colour_managed else "",
@@ -412,12 +412,9 @@ def alphas(words: Sequence[str]) -> tuple[float, ...] | str:
 
 def split_list(words: Sequence[str] | None) -> list[str]:
     """Take apart what was given by comma; an existing path with a comma in it stays whole."""
-    from wisepatch.tasks import existing
+    from wisepatch.task_specs import listed_by_comma
 
-    parts = []
-    for word in words or ():
-        parts += [word] if existing(word) else [part.strip() for part in word.split(",") if part.strip()]
-    return parts
+    return [part for word in words or () for part in listed_by_comma(word)]
 
 
 def metric_names(words: Sequence[str]) -> list[str]:

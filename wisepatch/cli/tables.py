@@ -84,19 +84,17 @@ def draw(
         numbers = bool(body) and all(is_number_or_nothing(row[index]) for row in body)
         ids = bool(body) and all(is_id_or_nothing(row[index]) for row in body)
         grid.add_column(
-            column.replace("[", "\\["), overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
+            column, overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
             min_width=ID_LETTERS if ids else None,
         )  # fmt: skip
     for number, row in enumerate(body):
-        grid.add_row(
-            *(cell.replace("[", "\\[") for cell in row),
-            style="bold" if number == strong else None,
-            end_section=number in ends,
-        )
+        grid.add_row(*row, style="bold" if number == strong else None, end_section=number in ends)
     width = width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
     text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
     on_terminal = bool(sys.stdout and sys.stdout.isatty())
-    Console(file=text, highlight=False, width=width, force_terminal=on_terminal).print(grid)
+    # Without emoji and markup: corrupt:NAME:fog:3 would become a picture of fog.
+    console = Console(file=text, width=width, force_terminal=on_terminal, emoji=False, markup=False, highlight=False)
+    console.print(grid)
     text.seek(0)
     return text.read()
 

@@ -24,6 +24,7 @@ from wisepatch.datasets.samples import (
     fingerprint,
     image_ids,
     labels_of,
+    own_files,
 )
 from wisepatch.datasets.samples import set_epoch as set_epoch_of
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -164,6 +165,10 @@ class CorruptedSamples:
     def image_ids(self) -> list[str]:
         """Name each image as the clean task does."""
         return image_ids(self.samples)
+
+    def own_files(self) -> list[str]:
+        """Return the files of the clean images, where they are a user's own."""
+        return own_files(self.samples)
 
     @property
     def labels(self) -> Sequence[int] | None:

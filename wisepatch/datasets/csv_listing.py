@@ -24,6 +24,7 @@ COLUMNS = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "group_id"),
 }  # fmt: skip
+SUFFIXES = (".csv", ".tsv")
 SEPARATORS = ",;\t|"
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -54,7 +55,7 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
         file = _file_of(path, where, image if label else "")
         split = SPLIT_WORDS.get(word)
         if split is None:
-            raise DataError(f"{where}: split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
+            raise DataError(f"{where}: unknown split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
         name = os.path.normpath(file)  # x/../x/0.png is x/0.png
         if name in seen:
             if seen[name] != (split, label):
@@ -121,6 +122,9 @@ def _columns(path: Path, header: list[str], asked: Mapping[str, str], needed: Se
     for each, known in COLUMNS.items():
         wanted = (asked[each].strip().lower(),) if each in asked else known
         name = next((name for name in wanted if name in header), None)
+        if name and header.count(name) > 1:
+            problem = f"{path} has {header.count(name)} columns called {name}; its first line has: {', '.join(header)}"
+            raise DataError(problem, "give each its own name")
         if name:
             names[each] = name
         elif each in asked:

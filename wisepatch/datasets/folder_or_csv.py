@@ -25,7 +25,7 @@ from wisepatch.datasets.folder_listing import Files, list_folder
 from wisepatch.datasets.images import COMMON_SUFFIXES, check_header, read_rgb
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.reading import Reading
-from wisepatch.datasets.samples import Annotations, Split, Transform
+from wisepatch.datasets.samples import Annotations, Split, Transform, own_files
 from wisepatch.datasets.splits import (
     CUT,
     FIRST_CUT,
@@ -93,16 +93,9 @@ class FileSamples:
         text = str([(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in rows])
         return f"{'as seen, ' * self.as_seen}{'managed, ' * self.managed}{text}"
 
-    def unreadable(self) -> list[str]:
-        """Return the files of a user's own that are broken or no images, with the reason.
-
-        All are decoded where they are at most :data:`MOST_DECODED_BYTES` together, of more the header alone is read.
-        """
-        files = [str(path) for path, _ in self.files if self.as_seen]
-        whole = sum(Path(file).stat().st_size for file in files if Path(file).exists()) <= MOST_DECODED_BYTES
-        with ThreadPoolExecutor(DECODERS) as pool:
-            problems = list(pool.map(_problem if whole else _problem_of_header, files))
-        return [f"{file} ({problem})" for file, problem in zip(files, problems, strict=True) if problem]
+    def own_files(self) -> list[str]:
+        """Return the paths of all files, where they are a user's own."""
+        return [str(path) for path, _ in self.files] if self.as_seen else []
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the image and its label; a file that is no image is a :class:`DataError` that names it."""
@@ -110,10 +103,13 @@ class FileSamples:
         try:
             image = read_rgb(path, as_seen=self.as_seen, managed=self.managed)
             image = image if self.boxes is None else image.crop(self.boxes[index])
-            return (self.transform(image) if self.transform else image), label
         except ValueError as error:
             hint = REPLACE_IT + (SKIP_IT if self.as_seen else "")
             raise DataError(f"image {path} cannot be read: {error}", hint) from error
+        try:
+            return (self.transform(image) if self.transform else image), label
+        except ValueError as error:
+            raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
 
 
 def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Dataset:
@@ -178,13 +174,19 @@ def _dataset(
         if unknown := names[split] - names[given[0]]:
             problem = f"{path}: class {min(unknown)!r} is in {split} and not in {given[0]}"
             raise DataError(problem, "every class needs images in every split, or at least in train")
+
+    def group_of(image: str) -> str:
+        return groups.get(image) or (reading.group and reading.group_of(_name_below(image, root)))
+
     if "train" in files:
         if cut == FIRST_CUT:
             files = _first_cut(root, files)
         else:
-            files, filled = _cut(root, files, groups, reading, fill=cut > SECOND_CUT)
+            files, filled = _cut(root, files, group_of, fill=cut > SECOND_CUT)
             notes += [f"{in_utf8(path.name)}: {line}" for line in filled]
         notes += [note for split in SPLITS if (note := _without(path, split, files[split], every))]
+    if groups or reading.group:
+        notes += [f"{in_utf8(path.name)}: {line}" for line in _of_groups(files, group_of, reading.group)]
     index = {label: i for i, label in enumerate(every)}
     numbered = {
         split: tuple((image, index[label]) for image, label in files[split]) for split in SPLITS if split in files
@@ -203,9 +205,7 @@ def _dataset(
     )
 
 
-def _cut(
-    root: Path, files: Files, groups: Mapping[str, str], reading: Reading, *, fill: bool
-) -> tuple[Files, list[str]]:
+def _cut(root: Path, files: Files, group_of: Callable[[str], str], *, fill: bool) -> tuple[Files, list[str]]:
     """Hold out the splits that are missing; an image goes by its path below ``root``, or by its group.
 
     With ``fill``, a split into which none falls gets the image (or group) that comes closest to it. When images are added, that
@@ -216,11 +216,10 @@ def _cut(
     if not missing:
         return files, []
     parts: Files = {"train": [], **{split: [] for split in missing}}
-    above, filled = len(f"{root}".rstrip(os.sep)) + 1, []
+    filled = []
 
     def key(file: tuple[str, str]) -> str:
-        name = _name_below(file[0], str(root), above)
-        return groups.get(file[0]) or reading.group_of(name) or name
+        return group_of(file[0]) or _name_below(file[0], root)
 
     for file in files["train"]:
         parts[split_of(key(file), missing)].append(file)
@@ -230,18 +229,36 @@ def _cut(
             closest = min(keys, key=lambda each: draws(each)[split])
             parts[split] = [file for file in parts["train"] if key(file) == closest]
             parts["train"] = [file for file in parts["train"] if key(file) != closest]
-            number = count(len(parts[split]), "image")
+            number = count(len(parts[split]), "image was", "images were")
             filled.append(
-                f"none of {len(files['train'])} images falls into {split} by its name, so that {number} was taken for it"
+                f"none of {len(files['train'])} images falls into {split} by its name, so that {number} taken for it"
             )
     return {**files, **parts}, filled
 
 
-def _name_below(path: str, root: str, above: int) -> str:
-    """Return the path below ``root``, of which ``above`` letters are taken off where nothing has to be worked out."""
-    if path.startswith(root) and ".." not in path and "/." not in path:
-        return path[above:].replace(os.sep, "/")
+def _name_below(path: str, root: Path) -> str:
+    """Return the path below ``root``, whose letters are taken off where nothing has to be worked out."""
+    if path.startswith(f"{root}") and ".." not in path and "/." not in path:
+        return path[len(f"{root}".rstrip(os.sep)) + 1 :].replace(os.sep, "/")
     return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _of_groups(files: Files, group_of: Callable[[str], str], expression: str) -> list[str]:
+    """Return a line where an expression finds no group in the names of some images, and one where splits share groups."""
+    splits_of: dict[str, list[str]] = {}
+    for split, listed in files.items():
+        for image, _ in listed:
+            splits_of.setdefault(group_of(image), []).append(split)
+    alone = splits_of.pop("", [])
+    crossing = sorted(group for group, splits in splits_of.items() if len(set(splits)) > 1)
+    lines = []
+    if expression and alone:
+        lines.append(
+            f"the group {expression} is not in the name of {count(len(alone), 'image')}, each a group of its own"
+        )
+    if crossing:
+        lines.append(f"{count(len(crossing), 'group is', 'groups are')} in more than one split: {shortened(crossing)}")
+    return lines
 
 
 def _first_cut(root: Path, files: Files) -> Files:
@@ -301,10 +318,21 @@ def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
             raise DataError(f"{problem}: case, spaces and underscores tell none apart", hint)
 
 
+def unreadable(split: Split) -> list[str]:
+    """Return the files of a user's own that are broken or no images, with the reason.
+
+    All are decoded where they are at most :data:`MOST_DECODED_BYTES` together, of more the header alone is read.
+    """
+    files = own_files(split)
+    whole = sum(Path(file).stat().st_size for file in files if Path(file).exists()) <= MOST_DECODED_BYTES
+    with ThreadPoolExecutor(DECODERS) as pool:
+        problems = list(pool.map(_problem if whole else _problem_of_header, files))
+    return [f"{file} ({problem})" for file, problem in zip(files, problems, strict=True) if problem]
+
+
 def check_readable(split: Split) -> None:
-    """Raise :class:`DataError` that names the images of a user's own that :meth:`FileSamples.unreadable` finds in a split."""
-    bad = split.samples.unreadable() if hasattr(split.samples, "unreadable") else []
-    if bad:
+    """Raise :class:`DataError` that names the images of a user's own that :func:`unreadable` finds in a split."""
+    if bad := unreadable(split):
         number = count(len(bad), "image")
         raise DataError(f"{split.task} ({split.name}): {number} cannot be read: {shortened(bad)}", REPLACE_IT + SKIP_IT)
 

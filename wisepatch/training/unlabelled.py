@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.any_images import list_images
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.folder_or_csv import FileSamples, unreadable
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, WisepatchError
-from wisepatch.tasks import existing, find_task
+from wisepatch.task_specs import existing
+from wisepatch.tasks import find_task
 
 
 def open_unlabelled(where: str, data: Path, transform: Callable[[Any], Any] | None = None) -> Split:
@@ -33,8 +34,7 @@ def unlabelled_problems(where: str | None, data: Path) -> list[WisepatchError]:
     if where is None:
         return []
     try:
-        opened = open_unlabelled(where, data)
-        broken = opened.samples.unreadable() if isinstance(opened.samples, FileSamples) else []
+        broken = unreadable(open_unlabelled(where, data))
     except WisepatchError as error:
         return [error]
     if broken:
