@@ -14,7 +14,7 @@ from wisepatch.reports.making_again import command_lines
 from wisepatch.reports.page import sentences, tables
 from wisepatch.reports.page.charts import Chart
 from wisepatch.reports.page.curves import run_name, splits_in_order, sweep_charts, training_charts
-from wisepatch.reports.page.shifts import robustness_chart
+from wisepatch.reports.page.shifts import robustness_charts
 from wisepatch.reports.page.tables import Table
 from wisepatch.reports.page.thumbnails import Budget, Gallery, galleries
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -75,7 +75,7 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         sweep.rows[0],
         tables.besides_table({str(k): v for k, v in row.items()} for row in rows.to_dict("records")),
     )
-    robust = robustness_chart(rows, split, number)
+    shifts = robustness_charts(rows, split, number)
     return RunContent(
         anchor=f"run-{number}",
         heading=run_name(sweep),
@@ -91,8 +91,8 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         charts=list(sweep_charts(sweep, alpha, number)),
         classes=classes,
         galleries=shown,
-        robustness=[robust[0]] if robust else [],
-        robustness_charts=[robust[1]] if robust and robust[1] else [],
+        robustness=[shifts[0]] if shifts else [],
+        robustness_charts=shifts[1] if shifts else [],
         lineage=tables.lineage_table(store, target) if target else None,
         training=list(training_charts(store, ends, number, missing)),
         commands=_commands(store, target, rows, sweep.run, missing),
