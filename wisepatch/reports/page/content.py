@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.reports.evidence import Evidence
-from wisepatch.reports.making_again import command_lines
+from wisepatch.reports.making_again import command_lines, sweep_lines
 from wisepatch.reports.page import sentences, tables
 from wisepatch.reports.page.charts import Chart
 from wisepatch.reports.page.curves import run_name, splits_in_order, sweep_charts, training_charts
@@ -95,7 +95,7 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         robustness_charts=shifts[1] if shifts else [],
         lineage=tables.lineage_table(store, target) if target else None,
         training=list(training_charts(store, ends, number, missing)),
-        commands=_commands(store, target, rows, sweep.run, missing),
+        commands=_commands(store, target, rows, sweep, missing),
         missing=missing,
     )
 
@@ -171,11 +171,12 @@ def _class_tables(task: Any, names: tuple[str, str]) -> Iterator[Table]:
 
 
 def _commands(
-    store: Store, target: Checkpoint | None, rows: pd.DataFrame, run: str, missing: dict[str, str]
+    store: Store, target: Checkpoint | None, rows: pd.DataFrame, sweep: Sweep, missing: dict[str, str]
 ) -> list[str]:
     if target is None:
         missing["commands"] = "The checkpoints of this run were removed: how they were made is not known any more."
         return []
-    *made, export = command_lines(store, target, Evidence([], run, rows))
-    swept = [] if target.recipe else ["wisepatch interpolate"]
-    return [*made, *swept, "wisepatch report --output report.html", export]
+    found = Evidence([], sweep.run, rows)
+    mix = sweep.chosen or next((each for each in sweep.checkpoints.values() if each.recipe), target)
+    *_, export = command_lines(store, target, found)
+    return [*sweep_lines(store, mix, found), "wisepatch report --output report.html", export]
