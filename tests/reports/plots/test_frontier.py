@@ -49,6 +49,31 @@ def test_mean_is_over_all_supported_tasks_or_those_named():
     assert sweep_table(results, patching="ImageNetV2").iloc[0]["patching"] == 0.619
 
 
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [((500, 500, 500), "n = 500 images a task"), ((400, 600, 500), "n = 400 (A), 600 (B), 500 (kept)")],
+)
+def test_several_patching_tasks_count_the_images_of_each(numbers, said):
+    rows = [
+        {
+            "run": "r",
+            "alpha": alpha,
+            "patching": "A and B",
+            "task": task,
+            "role": role,
+            "split": "test",
+            "metric": "top1",
+            "n": n,
+        }
+        | {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "checkpoint": f"c{alpha}", "method": "linear", "chosen": False}
+        | {"model": "demo", "selected_on": None}
+        for alpha in (0.0, 1.0)
+        for (task, role), n in zip((("A", "patching"), ("B", "patching"), ("kept", "supported")), numbers, strict=True)
+    ]
+    figure = draw_sweep(sweep_table(pd.DataFrame(rows)))
+    assert f"{said}; bars: 95 % intervals" in [text.get_text() for text in figure.texts]
+
+
 def test_alphas_of_ends_and_chosen_point_are_labelled():
     results = paint()
     results["chosen"] = results["alpha"] == 0.33

@@ -34,6 +34,15 @@ class Chart:
     table: Table | None = None
 
 
+@dataclass(frozen=True)
+class Axis:
+    """An axis of logits: its title, its two ends, and where it has ticks."""
+
+    title: str
+    domain: tuple[float, float]
+    ticks: tuple[float, ...]
+
+
 def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
     """Draw accuracy on the patching task over that on the supported tasks, a curve a run, the ends and the choice marked.
 
@@ -50,6 +59,21 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
         "mark": {"type": "line", "strokeWidth": 2}, "transform": [{"filter": "datum.line == 1"}],
         "encoding": {"color": color, "order": {"field": "alpha", "type": "quantitative"}},
     }  # fmt: skip
+    tips = [
+        _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
+        *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
+        _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
+    ]  # fmt: skip
+    return _whole(
+        points,
+        [line, *_points(points, x, y, color), *_labels(scale["domain"]), _hover(tips)],
+        {"x": x, "y": y},
+        HEIGHT,
+    )
+
+
+def _points(points: Rows, x: Spec, y: Spec, color: Spec) -> list[Spec]:
+    """Return layers of dots, and of the ends and the choice with their intervals."""
     marked = {"filter": "datum.mark != ''"}
     rule_y = {"mark": {"type": "rule", "opacity": 0.5}, "transform": [marked], "encoding": {
         "y": {**y, "field": "y_low"}, "y2": {"field": "y_high"}, "color": color}}  # fmt: skip
@@ -63,17 +87,7 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
         "mark": {"type": "point", "filled": False, "size": MARKED, "opacity": 1, "fill": "var(--paper)", "strokeWidth": 2},
         "transform": [marked], "encoding": {"shape": shape, "color": color},
     }  # fmt: skip
-    tips = [
-        _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
-        *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
-        _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
-    ]  # fmt: skip
-    return _whole(
-        points,
-        [line, rule_y, rule_x, dots, stars, *_labels(scale["domain"]), _hover(tips)],
-        {"x": x, "y": y},
-        HEIGHT,
-    )
+    return [rule_y, rule_x, dots, stars]
 
 
 def _labels(domain: Sequence[float]) -> list[Spec]:
@@ -130,6 +144,36 @@ def _chosen_layers(chosen: float, x: Spec) -> list[Spec]:
     word = {"mark": {"type": "text", "color": "var(--ink-2)", "fontSize": 11, "baseline": "bottom", **side},
             "encoding": {"x": x, "y": {"value": "height"}, "text": {"field": "word", "type": "nominal"}}}  # fmt: skip
     return [{**at, **rule}, {**at, **word}]
+
+
+def robustness_spec(points: Rows, lines: Rows, axes: Mapping[str, Axis]) -> Spec:
+    """Draw accuracy under each shift over that on the reference task, on logit ``axes``, a curve a shift.
+
+    Vega-Lite has no logit scale: ``points`` have ``series, mix, alpha, mark, x, y, x_low, x_high, y_low, y_high`` in logits, beside
+    the words of the tooltip, and ticks are labelled with the per cent that they stand for. ``lines`` have ``series, x, y``, the two
+    ends of the line of standard models.
+    """
+    color = _color("series", list(dict.fromkeys(point["series"] for point in points)), "shift")
+    x, y = ({"field": name, "type": "quantitative", **_on_logits(axes[name])} for name in ("x", "y"))
+    low, high = (end(axes[name].domain[place] for name in "xy") for place, end in enumerate((min, max)))
+    diagonal = {"values": [{"x": at, "y": at} for at in (low, high)]}
+    same = {"data": diagonal, "mark": {"type": "line", "color": "var(--ink-2)", "strokeDash": [1, 3], "clip": True}}
+    standard = {"data": {"values": [dict(line) for line in lines]}, "encoding": {"color": color}, "mark": {
+        "type": "line", "strokeWidth": 1.2, "strokeDash": [6, 3], "opacity": 0.75, "clip": True}}  # fmt: skip
+    curve = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {
+        "color": color, "order": {"field": "alpha", "type": "quantitative"}}}  # fmt: skip
+    tips = [
+        _tip("series", "shift"), _tip("mix", "mix"), _tip("under", "under the shift, %"), _tip("on", "on the reference, %"),
+        _tip("rho", "rho, points"), _tip("mark", "mark"),
+    ]  # fmt: skip
+    layers = [same, *([standard] if lines else []), curve, *_points(points, x, y, color), _hover(tips)]
+    return _whole(points, layers, {"x": x, "y": y}, HEIGHT)
+
+
+def _on_logits(axis: Axis) -> Spec:
+    label = "format(100 / (1 + exp(-datum.value)), '.6~r') + ' %'"
+    ticks = {"values": list(axis.ticks), "labelExpr": label, "labelOverlap": "greedy", "labelSeparation": 8}
+    return {"title": axis.title, "scale": {"domain": list(axis.domain), "nice": False, "zero": False}, "axis": ticks}
 
 
 def curves_spec(points: Rows, title: str, across: str = "step") -> Spec:

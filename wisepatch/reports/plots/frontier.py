@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import of_means
 from wisepatch.analysis.patching_measures import patching_measures
-from wisepatch.analysis.sweep_frame import with_mean_of_patched
+from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
@@ -57,9 +57,9 @@ def sweep_table(
     """
     import pandas as pd
 
-    results = with_mean_of_patched(results)
+    of_split, results = results[results["split"].fillna("test") == split], with_mean_of_patched(results)
     curves, without_patching = [], []
-    for _, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
+    for run, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
         task = patching or next(filter(None, rows["patching"].dropna()), None)
         if task is None:  # a run of zeroshot or eval: no sweep
             without_patching.append(rows["run_name"].iloc[0])
@@ -69,7 +69,7 @@ def sweep_table(
         if missing:
             reason = f"{missing[0]!r} was not measured in run {rows['run_name'].iloc[0]!r}"
             raise ResultsError(reason, f"tasks there are: {', '.join(measured)}")
-        if len(curve := _curve(rows, task, supported, metric)):
+        if len(curve := _curve(rows, task, supported, metric, of_split[of_split["run"] == run])):
             curves.append(curve)
     if not curves and without_patching:
         reason = f"run {without_patching[0]!r} does not say which task was patched"
@@ -87,8 +87,10 @@ def sweep_table(
     return table
 
 
-def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metric: str | None) -> pd.DataFrame:
-    """Summarise the rows of a run by alpha."""
+def _curve(
+    rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metric: str | None, measured: pd.DataFrame
+) -> pd.DataFrame:
+    """Summarise the rows of a run by alpha; ``measured`` are those rows before tasks that are patched together were averaged."""
     import pandas as pd
 
     of_task = rows[rows["task"] == task]
@@ -100,7 +102,7 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     others = others.drop_duplicates(["alpha", "task"])
     means = _means(others).reindex(of_task.index)
     names, metrics = ", ".join(others["task"].unique()), list(others["metric"].unique())
-    images = dict(zip([task, *others["task"]], [of_task["n"].max(), *others["n"]], strict=True))
+    images = _images(measured, task, others["task"].unique())
     columns = [
         "run",
         "run_name",
@@ -122,6 +124,14 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     alphas = curve["alpha"].where((curve["alpha"] != 1) | (curve["method"] != TASK_ARITHMETIC))
     measures = patching_measures(alphas, signs[0] * curve["patching"], signs[1] * curve["supported"])
     return curve.assign(**measures._asdict())
+
+
+def _images(rows: pd.DataFrame, task: str, supported: Iterable[str]) -> dict[str, float]:
+    """Return the number of images of each task of a run, also of those that are patched together as ``task``."""
+    patched = patched_tasks(rows)
+    tasks = [*(patched if len(patched) > 1 else [task]), *supported]
+    numbers = rows[rows["task"].isin(tasks)].groupby("task", sort=False)["n"].max()
+    return {str(name): float(n) for name, n in numbers.items()}
 
 
 def _means(others: pd.DataFrame) -> pd.DataFrame:
