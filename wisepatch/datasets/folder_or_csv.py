@@ -49,11 +49,10 @@ def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> D
     listing = list_folder(path)
     notes = []
     if listing.root != path:
-        notes.append(f"{in_utf8(path.name)}: the classes are taken from {listing.root}")
+        notes.append(f"the classes are taken from {listing.root}")
     if listing.outside:
-        notes.append(
-            f"{in_utf8(path.name)}: {listing.outside} links lead to places outside of {path}; they are followed"
-        )
+        lead = count(listing.outside, "link leads to a place", "links lead to places")
+        notes.append(f"{lead} outside of {path}; what lies there is read too")
     return _dataset(path, listing.root, listing.files, cut, notes, {}, listing.left_out, reading)
 
 
@@ -66,10 +65,10 @@ def csv_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> Data
     listing = list_csv(path, reading.columns)
     notes = []
     if listing.repeated:
-        notes.append(f"{in_utf8(path.name)}: {count(listing.repeated, 'repeated row')}, taken once")
+        notes.append(f"{count(listing.repeated, 'repeated row')}, taken once")
     if listing.outside:
-        of_outside = f"{in_utf8(path.name)}: {count(len(listing.outside), 'image')} outside of {path.parent}"
-        notes.append(f"{of_outside}: {shortened(listing.outside)}")
+        number = count(len(listing.outside), "image")
+        notes.append(f"{number} outside of {path.parent}: {shortened(listing.outside)}")
     return _dataset(path, path.parent, listing.files, cut, notes, listing.groups, {}, reading)
 
 
@@ -109,10 +108,10 @@ def _dataset(
             files = _first_cut(root, files)
         else:
             files, filled = _cut(root, files, group_of, fill=cut > SECOND_CUT)
-            notes += [f"{in_utf8(path.name)}: {line}" for line in filled]
-        notes += [note for split in SPLITS if (note := _without(path, split, files[split], every))]
+            notes += filled
+        notes += _of_classes(files, every)
     if groups or reading.group:
-        notes += [f"{in_utf8(path.name)}: {line}" for line in _of_groups(files, group_of, reading.group)]
+        notes += _of_groups(files, group_of, reading.group)
     index = {label: i for i, label in enumerate(every)}
     numbered = {
         split: tuple((image, index[label]) for image, label in files[split]) for split in SPLITS if split in files
@@ -126,7 +125,7 @@ def _dataset(
         family="folder",
         source=str(path),
         labels=tuple(every),
-        notes=tuple(notes),
+        notes=tuple(f"{in_utf8(path.name)}: {note}" for note in notes),
         left_out={reason: tuple(listed) for reason, listed in left_out.items()},
     )
 
@@ -198,13 +197,12 @@ def _first_cut(root: Path, files: Files) -> Files:
     return files
 
 
-def _without(path: Path, split: str, listed: Sequence[tuple[str, str]], every: Sequence[str]) -> str:
-    """Return a note of the classes that a split has no images of, or nothing."""
-    have = {label for _, label in listed}
-    absent = [label for label in every if label not in have]
-    if not absent:
-        return ""
-    return f"{in_utf8(path.name)}: no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
+def _of_classes(files: Files, every: Sequence[str]) -> Iterable[str]:
+    """Yield a note for each split that has no images of some classes."""
+    for split in SPLITS:
+        have = {label for _, label in files[split]}
+        if absent := [label for label in every if label not in have]:
+            yield f"no images of {len(absent)} of {len(every)} classes in {split}: {shortened(absent)}"
 
 
 def _check_names_differ(path: Path, labels: Iterable[str]) -> None:
