@@ -189,21 +189,28 @@ def find_tasks(
     templates: Sequence[str] | None = None,
     cut: int = CUT,
     limit: int | None = None,
-    *,
-    names_left_out: bool = False,
 ) -> list[Task]:
-    """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
-    tasks: dict[tuple[str, str | None], Task] = {}
+    """Look up several tasks as :func:`find_task` does. Raises :class:`UsageError` as :func:`distinct` does."""
     specs = listed(specs)
+    check_names_of_one(specs, classnames)
+    return distinct(find_task(spec, classnames, templates, cut, limit) for spec in specs)
+
+
+def check_names_of_one(specs: Sequence[str], classnames: Sequence[str] | None) -> None:
+    """Raise :class:`UsageError` where class names are given for several tasks."""
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
-    for spec in specs:
-        task = find_task(spec, classnames, templates, cut, limit, names_left_out=names_left_out)
-        other = tasks.setdefault((task.name, task.split), task)
+
+
+def distinct(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks, each once. Raises :class:`UsageError` for two different tasks of one name."""
+    seen: dict[tuple[str, str | None], Task] = {}
+    for task in tasks:
+        other = seen.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
             raise UsageError(reason, "rename one of the folders")
-    return list(tasks.values())
+    return list(seen.values())
 
 
 def other_tasks(
@@ -255,8 +262,7 @@ class RunTasks:
         parts, and none of them may be supported too: :class:`UsageError`.
         """
         words, supported = listed(task), list(supported)
-        if classnames and len(words) > 1:
-            raise UsageError("class names are given for several tasks", "name one --task with --classnames")
+        check_names_of_one(words, classnames)
         found = [_trained(find_task(word, classnames, templates, limit=limit)) for word in words]
         if len(found) == 1:
             return cls(found[0], tuple(other_tasks(found[0], supported, limit=limit)))
