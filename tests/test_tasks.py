@@ -91,6 +91,7 @@ def test_folder_wins_over_a_name_that_is_only_like_a_registered_one(places):
         ("~nobody-of-this-name", UnknownNameError, "unknown task '~nobody-of-this-name'"),
         ("a\0b", UnknownNameError, "unknown task"),
         ("gone.csv", DataError, "there is no folder or CSV gone.csv"),
+        ("https://x.org/photos.csv", DataError, "https://x.org/photos.csv is an address"),
         ("abc:def", DataError, "no plugin knows what abc: means in the task 'abc:def'"),
         ("MNIST@vel", UsageError, "unknown split 'vel' in task 'MNIST@vel'"),
         ("", UsageError, "the task name '' is empty"),
