@@ -96,6 +96,16 @@ def test_start_ends_and_all_candidates_are_measured_in_one_pass_and_one_is_chose
         assert (done.chosen.name, done.chosen.config["select"]) == ("mine", "best-mean")
 
 
+def test_a_choice_among_candidates_says_nothing_of_certified_drops(run):
+    done = run(method="task-arithmetic", params=["alpha=0.5,1"], rule="max-drop=0.9", tasks=["Colors"])
+    assert (done.note, done.facts) == ("", {})
+
+
+def test_scales_of_layers_are_not_written_out_in_labels(run):
+    done = run(method="task-arithmetic", layers=["0.2:1"])
+    assert done.candidates[-1].label == "alpha=0.4, layers scaled"
+
+
 def test_rows_name_the_method_and_its_parameters(run):
     done = run(method="ties", params=["density=0.2,0.5", "scale=0.5"])
     params = [row["params"] for row in done.rows if row["candidate"]]
@@ -318,12 +328,12 @@ def test_a_start_among_the_ends_is_refused(run, run_store, ends):
             "3 candidates cannot go without measurements",
         ),
         (
-            {"method": "ties", "rule": "knee", "tasks": ["Colors"]}, UsageError,
-            "knee goes through alphas in their order, and candidates of a merge have none",
+            {"method": "ties", "rule": "alpha=0.5", "tasks": ["Colors"]}, UsageError,
+            "alpha=0.5 goes through alphas in their order, and candidates of several ends have none",
         ),
         (
             {"method": "ties", "rule": "max-drop=0.01@95", "tasks": ["Colors"]}, UsageError,
-            "max-drop=0.01@95 goes through alphas in their order, and candidates of a merge have none",
+            "max-drop=0.01@95 goes through alphas in their order, and candidates of several ends have none",
         ),
         (
             {"method": "ties", "rule": "max-drop=0.01"}, UsageError,

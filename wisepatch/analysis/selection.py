@@ -59,6 +59,15 @@ class Rule:
         return getattr(self.value, "confidence", None) is not None
 
 
+def check_without_order(rule: Rule) -> None:
+    """Raise :class:`UsageError` for a rule that goes by alphas, which candidates that are numbered do not have."""
+    if rule.is_certified or rule.name == "alpha":
+        raise UsageError(
+            f"{rule} goes through alphas in their order, and candidates of several ends have none",
+            f"use {BEST_MEAN}, {MAX_DROP}=FRACTION, {KNEE} or weights",
+        )
+
+
 def _kind(takes: str) -> str:
     return {"FRACTION": "a fraction", "TASK:WEIGHT": "tasks with weights"}.get(takes, f"a number ({takes})")
 
@@ -118,3 +127,9 @@ def choose(frame: pd.DataFrame, rule: Rule | str) -> Choice:
         raise ResultsError(reason, "choose by another metric with --metric, or measure more images")
     chosen = find_rule(rule.name).choose(frame[frame["alpha"].isin(valued)], rule.value)
     return chosen if isinstance(chosen, Choice) else Choice(float(chosen))
+
+
+def choose_candidate(frame: pd.DataFrame, rule: Rule) -> Choice:
+    """Choose among numbered candidates as :func:`choose` does, without what a rule says of certified drops: those need an order."""
+    check_without_order(rule)
+    return Choice(choose(frame, rule).alpha)

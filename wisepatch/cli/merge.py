@@ -133,11 +133,13 @@ def command(
 
 def show_merged(output: Output, done: Merged) -> None:
     """Print all rows for programs, and for people a table a split: start, ends, candidates and ensembles, a column a task."""
+    from wisepatch.weights.parameters import without_files
+
     output.records(done.rows)
     if done.chosen:
         output.records([{
             "chosen": done.chosen.name, "checkpoint": done.chosen.id, "method": done.method,
-            "params": {} if done.choice is None else {k: v for k, v in done.choice.params.items() if k not in ("fisher", "gram")},
+            "params": without_files(done.choice.params) if done.choice else {},
             "candidate": done.choice.number if done.choice else 1, "rule": str(done.rule) if done.rule else None,
             "selected_on": done.selected_on, "note": done.note, **done.facts,
         }], "choice")  # fmt: skip

@@ -46,7 +46,7 @@ class Predictions:
     """Hold the answers of some checkpoints to one split.
 
     ``predicted`` and the fields of ``scores`` are ``(checkpoints, n)``, ``labels`` is ``(n,)``; ``image_ids`` names the images.
-    ``recalled`` holds the ids of checkpoints whose answers come from the store.
+    ``recalled`` holds the ids of checkpoints whose answers the store has already.
     """
 
     task: Task

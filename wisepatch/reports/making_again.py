@@ -17,7 +17,7 @@ from wisepatch.plugins import find_merge_method
 from wisepatch.reports.checkpoint_tables import ancestors
 from wisepatch.reports.evidence import Evidence, evidence
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import CORRUPT, TYPO
+from wisepatch.task_specs import CORRUPT, TYPO
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.weights.depth import gradient
 from wisepatch.weights.parameters import LAYERS

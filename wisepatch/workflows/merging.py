@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.selection import BEST_MEAN, Rule, choose, parse_rule
+from wisepatch.analysis.selection import Rule, check_without_order, choose_candidate, parse_rule
 from wisepatch.analysis.sweep_frame import PATCHING, SUPPORTED, Point, paired_counts, points, sweep_frame
 from wisepatch.config import EvalConfig, ModelConfig, listed
 from wisepatch.errors import UsageError, WisepatchError
@@ -26,7 +26,7 @@ from wisepatch.store.results import append
 from wisepatch.tasks import Task
 from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.depth import read_layers
-from wisepatch.weights.parameters import LAYERS, described, params_problem, read_params
+from wisepatch.weights.parameters import LAYERS, described, label, params_problem, read_params
 from wisepatch.workflows.merge_parents import Parents, information_for, merge_parents, own_task, tasks_of
 from wisepatch.workflows.preflight import preflight
 from wisepatch.workflows.run_tasks import patched_words
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 START, END, MERGED, ENSEMBLE = "start", "end", "merged", "ensemble"
-UNORDERED = ("alpha", "knee")  # rules that need candidates in the order of one coefficient
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,8 @@ def merge(
     if space not in SPACES:
         raise UsageError(f"there is no space {space!r}", f"--space takes {' or '.join(SPACES)}")
     rule = parse_rule(rule) if isinstance(rule, str) else rule
-    if rule and (rule.is_certified or rule.name in UNORDERED):
-        raise UsageError(
-            f"{rule} goes through alphas in their order, and candidates of a merge have none",
-            f"use {BEST_MEAN}, max-drop=FRACTION or weights",
-        )
+    if rule:
+        check_without_order(rule)
     if not measure and (rule or len(grid) > 1):
         raise UsageError(
             f"{'a choice' if rule else f'{len(grid)} candidates'} cannot go without measurements",
@@ -141,7 +137,7 @@ def merge(
     if plan is None:
         merged = on_main(partial(job.save, MERGED, grid[0]))
         return Merged(
-            job.run, method, (), (), (Candidate(1, MERGED, described(grid[0]), merged, grid[0]),), [], {}, chosen=merged
+            job.run, method, (), (), (Candidate(1, MERGED, label(grid[0]), merged, grid[0]),), [], {}, chosen=merged
         )
     return job.measure(plan, grid, space)
 
@@ -249,7 +245,7 @@ class MergeJob:
             Candidate(
                 number,
                 MERGED,
-                described(params) or self.method.name,
+                label(params) or self.method.name,
                 self.save(MERGED if final else "interpolated", params),
                 params,
             )
@@ -278,7 +274,7 @@ class MergeJob:
             points_by_split[split] = points(frame)
             if plan.rule and split == plan.select_on:
                 try:
-                    choice = choose(frame, plan.rule)
+                    choice = choose_candidate(frame, plan.rule)
                     picked = next(each for each in every if each.number == choice.alpha)
                     selected = {"select": str(plan.rule), "select_on": plan.select_on}
                     chosen = picked.checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.racing import GRID, objective_for
-from wisepatch.analysis.selection import Rule, choose
+from wisepatch.analysis.selection import Rule, choose, choose_candidate
 from wisepatch.analysis.sweep_frame import BELOW, Point, paired_counts, points, sweep_frame
 from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.counting import count
@@ -252,9 +252,7 @@ def measure_mixes(
             if left_out and progress:
                 progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
             try:
-                choice = choose(frame, plan.rule)
-                if coefficients:  # what a rule says of certified drops needs alphas in their order
-                    choice = Choice(choice.alpha)
+                choice = (choose_candidate if coefficients else choose)(frame, plan.rule)
                 chosen = on_main(partial(save, choice))
             except WisepatchError:
                 on_main(partial(append, store.results, measured))

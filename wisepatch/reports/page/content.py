@@ -62,13 +62,12 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
     missing: dict[str, str] = {}
     compared = _compared(store, sweep, split, alpha, missing)
     names = (sweep.start_words, tables.end_words(sweep) if alpha is None else tables.mix_words(sweep, alpha))
-    limit = next((int(row["limit"]) for row in sweep.rows if row.get("limit")), None)
     classes = [table for each in compared.tasks for table in _class_tables(each, names)] if compared else []
     flawless = [each.task for each in compared.tasks if tables.class_table(each, *names) is None] if compared else []
     if flawless:
         said = missing.get("classes", "")
         missing["classes"] = f"{said} Without a mistake, before and after: {', '.join(flawless)}.".strip()
-    shown = list(galleries(compared, data, names, budget, limit)) if compared else []
+    shown = list(galleries(compared, data, names, budget)) if compared else []
     if compared and not shown:
         missing["images"] = "No image is fixed or broken."
     first, besides = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import of_means
 from wisepatch.analysis.patching_measures import patching_measures
-from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
+from wisepatch.analysis.sweep_frame import is_merge, patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
@@ -62,7 +62,7 @@ def sweep_table(
     for run, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
         task = patching or next(filter(None, rows["patching"].dropna()), None)
         if task is None:  # a run of zeroshot or eval: no sweep
-            without_patching.append(rows["run_name"].iloc[0])
+            without_patching.append(rows)
             continue
         measured = sorted(rows["task"].unique())
         missing = [name for name in (patching, *(supported or ())) if name and name not in measured]
@@ -72,8 +72,7 @@ def sweep_table(
         if len(curve := _curve(rows, task, supported, metric, of_split[of_split["run"] == run])):
             curves.append(curve)
     if not curves and without_patching:
-        reason = f"run {without_patching[0]!r} does not say which task was patched"
-        raise ResultsError(reason, "name it with --patching TASK")
+        raise _no_curve(without_patching[0])
     if not curves:
         reason = f"the results hold no sweep over alpha on the {split!r} split"
         raise ResultsError(reason, "run `wisepatch interpolate` or `wisepatch patch`")
@@ -85,6 +84,17 @@ def sweep_table(
         table.attrs["left_out"] = left_out
     check_comparable(table)
     return table
+
+
+def _no_curve(rows: pd.DataFrame) -> ResultsError:
+    """Return the error for a run that patched no task."""
+    name, run = rows["run_name"].iloc[0], rows["run"].iloc[0]
+    if is_merge(rows):
+        return ResultsError(
+            f"the run {name!r} is a merge, and its candidates lie on no curve over alpha",
+            f"`wisepatch select --run {run}` chooses among them; name a run of `wisepatch interpolate` or `wisepatch patch`",
+        )
+    return ResultsError(f"run {name!r} does not say which task was patched", "name it with --patching TASK")
 
 
 def _curve(
