@@ -12,6 +12,7 @@ from importlib import import_module
 from wisepatch.config import Balance, TrainConfig, listed
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import SUFFIXES
+from wisepatch.datasets.notes import tell
 from wisepatch.datasets.reading import Reading
 from wisepatch.datasets.renaming import Around, renamed
 from wisepatch.datasets.several import joint_dataset
@@ -103,7 +104,7 @@ def find_dataset(name: str) -> Dataset | None:
         return attacked(look_up(inner)) if scheme == TYPO else _corrupted(name[len(scheme) :])
     try:
         if path.is_dir() and is_attacked_folder(path):
-            return attacked_folder(path)
+            return attacked_folder(path, reading=Reading.parse(options))
         if path.is_dir():
             return folder_dataset(path, reading=Reading.parse(options))
         if path.suffix.lower() in SUFFIXES:
@@ -171,14 +172,6 @@ def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
     return [find_task(each) if isinstance(each, str) else each for each in listed(given)]
 
 
-def tell(dataset: Dataset) -> None:
-    """Warn, once each, of what a user should know of a task of their own files."""
-    from wisepatch.datasets.folder_or_csv import tell_once, to_tell
-
-    for note in to_tell(dataset):
-        tell_once(note)
-
-
 def _cut(dataset: Dataset, cut: int) -> Dataset:
     """Return the dataset with the splits of another ``cut``, where it is one of a user's own files."""
     from wisepatch.datasets.folder_or_csv import cut_again
@@ -196,21 +189,28 @@ def find_tasks(
     templates: Sequence[str] | None = None,
     cut: int = CUT,
     limit: int | None = None,
-    *,
-    names_left_out: bool = False,
 ) -> list[Task]:
-    """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
-    tasks: dict[tuple[str, str | None], Task] = {}
+    """Look up several tasks as :func:`find_task` does. Raises :class:`UsageError` as :func:`distinct` does."""
     specs = listed(specs)
+    check_names_of_one(specs, classnames)
+    return distinct(find_task(spec, classnames, templates, cut, limit) for spec in specs)
+
+
+def check_names_of_one(specs: Sequence[str], classnames: Sequence[str] | None) -> None:
+    """Raise :class:`UsageError` where class names are given for several tasks."""
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
-    for spec in specs:
-        task = find_task(spec, classnames, templates, cut, limit, names_left_out=names_left_out)
-        other = tasks.setdefault((task.name, task.split), task)
+
+
+def distinct(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks, each once. Raises :class:`UsageError` for two different tasks of one name."""
+    seen: dict[tuple[str, str | None], Task] = {}
+    for task in tasks:
+        other = seen.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
             raise UsageError(reason, "rename one of the folders")
-    return list(tasks.values())
+    return list(seen.values())
 
 
 def other_tasks(
@@ -262,8 +262,7 @@ class RunTasks:
         parts, and none of them may be supported too: :class:`UsageError`.
         """
         words, supported = listed(task), list(supported)
-        if classnames and len(words) > 1:
-            raise UsageError("class names are given for several tasks", "name one --task with --classnames")
+        check_names_of_one(words, classnames)
         found = [_trained(find_task(word, classnames, templates, limit=limit)) for word in words]
         if len(found) == 1:
             return cls(found[0], tuple(other_tasks(found[0], supported, limit=limit)))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.samples import draw_folder
 from wisepatch import find_task
-from wisepatch.datasets.corruption_pictures import KINDS
+from wisepatch.datasets.corruption_parameters import KINDS
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.datasets.samples import set_epoch
 from wisepatch.errors import DataError, UnknownNameError, UsageError

@@ -56,7 +56,7 @@ def test_several_problems_are_raised_together_with_their_next_steps(data):
 def test_a_broken_image_that_is_measured_after_a_training_is_said_before_it(
     whole, cli, shapes, tmp_path, no_work, monkeypatch
 ):
-    monkeypatch.setattr("wisepatch.datasets.folder_or_csv.MOST_DECODED_BYTES", 1 << 20 if whole else 1)
+    monkeypatch.setattr("wisepatch.datasets.image_files.MOST_DECODED_BYTES", 1 << 20 if whole else 1)
     images = find_task(str(shapes)).dataset.split("test", tmp_path).image_ids()
     Image.effect_noise((64, 64), 50).save(images[0])
     Path(images[0]).write_bytes(Path(images[0]).read_bytes()[:1000])

@@ -34,7 +34,7 @@ def _completer(names: Names) -> Completer:
 
 @_completer
 def _tasks(_: typer.Context) -> Iterable[str]:
-    from wisepatch.datasets.corruption_pictures import KINDS
+    from wisepatch.datasets.corruption_parameters import KINDS
     from wisepatch.plugins import registry
     from wisepatch.task_specs import CORRUPT, WRAPPERS
 

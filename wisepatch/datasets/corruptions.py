@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.corruption_pictures import KINDS, SEVERITIES, corrupt
+from wisepatch.datasets.corruption_parameters import KINDS, SEVERITIES
+from wisepatch.datasets.corruption_pictures import corrupt
 from wisepatch.datasets.samples import (
     Annotations,
     Samples,

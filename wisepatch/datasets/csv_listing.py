@@ -25,6 +25,7 @@ COLUMNS = {
     "group": ("group", "group_id"),
 }  # fmt: skip
 SUFFIXES = (".csv", ".tsv")
+BEYOND = "fields beyond the header"  # no name of a column
 SEPARATORS = ",;\t|"
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -150,11 +151,15 @@ def _dict_rows(path: Path) -> Iterator[tuple[list[str], None] | tuple[str, dict[
         try:
             separator = _separator(path, file.readline())
             file.seek(0)
-            rows = csv.DictReader(file, delimiter=separator)
+            rows = csv.DictReader(file, delimiter=separator, restkey=BEYOND)
             rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
             yield list(rows.fieldnames), None
             for row in rows:
-                yield f"{path}, line {rows.line_num}", row
+                where = f"{path}, line {rows.line_num}"
+                if any(row.pop(BEYOND, ())):
+                    hint = "put quotation marks around a text with a comma in it, or name all columns"
+                    raise DataError(f"{where}: more fields than the first line has columns", hint)
+                yield where, row
         except UnicodeError as error:
             reason = error.reason if isinstance(error, UnicodeDecodeError) else error
             raise DataError(f"{path} is not a text file in UTF-8: {reason}", "save it as CSV in UTF-8") from error
@@ -175,7 +180,9 @@ def _check_present(path: Path, images: Sequence[str]) -> None:
     if not absent:
         return
     hint = "paths are read relative to the folder of the CSV"
-    if near := _with_suffix(absent[0]):
+    if os.path.isdir(absent[0]):  # noqa: PTH112 -- no OSError for a name too long
+        hint = "it is a folder: name each image in it"
+    elif near := _with_suffix(absent[0]):
         hint = f"names need their suffix: {near} is there"
     raise DataError(f"{path} names {count(len(absent), 'missing file')}, the first {absent[0]}", hint)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.reading import reading_of
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.errors import UsageError
 
@@ -39,7 +40,7 @@ def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Seque
         return dataset.open.around(renamed(dataset.open.dataset, classnames, templates))
     names = dataset.head_names
     if classnames is not None and dataset.family == "attacked":
-        dataset = attacked_folder(Path(dataset.source), classnames)
+        dataset = attacked_folder(Path(dataset.source), classnames, reading_of(dataset))
     elif classnames is not None:
         _check_class_names(dataset, names, classnames)
         names = tuple(classnames)

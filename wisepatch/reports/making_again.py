@@ -17,7 +17,7 @@ from wisepatch.plugins import find_merge_method
 from wisepatch.reports.checkpoint_tables import ancestors
 from wisepatch.reports.evidence import Evidence, evidence
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.task_specs import CORRUPT, TYPO
+from wisepatch.task_specs import WRAPPERS
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.weights.depth import gradient
 from wisepatch.weights.parameters import LAYERS
@@ -35,7 +35,7 @@ MEASURED = ("fisher", "gram")  # parameters of a recipe that are no options
 
 def public(word: str) -> str:
     """Return a word for a task or model without the folders of the machine: the name of what a path leads to."""
-    for scheme in (*SCHEMAS, TYPO, CORRUPT):
+    for scheme in (*SCHEMAS, *WRAPPERS):
         if word.startswith(scheme):
             return scheme + public(word.removeprefix(scheme))
     path, mark, options = word.partition("?")

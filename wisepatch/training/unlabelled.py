@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.any_images import list_images
-from wisepatch.datasets.folder_or_csv import FileSamples, unreadable
+from wisepatch.datasets.image_files import FileSamples, unreadable
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, WisepatchError
 from wisepatch.task_specs import existing
