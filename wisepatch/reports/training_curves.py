@@ -107,6 +107,7 @@ def draw_training(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         sheet.body *= len(measures)
     if "validation" in measures:
         panels[measures.index("validation")].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    panels[-1].locator_params(axis="x", integer=True)
     sheet.label(panels[-1], "step")
     return sheet.finish(legend)
 
