@@ -87,3 +87,10 @@ def test_tasks_that_are_patched_together_are_all_marked():
     assert thick == {"A{x}, accuracy", "B, accuracy"}
     titles = [each.get_title(loc="left") for each in draw_per_task(per_task_table(several_patched())).axes]
     assert titles == ["A{x} (patching)", "B (patching)", "kept"]
+
+
+def test_fifteen_tasks_are_told_apart():
+    tasks = [f"task {number}" for number in range(15)]
+    axes = draw_over_alpha(alpha_table(measured(tasks=tasks))).axes[0]
+    curves = [line for line in axes.lines if ", accuracy" in str(line.get_label())]
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in curves}) == len(curves) == 15

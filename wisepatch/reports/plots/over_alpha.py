@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.sweep_frame import patched_tasks
 from wisepatch.errors import ResultsError
-from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid
+from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid, marker_of
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import swept_rows
 from wisepatch.reports.plots.words import axis_label, chosen_words, describe, images_words, start_words
@@ -85,7 +85,7 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None, look: Look) -> Figur
     first_metrics: dict[Any, str] = table.groupby("task")["metric"].first().to_dict()
     for (task, metric), curve in table.groupby(["task", "metric"], sort=False):
         number = tasks.index(task)
-        color, marker = theme.colors[number % len(theme.colors)], MARKERS[number % len(MARKERS)]
+        color, marker = theme.colors[number % len(theme.colors)], marker_of(number, len(theme.colors))
         label = f"{task}, {describe(str(metric))[0]}"
         (legend[label],) = axes.plot(
             curve["alpha"], curve["value"], "-" if metric == first_metrics[task] else "--", color=color, marker=marker,
