@@ -68,8 +68,8 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         said = missing.get("classes", "")
         missing["classes"] = f"{said} Without a mistake, before and after: {', '.join(flawless)}.".strip()
     shown = list(galleries(compared, data, names, budget)) if compared else []
-    if compared and not shown:
-        missing["images"] = "No image is fixed or broken."
+    if not shown:
+        missing["images"] = "No image is fixed or broken." if compared else missing["classes"]
     first, besides = (
         sweep.rows[0],
         tables.besides_table({str(k): v for k, v in row.items()} for row in rows.to_dict("records")),
@@ -173,7 +173,8 @@ def _commands(
     store: Store, target: Checkpoint | None, rows: pd.DataFrame, sweep: Sweep, missing: dict[str, str]
 ) -> list[str]:
     if target is None:
-        missing["commands"] = "The checkpoints of this run were removed: how they were made is not known any more."
+        missing["lineage"] = "The checkpoints of this run were removed."
+        missing["commands"] = f"{missing['lineage'][:-1]}: how they were made is not known any more."
         return []
     found = Evidence([], sweep.run, rows)
     mix = sweep.chosen or next((each for each in sweep.checkpoints.values() if each.recipe), target)

@@ -48,7 +48,7 @@ def sweep_table(
 
     Its columns are ``run, run_name, given_name, model, method, task, metric, split, alpha, patching, supported, chosen,
     selected_on, start``, the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by
-    task), the names and metrics of the supported tasks, and the measures of
+    task), how many tasks are ``patched``, the names and metrics of the supported tasks, and the measures of
     :func:`~wisepatch.analysis.patching_measures.patching_measures`. Runs come in order of time. The metric is the first that a run
     measured on its patching task, or ``metric``. The patching task is the one that the rows name as such, or ``patching``; the
     supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
@@ -128,7 +128,8 @@ def _curve(
     ]
     curve = of_task[columns].assign(
         patching=of_task["value"], patching_low=of_task["ci_low"], patching_high=of_task["ci_high"], **means, names=names,
-        supported_metrics=axis_label(metrics), images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
+        supported_metrics=axis_label(metrics), patched=max(len(patched_tasks(measured)), 1),
+        images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
     ).reset_index()  # fmt: skip
     signs = sign_of([str(metric)]), sign_of(metrics)
     alphas = curve["alpha"].where((curve["alpha"] != 1) | (curve["method"] != TASK_ARITHMETIC))
@@ -206,7 +207,9 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         x = f"mean {metrics} on the supported tasks ({_supported_words(table)})"
-    sheet.label(axes, x, f"{axis_label(table['metric'])} on the patching task ({tasks})")
+    several, metric = int(table["patched"].max()), axis_label(table["metric"])
+    y = f"mean {metric} on the {several} patching tasks" if several > 1 else f"{metric} on the patching task"
+    sheet.label(axes, x, f"{y} ({tasks})")
     figure = sheet.finish(legend)
     if not over_alpha:
         _label_alphas(sheet, axes, table)
