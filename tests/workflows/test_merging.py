@@ -106,6 +106,15 @@ def test_scales_of_layers_are_not_written_out_in_labels(run):
     assert done.candidates[-1].label == "alpha=0.4, layers scaled"
 
 
+@pytest.mark.parametrize("method", ["tsv-m", "regmean", "linear"])
+def test_a_merge_that_is_stored_as_weights_has_those_of_its_recipe(run, run_store, method):
+    recipe = run(method=method, measure=False).chosen
+    written = run(method=method, measure=False, run_name="written", materialize=True).chosen
+    assert (recipe.is_recipe, written.is_recipe, written.recipe) == (True, False, recipe.recipe)
+    expected = load_weights(run_store, recipe)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_weights(run_store, written).items())
+
+
 def test_rows_name_the_method_and_its_parameters(run):
     done = run(method="ties", params=["density=0.2,0.5", "scale=0.5"])
     params = [row["params"] for row in done.rows if row["candidate"]]
