@@ -11,7 +11,8 @@ from wisepatch.config import EvalConfig
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.endpoints import Endpoints, mixes_of
 from wisepatch.evaluation.output_ensembles import ensembles, output_weights
-from wisepatch.evaluation.prediction import Pass, predict_many
+from wisepatch.evaluation.passes import Pass
+from wisepatch.evaluation.prediction import predict_many
 from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Silent
 from wisepatch.store.checkpoints import Recipe
