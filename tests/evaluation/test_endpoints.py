@@ -12,7 +12,8 @@ from tests.samples import recipes, with_head_of
 from wisepatch import ModelConfig, Store, TrainConfig, finetune, interpolate, load_clip, load_weights, predict_many
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation import kept_merges
-from wisepatch.evaluation.endpoints import Endpoints, Heads, mixes_of
+from wisepatch.evaluation.endpoints import Endpoints, mixes_of
+from wisepatch.evaluation.heads import Heads
 from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, describe
 from wisepatch.weights.parameters import read_params

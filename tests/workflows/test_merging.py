@@ -11,7 +11,8 @@ from wisepatch.config import EvalConfig
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.endpoints import Endpoints, mixes_of
 from wisepatch.evaluation.output_ensembles import ensembles, output_weights
-from wisepatch.evaluation.prediction import Pass, predict_many
+from wisepatch.evaluation.passes import Pass
+from wisepatch.evaluation.prediction import predict_many
 from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Silent
 from wisepatch.store.checkpoints import Recipe
@@ -104,6 +105,15 @@ def test_a_choice_among_candidates_says_nothing_of_certified_drops(run):
 def test_scales_of_layers_are_not_written_out_in_labels(run):
     done = run(method="task-arithmetic", layers=["0.2:1"])
     assert done.candidates[-1].label == "alpha=0.4, layers scaled"
+
+
+@pytest.mark.parametrize("method", ["tsv-m", "regmean", "linear"])
+def test_a_merge_that_is_stored_as_weights_has_those_of_its_recipe(run, run_store, method):
+    recipe = run(method=method, measure=False).chosen
+    written = run(method=method, measure=False, run_name="written", materialize=True).chosen
+    assert (recipe.is_recipe, written.is_recipe, written.recipe) == (True, False, recipe.recipe)
+    expected = load_weights(run_store, recipe)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_weights(run_store, written).items())
 
 
 def test_rows_name_the_method_and_its_parameters(run):

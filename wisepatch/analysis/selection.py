@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis import rules
+from wisepatch.analysis import drops, rules
 from wisepatch.analysis.sweep_frame import SUPPORTED, axes
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError, UsageError
@@ -17,7 +17,7 @@ from wisepatch.plugins import find_rule
 if TYPE_CHECKING:
     import pandas as pd
 
-BEST_MEAN, MAX_DROP, KNEE = "best-mean", rules.MAX_DROP, "knee"
+BEST_MEAN, MAX_DROP, KNEE = "best-mean", drops.MAX_DROP, "knee"
 EXAMPLES = {"FRACTION": "0.01 for one point, 0.01@95 to certify it", "TASK:WEIGHT": "MNIST:2,CIFAR10:1"}
 
 
@@ -40,7 +40,7 @@ class Rule:
         elif self.value is None or isinstance(self.value, str | int | float):
             text = "" if self.value is None else str(self.value)
             try:
-                value = (row.read or rules.read_number)(text)
+                value = (row.read or drops.read_number)(text)
             except (ValueError, OverflowError) as error:
                 reason = str(error) if str(error).startswith("needs") else f"needs {_kind(row.takes)}"
                 reason += "" if "not" in reason else f", not {text!r}"
@@ -77,7 +77,7 @@ def register_rules() -> Iterable[SelectionRule]:
     """Register the built-in rules."""
     return (
         SelectionRule(BEST_MEAN, rules.best_mean),
-        SelectionRule(MAX_DROP, rules.max_drop, takes="FRACTION", needs_drop=True, read=rules.read_bound),
+        SelectionRule(MAX_DROP, drops.max_drop, takes="FRACTION", needs_drop=True, read=drops.read_bound),
         SelectionRule(KNEE, rules.knee, check=rules.missing_curve),
         SelectionRule("alpha", rules.given_alpha, takes="ALPHA", check=rules.missing_alpha),
         SelectionRule(

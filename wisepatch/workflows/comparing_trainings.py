@@ -24,9 +24,10 @@ from wisepatch.tasks import RunTasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.layers import layer_problems, layer_scales
+from wisepatch.workflows.mixes import save_mixes
 from wisepatch.workflows.patch_job import finetune_on
 from wisepatch.workflows.patching import training_problems, training_splits
-from wisepatch.workflows.sweep import Sweep, new_run, run_sweep, save_mixes
+from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
 if TYPE_CHECKING:
