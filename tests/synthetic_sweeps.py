@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
+from wisepatch.analysis.drops import certified, upper_limits
 from wisepatch.analysis.racing import Race, coefficients, objective_for
-from wisepatch.analysis.rules import certified, upper_limits
 from wisepatch.store.results import read
 
 DATA = Path(__file__).parent / "data"

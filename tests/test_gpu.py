@@ -265,7 +265,7 @@ def test_batches_on_a_gpu_are_as_large_as_its_memory_allows(monkeypatch):
 def test_weights_are_mixed_once_for_several_batches_on_a_gpu(finished, alone, monkeypatch):
     mixed, original = [], Mix.set_weights
     monkeypatch.setattr(Mix, "set_weights", lambda self, visual: mixed.append(self) or original(self, visual))
-    monkeypatch.setattr("wisepatch.evaluation.prediction.IMAGES_PER_MIX", 1)
+    monkeypatch.setattr("wisepatch.evaluation.passes.IMAGES_PER_MIX", 1)
     counts = {}
     for where in ("cpu", "gpu"):
         store = alone("paint")

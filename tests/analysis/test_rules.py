@@ -15,7 +15,7 @@ from tests.synthetic_sweeps import (
     plateau,
     population,
 )
-from wisepatch.analysis.rules import Bound, certified, images_needed, upper_limits
+from wisepatch.analysis.drops import Bound, certified, images_needed, upper_limits
 from wisepatch.analysis.selection import choose
 from wisepatch.analysis.sweep_frame import sweep_frame
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzzing import or_an_error_for_users, texts
-from wisepatch.analysis.rules import Bound, Weights
+from wisepatch.analysis.drops import Bound
+from wisepatch.analysis.rules import Weights
 from wisepatch.analysis.selection import BEST_MEAN, MAX_DROP, Rule, choose, missing_for_rule, parse_rule
 from wisepatch.analysis.sweep_frame import Point, points, sweep_frame, with_mean_of_patched
 from wisepatch.errors import ResultsError, UnknownNameError, UsageError

@@ -117,7 +117,7 @@ def watched_sweep(clock, **settings):
     import torch
 
     from tests.benchmarks.sweeping import wisepatch_sweep
-    from wisepatch.evaluation import prediction
+    from wisepatch.evaluation import passes
     from wisepatch.evaluation.endpoints import Mix
     from wisepatch.models.clip import Clip
     from wisepatch.models.tower import Tower
@@ -147,9 +147,9 @@ def watched_sweep(clock, **settings):
                 return
             yield batch
 
-    original = prediction.batches_on
+    original = passes.batches_on
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(prediction, "batches_on", waiting))
+        stack.enter_context(mock.patch.object(passes, "batches_on", waiting))
         for name, owner, method in (
             ("mixing", Mix, "set_weights"), ("forward", Tower, "features"), ("normalising", Clip, "normalise"),
         ):  # fmt: skip

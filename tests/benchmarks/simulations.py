@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import binom
 
 from tests.synthetic_sweeps import PAINT, WISE_FT, broken_promises, plateau, population, raced
+from wisepatch.analysis.drops import Bound
 from wisepatch.analysis.racing import EPSILON
-from wisepatch.analysis.rules import Bound
 from wisepatch.analysis.selection import parse_rule
 
 POPULATIONS = {"PAINT": population(PAINT), "WiSE-FT": population(WISE_FT)}

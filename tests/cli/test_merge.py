@@ -41,6 +41,18 @@ def test_candidates_are_a_table_and_the_chosen_one_is_stored_by_name(cli, ends, 
     assert "next: wisepatch export" in done.stderr
 
 
+def test_a_task_on_another_split_is_named_with_it(cli, ends):
+    done = cli("merge", *(end.id for end in ends), "--eval", "Colors@val", "--limit", "6")
+    assert "Colors@val" in done.stdout
+
+
+def test_a_costly_merge_says_how_its_weights_are_kept(cli, ends, run_store):
+    words = ("merge", *(end.id for end in ends), "--method", "tsv-m", "--no-eval", "--name", "costly")
+    assert "--materialize stores its weights" in cli(*words).stderr
+    assert "recipe" not in cli(*words, "--materialize").stderr
+    assert run_store.find("costly").files
+
+
 def test_programs_get_rows_and_the_choice(cli, ends):
     words = [end.id for end in ends]
     done = cli(

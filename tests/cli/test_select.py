@@ -51,6 +51,30 @@ def test_what_cannot_be_chosen_is_one_line(cli, words, code, message, hint):
     fails(cli("select", "--results", PAINT, *words), code, message, hint)
 
 
+@pytest.mark.parametrize("rule", ["best-mean", "max-drop=0.1", "knee", "weights=Colors:3"])
+def test_candidates_of_a_merge_are_chosen_from_again(cli, run_store, rule):
+    words = (
+        "finetuned",
+        "--method",
+        "task-arithmetic",
+        "--param",
+        "alpha=0.2:1:0.4",
+        "--eval",
+        "Colors",
+        "--limit",
+        "30",
+    )
+    merged = cli("merge", *words, "--select", rule, "--json")
+    assert merged.exit_code == 0, merged.output
+    *rows, first = map(json.loads, merged.stdout.splitlines())
+    (again,) = map(json.loads, cli("select", "--run", rows[0]["run"], "--rule", rule, "--json").stdout.splitlines())
+    names = ("candidate", "params", "rule", "selected_on")
+    assert [again[name] for name in names] == [first[name] for name in names]
+    assert f"candidate {first['candidate']:g} (" in cli("select", "--run", rows[0]["run"], "--rule", rule).stdout
+    fails(cli("select", "--run", rows[0]["run"], "--rule", "max-drop=0.1@95"), 2, "in their order", "knee")
+    fails(cli("plot", "--run", rows[0]["run"]), 1, "is a merge", f"`wisepatch select --run {rows[0]['run']}`")
+
+
 def test_a_sweep_without_alpha_0_has_no_drop(cli, tmp_path):
     records = [line for line in PAINT.read_text().splitlines() if '"alpha": 0.0,' not in line]
     (tmp_path / "part.jsonl").write_text("\n".join(records))

@@ -12,7 +12,8 @@ from tests.samples import recipes, with_head_of
 from wisepatch import ModelConfig, Store, TrainConfig, finetune, interpolate, load_clip, load_weights, predict_many
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation import kept_merges
-from wisepatch.evaluation.endpoints import Endpoints, Heads, mixes_of
+from wisepatch.evaluation.endpoints import Endpoints, mixes_of
+from wisepatch.evaluation.heads import Heads
 from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, describe
 from wisepatch.weights.parameters import read_params
@@ -309,7 +310,7 @@ def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(
     broken = save_like(run_store, end, weights, "broken")
     checkpoints = recipes(run_store, [0.5], parents=(start, broken)) if mixed else [broken]
     with pytest.raises(
-        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensors, such as {name}"
+        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensor, such as {name}"
     ) as caught:
         list(predict_many(checkpoints, tasks, run_store, tmp_path))
     assert "store rm" in caught.value.hint
@@ -321,7 +322,7 @@ def test_a_head_with_nan_is_named(probe, tasks, tmp_path):
     weights = load_weights(probe, end)
     broken = save_like(probe, end, weights | {"classifier.bias": weights["classifier.bias"] * torch.nan}, "broken")
     with pytest.raises(
-        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensors, such as classifier.bias"
+        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensor, such as classifier.bias"
     ):
         list(predict_many(recipes(probe, [0.5], parents=(start, broken)), tasks[:1], probe, tmp_path))
 

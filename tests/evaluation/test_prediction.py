@@ -21,7 +21,7 @@ from wisepatch import (
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.errors import ModelError, StoreError
-from wisepatch.evaluation.prediction import answer, class_logits
+from wisepatch.evaluation.passes import answer, class_logits
 from wisepatch.models.classifier import Classifier
 
 DEMO = ModelConfig("demo", "")

@@ -1,6 +1,7 @@
 """Two checkpoints compared by the answers in the store: what is shown, what is refused, what is written."""
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ from tests.samples import recipes
 from wisepatch.analysis.comparison import class_differences, confusions, difference
 from wisepatch.datasets import demo
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError
+from wisepatch.evaluation.measurement import evaluate
 from wisepatch.store.predictions import save_predictions
+from wisepatch.tasks import find_tasks
 from wisepatch.workflows.comparing import draw_changes, write_changes
 
 CLASSES = ["circle", "square", "star"]
@@ -90,7 +93,9 @@ def test_answers_to_other_images_are_refused_and_missing_ones_named(run_store):
     answer(run_store, "finetuned", [1], fingerprint="other")
     with pytest.raises(StoreError, match="are of other images or classes") as caught:
         wp.compare(run_store, "zeroshot", "finetuned")
-    assert caught.value.hint.endswith(f"wisepatch eval {first} {second} --task Shapes --split test --again")
+    assert caught.value.hint.endswith(
+        f"with the same --limit or without: wisepatch eval {first} {second} --task Shapes"
+    )
     answer(run_store, "finetuned", [1], labels=LABELS[::-1], precision="bf16")
     with pytest.raises(StoreError, match="are of other images: they form no pairs"):
         wp.compare(run_store, "zeroshot", "finetuned")
@@ -147,6 +152,31 @@ def test_the_command_prints_draws_and_writes_what_changed(cli, run_store, tmp_pa
         failed = cli(*words, *words_that_fail)
         assert failed.exit_code == 2
         assert said in failed.stderr
+
+
+def test_a_mix_that_saw_some_images_is_compared_with_an_end_that_saw_all(cli, run_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 40, "val": 40, "test": 40})
+    evaluate("finetuned", ["Colors", "Shapes"], run_store, tmp_path)
+    (half,) = recipes(run_store, [0.5])
+    evaluate(["finetuned", half], find_tasks("Colors", limit=20), run_store, tmp_path)
+    (compared,) = wp.compare(run_store, "finetuned", half).tasks
+    assert compared.difference.n == 20
+    assert cli("compare", "finetuned", half.id, "--show", "changed.png").exit_code == 0
+    evaluate(half, find_tasks("Shapes", limit=10), run_store, tmp_path)
+    with pytest.raises(StoreError, match="form no pairs") as caught:
+        wp.compare(run_store, "finetuned", half, tasks="Shapes")
+    assert cli(*shlex.split(caught.value.hint.partition(": wisepatch ")[2]), "-q").exit_code == 0
+    (compared,) = wp.compare(run_store, "finetuned", half, tasks="Shapes").tasks
+    assert compared.difference.n == 40
+
+
+def test_the_hint_names_a_folder_by_its_path(cli, run_store, shapes, tmp_path):
+    folder = shapes.rename(shapes.with_name("my shapes"))
+    evaluate("zeroshot", str(folder), run_store, tmp_path)
+    with pytest.raises(StoreError, match=r"no predictions of demo/.*finetuned") as caught:
+        wp.compare(run_store, "zeroshot", "finetuned")
+    assert cli(*shlex.split(caught.value.hint.partition(": wisepatch ")[2]), "-q").exit_code == 0
+    assert wp.compare(run_store, "zeroshot", "finetuned").tasks[0].task == "my shapes"
 
 
 def test_images_that_changed_since_are_not_shown(run_store, tmp_path):

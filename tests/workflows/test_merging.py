@@ -11,7 +11,8 @@ from wisepatch.config import EvalConfig
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.endpoints import Endpoints, mixes_of
 from wisepatch.evaluation.output_ensembles import ensembles, output_weights
-from wisepatch.evaluation.prediction import Pass, predict_many
+from wisepatch.evaluation.passes import Pass
+from wisepatch.evaluation.prediction import predict_many
 from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Silent
 from wisepatch.store.checkpoints import Recipe
@@ -94,6 +95,25 @@ def test_start_ends_and_all_candidates_are_measured_in_one_pass_and_one_is_chose
     assert set(rows["method"].dropna()) >= {"task-arithmetic"}
     if done.choice.number:
         assert (done.chosen.name, done.chosen.config["select"]) == ("mine", "best-mean")
+
+
+def test_a_choice_among_candidates_says_nothing_of_certified_drops(run):
+    done = run(method="task-arithmetic", params=["alpha=0.5,1"], rule="max-drop=0.9", tasks=["Colors"])
+    assert (done.note, done.facts) == ("", {})
+
+
+def test_scales_of_layers_are_not_written_out_in_labels(run):
+    done = run(method="task-arithmetic", layers=["0.2:1"])
+    assert done.candidates[-1].label == "alpha=0.4, layers scaled"
+
+
+@pytest.mark.parametrize("method", ["tsv-m", "regmean", "linear"])
+def test_a_merge_that_is_stored_as_weights_has_those_of_its_recipe(run, run_store, method):
+    recipe = run(method=method, measure=False).chosen
+    written = run(method=method, measure=False, run_name="written", materialize=True).chosen
+    assert (recipe.is_recipe, written.is_recipe, written.recipe) == (True, False, recipe.recipe)
+    expected = load_weights(run_store, recipe)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_weights(run_store, written).items())
 
 
 def test_rows_name_the_method_and_its_parameters(run):
@@ -318,12 +338,12 @@ def test_a_start_among_the_ends_is_refused(run, run_store, ends):
             "3 candidates cannot go without measurements",
         ),
         (
-            {"method": "ties", "rule": "knee", "tasks": ["Colors"]}, UsageError,
-            "knee goes through alphas in their order, and candidates of a merge have none",
+            {"method": "ties", "rule": "alpha=0.5", "tasks": ["Colors"]}, UsageError,
+            "alpha=0.5 goes through alphas in their order, and candidates of several ends have none",
         ),
         (
             {"method": "ties", "rule": "max-drop=0.01@95", "tasks": ["Colors"]}, UsageError,
-            "max-drop=0.01@95 goes through alphas in their order, and candidates of a merge have none",
+            "max-drop=0.01@95 goes through alphas in their order, and candidates of several ends have none",
         ),
         (
             {"method": "ties", "rule": "max-drop=0.01"}, UsageError,

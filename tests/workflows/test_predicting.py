@@ -120,7 +120,7 @@ def test_weights_that_give_no_numbers_are_an_error(run_store, shapes, monkeypatc
 
 
 def test_first_answers_come_before_the_last_images_are_read(run_store, shapes, monkeypatch):
-    monkeypatch.setattr("wisepatch.evaluation.prediction.IMAGES_PER_MIX", 2)
+    monkeypatch.setattr("wisepatch.evaluation.passes.IMAGES_PER_MIX", 2)
     read = []
     monkeypatch.setattr(
         "wisepatch.datasets.any_images.read_rgb", lambda path, read_rgb=AnyImages.open.__globals__["read_rgb"], **how: (

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis import rules
+from wisepatch.analysis.drops import drops
+from wisepatch.analysis.rules import weighted_means
 from wisepatch.analysis.selection import BEST_MEAN, MAX_DROP, Rule
 from wisepatch.analysis.sweep_frame import axes
 from wisepatch.errors import UsageError
@@ -60,10 +61,10 @@ def scores(frame: pd.DataFrame, rule: Rule) -> pd.Series[Any]:
     """
     both = axes(frame)
     if rule.name == "weights":
-        return rules.weighted_means(frame, rule.value)
+        return weighted_means(frame, rule.value)
     if rule.name != MAX_DROP:
         return both["mean"]
-    excess = rules.drops(frame, each=rule.value.each) - rule.value.drop
+    excess = drops(frame, each=rule.value.each) - rule.value.drop
     penalised: pd.Series[Any] = both["patching"] - PENALTY * excess.clip(lower=0).reindex(both.index)
     return penalised
 

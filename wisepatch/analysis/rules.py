@@ -7,41 +7,15 @@ tasks: however many there are of each, both sides count the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.paired import drop_limit, mean_drop_limit
-from wisepatch.analysis.sweep_frame import BELOW, COUNTS, SUPPORTED, axes, by_task
-from wisepatch.counting import count
-from wisepatch.errors import ResultsError
-from wisepatch.hookspecs import Choice
+from wisepatch.analysis.drops import best_alpha, read_number, write_number
+from wisepatch.analysis.sweep_frame import axes, by_task
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
-
-MAX_DROP = "max-drop"
-ROUNDING = 1e-9  # accuracies are ratios of integers: a drop of exactly one point is one point
-MAX_IMAGES = 10_000_000  # more a task are no advice
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The largest drop allowed: a fraction, with the ``confidence`` at which it is to be certified (``None``: as measured).
-
-    Of the mean over the supported tasks, or of ``each`` of them.
-    """
-
-    drop: float
-    confidence: float | None = None
-    each: bool = False
-
-    def __str__(self) -> str:
-        """Return what :func:`read_bound` reads."""
-        at = "" if self.confidence is None else f"@{_number(100 * self.confidence)}"
-        return f"{self.drop!r}{at}{',each' if self.each else ''}"
 
 
 @dataclass(frozen=True)
@@ -52,32 +26,7 @@ class Weights:
 
     def __str__(self) -> str:
         """Return what :func:`read_weights` reads."""
-        return ",".join(f"{task}:{_number(weight)}" for task, weight in self.of)
-
-
-def read_number(text: str) -> float:
-    """Read a number. Raises :class:`ValueError`."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def read_bound(text: str) -> Bound:
-    """Read ``0.01``, ``0.01@95``, ``0.01,each`` or ``0.01@95,each``. Raises :class:`ValueError`."""
-    number, *words = (part.strip() for part in text.split(","))
-    drop, at, confidence = number.partition("@")
-    if not (0 <= (bound := read_number(drop)) < 1) or words not in ([], ["each"]):
-        raise ValueError("needs a fraction")
-    if not at:
-        return Bound(bound, None, bool(words))
-    try:
-        percent = read_number(confidence)
-    except ValueError:
-        percent = 0.0
-    if not 50 <= percent < 100:
-        raise ValueError(f"needs a confidence from 50 to below 100 after @, not {confidence!r}")
-    return Bound(bound, float(f"{percent / 100:.12g}"), bool(words))
+        return ",".join(f"{task}:{write_number(weight)}" for task, weight in self.of)
 
 
 def read_weights(text: str) -> Weights:
@@ -93,18 +42,14 @@ def read_weights(text: str) -> Weights:
     return Weights(tuple(pairs))
 
 
-def _number(value: float) -> str:
-    return f"{value:.12g}"
-
-
 def best_mean(frame: pd.DataFrame, _: None = None) -> float:
     """Maximise ``(P(a) + S(a)) / 2`` (PAINT section 2), or ``P(a)`` where there are no supported tasks."""
-    return _best(axes(frame)["mean"])
+    return best_alpha(axes(frame)["mean"])
 
 
 def weighted(frame: pd.DataFrame, weights: Weights) -> float:
     """Maximise the weighted mean ``sum_t w_t s_t(a) / sum_t w_t`` of the scores on all tasks, those that are patched among them."""
-    return _best(weighted_means(frame, weights))
+    return best_alpha(weighted_means(frame, weights))
 
 
 def weighted_means(frame: pd.DataFrame, weights: Weights) -> pd.Series[Any]:
@@ -128,196 +73,7 @@ def knee(frame: pd.DataFrame, _: None = None) -> float:
     """
     both = axes(frame)[["patching", "supported"]]
     spread = both.max() - both.min()
-    return _best(((both - both.min()) / spread.where(spread > 0, 1.0)).sum(axis=1))
-
-
-def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
-    """Maximise ``P(a)`` among the alphas that drop by no more than the bound ``d``.
-
-    ``max-drop=d``: those with ``S(0) - S(a) <= d`` as measured; with ``each``, of every supported task.
-
-    ``max-drop=d@c``: those for which the one-sided upper limit of the drop, at c per cent, is at most d: of the mean
-    (:func:`~wisepatch.analysis.paired.mean_drop_limit`), or of every supported task (``each``;
-    :func:`~wisepatch.analysis.paired.drop_limit`), from the images that are broken and fixed. Alphas are tested from 0
-    upwards until the first fails: each is tested only where all before it passed, so that no correction is needed for
-    their number (fixed-sequence testing; Maurer, Hothorn and Lehmacher 1995), and the best of those that passed may be taken.
-
-    Where a sweep starts at another checkpoint, the drop from the zero-shot model is held to the same bound. Alpha 0 is always
-    allowed.
-
-    Raises :class:`ResultsError` where a drop is to be certified and nobody counted broken and fixed images.
-    """
-    patching = axes(frame)["patching"]
-    references = _references(frame)
-    if bound.confidence is None:
-        worst = drops(frame, each=bound.each)
-        allowed = (worst <= bound.drop + ROUNDING) | (worst.index == 0)
-        return _with_limit(frame, bound, _best(patching[allowed.to_numpy()]))
-    for reference in references:
-        _check_counted(frame, reference)
-    limits = _worst(_limit(frame, bound, reference) for reference in references)
-    limits = limits[limits.index >= 0]
-    passed = certified(limits.to_numpy(), bound)
-    chosen = _best(patching[limits.index][passed])
-    return _told(frame, bound, chosen, limits, passed, drops(frame, each=bound.each))
-
-
-def drops(frame: pd.DataFrame, *, each: bool) -> pd.Series[Any]:
-    """Return by alpha the drop of the supported mean, or the largest of each task, since alpha 0 or the zero-shot model below."""
-    return _worst(_drop(frame, each, reference) for reference in _references(frame))
-
-
-def _references(frame: pd.DataFrame) -> list[str]:
-    return [""] + ([BELOW] if f"score{BELOW}" in frame else [])
-
-
-def _with_limit(frame: pd.DataFrame, bound: Bound, chosen: float) -> Choice:
-    """Say of a choice by drops as measured, where broken and fixed images were counted, what can be certified."""
-    at_95 = replace(bound, confidence=0.95)
-    try:
-        promised = max_drop(frame, at_95)
-    except ResultsError:
-        return Choice(chosen)
-    assert isinstance(promised, Choice)
-    if chosen in (0.0, *promised.facts["certified"]):
-        return Choice(chosen, promised.note if chosen == promised.alpha else "")
-    limit = _points(float(_limit(frame, at_95, "")[chosen]))
-    takes = (
-        f"takes alpha {promised.alpha:g}"
-        if promised.alpha
-        else f"certifies nothing: {promised.note.partition(': ')[2]}"
-    )
-    note = f"not certified: with 95 % confidence the drop at alpha {chosen:g} is at most {limit}; {MAX_DROP}={at_95} {takes}"
-    return Choice(chosen, note, {"limit": float(_limit(frame, at_95, "")[chosen])})
-
-
-def _best(scores: pd.Series[Any]) -> float:
-    """Return the smallest alpha whose score is the largest but for rounding."""
-    return float(scores.index[scores >= scores.max() - ROUNDING].min())
-
-
-def _worst(each: Any) -> pd.Series[Any]:
-    import pandas as pd
-
-    worst: pd.Series[Any] = pd.concat(list(each), axis=1).max(axis=1, skipna=False)
-    return worst
-
-
-def _drop(frame: pd.DataFrame, each: bool, reference: str) -> pd.Series[Any]:
-    """Return by alpha the measured drop of the mean, or the largest of each supported task."""
-    scores = by_task(frame, "score", SUPPORTED)
-    start = by_task(frame, f"score{reference}", SUPPORTED).iloc[0] if reference else scores.loc[0.0]
-    drops = start - scores
-    worst: pd.Series[Any] = drops.max(axis=1, skipna=False) if each else drops.mean(axis=1, skipna=False)
-    return worst
-
-
-def _check_counted(frame: pd.DataFrame, reference: str) -> None:
-    judged = frame[(frame["role"] == SUPPORTED) & (frame["alpha"] > 0)]
-    columns = ["n", *(f"{name}{reference}" for name in COUNTS)]
-    uncounted = judged[judged[columns].isna().any(axis=1)]
-    if len(uncounted):
-        task = uncounted["task"].iloc[0]
-        raise ResultsError(
-            f"no drop can be certified: the results do not say how many images of {task} were broken and fixed",
-            "sweeps of `interpolate` and `patch` count them for top1; or leave @ and the confidence out",
-        )
-
-
-def _limit(frame: pd.DataFrame, bound: Bound, reference: str) -> pd.Series[Any]:
-    """Return by alpha the upper limit of the drop of the mean, or the largest of each supported task."""
-    import pandas as pd
-
-    broken, fixed = (by_task(frame, f"{name}{reference}", SUPPORTED).fillna(0) for name in COUNTS)
-    n = by_task(frame, "n", SUPPORTED)
-    limits = upper_limits(fixed.to_numpy(), broken.to_numpy(), n.to_numpy(), bound)
-    return pd.Series(limits, index=n.index)
-
-
-def certified(limits: NDArray[Any], bound: Bound) -> NDArray[Any]:
-    """Tell which of the limits ``(..., alphas)``, alpha 0 first, are certified: all from 0 to the last before the first failure."""
-    import numpy as np
-
-    passed = limits <= bound.drop
-    passed[..., 0] = True  # where nothing moves
-    return np.logical_and.accumulate(passed, axis=-1)
-
-
-def upper_limits(fixed: Any, broken: Any, n: Any, bound: Bound) -> Any:
-    """Compute the one-sided upper limits of the drop from counts ``(..., tasks)``: of the mean, or the largest of each task."""
-    assert bound.confidence is not None
-    if bound.each:  # all have to pass at the full level: no correction (intersection-union test)
-        return drop_limit(fixed, broken, n, bound.confidence).max(-1)
-    return mean_drop_limit(fixed, broken, n, bound.confidence)
-
-
-def _told(
-    frame: pd.DataFrame, bound: Bound, chosen: float, limits: pd.Series[Any], passed: NDArray[Any], seen: pd.Series[Any]
-) -> Choice:
-    """Say what was certified, or what it would take."""
-    tasks = list(frame.loc[frame["role"] == SUPPORTED, "task"].unique())
-    confidence = _number(100 * (bound.confidence or 0))
-    what = tasks[0] if len(tasks) == 1 else f"{'each' if bound.each else 'the mean'} of {', '.join(tasks)}"
-    certified = [float(alpha) for alpha in limits.index[passed] if alpha > 0]
-    facts: dict[str, Any] = {
-        "bound": bound.drop, "confidence": bound.confidence, "of": "each" if bound.each else "mean",
-        "certified": certified, "limit": float(limits[chosen]) if chosen else 0.0,
-    }  # fmt: skip
-    if certified:
-        limit, drop = (_points(float(series[chosen])) for series in (limits, seen))
-        at = f"at alpha {chosen:g} " if chosen else ""
-        told = f"the drop of {what} {at}is at most {_points(bound.drop)} with {confidence} % confidence"
-        detail = f"upper limit {limit}, seen {drop}; " if chosen else ""
-        note = f"certified: {told} ({detail}all alphas up to {certified[-1]:g} pass); another set of images is another draw"
-        return Choice(chosen, note, facts)
-    alpha = next((float(alpha) for alpha in limits.index if alpha > 0), None)
-    if alpha is None:
-        return Choice(chosen, "nothing is certified: there is no alpha above 0", facts)
-    needed = images_needed(frame, bound, alpha)
-    least = images_needed(frame, bound)
-    facts |= {"images_needed": needed, "images_needed_at_least": least}
-    advice = f"at these rates about {needed:,} a task would do" if needed else "at these rates no number would do"
-    advice += f", and {least:,} where not one is broken" if least else ""
-    n = int(frame.loc[frame["role"] == SUPPORTED, "n"].min())
-    note = (
-        f"nothing is certified, and alpha 0 is kept: at alpha {alpha:g} the drop of {what} is {_points(float(seen[alpha]))} "
-        f"as seen, and up to {_points(float(limits[alpha]))} with {confidence} % confidence, on {count(n, 'image')} a task; "
-        f"{advice}"
-    )
-    return Choice(chosen, note, facts)
-
-
-def images_needed(frame: pd.DataFrame, bound: Bound, alpha: float | None = None) -> int | None:
-    """Return how many images a task certify the bound at the rates of broken and fixed ones of ``alpha``; ``None``: no number does.
-
-    Without ``alpha``, where not one is broken or fixed.
-    """
-    import numpy as np
-
-    rates = np.zeros((2, frame.loc[frame["role"] == SUPPORTED, "task"].nunique()))
-    if alpha is not None:
-        rows = frame[(frame["role"] == SUPPORTED) & (frame["alpha"] == alpha)]
-        rates = np.stack([(rows[name] / rows["n"]).to_numpy() for name in ("fixed", "broken")])
-
-    def enough(n: int) -> bool:
-        fixed, broken = rates * n
-        return bool(upper_limits(fixed, broken, n, bound) <= bound.drop)
-
-    most = 1
-    while not enough(most):
-        most *= 2
-        if most > MAX_IMAGES:
-            return None
-    least = most // 2
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (least, middle) if enough(middle) else (middle, most)
-    return most
-
-
-def _points(fraction: float) -> str:
-    number = f"{100 * fraction:.2f}".rstrip("0").rstrip(".")
-    return f"{number} point{'' if number == '1' else 's'}"
+    return best_alpha(((both - both.min()) / spread.where(spread > 0, 1.0)).sum(axis=1))
 
 
 def missing_alpha(alpha: float, alphas: Sequence[float], _tasks: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis import rules
+from wisepatch.analysis import drops, rules
 from wisepatch.analysis.sweep_frame import SUPPORTED, axes
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError, UsageError
@@ -17,7 +17,7 @@ from wisepatch.plugins import find_rule
 if TYPE_CHECKING:
     import pandas as pd
 
-BEST_MEAN, MAX_DROP, KNEE = "best-mean", rules.MAX_DROP, "knee"
+BEST_MEAN, MAX_DROP, KNEE = "best-mean", drops.MAX_DROP, "knee"
 EXAMPLES = {"FRACTION": "0.01 for one point, 0.01@95 to certify it", "TASK:WEIGHT": "MNIST:2,CIFAR10:1"}
 
 
@@ -40,7 +40,7 @@ class Rule:
         elif self.value is None or isinstance(self.value, str | int | float):
             text = "" if self.value is None else str(self.value)
             try:
-                value = (row.read or rules.read_number)(text)
+                value = (row.read or drops.read_number)(text)
             except (ValueError, OverflowError) as error:
                 reason = str(error) if str(error).startswith("needs") else f"needs {_kind(row.takes)}"
                 reason += "" if "not" in reason else f", not {text!r}"
@@ -59,6 +59,15 @@ class Rule:
         return getattr(self.value, "confidence", None) is not None
 
 
+def check_without_order(rule: Rule) -> None:
+    """Raise :class:`UsageError` for a rule that goes by alphas, which candidates that are numbered do not have."""
+    if rule.is_certified or rule.name == "alpha":
+        raise UsageError(
+            f"{rule} goes through alphas in their order, and candidates of several ends have none",
+            f"use {BEST_MEAN}, {MAX_DROP}=FRACTION, {KNEE} or weights",
+        )
+
+
 def _kind(takes: str) -> str:
     return {"FRACTION": "a fraction", "TASK:WEIGHT": "tasks with weights"}.get(takes, f"a number ({takes})")
 
@@ -68,7 +77,7 @@ def register_rules() -> Iterable[SelectionRule]:
     """Register the built-in rules."""
     return (
         SelectionRule(BEST_MEAN, rules.best_mean),
-        SelectionRule(MAX_DROP, rules.max_drop, takes="FRACTION", needs_drop=True, read=rules.read_bound),
+        SelectionRule(MAX_DROP, drops.max_drop, takes="FRACTION", needs_drop=True, read=drops.read_bound),
         SelectionRule(KNEE, rules.knee, check=rules.missing_curve),
         SelectionRule("alpha", rules.given_alpha, takes="ALPHA", check=rules.missing_alpha),
         SelectionRule(
@@ -118,3 +127,9 @@ def choose(frame: pd.DataFrame, rule: Rule | str) -> Choice:
         raise ResultsError(reason, "choose by another metric with --metric, or measure more images")
     chosen = find_rule(rule.name).choose(frame[frame["alpha"].isin(valued)], rule.value)
     return chosen if isinstance(chosen, Choice) else Choice(float(chosen))
+
+
+def choose_candidate(frame: pd.DataFrame, rule: Rule) -> Choice:
+    """Choose among numbered candidates as :func:`choose` does, without what a rule says of certified drops: those need an order."""
+    check_without_order(rule)
+    return Choice(choose(frame, rule).alpha)

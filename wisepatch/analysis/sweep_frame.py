@@ -158,13 +158,22 @@ def is_numbered(rows: pd.DataFrame) -> bool:
     return "candidate" in rows and bool(rows["candidate"].notna().any())
 
 
+def is_merge(rows: pd.DataFrame) -> bool:
+    """Tell whether a run merged checkpoints: its candidates are numbered, and lie on no line from a start to one patching task."""
+    return is_numbered(rows) and bool(rows["patching"].isna().all())
+
+
 def numbered(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with the numbers of their candidates in place of alpha, where they have such."""
+    """Return rows with the numbers of their candidates in place of alpha, where they have such; of a merge without its ends."""
+    if is_merge(rows):
+        rows = rows[rows["candidate"].notna()]
     return rows.assign(alpha=rows["candidate"]) if is_numbered(rows) else rows
 
 
 def patched_tasks(rows: pd.DataFrame) -> list[str]:
     """Return the tasks that rows of one run name as patched: by their role where there are several, else the one that all name."""
+    if is_merge(rows):
+        return list(rows.loc[rows["role"] == PATCHING, "task"].unique())
     named: list[str] = rows["patching"].dropna().unique().tolist()
     if named and "role" in rows and named[0] not in set(rows["task"]):
         named = rows.loc[(rows["patching"] == named[0]) & (rows["role"] == PATCHING), "task"].unique().tolist()
@@ -190,7 +199,8 @@ def frames_of_runs(
     """
     frames = {}
     for run, of_run in results.groupby("run", sort=False):
-        rows = numbered(of_run[of_run["alpha"].notna() | of_run["patching"].notna()])
+        swept = of_run["alpha"].notna() | of_run["patching"].notna()
+        rows = numbered(of_run if is_merge(of_run) else of_run[swept])
         on = split or ("val" if (rows["split"] == "val").any() else "test")
         rows = rows[rows["split"].fillna("test") == on]
         task: Any = listed(patching) if patching else patched_tasks(rows)

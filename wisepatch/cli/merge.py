@@ -8,17 +8,15 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.cli.output import Output
+from wisepatch.cli.merge_tables import show_merged
 from wisepatch.config import EvalConfig
 from wisepatch.errors import UsageError
 from wisepatch.files import in_utf8
-from wisepatch.reports.numbers import percent, with_interval
 
 if TYPE_CHECKING:
-    from wisepatch.workflows.merging import Candidate, Merged
+    from collections.abc import Mapping
 
-SHOWN = 20  # candidates, those with the best mean
-MARKS = {"start": "start", "end": "end", "ensemble": "no checkpoint"}
+    from wisepatch.workflows.merging import Merged
 
 
 @o.with_settings
@@ -76,6 +74,10 @@ def command(
         Literal["weights", "output"],
         typer.Option("--space", help="output: measure ensembles of logits and of probabilities too; never stored."),
     ] = "weights",
+    materialize: Annotated[
+        bool,
+        typer.Option("--materialize", help="Store the merge as weights, not as a recipe that is merged when loaded."),
+    ] = False,
     limit: o.LimitOption = None,
     form: o.FormatOption = "table",
 ) -> None:
@@ -90,6 +92,7 @@ def command(
     store, data = common.open_store(), common.data_folder()
     found = o.find_checkpoints(store, checkpoints)
     from wisepatch.analysis.selection import parse_rule
+    from wisepatch.plugins import find_merge_method
     from wisepatch.tasks import find_tasks
     from wisepatch.workflows.greedy_soup import GREEDY_SOUP, greedy_soup
     from wisepatch.workflows.merging import merge
@@ -97,17 +100,14 @@ def command(
     rule = parse_rule(select) if select else None
     others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
     shared: dict[str, Any] = {
-        "tasks": others, "metrics": metrics, "limit": limit, "run_name": name, "settings": evaluation,
-        "progress": output.progress(),
+        "tasks": others, "metrics": metrics, "limit": limit, "run_name": name, "materialize": materialize,
+        "settings": evaluation, "progress": output.progress(),
     }  # fmt: skip
     if method == GREEDY_SOUP:
-        of_others = {
+        _refuse_for_soup({
             "--param": param, "--layers": layers, "--from": start, "--no-eval": no_eval, "--select": rule,
             "--select-on": select_on != "val", "--space": space != "weights",
-        }  # fmt: skip
-        if given := next((option for option, value in of_others.items() if value), ""):
-            reason = f"a greedy soup chooses by validation data itself, and takes no {given}"
-            raise UsageError(reason, f"leave {given} out")
+        })  # fmt: skip
         done = greedy_soup(store, data, found, **shared)
     else:
         done = merge(
@@ -116,74 +116,32 @@ def command(
         )  # fmt: skip
     show_merged(output, done)
     if done.chosen:
-        saved = f"saved as {done.chosen.name} ({done.chosen.id})"
-        on = "TEST" if done.selected_on == "test" else "validation"
-        if done.choice and done.choice.kind == "start":
-            output.say(f"chosen: the start, {done.chosen.name}, by {done.rule} on {on} data; no candidate is better")
-        elif done.rule and done.choice:
-            output.say(f"chosen: {done.choice.label} by {done.rule} on {on} data, {saved}")
-        else:
-            output.say(saved)
-        for note in filter(None, [done.note]):
-            output.say(note)
+        output.say(_sentence(done))
+        if done.note:
+            output.say(done.note)
+        if done.chosen.is_recipe and find_merge_method(done.chosen.method).costly:
+            output.say("it is a recipe: export merges it anew, for which --materialize stores its weights")
         output.say(f"next: {common.again('export', done.chosen.id, 'merged-model')}")
     elif done.rows:
         output.say("without --select no candidate is chosen; add --select best-mean")
 
 
-def show_merged(output: Output, done: Merged) -> None:
-    """Print all rows for programs, and for people a table a split: start, ends, candidates and ensembles, a column a task."""
-    output.records(done.rows)
-    if done.chosen:
-        output.records([{
-            "chosen": done.chosen.name, "checkpoint": done.chosen.id, "method": done.method,
-            "params": {} if done.choice is None else {k: v for k, v in done.choice.params.items() if k not in ("fisher", "gram")},
-            "candidate": done.choice.number if done.choice else 1, "rule": str(done.rule) if done.rule else None,
-            "selected_on": done.selected_on, "note": done.note, **done.facts,
-        }], "choice")  # fmt: skip
-    for split in done.points:
-        _show_split(output, done, split)
+def _refuse_for_soup(given: Mapping[str, object]) -> None:
+    """Raise :class:`UsageError` for the first option that a greedy soup does not take."""
+    if option := next((name for name, value in given.items() if value), ""):
+        reason = f"a greedy soup chooses by validation data itself, and takes no {option}"
+        raise UsageError(reason, f"leave {option} out")
 
 
-def _show_split(output: Output, done: Merged, split: str) -> None:
-    rows = [row for row in done.rows if row["split"] == split or len(done.points) == 1]
-    tasks = [task for task in (*done.patching, *done.supported) if any(row["task"] == task for row in rows)]
-    first = {row["task"]: row["metric"] for row in reversed(rows)}
-    cells = {(row["checkpoint"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]}
-    shown = [each for each in done.candidates if any((each.checkpoint.id, task) in cells for task in tasks)]
-    merges = sorted((each for each in shown if each.kind == "merged"), key=lambda each: -_means(done, each, cells)[-1])
-    left_out = {id(each) for each in merges[SHOWN:] if each is not done.choice}
-    shown = [each for each in shown if id(each) not in left_out]
-    body, strong = [], None
-    for number, each in enumerate(shown):
-        of_tasks = [cells.get((each.checkpoint.id, task), {}) for task in tasks]
-        chosen = done.choice is each
-        strong = number if chosen else strong
-        mark = ", ".join(filter(None, [MARKS.get(each.kind, ""), "chosen" if chosen else ""]))
-        means = [percent(mean) for mean in _means(done, each, cells)]
-        body.append([each.label, *map(with_interval, of_tasks), *means, mark])
-    words = " / ".join(dict.fromkeys(first.values()))
-    note = f"; {len(left_out)} candidates with a smaller mean are left out" if left_out else ""
-    seen = (
-        f" ({'chosen on this split' if split == done.selected_on else f'chosen on {done.selected_on}'})"
-        if done.choice
-        else ""
+def _sentence(done: Merged) -> str:
+    """Say what was chosen and stored."""
+    assert done.chosen is not None
+    on, saved = (
+        "TEST" if done.selected_on == "test" else "validation",
+        f"saved as {done.chosen.name} ({done.chosen.id})",
     )
-    output.result(f"{done.method}: {words} in per cent, {split} split{seen}{note}")
-    means = ["patched", "supported", "mean"] if len(_means(done, shown[0], cells)) > 1 else ["mean"]
-    output.table(("model", *tasks, *means, ""), body, strong=strong)
-    if any(each.kind == "ensemble" for each in shown):
-        output.result(
-            "output-logits and output-probabilities run every end for each image: no checkpoint comes of them"
-        )
-
-
-def _means(done: Merged, each: Candidate, cells: dict[tuple[str, str], dict[str, Any]]) -> list[float]:
-    """Return the mean over what the ends were trained on, that over supported tasks, and the mean of both, as rules see them."""
-    found = []
-    for tasks in (done.patching, done.supported):
-        values = [
-            float(cells[each.checkpoint.id, task]["value"]) for task in tasks if (each.checkpoint.id, task) in cells
-        ]
-        found += [sum(values) / len(values)] if values else []
-    return [*found, sum(found) / 2] if len(found) == 2 else found
+    if not (done.rule and done.choice):
+        return saved
+    if done.choice.kind == "start":
+        return f"chosen: the start, {done.chosen.name}, by {done.rule} on {on} data; no candidate is better"
+    return f"chosen: {done.choice.label} by {done.rule} on {on} data, {saved}"

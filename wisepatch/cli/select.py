@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.reports.numbers import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @o.with_settings
@@ -53,10 +56,10 @@ def command(
     Example: `wisepatch select --results paper.jsonl --patching MNIST --supported CIFAR10 --rule best-mean --rule max-drop=0.01`,
     `wisepatch select --rule max-drop=0.01@95,each`
     """  # fmt: skip
-    from wisepatch.analysis.selection import choose, parse_rule
+    from wisepatch.analysis.selection import choose, choose_candidate, parse_rule
     from wisepatch.analysis.sweep_frame import frames_of_runs, is_numbered, points
-    from wisepatch.hookspecs import Choice
     from wisepatch.store.results import read_runs
+    from wisepatch.weights.parameters import label
 
     common = common.printing(form)
     output, rules = common.output, [parse_rule(text) for text in rule]
@@ -69,19 +72,21 @@ def command(
     )  # fmt: skip
     body, notes = [], []
     for name, (on, of_run) in frames.items():
-        key = "candidate" if is_numbered(frame[frame["run"] == name]) else "alpha"
+        rows = frame[frame["run"] == name]
+        several = is_numbered(rows)
         at = {point.alpha: point for point in points(of_run)}
         for each in rules:
-            choice = choose(of_run, each)
-            if key == "candidate":  # what a rule says of certified drops needs alphas in their order
-                choice = Choice(choice.alpha)
-            point = at[choice.alpha]
+            choice = (choose_candidate if several else choose)(of_run, each)
+            point, words = at[choice.alpha], f"{choice.alpha:g}"
+            which: dict[str, Any] = {"alpha": choice.alpha}
+            if several:
+                which = {"candidate": choice.alpha, "params": _params(rows, choice.alpha)}
+                words = f"candidate {choice.alpha:g} ({label(which['params']) or 'the start'})"
             output.records(
-                [{"run": name, "rule": str(each), key: choice.alpha, "selected_on": on, "patching": point.patching,
+                [{"run": name, "rule": str(each), **which, "selected_on": on, "patching": point.patching,
                   "supported": point.supported, "note": choice.note, **choice.facts}], "choice",
             )  # fmt: skip
-            chosen = f"{choice.alpha:g}" if key == "alpha" else f"candidate {choice.alpha:g}"
-            body.append((name, str(each), on, chosen, percent(point.patching), percent(point.supported)))
+            body.append((name, str(each), on, words, percent(point.patching), percent(point.supported)))
             notes += [choice.note] if choice.note else []
     first = next(iter(frames.values()))[1]
     patched = first.loc[first["role"] == "patching", "task"].unique()
@@ -89,3 +94,15 @@ def command(
     output.table(("run", "rule", "chosen on", "alpha", str(task), "supported"), body)
     for note in notes:
         output.result(note)
+
+
+def _params(rows: pd.DataFrame, number: float) -> dict[str, Any]:
+    """Return the parameters of a candidate of a run, as its rows have them; of the start none."""
+    from wisepatch.weights.parameters import without_files
+
+    row = rows[rows["candidate"] == number].iloc[0]
+    params = row["params"] if isinstance(row["params"], dict) else {}
+    if number == 0:
+        return {}
+    own = {} if "alphas" in params or row["alpha"] != row["alpha"] else {"alpha": row["alpha"]}
+    return own | without_files(params)

@@ -15,7 +15,7 @@ from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE
 from wisepatch.devices import device as this_device
 from wisepatch.errors import UsageError
 from wisepatch.evaluation.endpoints import Endpoints, mixes_of
-from wisepatch.evaluation.prediction import Pass, not_a_number
+from wisepatch.evaluation.passes import Pass, not_a_number
 from wisepatch.launcher import size
 from wisepatch.process_group import check_seen, to_main
 from wisepatch.progress import Progress, Silent

@@ -8,23 +8,22 @@ Nothing is read before it is needed: manifests name the hash of each part, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig
+from wisepatch.counting import count
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.kept_merges import kept_merge, unscaled
 from wisepatch.files import hash_tensors
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.models.clip import Clip, load_clip
-from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store, check_head, part_of
 from wisepatch.store.recipes import load_weights
-from wisepatch.tasks import Task
 from wisepatch.weights.finite import not_finite
 from wisepatch.weights.methods import Merge, add_vector, check_same, merge_tensor, survey, with_one_head
 
@@ -280,42 +279,8 @@ def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:
 def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
     """Raise :class:`StoreError` where tensors of a checkpoint hold NaN or infinities (but for those of a mask)."""
     if broken := not_finite(tensors):
+        where = f"{count(len(broken), 'tensor')}, such as {broken[0]}"
         raise StoreError(
-            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {len(broken)} tensors, such as {broken[0]}",
+            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {where}",
             "it cannot be measured; remove it with `wisepatch store rm` and make it again",
         )
-
-
-class Heads:
-    """Make the heads of a task: a trained classifier is mixed, a text-derived head comes from the (mixed) text tower."""
-
-    def __init__(self, task: Task, endpoints: Endpoints, note: Callable[[str], object] | None = None) -> None:
-        """Prepare the heads of ``task``; none is made yet. ``note`` is told of a head that is damaged or unused."""
-        self.task, self.endpoints, self.note = task, endpoints, note
-        self.from_text: dict[str, torch.Tensor] = {}
-
-    def prepare(self, mixes: Sequence[Mix]) -> None:
-        """Make the heads from text that ``mixes`` need: several processes make them together, whichever images each sees."""
-        for mix in mixes:
-            if not self.is_trained(mix):
-                self.of(mix)
-
-    def is_trained(self, mix: Mix) -> bool:
-        """Return whether ``mix`` has a trained head for the task's classes."""
-        head = mix.checkpoint.head
-        return head is not None and head["classes"] == list(self.task.dataset.head_names)
-
-    def of(self, mix: Mix) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return weight ``(classes, dim)`` and bias ``(classes,)`` of the head under ``mix``."""
-        if self.is_trained(mix):
-            return mix.classifier()
-        dataset, head = self.task.dataset, mix.checkpoint.head
-        if head and head["task"] == self.task.name and self.note and mix.text not in self.from_text:
-            self.note(
-                f"{mix.checkpoint.name} was trained with other class names: {self.task.name} has a head from text here"
-            )
-        if mix.text not in self.from_text:
-            clip, store = mix.clip_for_text(), self.endpoints.store
-            weight = zeroshot_head(clip, dataset.head_names, dataset.templates, store, self.note)
-            self.from_text[mix.text] = weight.to(self.endpoints.device)
-        return self.from_text[mix.text], None

@@ -125,10 +125,13 @@ def _joined(
             for index, checkpoint in enumerate(computed.checkpoints)
         }
     first = next(iter(frames.values()))
+    # Answers taken from those to all images get a file beside others to these images alone: the two are compared by it.
+    of_these = {identity for identity, frame in frames.items() if frame.attrs["fingerprint"] == opened.fingerprint()}
+    recalled = {*frames} if computed is None and not of_these else of_these
     predicted, *scores = (
         np.stack([rows[checkpoint.id][column] for checkpoint in checkpoints]) for column in range(len(columns))
     )
     return Predictions(
         task, opened.name, tuple(checkpoints), first["label"].to_numpy(), predicted, Scores(*scores), opened.annotations,
-        list(first["image"]), opened.fingerprint(), frozenset(frames),
+        list(first["image"]), opened.fingerprint(), frozenset(recalled),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from wisepatch.analysis.metrics import measurements
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Split
-from wisepatch.evaluation.prediction import answer, class_logits
+from wisepatch.evaluation.passes import answer, class_logits
 from wisepatch.hookspecs import Scores
 from wisepatch.models.classifier import Classifier, logits
 from wisepatch.models.clip import Clip

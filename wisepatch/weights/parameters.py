@@ -13,7 +13,8 @@ from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.hookspecs import MergeMethod, Parameter
 
 LAYERS = "layers"
-BESIDE = ("fisher", "gram", LAYERS)  # what recipes hold beside the parameters of a method
+FILES = ("fisher", "gram")
+BESIDE = (*FILES, LAYERS)  # what recipes hold beside the parameters of a method
 MAX_NUMBER = 1e6
 MAX_CANDIDATES = 10_000
 LINEAR = "linear"
@@ -147,9 +148,19 @@ def _read_values(method: MergeMethod, parameter: Parameter, text: str, ends: int
 
 
 def described(params: Mapping[str, Any]) -> str:
-    """Write parameters for people and for names: ``density=0.2, scale=1``; without those that are files."""
-    shown = {name: value for name, value in params.items() if name not in ("fisher", "gram")}
-    return ", ".join(f"{name}={_written(value)}" for name, value in shown.items())
+    """Write parameters for names: ``density=0.2, scale=1``; without those that are files."""
+    return ", ".join(f"{name}={_written(value)}" for name, value in without_files(params).items())
+
+
+def label(params: Mapping[str, Any]) -> str:
+    """Write parameters for people, as :func:`described` does, but for scales of layers, of which there may be dozens."""
+    words = described({name: value for name, value in params.items() if name != LAYERS})
+    return ", ".join(filter(None, [words, "layers scaled" if LAYERS in params else ""]))
+
+
+def without_files(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without the entries of the cache that hold what a merge weighs its parents by."""
+    return {name: value for name, value in params.items() if name not in FILES}
 
 
 def _written(value: Any) -> str:

@@ -29,8 +29,9 @@ from wisepatch.progress import Progress, QuietNotes, Silent
 from wisepatch.store.checkpoints import Checkpoint, Recipe
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.start import checkpoint_prefix
+from wisepatch.workflows.mixes import chosen_by
 from wisepatch.workflows.patch_job import PatchJob
-from wisepatch.workflows.sweep import Sweep, chosen_by, measure_mixes, name_of_start, zeroshot_below
+from wisepatch.workflows.sweep import Sweep, measure_mixes, name_of_start, zeroshot_below
 from wisepatch.workflows.sweep_plan import TEST, SweepPlan
 
 EQUAL, GRID, SEARCH = CANDIDATES = ("equal", "grid", "search")

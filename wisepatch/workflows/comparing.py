@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -127,13 +128,13 @@ def compare(
         if alone := [task for task, of in (kept[0].keys() ^ kept[1].keys()) if of == split]:
             note(f"answered by one of the two alone: {', '.join(sorted(alone))}")
         if not asked:
-            missing = ends[0] if not kept[0] else ends[1]
-            raise _missing(missing, ends, sorted({task for of in kept for task, at in of if at == split}), split)
+            without = ends[0] if not kept[0] else ends[1]
+            raise _missing(without, ends, sorted(key for key in {*kept[0], *kept[1]} if key[1] == split), split, kept)
     else:
         asked = [task_key(word, split, [*kept[0], *kept[1]]) for word in listed(tasks)]
     for end, of_end in zip(ends, kept, strict=True):
-        if missing_tasks := [task for task, of in asked if (task, of) not in of_end]:
-            raise _missing(end, ends, missing_tasks, split)
+        if missing := [key for key in asked if key not in of_end]:
+            raise _missing(end, ends, missing, split, kept)
     compared = [_compare(ends, key, kept[0][key], kept[1][key]) for key in dict.fromkeys(asked)]
     holm = adjusted(each.difference for each in compared)
     tasks_compared = [replace(each, difference=row) for each, row in zip(compared, holm, strict=True)]
@@ -174,12 +175,21 @@ def task_key(word: str, split: str, known: Sequence[Key]) -> Key:
     return found.name, found.split or split
 
 
-def _missing(end: Checkpoint, ends: Sequence[Checkpoint], tasks: Sequence[str], split: str) -> StoreError:
-    listed_tasks = ",".join(tasks) or "TASK"
-    at = "" if split == "test" else f" --split {split}"
-    words = f"wisepatch eval {' '.join(each.id for each in ends)} --task {listed_tasks}{at}"
-    of = f" of {', '.join(tasks)}" if tasks else ""
-    return StoreError(f"the store holds no predictions of {end.name} ({end.id}){of}", f"make them: {words}")
+def _eval_command(ends: Sequence[Checkpoint], specs: Sequence[str], split: str, *again: str) -> str:
+    at = [] if split == "test" else ["--split", split]
+    return shlex.join(["wisepatch", "eval", *(each.id for each in ends), "--task", ",".join(specs), *at, *again])
+
+
+def _missing(
+    end: Checkpoint, ends: Sequence[Checkpoint], keys: Sequence[Key], split: str, kept: Sequence[Mapping[Key, Kept]]
+) -> StoreError:
+    specs = {key: files[0][1]["spec"] for of_end in kept for key, files in of_end.items()}
+    words = [specs.get(key, key[0]) for key in keys] or ["TASK"]
+    of = f" of {', '.join(task for task, _ in keys)}" if keys else ""
+    return StoreError(
+        f"the store holds no predictions of {end.name} ({end.id}){of}",
+        f"make them: {_eval_command(ends, words, split)}",
+    )
 
 
 def _compare(ends: Sequence[Checkpoint], key: Key, before: Kept, after: Kept) -> TaskComparison:
@@ -193,15 +203,19 @@ def _compare(ends: Sequence[Checkpoint], key: Key, before: Kept, after: Kept) ->
             for other, others in after
             if all(details.get(field) == others.get(field) for field in ("fingerprint", "classes"))
         ]
-    again = f"evaluate both again: wisepatch eval {ends[0].id} {ends[1].id} --task {task} --split {split} --again"
-    if not pairs:
+    specs = [before[0][1]["spec"]]
+    if not pairs:  # one has answered all images, say, and the other those of a --limit
         raise StoreError(
-            f"the predictions of {task} ({split}) are of other images or classes: they form no pairs", again
+            f"the predictions of {task} ({split}) are of other images or classes: they form no pairs",
+            f"evaluate both on the same images, with the same --limit or without: {_eval_command(ends, specs, split)}",
         )
     *paths, details = pairs[0]
     first, second = (read_predictions(path) for path in paths)
     if list(first["image"]) != list(second["image"]) or (first["label"] != second["label"]).any() or first.empty:
-        raise StoreError(f"the predictions of {task} ({split}) are of other images: they form no pairs", again)
+        raise StoreError(
+            f"the predictions of {task} ({split}) are of other images: they form no pairs",
+            f"evaluate both again: {_eval_command(ends, specs, split, '--again')}",
+        )
     answers = first[["image", "label"]].assign(
         before=first["answer"], after=second["answer"],
         confidence_before=first["confidence"], confidence_after=second["confidence"],
@@ -232,19 +246,21 @@ def write_changes(comparison: Comparison, path: Path) -> int:
     return sum(len(each) for each in frames)
 
 
-def opened_split(comparison: Comparison, task: TaskComparison, data: Path | str, limit: int | None = None) -> Split:
-    """Open the images that two checkpoints have answered, ``limit`` of them where they were limited.
+def opened_split(comparison: Comparison, task: TaskComparison, data: Path | str) -> Split:
+    """Open the images that two checkpoints have answered: all of a split, or those that ``--limit`` chose of it.
 
     Raises :class:`DataError` where they have changed since they were answered, and the errors of data.
     """
     ends = [comparison.before, comparison.after]
-    opened = evaluation_tasks(ends, [task.spec], limit=limit)[0].dataset.split(task.split, expanded(data))
-    if opened.fingerprint() != task.fingerprint:
-        raise DataError(
-            f"the images of {task.task} ({task.split}) have changed since they were answered",
-            "evaluate both again with --again",
-        )
-    return opened
+    for limit in (None, len(task.answers)):
+        (asked,) = evaluation_tasks(ends, [task.spec], limit=limit)
+        opened = asked.dataset.split(task.split, expanded(data))
+        if opened.fingerprint() == task.fingerprint:
+            return opened
+    raise DataError(
+        f"the images of {task.task} ({task.split}) have changed since they were answered",
+        f"evaluate both again: {_eval_command(ends, [task.spec], task.split)}",
+    )
 
 
 def changes_to_show(task: TaskComparison, kind: str) -> tuple[pd.DataFrame, int]:

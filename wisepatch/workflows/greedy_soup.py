@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wisepatch.analysis.sweep_frame import Point
+from wisepatch.analysis.sweep_frame import points
 from wisepatch.config import EvalConfig, listed
 from wisepatch.errors import DataError
 from wisepatch.evaluation.measurement import evaluate, metrics_for
@@ -23,8 +23,9 @@ from wisepatch.progress import Progress, QuietNotes, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.results import append
 from wisepatch.tasks import Task
+from wisepatch.workflows.merge_candidates import END, MERGED, Candidate, Candidates
 from wisepatch.workflows.merge_parents import merge_parents, tasks_of
-from wisepatch.workflows.merging import END, MERGED, Candidate, Merged, MergeJob, merge_plan
+from wisepatch.workflows.merging import Merged, MergeJob, merge_plan, names_of
 from wisepatch.workflows.sweep import new_run
 from wisepatch.workflows.sweep_plan import TEST, VAL
 
@@ -38,6 +39,7 @@ def greedy_soup(
     *,
     tasks: Sequence[Task | str] | Task | str | None = None,
     metrics: Sequence[str] | str = (),
+    materialize: bool = False,
     limit: int | None = None,
     run: str | None = None,
     run_name: str = "",
@@ -46,7 +48,8 @@ def greedy_soup(
 ) -> Merged:
     """Make a greedy soup of checkpoints by the mean score on the ``val`` splits of their tasks and of ``tasks``.
 
-    The models themselves and the soup see the ``test`` splits. The soup is a recipe of the method ``linear`` with equal weights.
+    The models themselves and the soup see the ``test`` splits. The soup is a recipe of the method ``linear`` with equal weights, or
+    with ``materialize`` its weights.
     Raises :class:`DataError` without any validation data.
     """
     data, progress = expanded(data), progress or Silent()
@@ -64,33 +67,35 @@ def greedy_soup(
     plan = merge_plan(method, parents, [{}], patching, others, None, TEST, listed(metrics))
     plan = replace(plan, select_on=VAL)
     plan.check(data, [(task, [VAL]) for task in held_out], store=store)
-    job = MergeJob(store, data, method, parents, run_name, run or new_run("merge"), settings, progress)
-    soup, rows = stir(job, held_out, plan.metrics)
-    on_main(partial(append, store.results, rows))
-    shares = [float(end in soup) for end in parents.ends]
-    chosen = on_main(partial(job.save, MERGED, {"weights": shares}, {"select": GREEDY_SOUP, "select_on": VAL}))
-    names = ", ".join(end.name for end in soup)
-    every = [Candidate(None, END, end.name, end) for end in parents.ends]
-    every.append(Candidate(1, MERGED, f"soup of {len(soup)} of {len(parents.ends)}", chosen, {"weights": shares}))
+    run, candidates = run or new_run("merge"), Candidates(store, method, parents, run_name, materialize)
+    job = MergeJob(candidates, data, run, settings, progress)
+    soup, tried = stir(job, held_out, plan.metrics)
+    rows = on_main(partial(append, store.results, tried))
+    params = {"weights": [float(end in soup) for end in parents.ends]}
+    merged = on_main(partial(candidates.save, MERGED, params, {"select": GREEDY_SOUP, "select_on": VAL}))
+    chosen = Candidate(1, MERGED, f"soup of {len(soup)} of {len(parents.ends)}", merged, params)
+    every = [*(Candidate(None, END, end.name, end) for end in parents.ends), chosen]
     measured, frame = job.measure_on(plan, TEST, every)
-    rows += on_main(
-        partial(append, store.results, [row | {"method": GREEDY_SOUP} if row["candidate"] else row for row in measured])
-    )
-    done = job.merged(plan, every, rows, {TEST: [Point(1.0, float("nan"))]}, None, chosen)
-    del frame
-    return replace(done, method=GREEDY_SOUP, choice=every[-1], selected_on=VAL, note=f"in the soup: {names}")
+    tested = [row | {"method": GREEDY_SOUP} if row["candidate"] else row for row in measured]
+    rows += on_main(partial(append, store.results, tested))
+    note = f"in the soup: {', '.join(end.name for end in soup)}"
+    return Merged(
+        run, GREEDY_SOUP, *names_of(plan), tuple(every), rows, {TEST: points(frame)}, selected_on=VAL, choice=chosen,
+        chosen=merged, note=note,
+    )  # fmt: skip
 
 
 def stir(job: MergeJob, tasks: Sequence[Task], metrics: Sequence[str]) -> tuple[list[Checkpoint], list[dict[str, Any]]]:
     """Return what is in the soup, in the order in which it was added, and the rows that were measured on the way."""
     rows: list[dict[str, Any]] = []
+    candidates, ends = job.candidates, job.candidates.parents.ends
     higher = {task.name: metrics_for(task, metrics)[0] for task in tasks}
 
     def scores(checkpoints: Sequence[Checkpoint]) -> list[float]:
         """Return the mean over the tasks of each one's first metric, better when higher."""
         measured = evaluate(
-            checkpoints, tasks, job.store, job.data, split=VAL, metrics=metrics, run=job.run, run_name=job.name, record=False,
-            settings=job.settings, progress=QuietNotes(job.progress or Silent()),
+            checkpoints, tasks, candidates.store, job.data, split=VAL, metrics=metrics, run=job.run, run_name=candidates.name,
+            record=False, settings=job.settings, progress=QuietNotes(job.progress or Silent()),
             extra_fields=lambda *_: {"alpha": None, "method": GREEDY_SOUP, "role": None},
         )  # fmt: skip
         rows.extend(measured)
@@ -104,13 +109,12 @@ def stir(job: MergeJob, tasks: Sequence[Task], metrics: Sequence[str]) -> tuple[
             for each in checkpoints
         ]
 
-    ends = job.parents.ends
     order = sorted(zip(scores(ends), ends, strict=True), key=lambda item: -item[0])
     (best, first), *others = order
     soup = [first]
     for _, end in others:
         shares = [float(each in (*soup, end)) for each in ends]
-        tried = on_main(partial(job.save, "interpolated", {"weights": shares}))
+        tried = on_main(partial(candidates.save, "interpolated", {"weights": shares}))
         (score,) = scores([tried])
         if score > best:
             best, soup = score, [*soup, end]

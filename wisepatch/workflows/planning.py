@@ -93,9 +93,10 @@ def plan_patch(
     if size() > 1:
         raise UsageError("--plan measures in one process", "leave --processes and the launcher out")
     progress, data, settings = progress or Silent(), expanded(data), settings or config.evaluation
-    problems = [*problems, *training_problems(tasks, config, data), *(asked.problems(sweep, config) if asked else ())]
+    trained = asked.of_a_training(config) if asked else config
+    problems = [*problems, *training_problems(tasks, trained, data), *(asked.problems(sweep, config) if asked else ())]
     sweep.check(data, training_splits(tasks, config), problems, store=store)
-    check_trainable(config, tasks.patching)
+    check_trainable(trained, tasks.patching)
     stages = (asked.stages(config, tasks, sweep) if asked else []) or [(config, tasks, sweep)]
     return _sum([_plan_training(each, model, store, data, part, of, settings, progress) for each, of, part in stages])
 

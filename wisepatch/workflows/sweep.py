@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wisepatch.analysis.racing import GRID, objective_for
-from wisepatch.analysis.selection import Rule, choose
-from wisepatch.analysis.sweep_frame import BELOW, Point, paired_counts, points, sweep_frame
-from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.analysis.selection import Rule, choose, choose_candidate
+from wisepatch.analysis.sweep_frame import Point, sweep_frame
+from wisepatch.config import EvalConfig
 from wisepatch.counting import count
-from wisepatch.errors import StoreError, UsageError, WisepatchError
+from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.measurement import evaluate
-from wisepatch.evaluation.prediction import Predictions
-from wisepatch.files import check_room, expanded
+from wisepatch.files import expanded
 from wisepatch.hookspecs import Choice
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
-from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
-from wisepatch.store.recipes import weights_file, weights_size
-from wisepatch.store.results import append
+from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.runs import names_of_trainings
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, given_fishers, line_fishers
-from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.parameters import LAYERS
-from wisepatch.weights.streaming import stream_weights
 from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
+from wisepatch.workflows.choosing import Measured, RightAnswers, measure_and_choose
 from wisepatch.workflows.layers import check_layers, layer_problems, layer_scales
+from wisepatch.workflows.mixes import save_mixes, save_patched
 from wisepatch.workflows.run_tasks import run_tasks
-from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
 
 ZEROSHOT = "zeroshot"
 
@@ -183,7 +175,7 @@ def run_sweep(
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     line = {"training": end.training, "method": plan.method.name, "start": start_name}
     swept = measure_mixes(
-        plan, mixes, published, line, partial(_save_patched, store, start, end, plan, params), store, data,
+        plan, mixes, published, line, partial(save_patched, store, start, end, plan, params), store, data,
         run=run, run_name=run_name, settings=settings, progress=progress,
     )  # fmt: skip
     # What a rule says of certified drops needs alphas that were fixed beforehand.
@@ -213,7 +205,6 @@ def measure_mixes(
     """
     patching, coefficients = plan.patching, coefficients or {}
     key_by_id = {mix.id: key for key, mix in mixes.items()}
-    start_name = line["start"]
 
     def fields(mix: Checkpoint, task: Task) -> dict[str, Any]:
         """Say of endpoints too which line they are measured on."""
@@ -225,51 +216,37 @@ def measure_mixes(
             alpha = coefficients[key][0] if len(set(coefficients[key])) == 1 else None
         return {"alpha": alpha, "patching": patching.name, "role": role, **line, **own}
 
-    rows: list[dict[str, Any]] = []
-    points_by_split: dict[str, list[Point]] = {}
-    choice, chosen = None, None
-    for split in plan.splits:
-        tasks = plan.tasks_on(split)
+    def measure(split: str, choice: Choice | None) -> Measured:
         of_split = {
             key: mix for key, mix in mixes.items()
             if reported is None or choice is None or key in reported or key == choice.alpha
         }  # fmt: skip
-        right: dict[str, NDArray[np.bool_]] = {}
-
-        def keep(answers: Predictions, right: dict[str, NDArray[np.bool_]] = right) -> None:
-            right[answers.task.name] = answers.predicted == answers.labels
-
+        tasks, right = plan.tasks_on(split), RightAnswers()
         measured = evaluate(
             [*of_split.values(), *published], tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name,
-            record=False, progress=progress, settings=settings, extra_fields=fields, watch=keep,
+            record=False, progress=progress, settings=settings, extra_fields=fields, watch=right.keep,
         )  # fmt: skip
-        measured = _with_counts(measured, right, of_split, published)
-        keyed = [row | {"alpha": key_by_id.get(row["checkpoint"])} for row in measured]
-        frame = sweep_frame(keyed, [each.name for each in patching.each], [task.name for task in plan.judges(split)])
-        points_by_split[split] = points(frame)
-        if plan.rule and split == plan.select_on:
-            left_out = [task.name for task in plan.others if task not in tasks]
-            if left_out and progress:
-                progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
-            try:
-                choice = choose(frame, plan.rule)
-                if coefficients:  # what a rule says of certified drops needs alphas in their order
-                    choice = Choice(choice.alpha)
-                chosen = on_main(partial(save, choice))
-            except WisepatchError:
-                on_main(partial(append, store.results, measured))
-                raise
-        if choice:
-            chosen_fields = {"selected_on": plan.select_on}
-            measured = [
-                row | {"chosen": key_by_id.get(row["checkpoint"]) == choice.alpha} | chosen_fields for row in measured
-            ]
-        rows += on_main(partial(append, store.results, measured))
+        start = list(of_split).index(0) if 0 in of_split else None
+        counted = right.counted(
+            measured, [mix.id for mix in of_split.values()], start, len(of_split) if published else None
+        )
+        keyed = [row | {"alpha": key_by_id.get(row["checkpoint"])} for row in counted]
+        left_out = [task.name for task in plan.others if task not in tasks]
+        if plan.rule and split == plan.select_on and left_out and progress:
+            progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
+        judges = [task.name for task in plan.judges(split)]
+        return counted, sweep_frame(keyed, [each.name for each in patching.each], judges)
+
+    chosen = measure_and_choose(
+        plan, store, measure, choose_candidate if coefficients else choose, save,
+        lambda row: key_by_id.get(row["checkpoint"]),
+    )  # fmt: skip
+    choice, judging = chosen.choice, chosen.points.get(plan.select_on, [])
     return Sweep(
-        run, patching.name, tuple(task.name for task in plan.others), rows, points_by_split, dict(mixes), plan.rule,
+        run, patching.name, tuple(task.name for task in plan.others), chosen.rows, chosen.points, dict(mixes), plan.rule,
         plan.select_on if plan.rule else None,
-        next((point for point in points_by_split[plan.select_on] if point.alpha == choice.alpha), None) if choice else None, chosen,
-        tuple(task.name for task in plan.judges(plan.select_on)) if plan.rule else (), start_name,
+        next((point for point in judging if point.alpha == choice.alpha), None) if choice else None, chosen.checkpoint,
+        tuple(task.name for task in plan.judges(plan.select_on)) if plan.rule else (), line["start"],
         choice.note if choice else "", choice.facts if choice else {}, tuple(each.name for each in patching.parts), coefficients,
     )  # fmt: skip
 
@@ -298,31 +275,6 @@ def _race(
     return replace(plan, alphas=tuple(sorted({0.0, *raced.alphas, 1.0}))), raced
 
 
-def _with_counts(
-    rows: Sequence[dict[str, Any]],
-    right: Mapping[str, NDArray[np.bool_]],
-    mixes: Mapping[float, Checkpoint],
-    published: Sequence[Checkpoint],
-) -> list[dict[str, Any]]:
-    """Add to the rows of top-1 accuracy how many images are broken and fixed since alpha 0 and, where it is not that, zero-shot.
-
-    ``right`` holds by task ``(checkpoints, n)``, the mixes first.
-    """
-    places = {mix.id: number for number, mix in enumerate(mixes.values())}
-    counted = []
-    for row in rows:
-        number, answers = places.get(row["checkpoint"]), right[row["task"]]
-        counts: dict[str, int] = {}
-        if number is not None and row["metric"] == TOP1:
-            if 0 in mixes:
-                counts |= paired_counts(answers[number], answers[list(mixes).index(0)])
-            if published:
-                below = paired_counts(answers[number], answers[len(mixes)])
-                counts |= {f"{name}{BELOW}": images for name, images in below.items()}
-        counted.append(row | counts)
-    return counted
-
-
 def name_of_start(store: Store, start: Checkpoint) -> str:
     """Return what results call the checkpoint at alpha 0; a start is another checkpoint without its head."""
     begun = store.parents(start)[0] if start.kind == "start" else start
@@ -335,69 +287,3 @@ def zeroshot_below(store: Store, start: Checkpoint) -> list[Checkpoint]:
     while root.kind != ZEROSHOT and root.parents:
         root = store.parents(root)[0]
     return [] if root is start else [root]
-
-
-def save_mixes(
-    store: Store,
-    start: Checkpoint,
-    end: Checkpoint,
-    plan: SweepPlan,
-    params: Mapping[str, Any],
-    *,
-    materialize: bool = False,
-) -> dict[float, Checkpoint]:
-    """Return the checkpoint at each alpha: an endpoint itself, or a recipe.
-
-    With ``materialize`` the weights, the same to the bit as those of the recipe, merged from file to file in little memory.
-    """
-    prefix = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}"
-    method = "" if plan.method.name == "linear" else f"{plan.method.name}-"
-    method = f"layers={plan.layers}-" if plan.layers else method
-    mixes: dict[float, Checkpoint] = {}
-    with ExitStack() as stack:
-        files = (
-            [stack.enter_context(weights_file(store, each, store.checkpoints)) for each in (start, end)]
-            if materialize
-            else []
-        )
-        if materialize:
-            copies = sum(not _is_end(alpha, params) for alpha in plan.alphas)
-            check_room(store.root, copies * max(weights_size(store, start), weights_size(store, end)))
-        fishers = store.cache.fisher_paths(params["fisher"]["files"]) if materialize and "fisher" in params else None
-        for alpha in plan.alphas:
-            if _is_end(alpha, params):
-                mixes[alpha] = end if alpha else start
-                continue
-            recipe = Recipe(plan.method.name, (start.id, end.id), {"alpha": alpha, **params})
-            write = partial(stream_weights, plan.method, files, recipe.params, fishers=fishers) if materialize else None
-            mixes[alpha] = store.save(
-                write, kind="interpolated", name=f"{prefix}/{method}alpha={alpha!r}", model=end.model, training=end.training,
-                recipe=recipe, config=end.config, head=end.head,
-            )  # fmt: skip
-    return mixes
-
-
-def _is_end(alpha: float, params: Mapping[str, Any]) -> bool:
-    """Tell whether a mix is an end itself, to the bit: with scales of layers, alpha 1 is not."""
-    return alpha == 0 or (alpha == 1 and LAYERS not in params)
-
-
-def _save_patched(
-    store: Store, start: Checkpoint, end: Checkpoint, plan: SweepPlan, params: Mapping[str, Any], choice: Choice
-) -> Checkpoint:
-    return store.save(
-        None, kind="patched", name=f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}/patched",
-        model=end.model, training=end.training, head=end.head,
-        recipe=Recipe(plan.method.name, (start.id, end.id), {"alpha": choice.alpha, **params}),
-        config=end.config | chosen_by(plan),
-    )  # fmt: skip
-
-
-def chosen_by(plan: SweepPlan) -> dict[str, Any]:
-    """Return what a patched checkpoint's settings say of its choice, and of what it is patched on where that is several tasks."""
-    several = {"task": plan.patching.base_spec, "tasks": [each.base_spec for each in plan.patching.parts]}
-    supported = [each.spec for each in plan.others]
-    return {
-        "select": str(plan.rule), "select_on": plan.select_on,
-        **(several | {"supported": supported, "strategy": plan.strategy or "joint"} if plan.patching.parts else {}),
-    }  # fmt: skip

@@ -12,7 +12,7 @@ from tests.datasets.published.layouts import BENCHMARKS, FOLDERS, SHIFTS, VAL_CL
 from wisepatch.datasets.published.imagenet import SHOTS
 from wisepatch.datasets.samples import labels_of
 from wisepatch.errors import DataError
-from wisepatch.evaluation.prediction import class_logits
+from wisepatch.evaluation.passes import class_logits
 from wisepatch.plugins import registry
 from wisepatch.tasks import find_task
 

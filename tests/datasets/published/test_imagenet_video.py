@@ -19,7 +19,7 @@ from wisepatch.datasets.names import names
 from wisepatch.datasets.published import imagenet_video as video
 from wisepatch.datasets.samples import Annotations, labels_of
 from wisepatch.errors import DataError
-from wisepatch.evaluation.prediction import class_logits
+from wisepatch.evaluation.passes import class_logits
 
 
 def test_ytbb_has_the_published_classes_and_five_without_imagenets():

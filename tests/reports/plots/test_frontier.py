@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.reports.plots.pictures import both, drawn, measured
+from tests.reports.plots.pictures import both, drawn, measured, several_patched
 from wisepatch import draw_sweep, read_results, save_figure, sweep_table
 from wisepatch.errors import ResultsError, UsageError
 
@@ -51,27 +51,12 @@ def test_mean_is_over_all_supported_tasks_or_those_named():
 
 @pytest.mark.parametrize(
     ("numbers", "said"),
-    [((500, 500, 500), "n = 500 images a task"), ((400, 600, 500), "n = 400 (A), 600 (B), 500 (kept)")],
+    [((500, 500, 500), "n = 500 images a task"), ((400, 600, 500), "n = 400 (A{x}), 600 (B), 500 (kept)")],
 )
 def test_several_patching_tasks_count_the_images_of_each(numbers, said):
-    rows = [
-        {
-            "run": "r",
-            "alpha": alpha,
-            "patching": "A and B",
-            "task": task,
-            "role": role,
-            "split": "test",
-            "metric": "top1",
-            "n": n,
-        }
-        | {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "checkpoint": f"c{alpha}", "method": "linear", "chosen": False}
-        | {"model": "demo", "selected_on": None}
-        for alpha in (0.0, 1.0)
-        for (task, role), n in zip((("A", "patching"), ("B", "patching"), ("kept", "supported")), numbers, strict=True)
-    ]
-    figure = draw_sweep(sweep_table(pd.DataFrame(rows)))
+    figure = draw_sweep(sweep_table(several_patched(numbers)))
     assert f"{said}; bars: 95 % intervals" in [text.get_text() for text in figure.texts]
+    assert figure.axes[0].get_ylabel().replace("\n", " ") == "mean accuracy on the 2 patching tasks (A{x} and B)"
 
 
 def test_alphas_of_ends_and_chosen_point_are_labelled():

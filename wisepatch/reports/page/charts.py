@@ -15,6 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 Spec = dict[str, Any]
 
 SERIES = [f"var(--series-{number})" for number in range(1, 9)]  # colours of runs, tasks, losses
+DASHES = ([1, 0], [6, 3], [2, 2])  # of curves that share a colour
 STAR = "M0,-1.2L0.35,-0.37L1.14,-0.37L0.5,0.14L0.7,0.97L0,0.45L-0.7,0.97L-0.5,0.14L-1.14,-0.37L-0.35,-0.37Z"
 SHAPES = {"chosen": STAR, "zero-shot": "circle", "start": "circle", "fine-tuned": "square", "added": "square"}
 MARKED = 110  # square pixels
@@ -123,7 +124,7 @@ def over_alpha_spec(points: Rows, chosen: float | None, title: str) -> Spec:
         "scale": {"domain": [1, 2], "range": [1.6, 3.2]},
         "legend": None,
     }
-    line = {"mark": {"type": "line"}, "encoding": {"color": color, "strokeWidth": width}}
+    line = {"mark": {"type": "line"}, "encoding": {"color": color, "strokeWidth": width, **_dashes("task", tasks)}}
     dots = {"mark": {"type": "point", "filled": True, "size": 26, "opacity": 1}, "encoding": {"color": color}}
     tips = [
         _tip("task", "task"), _tip("alpha", "alpha", "~g"), _tip("y", "per cent", ".1f"), _tip("interval", "95 % interval"),
@@ -188,7 +189,7 @@ def curves_spec(points: Rows, title: str, across: str = "step") -> Spec:
         "scale": {"zero": False},
         "axis": {"tickCount": 4, "format": ".4~g"},
     }
-    line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color}}
+    line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color, **_dashes("series", names)}}
     tips = [*([_tip("series", "curve")] if len(names) > 1 else []), _tip("step", across), _tip("value", title, ".4g")]
     return _whole(points, [line, _hover(tips)], {"x": x, "y": y}, PANEL)
 
@@ -199,25 +200,34 @@ def _whole(points: Rows, layers: list[Spec], encoding: Spec, height: int) -> Spe
 
 
 def _color(field: str, names: Sequence[str], title: str) -> Spec:
-    legend = {**_below(), "title": None} if len(names) > 1 else None
     colors = [SERIES[number % len(SERIES)] for number in range(len(names))]
     return {
         "field": field,
         "type": "nominal",
         "title": title,
         "scale": {"domain": list(names), "range": colors},
-        "legend": legend,
+        "legend": _legend(names),
     }
 
 
-def _below() -> Spec:
+def _dashes(field: str, names: Sequence[str]) -> Spec:
+    """Tell curves that share a colour apart by their dashes; nothing where there are as many colours as curves."""
+    if len(names) <= len(SERIES):
+        return {}
+    dashes = [DASHES[number // len(SERIES) % len(DASHES)] for number in range(len(names))]
+    scale = {"domain": list(names), "range": dashes}
+    return {"strokeDash": {"field": field, "type": "nominal", "scale": scale, "legend": _legend(names)}}
+
+
+def _legend(names: Sequence[str]) -> Spec | None:
+    """Return a legend below the chart, of lines where dashes count; none for one curve."""
+    if len(names) < 2:
+        return None
+    lines = {"symbolType": "stroke", "symbolSize": 240} if len(names) > len(SERIES) else {}
     return {
-        "orient": "bottom",
-        "direction": "vertical",
-        "labelLimit": LEGEND_LETTERS,
-        "symbolOpacity": 1,
-        "symbolStrokeWidth": 2,
-    }
+        "title": None, "orient": "bottom", "direction": "vertical", "labelLimit": LEGEND_LETTERS, "symbolOpacity": 1,
+        "symbolStrokeWidth": 2, **lines,
+    }  # fmt: skip
 
 
 def _scale(points: Rows, *fields: str, within: Sequence[float] | None = None) -> Spec:

@@ -62,15 +62,14 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
     missing: dict[str, str] = {}
     compared = _compared(store, sweep, split, alpha, missing)
     names = (sweep.start_words, tables.end_words(sweep) if alpha is None else tables.mix_words(sweep, alpha))
-    limit = next((int(row["limit"]) for row in sweep.rows if row.get("limit")), None)
     classes = [table for each in compared.tasks for table in _class_tables(each, names)] if compared else []
     flawless = [each.task for each in compared.tasks if tables.class_table(each, *names) is None] if compared else []
     if flawless:
         said = missing.get("classes", "")
         missing["classes"] = f"{said} Without a mistake, before and after: {', '.join(flawless)}.".strip()
-    shown = list(galleries(compared, data, names, budget, limit)) if compared else []
-    if compared and not shown:
-        missing["images"] = "No image is fixed or broken."
+    shown = list(galleries(compared, data, names, budget)) if compared else []
+    if not shown:
+        missing["images"] = "No image is fixed or broken." if compared else missing["classes"]
     first, besides = (
         sweep.rows[0],
         tables.besides_table({str(k): v for k, v in row.items()} for row in rows.to_dict("records")),
@@ -174,7 +173,8 @@ def _commands(
     store: Store, target: Checkpoint | None, rows: pd.DataFrame, sweep: Sweep, missing: dict[str, str]
 ) -> list[str]:
     if target is None:
-        missing["commands"] = "The checkpoints of this run were removed: how they were made is not known any more."
+        missing["lineage"] = "The checkpoints of this run were removed."
+        missing["commands"] = f"{missing['lineage'][:-1]}: how they were made is not known any more."
         return []
     found = Evidence([], sweep.run, rows)
     mix = sweep.chosen or next((each for each in sweep.checkpoints.values() if each.recipe), target)

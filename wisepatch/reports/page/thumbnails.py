@@ -58,15 +58,13 @@ class Budget:
         return fits
 
 
-def galleries(
-    comparison: Comparison, data: Path, names: tuple[str, str], budget: Budget, limit: int | None = None
-) -> Iterator[Gallery]:
+def galleries(comparison: Comparison, data: Path, names: tuple[str, str], budget: Budget) -> Iterator[Gallery]:
     """Yield the images of each task that are fixed and broken, from all classes; ``names`` are those of the two models."""
     for task in comparison.tasks:
         if not (task.answers["change"] != "").any():
             continue
         try:
-            opened = opened_split(comparison, task, data, limit)
+            opened = opened_split(comparison, task, data)
         except WisepatchError as error:
             yield Gallery(f"{task.task}: {_numbers(task)}", [], f"The images are not shown: {error.lines[0]}.")
             continue

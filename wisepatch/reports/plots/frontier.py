@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import of_means
 from wisepatch.analysis.patching_measures import patching_measures
-from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
+from wisepatch.analysis.sweep_frame import is_merge, patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
@@ -48,7 +48,7 @@ def sweep_table(
 
     Its columns are ``run, run_name, given_name, model, method, task, metric, split, alpha, patching, supported, chosen,
     selected_on, start``, the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by
-    task), the names and metrics of the supported tasks, and the measures of
+    task), how many tasks are ``patched``, the names and metrics of the supported tasks, and the measures of
     :func:`~wisepatch.analysis.patching_measures.patching_measures`. Runs come in order of time. The metric is the first that a run
     measured on its patching task, or ``metric``. The patching task is the one that the rows name as such, or ``patching``; the
     supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
@@ -62,7 +62,7 @@ def sweep_table(
     for run, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
         task = patching or next(filter(None, rows["patching"].dropna()), None)
         if task is None:  # a run of zeroshot or eval: no sweep
-            without_patching.append(rows["run_name"].iloc[0])
+            without_patching.append(rows)
             continue
         measured = sorted(rows["task"].unique())
         missing = [name for name in (patching, *(supported or ())) if name and name not in measured]
@@ -72,8 +72,7 @@ def sweep_table(
         if len(curve := _curve(rows, task, supported, metric, of_split[of_split["run"] == run])):
             curves.append(curve)
     if not curves and without_patching:
-        reason = f"run {without_patching[0]!r} does not say which task was patched"
-        raise ResultsError(reason, "name it with --patching TASK")
+        raise _no_curve(without_patching[0])
     if not curves:
         reason = f"the results hold no sweep over alpha on the {split!r} split"
         raise ResultsError(reason, "run `wisepatch interpolate` or `wisepatch patch`")
@@ -85,6 +84,17 @@ def sweep_table(
         table.attrs["left_out"] = left_out
     check_comparable(table)
     return table
+
+
+def _no_curve(rows: pd.DataFrame) -> ResultsError:
+    """Return the error for a run that patched no task."""
+    name, run = rows["run_name"].iloc[0], rows["run"].iloc[0]
+    if is_merge(rows):
+        return ResultsError(
+            f"the run {name!r} is a merge, and its candidates lie on no curve over alpha",
+            f"`wisepatch select --run {run}` chooses among them; name a run of `wisepatch interpolate` or `wisepatch patch`",
+        )
+    return ResultsError(f"run {name!r} does not say which task was patched", "name it with --patching TASK")
 
 
 def _curve(
@@ -118,7 +128,8 @@ def _curve(
     ]
     curve = of_task[columns].assign(
         patching=of_task["value"], patching_low=of_task["ci_low"], patching_high=of_task["ci_high"], **means, names=names,
-        supported_metrics=axis_label(metrics), images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
+        supported_metrics=axis_label(metrics), patched=max(len(patched_tasks(measured)), 1),
+        images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
     ).reset_index()  # fmt: skip
     signs = sign_of([str(metric)]), sign_of(metrics)
     alphas = curve["alpha"].where((curve["alpha"] != 1) | (curve["method"] != TASK_ARITHMETIC))
@@ -196,7 +207,9 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         x = f"mean {metrics} on the supported tasks ({_supported_words(table)})"
-    sheet.label(axes, x, f"{axis_label(table['metric'])} on the patching task ({tasks})")
+    several, metric = int(table["patched"].max()), axis_label(table["metric"])
+    y = f"mean {metric} on the {several} patching tasks" if several > 1 else f"{metric} on the patching task"
+    sheet.label(axes, x, f"{y} ({tasks})")
     figure = sheet.finish(legend)
     if not over_alpha:
         _label_alphas(sheet, axes, table)

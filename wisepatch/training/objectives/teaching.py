@@ -86,6 +86,7 @@ def lipsum(start: TrainingStart) -> Loss:
     cosines between image and text features. Weight, number and length are those of the authors' code.
     """
     start.clip.model.to(start.device)
+    random_tokens(start, 0)  # raises before the first step
     teach = start.teacher()
     scale = float(start.clip.model.logit_scale.detach().float().exp())
 
