@@ -1,6 +1,7 @@
 """Words become tasks; several published tasks go the whole way, on miniature files in the layouts of their publishers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -182,6 +183,8 @@ def test_class_names_and_prompts_are_replaced():
     assert renamed(clean, None, ["a {}"]).classes == clean.classes
     with pytest.raises(UsageError, match="2 class names for 10 classes of 'MNIST'"):
         renamed(clean, ["zero", "one"], None)
+    with pytest.raises(UsageError, match="the first that differ are number 2: nothing is given for nothing"):
+        renamed(replace(clean, classes=("cat", "nothing")), ["cat"], None)
 
 
 def test_names_for_a_task_with_a_label_map_are_those_of_its_head():

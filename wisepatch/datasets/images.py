@@ -50,7 +50,9 @@ class ResizeCheck:
         return image
 
 
-NARROWEST = ResizeCheck(224)  # of a user's own: what the smallest of usual models can see
+NARROWEST = ResizeCheck(
+    224
+)  # a user's own images are held to it, whatever the model, so that it is said before a training
 
 
 @cache
