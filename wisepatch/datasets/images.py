@@ -50,9 +50,8 @@ class ResizeCheck:
         return image
 
 
-NARROWEST = ResizeCheck(
-    224
-)  # a user's own images are held to it, whatever the model, so that it is said before a training
+# A user's own images are held to the size of most models, so that one that none can see is said before a training.
+NARROWEST = ResizeCheck(224)
 
 
 @cache
