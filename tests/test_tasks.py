@@ -1,6 +1,7 @@
 """Words become tasks; several published tasks go the whole way, on miniature files in the layouts of their publishers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -91,6 +92,7 @@ def test_folder_wins_over_a_name_that_is_only_like_a_registered_one(places):
         ("~nobody-of-this-name", UnknownNameError, "unknown task '~nobody-of-this-name'"),
         ("a\0b", UnknownNameError, "unknown task"),
         ("gone.csv", DataError, "there is no folder or CSV gone.csv"),
+        ("https://x.org/photos.csv", DataError, "https://x.org/photos.csv is an address"),
         ("abc:def", DataError, "no plugin knows what abc: means in the task 'abc:def'"),
         ("MNIST@vel", UsageError, "unknown split 'vel' in task 'MNIST@vel'"),
         ("", UsageError, "the task name '' is empty"),
@@ -181,6 +183,8 @@ def test_class_names_and_prompts_are_replaced():
     assert renamed(clean, None, ["a {}"]).classes == clean.classes
     with pytest.raises(UsageError, match="2 class names for 10 classes of 'MNIST'"):
         renamed(clean, ["zero", "one"], None)
+    with pytest.raises(UsageError, match="the first that differ are number 2: nothing is given for nothing"):
+        renamed(replace(clean, classes=("cat", "nothing")), ["cat"], None)
 
 
 def test_names_for_a_task_with_a_label_map_are_those_of_its_head():

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.csv_listing import URL
 from wisepatch.datasets.reading import Reading, split_word
 from wisepatch.datasets.splits import ALL, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -151,6 +152,8 @@ def _letters(name: str) -> str:
 
 
 def _unknown(name: str) -> DataError | UnknownNameError:
+    if URL.match(name):
+        return DataError(f"{name} is an address", "fetch the images, and name their folder or CSV")
     if scheme := re.match(r"[a-z][a-z0-9-]+:", name):
         known = DISTRIBUTION_OF_SCHEME.get(scheme[0])
         hint = f"install {known}" if known else "`wisepatch plugins` lists those installed"

@@ -50,7 +50,8 @@ class ResizeCheck:
         return image
 
 
-NARROWEST = ResizeCheck(224)  # of a user's own: what the smallest of usual models can see
+# A user's own images are held to the size of most models, so that one that none can see is said before a training.
+NARROWEST = ResizeCheck(224)
 
 
 @cache

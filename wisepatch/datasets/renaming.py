@@ -52,10 +52,10 @@ def _check_class_names(dataset: Dataset, names: Sequence[str], given: Sequence[s
     """Raise :class:`UsageError` where as many names are not given, with the first place where they differ, or one comes twice."""
     if len(given) != len(names):
         order = f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-        pairs = enumerate(zip_longest(names, given, fillvalue="nothing"), start=1)
+        pairs = enumerate(zip_longest(names, given, fillvalue=""), start=1)
         number, (own, other) = next((n, pair) for n, pair in pairs if pair[0].casefold() != pair[1].casefold())
         reason = f"{len(given)} class names for {len(names)} classes of {dataset.name!r}"
-        first = f"the first that differ are number {number}: {other} is given for {own}"
+        first = f"the first that differ are number {number}: {other or 'nothing'} is given for {own or 'nothing'}"
         raise UsageError(f"{reason}; {first}", f"one name a line, in this order: {order}")
     lines: dict[str, int] = {}
     for number, name in enumerate(given, start=1):
