@@ -81,7 +81,7 @@ def test_help_lists_every_command_in_its_own_words(cli):
     folder = Path(sys.modules["wisepatch.cli"].__file__).parent
     beside = {
         "__init__", "app", "completion", "datasets_check", "model_table", "objectives", "option_groups", "options", "output",
-        "plot_kinds", "plot_options", "processes", "results", "settings", "tables", "words",
+        "plan", "plot_kinds", "plot_options", "processes", "results", "settings", "tables", "words",
     }  # fmt: skip
     files = {path.stem for path in folder.glob("*.py")} - beside
     assert {file for file, _ in KNOWN.values()} == files

@@ -55,6 +55,21 @@ def test_narrow_terminal_breaks_no_word(capsys, monkeypatch):
     ]  # fmt: skip
 
 
+def test_column_without_a_number_is_as_wide_as_its_name(capsys):
+    Output().table(("alpha", "n"), [("0.5", "-")])
+    assert capsys.readouterr().out.splitlines()[-2] == "│   0.5 │ - │"
+
+
+def test_words_that_fit_beside_each_other_stay_whole(capsys, monkeypatch):
+    output = Output()
+    monkeypatch.setitem(vars(output), "width", 80)
+    columns = ("checkpoint", "clean", "attacked", "says what is written", "says neither", "n")
+    output.table(columns, [("demo/Digits/patched", *["85.0 (70.9 to 92.9)"] * 4, "40")])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "│ demo/Digits/patched │" in text
+
+
 def test_numbers_stand_right_and_words_left(capsys):
     Output().table(("word", "number"), [("a", "-1.5"), ("bcdefg", "22.25"), ("h", "-")])
     body = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]

@@ -20,7 +20,7 @@ Row = Sequence[str]  # of cells; a cell of several lines holds "\n"
 
 ID_LETTERS = 12
 ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
-MAX_COLUMNS = 10_000  # of a table that is measured
+BORDER = 3  # columns of a terminal between those of a table
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#&!$])")
 LATEX = {
@@ -83,7 +83,6 @@ def draw(
     Where words would be broken each row stands by itself, a line a column.
     """
     from rich.console import Console
-    from rich.measure import Measurement
 
     width = width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
     text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
@@ -91,25 +90,37 @@ def draw(
     # Without emoji and markup: corrupt:NAME:fog:3 would become a picture of fog.
     console = Console(file=text, width=width, force_terminal=on_terminal, emoji=False, markup=False, highlight=False)
     header, body = _encodable([header], encoding)[0], _encodable(body, encoding)
-    grid = _across(header, body, strong, ends)
-    if len(header) > 2 and Measurement.get(console, console.options.update(width=MAX_COLUMNS), grid).minimum > width:
+    words = [_longest_word(cells) for cells in zip(header, *body, strict=True)]
+    fits = sum(words) + BORDER * len(words) + 1 <= width
+    if fits or len(header) <= 2:
+        grid = _across(header, body, words if fits else [None] * len(words), strong, ends)
+    else:
         grid = _row_by_row(header, body, strong)
     console.print(grid)
     text.seek(0)
     return text.read()
 
 
-def _across(header: Row, body: Sequence[Row], strong: int | None, ends: Container[int]) -> Table:
-    """Lay rows and columns out as they are."""
+def _longest_word(cells: Iterable[str]) -> int:
+    """Return how many columns of a terminal the longest word of some cells takes."""
+    from rich.cells import cell_len
+
+    return max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+
+
+def _across(
+    header: Row, body: Sequence[Row], widths: Sequence[int | None], strong: int | None, ends: Container[int]
+) -> Table:
+    """Lay rows and columns out as they are, each column of a width at least."""
     from rich.table import Table
 
     grid = Table(header_style="bold")
-    for index, column in enumerate(header):
+    for index, (column, width) in enumerate(zip(header, widths, strict=True)):
         numbers = bool(body) and all(is_number_or_nothing(row[index]) for row in body)
-        ids = bool(body) and all(is_id_or_nothing(row[index]) for row in body)
+        ids = any(ID.fullmatch(row[index]) for row in body) and all(is_id_or_nothing(row[index]) for row in body)
         grid.add_column(
             column, overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
-            min_width=ID_LETTERS if ids else None,
+            min_width=ID_LETTERS if ids else width,
         )  # fmt: skip
     for number, row in enumerate(body):
         style = "bold" if number == strong else None

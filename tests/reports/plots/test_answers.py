@@ -85,3 +85,8 @@ def test_a_model_that_is_always_sure_is_drawn():
     assert len(table) == 1
     assert table["high"].iloc[0] == 1
     assert draw_calibration(table).axes
+
+
+def test_checkpoints_with_answers_to_different_images_have_their_own_numbers():
+    figure = draw_calibration(calibration_table({"one": answers(), "other": answers(1).iloc[:60]}, task="Digits"))
+    assert any(text.get_text().startswith("n = 500 (one), 60 (other); bars") for text in figure.texts)

@@ -11,6 +11,7 @@ from wisepatch.analysis.metrics import BINS, measure
 from wisepatch.hookspecs import Scores
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look, contrast
 from wisepatch.reports.plots.sheet import Sheet
+from wisepatch.reports.plots.words import images_words
 from wisepatch.reports.plots.written import as_written
 
 if TYPE_CHECKING:
@@ -158,9 +159,10 @@ def draw_calibration(table: pd.DataFrame, title: str | None, look: Look) -> Figu
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     row, checkpoints = table.iloc[0], list(table["checkpoint"].unique())
+    images = images_words(table["checkpoint"], table["n"], look.labels, each="")
     sheet = Sheet(
         look, 4.6, title=f"Confidence and accuracy on {row['task']}", own_title=title, split=str(row["split"]),
-        note=f"n = {row['n']:,} images; bars: 95 % intervals; ECE: expected calibration error, {BINS} bins",
+        note=f"{images}; bars: 95 % intervals; ECE: expected calibration error, {BINS} bins",
     )  # fmt: skip
     upper, lower = sheet.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], ":", color=sheet.theme.muted, linewidth=1.2 * sheet.scale)

@@ -76,7 +76,7 @@ def draw_robustness(
     order = sorted(legend, key=lambda label: (label.startswith(lines), legend[label].get_linestyle() == "None"))
     figure = sheet.finish({label: legend[label] for label in order})
     for axes, shift in zip(panels, shifts, strict=False):
-        _label_rho(sheet, axes, table[table["shift"] == shift])
+        _label_rho(sheet, axes, table[table["shift"] == shift], clamp)
     return figure
 
 
@@ -198,14 +198,10 @@ def _within(values: Any, clamp: float) -> Any:
     return np.clip(np.asarray(values, float), clamp, 1 - clamp)
 
 
-def _label_rho(sheet: Sheet, axes: Axes, table: pd.DataFrame) -> None:
+def _label_rho(sheet: Sheet, axes: Axes, table: pd.DataFrame, clamp: float) -> None:
     """Write rho, in points, beside the marked points that have one."""
-    clamp = clamp_of(table[["value", "reference"]].to_numpy())
     points = table[marked(table) & table["value"].notna() & table["reference"].notna()]
-    places = [
-        (float(_within([p["reference"]], clamp)[0]), float(_within([p["value"]], clamp)[0]))
-        for _, p in points.iterrows()
-    ]
+    places = [(float(x), float(y)) for x, y in _within(points[["reference", "value"]], clamp)]
     labels = [
         Label(*at, f"{rho:+.1f}", urgent=True) for at, rho in zip(places, points["rho"], strict=True) if rho == rho
     ]  # fmt: skip

@@ -63,10 +63,13 @@ def without_middle(name: str, letters: int = MAX_NAME_LETTERS) -> str:
     return f"{name[:half]}…{name[-half:]}" if len(name) > letters else name
 
 
-def images_words(tasks: Iterable[str], numbers: Iterable[Any], labels: Mapping[str, str] | None = None) -> str:
+def images_words(
+    tasks: Iterable[str], numbers: Iterable[Any], labels: Mapping[str, str] | None = None, *, each: str = " a task"
+) -> str:
     """Say how many images each task was measured on: one number where all have the same, a range where they are many.
 
-    ``labels`` are what tasks are called; a task may come several times.
+    ``labels`` are what tasks are called; a task may come several times. What is counted may be another thing than tasks: ``each``
+    says of what a number is.
     """
     counts: dict[str, set[int]] = {}
     for task, n in zip(tasks, numbers, strict=True):
@@ -75,7 +78,7 @@ def images_words(tasks: Iterable[str], numbers: Iterable[Any], labels: Mapping[s
     if not known:
         return "n is not recorded"
     if len(known) == 1:
-        return f"n = {known[0]:,}" + (" images a task" if len(counts) > 1 else " images")
+        return f"n = {known[0]:,}" + (f" images{each}" if len(counts) > 1 else " images")
     if len(counts) <= MAX_LISTED:
         parts = (
             f"{' and '.join(f'{n:,}' for n in sorted(of))} ({_short(task, labels)})"
@@ -83,7 +86,7 @@ def images_words(tasks: Iterable[str], numbers: Iterable[Any], labels: Mapping[s
             if of
         )
         return f"n = {', '.join(parts)}"
-    return f"n = {known[0]:,} to {known[-1]:,} images a task"
+    return f"n = {known[0]:,} to {known[-1]:,} images{each}"
 
 
 def _short(name: str, labels: Mapping[str, str] | None) -> str:
