@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from tests.fuzzing import or_an_error_for_users, texts
 from tests.samples import draw_folder, write_mnist
 from wisepatch.datasets.names import names
+from wisepatch.datasets.renaming import renamed
 from wisepatch.datasets.typography import attacked
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.plugins import registry
-from wisepatch.tasks import RunTasks, existing, find_task, find_tasks, renamed
+from wisepatch.task_specs import existing, listed_by_comma
+from wisepatch.tasks import RunTasks, find_task, find_tasks
 
 
 @pytest.fixture
@@ -109,6 +111,45 @@ def test_word_that_is_no_task_is_an_error_of_ours(places, word, error, message):
 @pytest.mark.parametrize("name", ["x" * 300, "~nobody/x", "a\0b", "", " ", "nowhere"])
 def test_word_that_cannot_be_a_path_names_none(name):
     assert existing(name) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("MNIST, SVHN,,", ["MNIST", "SVHN"]),
+        ("red,blue", ["red,blue"]),
+        ("MNIST, red,blue,SVHN", ["MNIST", "red,blue", "SVHN"]),
+        ("red,blue@val,typo:red,blue@all", ["red,blue@val", "typo:red,blue@all"]),
+        ("corrupt:typo:red,blue:fog:3@test,shapes", ["corrupt:typo:red,blue:fog:3@test", "shapes"]),
+        ("red,blue?group=[0-9],./red,blue/", ["red,blue?group=[0-9]", "./red,blue/"]),
+        ("last ", ["last "]),
+    ],
+)
+def test_a_list_by_comma_leaves_paths_with_commas_whole(places, words, parts):
+    (places / "red,blue").mkdir()
+    (places / "last ").mkdir()
+    assert listed_by_comma(words) == parts
+
+
+def test_a_folder_whose_name_ends_in_a_space_is_a_task(places):
+    (places / "shapes").rename(places / "shapes ")
+    assert find_task("shapes ").dataset.name == "shapes "
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("corrupt:shapes@val:fog:2", "a split comes last: corrupt:shapes:fog:2@val"),
+        ("shapes@all?group=circle", "a split comes last: shapes?group=circle@all"),
+        ("shapes@vel:fog", "splits are train, val, test, all; "),
+    ],
+)
+def test_what_follows_a_split_is_said_to_belong_before_it(places, word, hint):
+    with pytest.raises(UsageError) as caught:
+        find_task(word)
+    assert caught.value.hint.startswith(hint)
+    if "last" in hint:
+        find_task(hint.rpartition(": ")[2])
 
 
 def test_command_line_says_that_a_long_name_is_not_known(cli):

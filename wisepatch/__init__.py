@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wisepatch.analysis.sweep_frame import Point, sweep_frame
     from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
     from wisepatch.datasets.base import Dataset
-    from wisepatch.datasets.folder_or_csv import FileSamples
+    from wisepatch.datasets.image_files import FileSamples
     from wisepatch.datasets.published.readers import open_folders
     from wisepatch.datasets.samples import Annotations, Split, Subset
     from wisepatch.datasets.training_batches import TrainingBatch
@@ -96,7 +96,7 @@ _NAMES = {  # module: the public names in it
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
     "datasets.training_batches": "TrainingBatch",
-    "datasets.folder_or_csv": "FileSamples",
+    "datasets.image_files": "FileSamples",
     "devices": "use_device",
     "datasets.published.readers": "open_folders",
     "errors": "DataError MissingDataError WisepatchError",

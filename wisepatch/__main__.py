@@ -3,6 +3,8 @@
 import os
 import sys
 
+from wisepatch.errors import interruption
+
 
 def main() -> None:
     """Run the command line; of several processes the main one alone has a stdout."""
@@ -14,8 +16,10 @@ def main() -> None:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- as long as the process lives
 
         app(prog_name="wisepatch")
-    except KeyboardInterrupt:  # before a command began
-        sys.stderr.write("interrupted: nothing was under way\n")
+    except (KeyboardInterrupt, Exception) as error:
+        if interruption(error) is None:
+            raise
+        sys.stderr.write("interrupted: nothing was under way\n")  # before a command began
         sys.exit(130)
 
 

@@ -20,6 +20,9 @@ LATER = (  # settings that trainings of before did not have
     "limit", "weights", "objective", "objective_param", "distill_on", "ema", "swa", "layer_decay", "lora", "freeze",
     "tasks", "balance",
 )  # fmt: skip
+ABOVE_ZERO = (
+    "steps", "epochs", "lr", "batch_size", "clip", "grad_accumulation", "eval_every", "patience", "limit",
+)  # fmt: skip
 CROSS_ENTROPY = "cross-entropy"
 MODEL, TRAINING, SPEED = "Model", "Training", "Speed and precision"  # where --help shows a setting
 OBJECTIVE = "Objective, averages and adapters"
@@ -254,17 +257,7 @@ class TrainConfig(Config):
         """Check every field."""
         if (self.steps is None) == (self.epochs is None):
             yield "give either steps or epochs"
-        for name in (
-            "steps",
-            "epochs",
-            "lr",
-            "batch_size",
-            "clip",
-            "grad_accumulation",
-            "eval_every",
-            "patience",
-            "limit",
-        ):
+        for name in ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 yield f"{name.replace('_', '-')} must be above 0, not {value}"
@@ -272,7 +265,7 @@ class TrainConfig(Config):
             yield "patience needs keep-best, which names the metric"
         for name in ("warmup", "wd", "workers", "save_every"):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
-                yield f"{name} must not be negative"
+                yield f"{name.replace('_', '-')} must not be negative"
         if not 0 <= self.seed < 2**32:
             yield f"seed must lie in [0, 2**32), not {self.seed}"
         yield from self._objective_problems()

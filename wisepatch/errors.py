@@ -97,6 +97,20 @@ class Stopped(KeyboardInterrupt):
             self.add_note(note)
 
 
+def interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption that an error comes of; ``None`` without one.
+
+    Python wraps what is raised while a class is made (``__set_name__``, as of an enum) in a ``RuntimeError``, and libraries what is
+    raised while they are imported.
+    """
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen and not isinstance(each, KeyboardInterrupt):
+        seen.add(id(each))
+        each = each.__cause__ or each.__context__
+    return each if isinstance(each, KeyboardInterrupt) else None
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Warn, at the caller's caller, that a public name was renamed; the old one still works."""
     warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)

@@ -160,7 +160,7 @@ class Objective:
     ``trains_text`` the text tower is trained too, and ``model(batch.images, tokens=...)`` gives image features, text features and
     the scale of logits. ``replaces_decay`` says that it takes the place of weight decay, ``unlabelled`` that it takes images of
     ``--distill-on`` as ``batch.others``, ``several_tasks`` that it serves a joint training on several. ``check(config)`` says in
-    words what in the settings does not go with it, ``paper`` where it comes from.
+    words what in the settings does not go with it, or raises an error of its own, ``paper`` says where it comes from.
     """
 
     name: str
@@ -172,7 +172,7 @@ class Objective:
     replaces_decay: bool = False
     unlabelled: bool = False
     several_tasks: bool = False
-    check: Callable[[TrainConfig], str] | None = None
+    check: Callable[[TrainConfig], str | None] | None = None
     paper: str = ""
 
 

@@ -120,17 +120,18 @@ class RichProgress:
             self.say(f"{what} ...")
             return
         self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
             TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
-        self.task = self.bars.add_task(harmless(what).replace("[", "\\["), total=total, detail="")
+        self.task = self.bars.add_task(harmless(what), total=total, detail="")
         self.bars.start()
         RichProgress.live.append(self)
 
     def advance(self, steps: int = 1, detail: str = "") -> None:
         """Go on."""
         if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, advance=steps, detail=harmless(detail).replace("[", "\\["))
+            self.bars.update(self.task, advance=steps, detail=harmless(detail))
 
     def finish(self) -> None:
         """End the stage."""
@@ -143,6 +144,6 @@ class RichProgress:
     def note(self, text: str) -> None:
         """Say something that stays."""
         if self.bars is not None:
-            self.bars.console.print(harmless(text), markup=False)
+            self.bars.console.print(harmless(text), markup=False, emoji=False)
         else:
             self.say(text)

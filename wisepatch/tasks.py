@@ -5,53 +5,38 @@ The built-in datasets and the finder of folders, CSVs, ``typo:`` and ``corrupt:`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from itertools import zip_longest
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from wisepatch.config import Balance, TrainConfig, listed
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.reading import Reading, split_word
-from wisepatch.datasets.samples import Samples, Transform
+from wisepatch.datasets.csv_listing import SUFFIXES
+from wisepatch.datasets.notes import tell
+from wisepatch.datasets.reading import Reading
+from wisepatch.datasets.renaming import Around, renamed
 from wisepatch.datasets.several import joint_dataset
 from wisepatch.datasets.splits import ALL, CUT, SPLITS
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.hookspecs import hookimpl
-from wisepatch.plugins import registry
+from wisepatch.task_specs import (
+    TYPO,
+    canonical,
+    existing,
+    look_up,
+    path_of,
+    split_named,
+    unknown_split,
+    unwrapped,
+    without_split,
+)
 
 FAMILIES = (
     "demo", "published.mnist_svhn_stl10", "published.cifar", "published.gtsrb", "published.kitti", "published.mtsd",
     "published.imagenet", "published.imagenet_shifts", "published.imagenet_video", "published.cars_food101", "published.dtd",
     "published.eurosat_resisc45", "published.sun397", "published.clevr",
 )  # fmt: skip
-TYPO, CORRUPT = "typo:", "corrupt:"
-WRAPPERS = (TYPO, CORRUPT)  # of other tasks
-CSV_SUFFIXES = (".csv", ".tsv")
 MEASURE_AFTERWARDS = "measure it afterwards: wisepatch eval zeroshot patched --task {}"  # a split of a dataset's own
-DISTRIBUTION_OF_SCHEME = {"hf:": "wisepatch-huggingface"}
-DISTRIBUTION_OF_TASK = {  # tasks of this project's plugins
-    **dict.fromkeys(("fmow", "fmowid", "fmowood", "iwildcam", "iwildcamid", "iwildcamood"), "wisepatch-wilds"),
-    "usps": "wisepatch-usps",
-}
-
-
-@runtime_checkable
-class Around(Protocol):
-    """The ``open`` of a task that is made of another: ``around`` makes the same of a third."""
-
-    dataset: Dataset
-
-    def __call__(self, split: str, root: Path, transform: Transform | None = None) -> Samples:
-        """Open a split."""
-        ...
-
-    def around(self, dataset: Dataset) -> Dataset:
-        """Make the same task of another ``dataset``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,28 +93,46 @@ def find_dataset(name: str) -> Dataset | None:
     from wisepatch.datasets.folder_or_csv import csv_dataset, folder_dataset
     from wisepatch.datasets.typography import attacked
 
-    path, options = _with_options(name)
+    path, options = path_of(name)
     if path is None:
-        scheme, inner, _ = _unwrapped(name)
+        scheme, inner, _ = unwrapped(name)
         if not scheme:
             return None
         if not inner.strip():
             what = "write on" if scheme == TYPO else "corrupt"
             raise UsageError(f"the task {name!r} names nothing to {what}", f"write {scheme}NAME")
-        return attacked(_look_up(inner)) if scheme == TYPO else _corrupted(name[len(scheme) :])
+        return attacked(look_up(inner)) if scheme == TYPO else _corrupted(name[len(scheme) :])
     try:
+        if path.is_dir() and is_attacked_folder(path):
+            return attacked_folder(path, reading=Reading.parse(options))
         if path.is_dir():
-            return (
-                attacked_folder(path)
-                if is_attacked_folder(path)
-                else folder_dataset(path, reading=Reading.parse(options))
-            )
-        if path.suffix.lower() in CSV_SUFFIXES:
+            return folder_dataset(path, reading=Reading.parse(options))
+        if path.suffix.lower() in SUFFIXES:
             return csv_dataset(path, reading=Reading.parse(options))
     except OSError as error:
         reason = f"{error.filename or path} cannot be read: {error.strerror or error}"
         raise DataError(reason, "look at its permissions") from error
     raise DataError(f"task {name!r} is a file and no CSV", "give a folder of images, or a .csv with path,label")
+
+
+def _corrupted(word: str) -> Dataset:
+    """Return the dataset of ``NAME[:KIND[:SEVERITY]]``; of a name that is known, the kind or severity is what is wrong."""
+    from wisepatch.datasets.corruptions import Corruption, corrupted, split_corruption, unknown_corruption
+
+    inner, corruption = (word, Corruption()) if existing(word) else split_corruption(word)
+    try:
+        return corrupted(look_up(inner), corruption)
+    except (DataError, UnknownNameError):
+        name, colon, _ = inner.rpartition(":")
+        if not colon or corruption.kind or name.lower().endswith(":"):
+            raise
+        try:
+            look_up(split_corruption(name)[0])
+        except (DataError, UnknownNameError):
+            name = ""
+        if not name:
+            raise
+        raise unknown_corruption(word) from None
 
 
 def find_task(
@@ -138,25 +141,27 @@ def find_task(
     templates: Sequence[str] | None = None,
     cut: int = CUT,
     limit: int | None = None,
+    *,
+    names_left_out: bool = False,
 ) -> Task:
     """Look up ``spec``: a registered name in any case, ``NAME@val``, the papers' ``NAMEVal``, a folder, a CSV, or a scheme.
 
     ``typo:`` before any of these writes wrong class names on the images. ``classnames`` and ``templates`` replace those of the
     dataset. ``cut`` is how a user's own files are cut into splits: as today, or as when a checkpoint was trained.
-    ``limit`` is the number of images of each split at most.
+    ``limit`` is the number of images of each split at most. Who ``names_left_out`` files needs no note that there are some.
 
     Raises :class:`UnknownNameError` that lists close names, :class:`DataError` for a folder that is none.
     """
-    name, word = _without_split(spec)
+    name, word = without_split(spec)
     try:
-        dataset = renamed(_cut(_look_up(name), cut), classnames, templates)
+        dataset = renamed(_cut(look_up(name), cut), classnames, templates)
     except (DataError, UnknownNameError):
         if word and word.lower() not in (*SPLITS, ALL):
-            raise _unknown_split(spec, word) from None
+            raise unknown_split(spec, word) from None
         raise
-    split = _split_named(dataset, word, spec)
-    tell(dataset)
-    base, ending = _canonical(name), f"@{split}" if split else ""
+    split = split_named(dataset, word, spec)
+    tell(replace(dataset, left_out={}) if names_left_out else dataset)
+    base, ending = canonical(name), f"@{split}" if split else ""
     if ending and existing(base + ending):  # a folder has this very name
         base += "/"
     return Task(base + ending, dataset if limit is None else replace(dataset, limit=limit), split)
@@ -165,14 +170,6 @@ def find_task(
 def as_tasks(given: Iterable[Task | str] | Task | str) -> list[Task]:
     """Return tasks, of which some may be named; one alone stands for a list of one."""
     return [find_task(each) if isinstance(each, str) else each for each in listed(given)]
-
-
-def tell(dataset: Dataset) -> None:
-    """Warn, once each, of what a user should know of a task of their own files."""
-    from wisepatch.datasets.folder_or_csv import tell_once, to_tell
-
-    for note in to_tell(dataset):
-        tell_once(note)
 
 
 def _cut(dataset: Dataset, cut: int) -> Dataset:
@@ -193,18 +190,27 @@ def find_tasks(
     cut: int = CUT,
     limit: int | None = None,
 ) -> list[Task]:
-    """Look up several tasks; a name given twice is taken once, two different tasks of one name are an error."""
-    tasks: dict[tuple[str, str | None], Task] = {}
+    """Look up several tasks as :func:`find_task` does. Raises :class:`UsageError` as :func:`distinct` does."""
     specs = listed(specs)
+    check_names_of_one(specs, classnames)
+    return distinct(find_task(spec, classnames, templates, cut, limit) for spec in specs)
+
+
+def check_names_of_one(specs: Sequence[str], classnames: Sequence[str] | None) -> None:
+    """Raise :class:`UsageError` where class names are given for several tasks."""
     if classnames and len(specs) > 1:
         raise UsageError("class names are given for several tasks", "name one --task with --classnames")
-    for spec in specs:
-        task = find_task(spec, classnames, templates, cut, limit)
-        other = tasks.setdefault((task.name, task.split), task)
+
+
+def distinct(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks, each once. Raises :class:`UsageError` for two different tasks of one name."""
+    seen: dict[tuple[str, str | None], Task] = {}
+    for task in tasks:
+        other = seen.setdefault((task.name, task.split), task)
         if other.spec != task.spec:
             reason = f"two tasks are called {task.name!r}: {other.spec} and {task.spec}"
             raise UsageError(reason, "rename one of the folders")
-    return list(tasks.values())
+    return list(seen.values())
 
 
 def other_tasks(
@@ -256,8 +262,7 @@ class RunTasks:
         parts, and none of them may be supported too: :class:`UsageError`.
         """
         words, supported = listed(task), list(supported)
-        if classnames and len(words) > 1:
-            raise UsageError("class names are given for several tasks", "name one --task with --classnames")
+        check_names_of_one(words, classnames)
         found = [_trained(find_task(word, classnames, templates, limit=limit)) for word in words]
         if len(found) == 1:
             return cls(found[0], tuple(other_tasks(found[0], supported, limit=limit)))
@@ -306,181 +311,3 @@ def several_tasks(tasks: Sequence[Task], balance: Balance = "examples") -> Task:
             )
     spec = ",".join(task.base_spec for task in tasks)
     return Task(spec, joint_dataset([task.dataset for task in tasks], balance), parts=tuple(tasks))
-
-
-def renamed(dataset: Dataset, classnames: Sequence[str] | None, templates: Sequence[str] | None) -> Dataset:
-    """Return ``dataset`` with other class names (as many, in the same order) and prompt templates.
-
-    Raises :class:`UsageError` for another number of names. Attacked datasets write the new names.
-    """
-    from wisepatch.datasets.attacked_folder import attacked_folder
-
-    if isinstance(dataset.open, Around):
-        return dataset.open.around(renamed(dataset.open.dataset, classnames, templates))
-    names = dataset.head_names
-    if classnames is not None and dataset.family == "attacked":
-        dataset = attacked_folder(Path(dataset.source), classnames)
-    elif classnames is not None:
-        _check_class_names(dataset, names, classnames)
-        names = tuple(classnames)
-        dataset = replace(dataset, head_classes=names) if dataset.label_map else replace(dataset, classes=names)
-    return replace(dataset, templates=tuple(templates)) if templates else dataset
-
-
-def _check_class_names(dataset: Dataset, names: Sequence[str], given: Sequence[str]) -> None:
-    """Raise :class:`UsageError` where as many names are not given, with the first place where they differ, or one comes twice."""
-    if len(given) != len(names):
-        order = f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-        pairs = enumerate(zip_longest(names, given, fillvalue="nothing"), start=1)
-        number, (own, other) = next((n, pair) for n, pair in pairs if pair[0].casefold() != pair[1].casefold())
-        reason = f"{len(given)} class names for {len(names)} classes of {dataset.name!r}"
-        first = f"the first that differ are number {number}: {other} is given for {own}"
-        raise UsageError(f"{reason}; {first}", f"one name a line, in this order: {order}")
-    lines: dict[str, int] = {}
-    for number, name in enumerate(given, start=1):
-        other_number = lines.setdefault(" ".join(name.replace("_", " ").split()).casefold(), number)
-        same = names[other_number - 1] == names[number - 1]  # as two of ImageNet's classes are
-        if other_number != number and not same:
-            raise UsageError(
-                f"two classes of {dataset.name!r} are called {name!r}: number {other_number} and number {number}",
-                "a model cannot tell them apart: give them two names, or give their images one label",
-            )
-
-
-def existing(word: str) -> Path | None:
-    """Return the path that ``word`` names if something lies there; ``None`` for names that cannot be paths, too."""
-    try:
-        path = Path(word).expanduser()
-        return path if word.strip() and path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # a name of 300 letters, ~nobody, a NUL
-        return None
-
-
-def _with_options(word: str) -> tuple[Path | None, str]:
-    """Return the path that a word names, with the options after a question mark, where there is no such path with them."""
-    if whole := existing(word):
-        return whole, ""
-    name, options = split_word(word)
-    return (existing(name), options) if options else (None, "")
-
-
-def with_reading(word: str, reading: Reading) -> str:
-    """Return the word for a task, with the options of ``reading`` where it is a folder or CSV that has none of its own."""
-    name, at, split = word.rpartition("@")
-    if not at or split.lower() not in (*SPLITS, ALL) or existing(word):
-        name, at, split = word, "", ""
-    scheme, inner, suffix = _unwrapped(name)
-    if existing(inner):
-        return f"{scheme}{inner}{reading.query()}{suffix}{at}{split}"
-    return f"{scheme}{with_reading(inner, reading)}{suffix}{at}{split}" if scheme else word
-
-
-def _unwrapped(name: str) -> tuple[str, str, str]:
-    """Take ``typo:`` or ``corrupt:`` off a word; return it, the word inside, and what stands behind that (``:fog:3``)."""
-    scheme = next((each for each in WRAPPERS if name.lower().startswith(each) and not existing(name)), "")
-    inner, suffix = name[len(scheme) :], ""
-    if scheme == CORRUPT and not existing(inner):
-        from wisepatch.datasets.corruptions import split_corruption
-
-        inner, corruption = split_corruption(inner)
-        suffix = str(corruption)
-    return scheme, inner, suffix
-
-
-def _corrupted(word: str) -> Dataset:
-    """Return the dataset of ``NAME[:KIND[:SEVERITY]]``; of a name that is known, the kind or severity is what is wrong."""
-    from wisepatch.datasets.corruptions import Corruption, corrupted, split_corruption, unknown_corruption
-
-    inner, corruption = (word, Corruption()) if existing(word) else split_corruption(word)
-    try:
-        return corrupted(_look_up(inner), corruption)
-    except (DataError, UnknownNameError):
-        name, colon, _ = inner.rpartition(":")
-        if not colon or corruption.kind or name.lower().endswith(":"):
-            raise
-        try:
-            _look_up(split_corruption(name)[0])
-        except (DataError, UnknownNameError):
-            name = ""
-        if not name:
-            raise
-        raise unknown_corruption(word) from None
-
-
-def _without_split(spec: str) -> tuple[str, str | None]:
-    """Take ``@val`` (or the papers' ``Val``) off a word. Raises :class:`UsageError` for an empty name or split."""
-    name, at, split = spec.strip().rpartition("@")
-    if not at or "/" in split or existing(spec):
-        name, split = spec.strip(), ""
-    elif not split:
-        raise _unknown_split(spec, split)
-    if not name.strip():
-        raise UsageError(f"the task name {spec!r} is empty", "`wisepatch datasets` lists those known by name")
-    scheme, inner, suffix = _unwrapped(name)
-    known, word = registry().names, inner.lower()
-    if word not in known and word.endswith("val") and word[:-3] in known and existing(name) is None:
-        return f"{scheme}{inner[:-3]}{suffix}", split or "val"
-    return name, split or None
-
-
-def _split_named(dataset: Dataset, word: str | None, spec: str) -> str | None:
-    """Return the split that a word names, in any case. Raises :class:`UsageError` for none of the usual and the dataset's own."""
-    if word is None:
-        return None
-    known = {split.lower(): split for split in (*SPLITS, ALL, *dataset.available_splits)}
-    if word.lower() not in known:
-        raise _unknown_split(spec, word, dataset.available_splits)
-    return known[word.lower()]
-
-
-def _unknown_split(spec: str, split: str, known: Iterable[str] = SPLITS) -> UsageError:
-    hint = "check the path of a folder with @ in its name; a/@val is the split val of a folder"
-    return UsageError(f"unknown split {split!r} in task {spec!r}", f"splits are {', '.join((*known, ALL))}; {hint}")
-
-
-def _look_up(name: str) -> Dataset:
-    if registered := _registered_name(name):
-        return registry().datasets[registered]
-    dataset = registry().find_dataset(name)
-    if dataset is None:
-        raise _unknown(name)
-    return dataset
-
-
-def _registered_name(name: str) -> str | None:
-    """Find a registered name in any case, and imagenet-a or CIFAR-10 where no such file lies about."""
-    names = registry().names
-    near = None if existing(name) else names.get(_letters(name))
-    return names.get(name.lower(), near)
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name.lower())
-
-
-def _canonical(name: str) -> str:
-    """Return the word that finds a task again from any folder."""
-    if registered := _registered_name(name):
-        return registered
-    path, options = _with_options(name)
-    if path:
-        return f"{path.resolve()}{Reading.parse(options).query()}"
-    scheme, inner, suffix = _unwrapped(name)
-    return f"{scheme}{_canonical(inner)}{suffix}" if scheme else name
-
-
-def _unknown(name: str) -> DataError | UnknownNameError:
-    if scheme := re.match(r"[a-z][a-z0-9-]+:", name):
-        known = DISTRIBUTION_OF_SCHEME.get(scheme[0])
-        hint = f"install {known}" if known else "`wisepatch plugins` lists those installed"
-        return DataError(f"no plugin knows what {scheme[0]} means in the task {name!r}", hint)
-    if "/" in name or name.lower().endswith(".csv"):
-        hint = "check the path; `wisepatch datasets` lists the tasks known by name"
-        return DataError(f"there is no folder or CSV {name}", hint)
-    skipped = registry().skipped
-    owner = DISTRIBUTION_OF_TASK.get(_letters(name))
-    if owner and owner not in {plugin.distribution.partition(" ")[0] for plugin in skipped}:
-        return DataError(f"the task {name!r} is of the plugin {owner}, which is not installed", f"install {owner}")
-    reasons = ", ".join(f"{plugin.name} ({plugin.problem})" for plugin in skipped)
-    note = f"; plugins that were skipped: {reasons}" if reasons else ""
-    return UnknownNameError("task", name, registry().datasets, f"`wisepatch datasets` lists all of them{note}")

@@ -6,7 +6,7 @@ import pytest
 from wisepatch import Annotations
 from wisepatch.analysis.corruption_errors import ALEXNET, relative_error
 from wisepatch.analysis.metrics import measurements
-from wisepatch.datasets.corruption_pictures import KINDS
+from wisepatch.datasets.corruption_parameters import KINDS
 
 PER_KIND = 40
 

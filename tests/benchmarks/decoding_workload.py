@@ -25,7 +25,7 @@ def by_wisepatch(task):
     """As evaluation does."""
     from torchvision import transforms
 
-    from wisepatch.datasets.folder_or_csv import FileSamples
+    from wisepatch.datasets.image_files import FileSamples
 
     resize = transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC)
     pixels = transforms.Compose([resize, transforms.CenterCrop(SIZE), transforms.PILToTensor()])

@@ -4,7 +4,7 @@ import json
 
 from PIL import Image
 
-from tests.samples import broken_png, draw_folder, write_mnist
+from tests.samples import broken_png, draw_folder, fails, write_mnist
 
 
 def test_datasets_lists_and_says_whether_the_data_is_there(cli, tmp_path):
@@ -131,13 +131,26 @@ def test_datasets_check_shows_the_pairing_of_folder_and_class_name(cli, shapes, 
         assert any(folder in line and name in line for line in result.stdout.splitlines())
 
 
-def test_datasets_check_names_all_that_is_left_out(cli, shapes):
+def test_datasets_check_names_all_that_is_left_out(cli, shapes, caplog):
     for number in range(7):
         (shapes / "circle" / f"{number}.txt").write_text("notes")
     result = cli("datasets", "check", shapes)
     assert result.exit_code == 0
     assert "left out of shapes, 7: no image:" in result.stderr
+    assert "names them" not in caplog.text
+    cli("datasets", "show", shapes)
+    assert "names them" in caplog.text
     assert all(f"  circle/{number}.txt\n" in result.stderr for number in range(7))
+
+
+def test_datasets_check_reports_tasks_beside_one_that_is_none(cli, shapes):
+    (shapes.parent / "empty").mkdir()
+    result = cli("datasets", "check", "Digitz", shapes.parent / "empty", shapes)
+    assert result.exit_code == 1
+    assert "│ shapes │ train │" in result.stdout
+    assert "error: unknown task 'Digitz'; did you mean Digits?" in result.stderr
+    assert "empty holds no class folders" in result.stderr
+    fails(cli("datasets", "check", "Digits", shapes, "--classnames", "a,b,c"), 2, "class names are given for several")
 
 
 def test_datasets_check_counts_images_that_are_turned_by_exif(cli, shapes):

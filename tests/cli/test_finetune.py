@@ -47,3 +47,9 @@ def test_a_name_is_kept_with_the_training_and_used_by_tables_pictures_and_sweeps
     again = cli(*words)  # keeps its name
     assert again.exit_code == 0
     fails(cli("plot", "--kind", "training", "--run", "first try"), 1, "no training 'first try'", "second try")
+
+
+def test_several_objectives_are_for_patch(cli, shapes, tmp_path):
+    told = cli("finetune", "--model", "demo", "--task", shapes, "--objective", "cross-entropy,lipsum")
+    fails(told, 2, "finetune trains with one objective, and --objective cross-entropy,lipsum names several", "patch")
+    assert not (tmp_path / "wisepatch-store").exists()

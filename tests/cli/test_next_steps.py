@@ -50,8 +50,9 @@ def test_every_next_step_works_when_pasted(cli, tmp_path, where):
 
 def test_the_next_step_of_zeroshot_trains_on_the_first_task_that_can_be_trained(cli, tmp_path, where, monkeypatch):
     untold = draw_folder(tmp_path / "untold" / "test", classes=("circle", "star")).parent
-    result = cli("zeroshot", "--model", "demo", "--task", f"{untold},Colors", *where)
+    result = cli("zeroshot", "--model", "demo", "--task", f"{untold},Colors,Colors@val", *where)
     (command,) = NEXT.findall(result.stderr)
+    assert f"--task Colors --supported {untold} " in command
     monkeypatch.setattr("wisepatch.workflows.patching.finetune_on", lambda config, *_, **__: pytest.exit(config.task))
     with pytest.raises(pytest.exit.Exception, match="Colors"):
         cli(*shlex.split(command))

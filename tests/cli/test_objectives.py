@@ -38,6 +38,10 @@ def test_two_objectives_are_shown_in_one_table_and_drawn_in_one_picture(cli, sha
     ("words", "reason"),
     [
         (("--objective", "cross-entropy,cross-entropy"), "--objective cross-entropy,cross-entropy names one twice"),
+        (("--objective", ""), "--objective '' names none"),
+        (("--objective", ","), "--objective ',' names none"),
+        (("--objective", "lipsum,car-ft", "--strategy", "parallel"), "--strategy is about several tasks"),
+        (("--objective", "lipsum,car-ft", "--distill-on", "Colors"), "lipsum: lipsum takes no unlabelled images"),
         (("--objective", "cross-entropy,lipsun"), "unknown objective 'lipsun'"),
         (("--objective", "lipsum,car-ft", "--method", "fisher"), "objectives are compared after linear mixes"),
         (("--objective", "lipsum,car-ft", "--plan"), "--plan measures one objective"),
@@ -68,6 +72,9 @@ def test_a_setting_goes_to_the_objectives_that_have_it():
         "lipsum": ["weight=0.5", "lipsum.texts=3", "length=4"],
         "car-ft": ["weight=0.5", "lipsum.texts=3"],
     }
+    train = o.TrainOptions(objective_param=None, distill_on="photos")
+    names = ["cross-entropy", "distill"]
+    assert [of_one(train, name, names)["distill_on"] for name in names] == [None, "photos"]
     with pytest.raises(UsageError, match="names one twice"):
         objective_names("lipsum,lipsum")
     with pytest.raises(UnknownNameError):

@@ -41,6 +41,20 @@ def test_tables_hold_every_word_and_are_as_wide_as_the_terminal(capsys, monkeypa
     assert sorted(shown) == sorted(words)
 
 
+def test_narrow_terminal_breaks_no_word(capsys, monkeypatch):
+    output = Output()
+    monkeypatch.setitem(vars(output), "width", 40)
+    columns = ("checkpoint", "task", "per cent", "95 % interval", "")
+    output.table(
+        columns, [("demo/Digits/patched", "Digits", "62.2", "57.9 to 66.3", "[chosen]"), ("next", "b", "1", "-", "")]
+    )
+    lines = [re.split("│", line)[1:-1] for line in capsys.readouterr().out.splitlines() if line[0] == "│"]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["checkpoint", "demo/Digits/patched"], ["task", "Digits"], ["per cent", "62.2"], ["95 % interval", "57.9 to 66.3"],
+        ["", "[chosen]"], ["checkpoint", "next"], ["task", "b"], ["per cent", "1"], ["95 % interval", "-"],
+    ]  # fmt: skip
+
+
 def test_numbers_stand_right_and_words_left(capsys):
     Output().table(("word", "number"), [("a", "-1.5"), ("bcdefg", "22.25"), ("h", "-")])
     body = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]

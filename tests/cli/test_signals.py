@@ -73,3 +73,45 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
         program.send_signal(signal.SIGHUP)
         time.sleep(0.01)
     assert program.returncode == 0
+
+
+INTERRUPTED = """
+import importlib.abc, signal, sys, weakref
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            {how}
+
+sys.meta_path.insert(0, Interrupting())
+
+class Descriptor:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.{number})
+
+class Thing:
+    pass
+
+from wisepatch.__main__ import main
+sys.argv = ["wisepatch", *"zeroshot --model demo --task Shapes".split()]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "signal.raise_signal(signal.{number})",
+        "type('Enum', (), {'member': Descriptor()})",  # wrapped in a RuntimeError
+        "thing = Thing(); ref = weakref.ref(thing, lambda _: signal.raise_signal(signal.{number})); del thing",  # ignored by Python
+    ],
+)
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_while_a_library_is_imported_is_one_line(tmp_path, how, number, code):
+    script = INTERRUPTED.replace("{how}", how).replace("{number}", number)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("interrupted: what is in the store is whole; ")
+    assert done.returncode == code

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.samples import fails
+from wisepatch.store.runs import Run
 
 
 def test_damaged_weights_are_an_error(cli, run_store):
@@ -62,13 +63,24 @@ def test_one_flipped_bit_in_a_cached_head_changes_nothing_and_is_named(cli, run_
         path.write_bytes(content)
     verified = cli("store", "verify")
     assert verified.exit_code == 1
-    assert "error: damage in 2 cached entries or files of predictions" in verified.stderr
+    assert "error: damage beside the checkpoints in 2 places: the cache entry " in verified.stderr
     again = cli("eval", "zeroshot", "--task", "Colors", "--again")
     assert [json.loads(line)["value"] for line in before] == [
         json.loads(line)["value"] for line in cli("eval", "zeroshot", "--task", "Colors", "--json").stdout.splitlines()
     ]
     assert again.exit_code == 0
     assert "it is made again" in again.stderr
+
+
+def test_a_flipped_bit_in_the_record_of_a_training_is_named(cli, run_store):
+    run = Run(run_store.root, {"config": {"task": "Shapes"}}, "fingerprint of the images")
+    run.folder.parent.mkdir(exist_ok=True)
+    run.begin()
+    assert cli("store", "verify").exit_code == 0
+    (run.folder / "run.json").write_bytes((run.folder / "run.json").read_bytes().replace(b"Shapes", b"Shades"))
+    verified = cli("store", "verify")
+    assert verified.exit_code == 1
+    assert "error: damage beside the checkpoints in 1 place: the record of a training" in verified.stderr
 
 
 def test_store_that_is_not_there_is_not_called_whole(cli):

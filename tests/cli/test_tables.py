@@ -92,3 +92,8 @@ def test_two_forms_at_once_and_unknown_ones_are_usage_errors(cli):
     assert both.exit_code == 2
     assert json.loads(both.stdout)["error"] == "--json and --format latex are two forms of the same results"
     assert cli(*words, "--format", "word").exit_code == 2
+
+
+def test_a_name_between_colons_is_no_emoji_and_brackets_are_no_markup():
+    name = r"corrupt:photos:fog:3 [bold]\[x]"
+    assert name in render("table", ("task", name), [[name, "1"]])

@@ -109,6 +109,16 @@ def test_class_names_may_be_originaland_texts_that_are_none_are_no_class(tmp_pat
     assert caught.value.message == f"1 labels of {folder} are not among the class names: hot dog"
 
 
+def test_what_cannot_be_read_is_skipped_with_the_text_on_it_where_that_is_asked_for(tmp_path, caplog):
+    folder = photos(tmp_path / "p", "label=a_text=b.png", "label=b_text=c.png", "label=c_text=a.png")
+    (folder / "label=a_text=b.png").write_text("no image")
+    for word, names in ((f"{folder}?bad=skip", None), (f"corrupt:{folder}?bad=skip:fog:3", ["a", "b", "c"])):
+        opened = find_task(word, names).dataset.split("test", tmp_path)
+        assert [opened[i][1] for i in range(len(opened))] == [1, 2]
+        assert list(opened.annotations.written) == [2, 0]
+    assert "1 of 3 images cannot be read and are skipped" in caplog.text
+
+
 def test_images_without_the_convention_are_named_and_counted(tmp_path):
     files = [f"IMG_{i}.jpg" for i in range(5)] + ["label=dog_text=.png", "label=dog_text=cat.png"]
     folder = photos(tmp_path / "p", *files)

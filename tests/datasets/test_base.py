@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wisepatch.datasets import base
-from wisepatch.datasets import folder_or_csv as folder
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.samples import Annotations, Split, Subset, annotations_of, labels_of
 from wisepatch.datasets.splits import SPLITS, cut_validation
 from wisepatch.errors import UsageError
@@ -92,12 +92,12 @@ def test_splits_of_a_datasets_own_are_offered_after_the_usual_ones():
 def test_context_of_some_images_keeps_what_is_whole():
     annotations = Annotations([0, 1, 0, 1], ("even", "odd"), [{0}, {1}, {2}, {3}], [[0, 1], [2, 3, 1]])
     assert annotations.of([3, 2, 1]) == Annotations([1, 0, 1], ("even", "odd"), [{3}, {2}, {1}], [[1, 0, 2]])
-    assert annotations_of(Subset(folder.FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
+    assert annotations_of(Subset(FileSamples([("x", 4), ("y", 5)], None, annotations), [1])).groups == [1]
     assert annotations_of(range(3)) == Annotations()
 
 
 def test_labels_are_known_without_decoding():
-    samples = folder.FileSamples([("missing.png", 4), ("missing.jpg", 5), ("none", 6)])
+    samples = FileSamples([("missing.png", 4), ("missing.jpg", 5), ("none", 6)])
     assert labels_of(Subset(Subset(samples, [2, 0]), [1])) == [4]
     assert labels_of(range(3)) is None
 

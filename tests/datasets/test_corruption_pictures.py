@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from wisepatch.datasets.corruption_pictures import KINDS, PARAMETERS, corrupt, frost, plasma
+from wisepatch.datasets.corruption_parameters import KINDS, PARAMETERS
+from wisepatch.datasets.corruption_pictures import corrupt
+from wisepatch.datasets.drawn_weather import frost, plasma
 
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise")
 BLURS = ("defocus_blur", "motion_blur", "zoom_blur", "glass_blur")

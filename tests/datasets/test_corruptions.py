@@ -8,7 +8,7 @@ import pytest
 
 from tests.samples import draw_folder
 from wisepatch import find_task
-from wisepatch.datasets.corruption_pictures import KINDS
+from wisepatch.datasets.corruption_parameters import KINDS
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.datasets.samples import set_epoch
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -117,7 +117,7 @@ def test_corrupted_folder_and_csv_take_options_class_names_and_limits(tmp_path):
         "\n".join(["file,kind", *(f"shapes/{c}/{i}.png,{c}" for c in ("circle", "square") for i in range(9))])
     )
     from wisepatch.datasets.reading import Reading
-    from wisepatch.tasks import with_reading
+    from wisepatch.task_specs import with_reading
 
     word = with_reading(f"corrupt:{tmp_path}/few.csv:fog@train", Reading(path_column="file", label_column="kind"))
     task = find_task(word, ["disc", "box"])

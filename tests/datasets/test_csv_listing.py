@@ -6,7 +6,8 @@ import os
 import pytest
 
 from wisepatch.datasets.csv_listing import list_csv
-from wisepatch.datasets.folder_or_csv import csv_dataset, to_tell
+from wisepatch.datasets.folder_or_csv import csv_dataset
+from wisepatch.datasets.notes import to_tell
 from wisepatch.errors import DataError
 
 ROWS = [("shapes/circle/0.png", "circle"), ("shapes/square/1.png", "square")]
@@ -107,3 +108,27 @@ def test_an_address_is_no_file(shapes, address):
     path.write_text(f"path,label\n{address},circle\n")
     with pytest.raises(DataError, match=f"set.csv, line 2: {address} is an address"):
         list_csv(path)
+
+
+def test_two_columns_of_one_name_are_an_error(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,note,note\n")
+    assert list_csv(tmp_path / "a.csv").files == {}
+    (tmp_path / "b.csv").write_text("path,label,label\n")
+    with pytest.raises(DataError, match=r"has 2 columns called label; its first line has: path, label, label"):
+        list_csv(tmp_path / "b.csv")
+
+
+def test_fields_beyond_the_header_are_an_error_where_they_hold_something(shapes, tmp_path):
+    (tmp_path / "a.csv").write_text("path,label\nshapes/circle/0.png,round,,\n")
+    assert listed(tmp_path / "a.csv") == {"train": [("shapes/circle/0.png", "round")]}
+    (tmp_path / "b.csv").write_text("path,label\nshapes/circle/0.png,round, and red\n")
+    with pytest.raises(DataError, match=r"b\.csv, line 2: more fields than the first line has columns") as caught:
+        list_csv(tmp_path / "b.csv")
+    assert "quotation marks" in caught.value.hint
+
+
+def test_a_folder_in_the_place_of_an_image_is_said(shapes, tmp_path):
+    (tmp_path / "a.csv").write_text("path,label\nshapes/circle,round\n")
+    with pytest.raises(DataError, match=r"names 1 missing file, the first .*circle") as caught:
+        list_csv(tmp_path / "a.csv")
+    assert caught.value.hint == "it is a folder: name each image in it"

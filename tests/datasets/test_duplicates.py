@@ -8,6 +8,7 @@ from PIL import Image
 from tests.samples import draw_folder
 from wisepatch.datasets import duplicates
 from wisepatch.datasets.folder_or_csv import folder_dataset
+from wisepatch.tasks import find_task
 
 
 @pytest.fixture
@@ -82,3 +83,21 @@ def test_patch_warns_with_the_number(cli, tmp_path):
     )
     assert result.exit_code == 0
     assert "note: things: 1 image with the same bytes under more than one label" in result.stderr
+
+
+@pytest.mark.parametrize("word", ["typo:{}", "corrupt:{}:fog:3"])
+def test_the_same_files_are_found_below_text_and_corruptions(root, tmp_path, word):
+    shutil.copy(root / "train" / "ring" / "0.png", root / "test" / "ring" / "9.png")
+    (group,) = duplicates.same_files(find_task(word.format(root)).dataset, tmp_path)
+    assert [place.name.removeprefix(f"{root}/") for place in group] == ["train/ring/0.png", "test/ring/9.png"]
+
+
+def test_a_split_that_cannot_be_opened_hides_none_of_the_others(cli, root):
+    checked = cli("datasets", "check", f"corrupt:{root}")  # of fifteen kinds, and four images
+    assert checked.exit_code == 1
+    shutil.copytree(root / "test" / "ring", root / "test" / "ring" / "more")
+    for number in range(16):
+        Image.new("RGB", (16, 16), (0, number, 0)).save(root / "test" / "star" / f"{number}.png")
+    checked = cli("datasets", "check", f"corrupt:{root}")
+    assert "needs 15 images at least, and its 'train' split has 4" in checked.stderr
+    assert "│ corrupt:things │ test  │" in checked.stdout

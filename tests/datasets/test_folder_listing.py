@@ -8,7 +8,8 @@ from PIL import Image
 from tests.samples import draw_folder
 from wisepatch.datasets import images
 from wisepatch.datasets.folder_listing import list_folder
-from wisepatch.datasets.folder_or_csv import folder_dataset, to_tell
+from wisepatch.datasets.folder_or_csv import folder_dataset
+from wisepatch.datasets.notes import to_tell
 from wisepatch.errors import DataError
 
 ODD = {
@@ -211,3 +212,12 @@ def test_the_work_of_listing_grows_with_the_number_of_images_alone(tmp_path, mon
         list_folder(root)
         counts.append(len(calls))
     assert counts[1] <= 2 * counts[0]
+
+
+def test_splits_without_class_folders_are_no_classes_and_a_train_among_vehicles_is_one(tmp_path):
+    for name in ("flat/train", "flat/test", "vehicles/bus", "vehicles/train"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"flat holds test and train, in which there are no class folders"):
+        list_folder(tmp_path / "flat")
+    assert {label for _, label in list_folder(tmp_path / "vehicles").files["train"]} == {"bus", "train"}

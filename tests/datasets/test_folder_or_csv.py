@@ -18,6 +18,9 @@ from tests.fuzzing import damaged, or_an_error_for_users, texts
 from tests.samples import draw_folder
 from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets.drawn_shapes import SHAPES
+from wisepatch.datasets.folder_or_csv import folder_dataset
+from wisepatch.datasets.notes import to_tell
+from wisepatch.datasets.reading import Reading
 from wisepatch.datasets.samples import Subset, labels_of
 from wisepatch.datasets.splits import ordered_labels, split_of
 from wisepatch.errors import DataError, UsageError
@@ -99,6 +102,18 @@ def test_accents_that_two_systems_write_in_two_ways_go_into_one_split():
     ]
 
 
+def test_groups_that_are_not_found_or_in_several_splits_are_told(shapes, tmp_path):
+    told = folder_dataset(shapes, reading=Reading(group=r"(circle|square)/")).notes
+    assert "shapes: the group (circle|square)/ is not in the name of 6 images, each a group of its own" in told
+    assert not any(
+        "group" in note for note in folder_dataset(shapes, reading=Reading(group=r"circle|square|tri")).notes
+    )
+    for split in ("train", "test"):
+        draw_folder(tmp_path / "cut" / split, per_class=2)
+    (note,) = [each for each in folder_dataset(tmp_path / "cut", reading=Reading(group=r"\d")).notes if "group" in each]
+    assert note == "cut: 2 groups are in more than one split: 0, 1"
+
+
 def test_images_of_one_group_stay_together(tmp_path):
     for number in range(400):
         (tmp_path / f"{number}.png").write_bytes(b"")
@@ -133,9 +148,7 @@ def test_only_the_split_that_is_asked_for_has_to_have_images(tmp_path):
 
 def cut(names, fill=True):
     """Return the names in each split, and what is said."""
-    files, said = folder._cut(
-        Path("/r"), {"train": [(f"/r/{name}", "") for name in names]}, {}, folder.AS_IT_IS, fill=fill
-    )
+    files, said = folder._cut(Path("/r"), {"train": [(f"/r/{name}", "") for name in names]}, lambda _: "", fill=fill)
     return {split: {path[3:] for path, _ in listed} for split, listed in files.items()}, said
 
 
@@ -220,7 +233,7 @@ def test_classes_that_are_numbers_are_told_once_with_the_way_out(tmp_path, caplo
     (told,) = [record.getMessage() for record in caplog.records if "are numbers" in record.getMessage()]
     assert 'digits: the classes are numbers, and a model is asked for "a photo of a 0."' in told
     assert "--classnames, in this order: 0, 1, 2" in told
-    assert not any("are numbers" in each for each in folder.to_tell(find_task(str(root), ["a", "b", "c"]).dataset))
+    assert not any("are numbers" in each for each in to_tell(find_task(str(root), ["a", "b", "c"]).dataset))
 
 
 def test_split_folders_may_be_called_as_people_call_them(tmp_path):
@@ -232,20 +245,6 @@ def test_split_folders_may_be_called_as_people_call_them(tmp_path):
     draw_folder(tmp_path / "a" / "dev")
     with pytest.raises(DataError, match="two folders for one split: dev and valid"):
         task(str(tmp_path / "a"))
-
-
-def test_sixteen_bit_images_are_scaled_and_unknown_ranges_refused(tmp_path):
-    pixels = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
-    Image.fromarray(pixels).save(tmp_path / "deep.png")
-    Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "float.tif")
-    for mode in ("L", "P", "RGBA", "CMYK", "1", "LA"):
-        name = "x.jpg" if mode == "CMYK" else "x.png"
-        Image.new(mode, (8, 8)).save(tmp_path / name)
-        assert folder.FileSamples(((tmp_path / name, 0),))[0][0].mode == "RGB"
-    image, _ = folder.FileSamples(((tmp_path / "deep.png", 0),))[0]
-    assert np.abs(np.asarray(image)[..., 0] - pixels / 257).max() <= 1
-    with pytest.raises(DataError, match=r"float\.tif cannot be read: its pixels are of mode 'F'"):
-        folder.FileSamples(((tmp_path / "float.tif", 0),))[0]
 
 
 def test_folders_of_splits_are_taken_as_they_are(tmp_path):
@@ -317,7 +316,7 @@ def test_csv_with_numbers_keeps_their_order(shapes, tmp_path):
         (["where,label", "a.png,star"], "has no column path; its first line has: where, label"),
         (["a.png;star"], "has no column label and no column path; its first line has: a.png, star"),
         (["path,label", "shapes/circle/0.png,a", "shapes/circle/0.png,b"], "names .*circle/0.png twice"),
-        (["path,label,split", "shapes/circle/0.png,circle,later"], "line 2: split 'later'"),
+        (["path,label,split", "shapes/circle/0.png,circle,later"], "line 2: unknown split 'later'"),
         (["path,label", "https://x.org/0.png,circle"], "line 2: https://x.org/0.png is an address"),
         (["path,label", "shapes/circle/0.png,"], "line 2: an empty path or label"),
         (["path,label", "shapes/circle/99.png,circle"], "names 1 missing file, the first"),
@@ -395,14 +394,6 @@ def test_image_ids_are_the_paths_as_given_also_of_a_part(shapes, tmp_path):
     assert set(train.image_ids()).isdisjoint(dataset.split("val", tmp_path).image_ids())
     ids = Subset(test.samples, [2, 0]).image_ids()
     assert ids == [test.image_ids()[2], test.image_ids()[0]]
-
-
-def test_boxes_are_cut_out_of_files_and_named(shapes):
-    path, boxes = shapes / "circle" / "0.png", [(0, 0, 8, 4), (2, 0, 12, 9)]
-    samples = folder.FileSamples([(path, 0), (path, 1)], boxes=boxes)
-    assert [samples[i][0].size for i in range(2)] == [(8, 4), (10, 9)]
-    assert samples.image_ids() == [f"{path}#0,0,8,4", f"{path}#2,0,12,9"]
-    assert samples.fingerprint() != folder.FileSamples([(path, 0), (path, 1)], boxes=boxes[::-1]).fingerprint()
 
 
 def test_a_field_that_no_csv_has_is_an_error(tmp_path):

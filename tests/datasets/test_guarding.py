@@ -320,7 +320,7 @@ def test_the_command_line_says_it_in_one_line(cli, run_store, monkeypatch, case,
     known = plugins.registry()
     owner = plugins.Plugin("pets", "pets 1.0", {"register_datasets": (task(BROKEN[case][0]).dataset,)})
     monkeypatch.setattr(plugins, "registry", lambda: plugins.Registry((owner,), known.builtins))
-    monkeypatch.setattr(sys.modules["wisepatch.tasks"], "registry", plugins.registry)
+    monkeypatch.setattr(sys.modules["wisepatch.task_specs"], "registry", plugins.registry)
     result = cli(*words)
     assert result.exit_code == 1
     assert "error: " in result.stderr

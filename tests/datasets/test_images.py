@@ -14,7 +14,7 @@ from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.fuzzing import damaged
 from wisepatch.datasets import images
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.images import FORMATS, is_turned, read_rgb
 from wisepatch.errors import DataError
 

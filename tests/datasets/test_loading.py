@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from tests.samples import broken_png
-from wisepatch.datasets import folder_or_csv as folder
 from wisepatch.datasets import loading
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.loading import checked, loader
 from wisepatch.errors import DataError
 
 
 def test_undecodable_image_is_named_also_from_a_worker(shapes, tmp_path):
     broken_png(shapes / "circle" / "0.png")
-    samples = folder.FileSamples(((shapes / "circle" / "0.png", 0),))
+    samples = FileSamples(((shapes / "circle" / "0.png", 0),))
     with pytest.raises(DataError, match=r"circle/0\.png cannot be read: "):
         samples[0]
     for workers in (0, 1):

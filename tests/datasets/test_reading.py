@@ -9,7 +9,8 @@ from PIL import Image
 from tests.samples import broken_png, draw_folder
 from wisepatch.datasets.reading import Reading, split_word
 from wisepatch.errors import UsageError
-from wisepatch.tasks import find_task, with_reading
+from wisepatch.task_specs import with_reading
+from wisepatch.tasks import find_task
 
 
 def parts(task, root):

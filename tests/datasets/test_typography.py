@@ -82,7 +82,7 @@ def test_folder_below_one_with_an_at_sign_in_its_name_names_no_split(tmp_path, m
 
 
 def test_scheme_of_a_plugin_is_asked_for_the_inner_name(monkeypatch):
-    from wisepatch import plugins, tasks
+    from wisepatch import plugins, task_specs
 
     asked = []
 
@@ -91,7 +91,7 @@ def test_scheme_of_a_plugin_is_asked_for_the_inner_name(monkeypatch):
         return replace(find_task("Shapes").dataset, name=name, metric="macro_f1") if name == "hf:owner/name" else None
 
     known = replace(plugins.registry(), plugins=(plugins.Plugin("hub", "hub 1.0", {}, find_dataset),))
-    monkeypatch.setattr(tasks, "registry", lambda: known)
+    monkeypatch.setattr(task_specs, "registry", lambda: known)
     task = find_task("typo:hf:owner/name@val")
     assert asked == ["hf:owner/name"]
     assert (task.name, task.spec, task.split) == ("typo:hf:owner/name", "typo:hf:owner/name@val", "val")

@@ -6,7 +6,7 @@ import pytest
 
 from wisepatch import ModelConfig, Store, TrainConfig, find_tasks, finetune
 from wisepatch.datasets import demo
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 
 
 @pytest.fixture(autouse=True)

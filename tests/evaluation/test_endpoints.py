@@ -310,7 +310,7 @@ def test_a_checkpoint_with_nan_is_named_before_anything_is_measured(
     broken = save_like(run_store, end, weights, "broken")
     checkpoints = recipes(run_store, [0.5], parents=(start, broken)) if mixed else [broken]
     with pytest.raises(
-        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensors, such as {name}"
+        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensor, such as {name}"
     ) as caught:
         list(predict_many(checkpoints, tasks, run_store, tmp_path))
     assert "store rm" in caught.value.hint
@@ -322,7 +322,7 @@ def test_a_head_with_nan_is_named(probe, tasks, tmp_path):
     weights = load_weights(probe, end)
     broken = save_like(probe, end, weights | {"classifier.bias": weights["classifier.bias"] * torch.nan}, "broken")
     with pytest.raises(
-        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensors, such as classifier.bias"
+        StoreError, match=rf"{broken.id} \(broken\) holds NaN or infinities in 1 tensor, such as classifier.bias"
     ):
         list(predict_many(recipes(probe, [0.5], parents=(start, broken)), tasks[:1], probe, tmp_path))
 
@@ -356,7 +356,7 @@ def test_merges_of_three_parents_are_mixes_too(run_store, tasks, tmp_path, monke
 
 
 def test_a_trained_head_that_other_class_names_put_aside_is_told(probe, tasks):
-    from wisepatch.tasks import renamed
+    from wisepatch.datasets.renaming import renamed
 
     notes, (mix,) = [], gather([probe.find("finetuned")], probe)
     other = replace(tasks[0], dataset=renamed(tasks[0].dataset, [f"my {n}" for n in tasks[0].dataset.classes], None))

@@ -165,7 +165,7 @@ def test_bytes_normalised_in_a_batch_are_the_transform_bit_for_bit(size):
 def test_an_image_too_narrow_to_be_resized_is_named_and_takes_no_memory(tmp_path, clip, size):
     import resource
 
-    from wisepatch.datasets.folder_or_csv import FileSamples
+    from wisepatch.datasets.image_files import FileSamples
     from wisepatch.errors import DataError
 
     Image.new("RGB", size).save(tmp_path / "thin.png")

@@ -184,7 +184,7 @@ def test_published_weights_with_nan_are_named_before_they_are_used(tmp_path):
     weights = load_file(EMBEDDED / "open_clip_model.safetensors")
     weights["visual.head.proj.weight"][0, 0] = torch.inf
     save_file(weights, tmp_path / "model" / "open_clip_model.safetensors")
-    with pytest.raises(ModelError, match=r"1 tensors hold NaN or infinities, such as visual\.head\.proj\.weight"):
+    with pytest.raises(ModelError, match=r"1 tensor holds NaN or infinities, such as visual\.head\.proj\.weight"):
         load_clip(ModelConfig(f"local-dir:{tmp_path / 'model'}", ""))
 
 

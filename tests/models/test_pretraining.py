@@ -10,6 +10,7 @@ import torch
 from wisepatch import ModelConfig, Store, find_tasks, zeroshot
 from wisepatch.datasets.drawn_shapes import generator
 from wisepatch.datasets.fonts import FONTS, fitting_font, text_mask
+from wisepatch.models import pretraining
 from wisepatch.models.pretraining import (
     ABSENT,
     ATTRIBUTES,
@@ -70,7 +71,8 @@ def test_caption_that_follows_the_writing_is_contrasted_with_what_is_drawn():
     assert reads["word"] < looks["word"]
 
 
-def test_short_pretraining_repeats_exactly_and_open_clip_loads_what_it_writes(tmp_path):
+def test_short_pretraining_repeats_exactly_and_open_clip_loads_what_it_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "CAPTION_STEPS", 3)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

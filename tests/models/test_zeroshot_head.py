@@ -61,6 +61,20 @@ def test_head_does_not_depend_on_how_classes_are_batched(clip, monkeypatch):
     assert torch.allclose(zeroshot_head(clip, CLASSES, TEMPLATES), whole, atol=1e-5)
 
 
+def test_head_is_made_where_the_store_cannot_be_written_and_found_where_it_has_one(clip, tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    first = zeroshot_head(clip, CLASSES, TEMPLATES, store)
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("wisepatch.files.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("wisepatch.store.cache.locked", refuse)
+    assert len(zeroshot_head(clip, CLASSES[:2], TEMPLATES, store)) == 2
+    monkeypatch.setattr(head, "_compute_head", None)
+    assert torch.equal(zeroshot_head(clip, CLASSES, TEMPLATES, store), first)
+
+
 def test_cached_head_is_found_again_and_never_stale(clip, tmp_path):
     store = Store(tmp_path)
     first = zeroshot_head(clip, CLASSES, TEMPLATES, store)

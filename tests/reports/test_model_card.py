@@ -91,7 +91,8 @@ def test_measurements_of_another_command_are_in_the_table(run_store, tmp_path):
     ("word", "told"),
     [
         ("/home/me/photos", "photos"), ("typo:/home/me/photos", "typo:photos"), ("/home/me/a.csv?group=x", "a.csv?group=x"),
-        ("local-dir:/home/me/m", "local-dir:m"), ("hf-hub:me/m", "hf-hub:me/m"), ("ViT-B/32", "ViT-B/32"), ("MNIST", "MNIST"),
+        ("corrupt:/home/me/photos:fog:3", "corrupt:photos:fog:3"), ("local-dir:/home/me/m", "local-dir:m"),
+        ("hf-hub:me/m", "hf-hub:me/m"), ("ViT-B/32", "ViT-B/32"), ("MNIST", "MNIST"),
     ],
 )  # fmt: skip
 def test_folders_of_the_machine_are_not_published(word, told):

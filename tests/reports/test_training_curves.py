@@ -37,6 +37,11 @@ def test_each_measure_has_a_panel_and_each_training_a_curve():
     assert "mine" in [text.get_text() for text in bare.figure.texts]
 
 
+def test_steps_are_whole_numbers():
+    figure = draw_training(training_table({"run": [{"step": step, "loss": 1 / step, "lr": 0.1} for step in (1, 2, 3)]}))
+    assert all(tick == round(tick) for tick in figure.axes[-1].get_xticks())
+
+
 def test_plot_draws_trainings_by_id_checkpoint_or_all_of_them(cli, run_store, shapes, tmp_path):
     words = ("--model", "demo", "--task", shapes, "--steps", "2", "--batch-size", "4", "--eval-every", "0.1")
     assert cli("finetune", *words).exit_code == 0

@@ -13,6 +13,7 @@ from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.store.manifests import identify, parse_manifest
 from wisepatch.store.predictions import load_predictions, prediction_problems, save_predictions
 from wisepatch.store.recipes import load_weights
+from wisepatch.store.runs import Run, run_problems
 
 MODEL = {"model": "demo", "pretrained": ""}
 DIGEST = "a" * 32
@@ -240,6 +241,24 @@ def test_what_is_damaged_and_can_be_made_again_is_said_and_made_again(store, kin
     assert len(notes) == 1
     assert "made again" in notes[0]
     assert str(path if kind == "predictions" else path.parent) in notes[0]
+
+
+@pytest.mark.parametrize(
+    "file", ["run.json", "finished.json", "state-000000003/weights", "state-000000003/position.json"]
+)
+def test_damage_to_what_a_training_left_is_named(store, file):
+    run = Run(store.root, {"config": {"task": "Shapes"}}, "fingerprint of the images")
+    with run.lock():
+        run.begin()
+        folder = run.new_state()
+        (folder / "weights").write_bytes(bytes(100))
+        run.keep_state(folder, 3, {"step": 3})
+        if file == "finished.json":
+            run.finish({"finetuned": "a" * 12})
+    assert run_problems(store.root) == []
+    flip(run.folder / file, 5)
+    (problem,) = run_problems(store.root)
+    assert str((run.folder / file).parent) in problem
 
 
 @pytest.mark.parametrize("place", [-1, -9])

@@ -336,5 +336,5 @@ def test_start_from_a_checkpoint_with_nan_is_refused_before_the_first_step(run_s
     }
     broken = run_store.save(weights, kind="finetuned", name="broken", model=end.model, training="paint")
     config = TrainConfig.with_defaults(str(shapes), steps=1, batch_size=8, start=broken.id)
-    with pytest.raises(StoreError, match=r"\(broken\) holds NaN or infinities in 1 tensors, such as logit_scale"):
+    with pytest.raises(StoreError, match=r"\(broken\) holds NaN or infinities in 1 tensor, such as logit_scale"):
         finetune(config, DEMO, run_store, tmp_path)

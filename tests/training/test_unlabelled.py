@@ -17,8 +17,9 @@ def test_all_images_below_a_folder_are_taken_whatever_their_folders_are_called(t
     assert open_unlabelled(str(tmp_path / "photos"), tmp_path).fingerprint() != before
 
 
-def test_a_task_lends_its_training_images(tmp_path):
-    assert len(open_unlabelled("Colors", tmp_path)) > 100
+def test_a_task_lends_its_training_images_or_those_of_the_split_that_is_named(tmp_path):
+    assert open_unlabelled("Colors", tmp_path).name == "train"
+    assert open_unlabelled("Colors@val", tmp_path).name == "val"
 
 
 def test_what_cannot_be_read_is_said_before_anything_is_trained(tmp_path):

@@ -63,8 +63,12 @@ def test_each_way_starts_from_one_model_with_the_same_seeds_and_all_is_measured_
         ({"a": {}, "b": {}}, {"alphas": "auto"}, "--alpha auto leaves other alphas for each training"),
         ({"a": {}, "b": {"limit": 3}}, {}, "the ways to train differ in limit"),
         ({"a": {}, "b": {"objective": "distill", "distill_on": "nowhere"}}, {}, "b: unknown task 'nowhere'"),
+        (
+            {"a": {}, "b": {"objective": "distill", "objective_param": ("temperature=0",)}}, {},
+            "b: the setting temperature of distill must not be 0",
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_with_any_of_them_is_said_before_the_first_step(kinds, options, reason, shapes, tmp_path):
     with pytest.raises(WisepatchError, match=reason):
         compare_trainings(ways(shapes, **kinds), DEMO, Store(tmp_path / "store"), tmp_path, **options)

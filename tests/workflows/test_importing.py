@@ -256,7 +256,7 @@ def test_parent_of_another_architecture_or_model_is_refused(store, papers, tmp_p
     with pytest.raises(wp.WisepatchError, match="unknown checkpoint 'nobody'"):
         wp.import_checkpoints(store, tmp_path / "small.pt", parent="nobody")
     torch.save({**tiny_weights(), "visual.proj": torch.full((64, 16), float("nan"))}, tmp_path / "nan.pt")
-    with pytest.raises(wp.WisepatchError, match=r"nan\.pt: 1 tensors hold NaN or infinities, such as visual\.proj"):
+    with pytest.raises(wp.WisepatchError, match=r"nan\.pt: 1 tensor holds NaN or infinities, such as visual\.proj"):
         wp.import_checkpoints(store, tmp_path / "nan.pt", activation="gelu")
     with pytest.raises(
         wp.WisepatchError,

@@ -1,12 +1,15 @@
 """What a patch will take: images, steps, time, memory and disk, without training and with nothing kept but heads."""
 
 import json
+import time
 
 import pytest
 
 from wisepatch import ModelConfig, Store, TrainConfig
 from wisepatch.datasets import demo
 from wisepatch.errors import UsageError
+from wisepatch.hookspecs import Objective
+from wisepatch.models.clip import load_clip
 from wisepatch.tasks import RunTasks
 from wisepatch.training import rates
 from wisepatch.workflows import planning
@@ -78,3 +81,53 @@ def test_a_plan_is_measured_in_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "size", lambda: 2)
     with pytest.raises(UsageError, match="--plan measures in one process"):
         planned(tmp_path)
+
+
+def test_a_step_is_one_of_the_objective_that_is_asked_for(tmp_path, monkeypatch):
+    """A loss that waits takes the plan as long as the training."""
+    seen = []
+
+    def prepare(start):
+        def loss(model, batch):
+            time.sleep(0.05)
+            seen.append(batch.others is not None)
+            return start.cross_entropy(model(batch.images), batch)
+
+        return loss
+
+    slow = Objective("slow", prepare, unlabelled=True)
+    monkeypatch.setattr(rates, "find_objective", lambda _: slow)
+    plan, _ = planned(tmp_path, objective="distill", distill_on="Colors")
+    assert plan.train_seconds > 10 * 16 * 0.05
+    assert seen
+    assert all(seen)
+    beside = [each for each in plan.readings if each.purpose == planning.UNLABELLED]
+    assert [(each.task, each.split, each.images, each.passes) for each in beside] == [("Colors", "train", 90, 2)]
+
+
+def test_memory_counts_what_an_objective_holds_beside_the_model(tmp_path):
+    clip = load_clip(ModelConfig("demo", "")).model
+    image_tower = sum(each.nbytes for each in clip.visual.parameters())
+    text_tower = sum(each.nbytes for each in clip.parameters()) - image_tower
+    plain, _ = planned(tmp_path)
+    more = {
+        name: planned(tmp_path, **settings)[0].memory - plain.memory
+        for name, settings in {
+            "distill": {"objective": "distill"}, "car-ft": {"objective": "car-ft"}, "l2-sp": {"objective": "l2-sp"},
+            "ema": {"ema": 0.9}, "swa": {"swa": True}, "flyp": {"objective": "flyp"},
+        }.items()
+    }  # fmt: skip
+    for name in ("distill", "car-ft", "l2-sp", "ema", "swa"):
+        assert image_tower * 0.99 < more[name], name
+    assert more["ema"] == more["swa"] < image_tower * 1.01
+    assert more["flyp"] > 4 * text_tower  # weights, gradients, moments
+    flyp, _ = planned(tmp_path, objective="flyp", steps=600)
+    saved, _ = planned(tmp_path, steps=600)
+    assert flyp.disk - flyp.kept > saved.disk - saved.kept  # states have both towers
+
+
+def test_a_plan_of_lp_ft_counts_the_features_that_its_linear_classifier_takes(tmp_path):
+    plan, _ = planned(tmp_path, objective="lp-ft", head="trained", objective_param=("steps=2",))
+    probe, _ = planned(tmp_path, freeze_encoder=True)
+    assert plan.train_seconds > 0
+    assert plan.memory > probe.memory

@@ -56,7 +56,7 @@ def test_several_problems_are_raised_together_with_their_next_steps(data):
 def test_a_broken_image_that_is_measured_after_a_training_is_said_before_it(
     whole, cli, shapes, tmp_path, no_work, monkeypatch
 ):
-    monkeypatch.setattr("wisepatch.datasets.folder_or_csv.MOST_DECODED_BYTES", 1 << 20 if whole else 1)
+    monkeypatch.setattr("wisepatch.datasets.image_files.MOST_DECODED_BYTES", 1 << 20 if whole else 1)
     images = find_task(str(shapes)).dataset.split("test", tmp_path).image_ids()
     Image.effect_noise((64, 64), 50).save(images[0])
     Path(images[0]).write_bytes(Path(images[0]).read_bytes()[:1000])
@@ -67,6 +67,31 @@ def test_a_broken_image_that_is_measured_after_a_training_is_said_before_it(
     assert (images[0] in failed.stderr) is whole  # its header is whole
     assert f"{images[1]} (it is no image" in failed.stderr
     assert "--on-bad-image skip" in failed.stderr
+
+
+@pytest.mark.parametrize("word", ["typo:{}", "corrupt:{}:fog:3", "corrupt:typo:{}:fog:3", "{}@all", "typo:{}@all"])
+def test_a_broken_image_is_said_before_a_training_whatever_is_made_of_its_folder(word, cli, shapes, tmp_path, no_work):
+    image = find_task(str(shapes)).dataset.split("test", tmp_path).image_ids()[0]
+    Path(image).write_text("no image")
+    failed = cli("patch", "--task", "Digits", "--also", word.format(shapes), "--model", "demo", *FEW_STEPS)
+    fails(failed, 1, f"1 image cannot be read: {image} (it is no image")
+
+
+def test_a_broken_image_among_those_of_a_limit_is_said_before_a_training(cli, shapes, tmp_path, no_work):
+    for image in find_task(str(shapes)).dataset.split("train", tmp_path).image_ids():
+        Path(image).write_text("no image")
+    fails(cli("patch", "--task", shapes, "--limit", "4", "--model", "demo", *FEW_STEPS), 1, "4 images cannot be read: ")
+
+
+def test_an_image_too_narrow_for_usual_models_is_said_before_a_training_and_can_be_skipped(
+    cli, shapes, tmp_path, no_work
+):
+    image = find_task(str(shapes)).dataset.split("test", tmp_path).image_ids()[0]
+    Image.new("RGB", (1, 20_000)).save(image)
+    failed = cli("patch", "--task", shapes, "--model", "demo", *FEW_STEPS)
+    fails(failed, 1, f"{image} (it is 1 x 20000 pixels, too narrow", "--on-bad-image skip")
+    skipped = find_task(f"{shapes}?bad=skip").dataset.split("test", tmp_path)
+    assert image not in skipped.image_ids()
 
 
 def test_a_split_is_opened_once_and_no_image_is_decoded(monkeypatch, tmp_path, shapes):

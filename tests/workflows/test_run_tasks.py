@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from tests.samples import draw_folder
 from wisepatch.datasets.splits import CUT
 from wisepatch.tasks import find_task
 from wisepatch.workflows.run_tasks import evaluation_tasks, run_tasks
@@ -24,3 +25,15 @@ def test_a_checkpoint_keeps_the_cut_of_the_images_that_it_was_trained_on(finishe
     assert parts(evaluation_tasks([early], [])[0], root) == before
     assert parts(evaluation_tasks([early], [str(root / "shapes")])[0], root) == before
     assert parts(evaluation_tasks([done.finetuned], [str(root / "shapes")])[0], root) == parts(now, root)
+
+
+def test_a_task_is_looked_up_once_with_the_class_names_of_the_run(finished, tmp_path, caplog):
+    _, done = finished
+    root = draw_folder(tmp_path / "circle").parent
+    for number, folder in enumerate(sorted((tmp_path / "circle").iterdir())):
+        folder.rename(tmp_path / "circle" / str(number))
+    names = ["none", "one", "two"]
+    trained = replace(done.finetuned, config={**done.finetuned.config, "task": f"{root}/circle", "classnames": names})
+    (task, again) = evaluation_tasks([trained], [f"{root}/circle", "Shapes", f"{root}/circle/"])
+    assert (task.dataset.classes, again.name) == (tuple(names), "Shapes")
+    assert "the classes are numbers" not in caplog.text

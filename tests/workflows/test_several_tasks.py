@@ -13,9 +13,13 @@ from tests.training.test_resume import stop_at  # noqa: F401 -- a fixture
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, evaluate, load_results, load_weights, patch
 from wisepatch.analysis.coefficients import equal
 from wisepatch.errors import Stopped, UsageError
-from wisepatch.training import finetuning
+from wisepatch.tasks import RunTasks
+from wisepatch.training import finetuning, rates
 from wisepatch.workflows.patching import finetune_watched
+from wisepatch.workflows.planning import plan_patch
 from wisepatch.workflows.preflight import PreflightError
+from wisepatch.workflows.several_tasks import strategy_for
+from wisepatch.workflows.sweep_plan import plan_sweep
 
 DEMO = ModelConfig("demo", "")
 SHORT = {"steps": 3, "batch_size": 6, "lr": 1e-2, "warmup": 0, "save_every": 0}
@@ -415,3 +419,18 @@ def test_the_command_refuses_by_name(cli, folders, no_training, words, message):
     result = cli(*command(folders, "elsewhere", *words))
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_objectives_of_one_task_are_trained_where_one_task_is_at_a_time(strategy, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(rates, "MEASURED_SECONDS", 0)
+    words = [str(folders / name) for name in NAMES[:2]]
+    config = TrainConfig.with_defaults(words, objective="distill", supported=str(folders / "kept"), **SHORT)
+    tasks = RunTasks.of(config)
+    plan = plan_sweep(tasks.patching, tasks.supported, alphas=(0, 1), rule=Rule())
+    asked = strategy_for(tasks.patching, strategy, None, None)
+    assert not list(asked.problems(plan, config))
+    assert plan_patch(config, DEMO, Store(tmp_path), folders, plan, tasks=tasks, asked=asked).steps == 6
+    joint = strategy_for(tasks.patching, "joint", None, None)
+    with pytest.raises(UsageError, match="distill trains on one task, and here are 2"):
+        plan_patch(config, DEMO, Store(tmp_path), folders, plan, tasks=tasks, asked=joint)

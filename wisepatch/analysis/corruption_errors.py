@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import RESAMPLES
-from wisepatch.datasets.corruption_pictures import KINDS, SEVERITIES
+from wisepatch.datasets.corruption_parameters import KINDS, SEVERITIES
 from wisepatch.datasets.samples import Annotations
 from wisepatch.hookspecs import Measured
 

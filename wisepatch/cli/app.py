@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from wisepatch.cli.output import OutputClosedError, close_bars, print_error
-from wisepatch.errors import Stopped, UsageError, WisepatchError, out_of_memory
+from wisepatch.errors import Stopped, UsageError, WisepatchError, interruption, out_of_memory
 from wisepatch.process_group import end_unless_first, lost_process
 
 ENDING = ("SIGTERM", "SIGHUP")  # as Ctrl-C: processes that load images end too, and what is kept is said
@@ -125,6 +126,8 @@ def _boundary(*, as_json: bool) -> Iterator[None]:
     except Exception as error:
         known = error if isinstance(error, WisepatchError) else _too_long(error) or out_of_memory(error)
         known = known or lost_process(error) or (_usage_error(error) if as_json else None)
+        if known is None and (interrupt := interruption(error)):
+            known = InterruptedByUserError(interrupt)
         if known is None or os.environ.get("WISEPATCH_DEBUG") == "1":
             end_unless_first(getattr(error, "exit_code", 1))  # errors of the library that reads options have one
             raise
@@ -167,15 +170,25 @@ def ending_signals() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         raise Stopped(number)
 
-    numbers = []
+    def raise_again(ignored: Any) -> None:
+        """Send a signal once more that came where Python raises nothing, as in callbacks of the import system."""
+        if isinstance(ignored.exc_value, KeyboardInterrupt):
+            number = getattr(ignored.exc_value, "number", signal.SIGINT)
+            threading.Timer(0.01, signal.raise_signal, [number]).start()
+        else:
+            sys.__unraisablehook__(ignored)
+
+    numbers, hook = [], sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
         numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
         numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, stop)
+    sys.unraisablehook = raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
 

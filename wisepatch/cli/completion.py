@@ -34,9 +34,9 @@ def _completer(names: Names) -> Completer:
 
 @_completer
 def _tasks(_: typer.Context) -> Iterable[str]:
-    from wisepatch.datasets.corruption_pictures import KINDS
+    from wisepatch.datasets.corruption_parameters import KINDS
     from wisepatch.plugins import registry
-    from wisepatch.tasks import CORRUPT, WRAPPERS
+    from wisepatch.task_specs import CORRUPT, WRAPPERS
 
     names = sorted(registry().datasets)
     yield from [*names, *WRAPPERS, *(f"{scheme}{name}" for scheme in WRAPPERS for name in names)]

@@ -172,8 +172,17 @@ def check(
     """
     from wisepatch.cli.datasets_check import tell
     from wisepatch.datasets.inspection import inspect_all
+    from wisepatch.tasks import check_names_of_one, distinct, find_task
 
-    output, folder = common.output, common.data_folder()
+    output, folder, words = common.output, common.data_folder(), _some(names.task_words(task))
+    classnames, templates = names.names(), names.templates()
+    check_names_of_one(words, classnames)
+    found, problems = [], []
+    for word in words:
+        try:
+            found.append(find_task(word, classnames, templates, names_left_out=True))
+        except WisepatchError as error:
+            problems.append(error)
     inspections = [
         inspect_all(
             each.dataset,
@@ -182,19 +191,23 @@ def check(
             deep=deep,
             progress=output.progress(),
         )
-        for each in _named(task, names)
+        for each in distinct(found)
     ]
-    _raise(tell(inspections, output), output)
+    _raise([*tell(inspections, output), *problems], output)
 
 
-def _named(words: list[str], classes: o.ClassOptions | None = None) -> list[Task]:
+def _some(words: list[str]) -> list[str]:
+    """Return the words. Raises :class:`UsageError` where there is none."""
+    if not words:
+        raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
+    return words
+
+
+def _named(words: list[str]) -> list[Task]:
     """Look up the tasks that are named. Raises :class:`UsageError` for none."""
     from wisepatch.tasks import find_tasks
 
-    names = classes.task_words(words) if classes else o.split_list(words)
-    if not names:
-        raise UsageError("no task is named", "`wisepatch datasets` lists those known by name")
-    return find_tasks(names, classes.names(), classes.templates()) if classes else find_tasks(names)
+    return find_tasks(_some(o.split_list(words)))
 
 
 def _raise(problems: list[WisepatchError], output: Output) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from wisepatch.alphas import DEFAULT_ALPHAS
 from wisepatch.cli import options as o
 from wisepatch.config import Balance, TrainConfig
+from wisepatch.errors import UsageError
 from wisepatch.plugins import find_objective
 from wisepatch.tasks import RunTasks
 
@@ -43,6 +44,9 @@ def command(
 
     from wisepatch.analysis.seeds import parse_seeds
 
+    if "," in train["objective"]:
+        reason = f"finetune trains with one objective, and --objective {train['objective']} names several"
+        raise UsageError(reason, "`wisepatch patch` trains with each and compares them")
     several = parse_seeds(seeds) if seeds is not None else ()
     (config, tasks), published = training(task, supported, names, train), model.config(train["start"])
     output = common.output

@@ -14,26 +14,38 @@ from wisepatch.plugins import find_objective
 from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
+    from wisepatch.tasks import RunTasks
     from wisepatch.workflows.comparing_trainings import TrainingWay
 
 
 def objective_names(word: str) -> list[str]:
-    """Return the objectives that are named, by comma. Raises :class:`UnknownNameError`, and :class:`UsageError` for one twice."""
+    """Return the objectives that are named, by comma.
+
+    Raises :class:`UnknownNameError`, and :class:`UsageError` for none or for one twice.
+    """
     names = [find_objective(name.strip()).name for name in word.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--objective {word!r} names none", "leave it out for cross-entropy")
     if len(set(names)) < len(names):
         raise UsageError(f"--objective {word} names one twice", "name each once")
     return names
 
 
 def of_one(train: o.TrainOptions, name: str, names: Sequence[str]) -> o.TrainOptions:
-    """Return the training settings for one of several objectives; a setting without the name of one goes to all that have it."""
+    """Return the training settings for one of several objectives.
+
+    A setting without the name of one goes to all that have it, unlabelled images to all that take them; what none takes is left
+    in, and said.
+    """
     kept = []
     for word in train["objective_param"] or ():
         short = word.partition("=")[0].strip()
         having = [each for each in names if short in find_objective(each).params]
         if "." in short or name in having or not having:  # one that nobody has is said
             kept.append(word)
-    return o.TrainOptions(train | {"objective": name, "objective_param": kept or None})
+    takers = [each for each in names if find_objective(each).unlabelled]
+    unlabelled = train.get("distill_on") if name in takers or not takers else None
+    return o.TrainOptions(train | {"objective": name, "objective_param": kept or None, "distill_on": unlabelled})
 
 
 def run_objectives(
@@ -44,20 +56,26 @@ def run_objectives(
     picture: Path | None,
     method: str,
     plan: bool,
+    several: o.SeveralOptions,
+    tasks: RunTasks,
     **options: Any,
 ) -> None:
     """Fine-tune with each objective, print one table, draw all curves; ``options`` go to :func:`wisepatch.compare_trainings`."""
     from wisepatch.reports.plots import draw_sweep, mean_over_runs, picture_problems, save_figure, sweep_table
     from wisepatch.store.results import pick_runs, read
     from wisepatch.workflows.comparing_trainings import compare_trainings
+    from wisepatch.workflows.several_tasks import strategy_for
 
+    strategy_for(tasks.patching, **several.asked(), balance=several.balance)  # refuses what is about several tasks
     if method != "linear":
         raise UsageError(f"objectives are compared after linear mixes, and --method is {method}", "leave --method out")
     if plan:
         raise UsageError("--plan measures one objective", "name one with --objective")
     output, store, data = common.output, common.open_store(), common.data_folder()
     problems = picture_problems(picture) if picture else []
-    found = compare_trainings(ways, model, store, data, problems=problems, progress=output.progress(), **options)
+    found = compare_trainings(
+        ways, model, store, data, tasks=tasks, problems=problems, progress=output.progress(), **options
+    )
     output.records((row for way in found for sweep in way.sweeps for row in sweep.rows), "result")
     output.records((way.record() for way in found), "objective")
     show_ways(common, found)

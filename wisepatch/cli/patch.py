@@ -98,8 +98,8 @@ def command(
             )
         run_objectives(
             common, {each: one for each, (one, _) in trainings.items()}, published, picture=output_path, method=method, plan=plan,
-            tasks=tasks, alphas=alphas, rule=rule, select_on=select_on, run_name=name, settings=evaluation, fresh=fresh,
-            seeds=seeded or None,
+            several=several, tasks=tasks, alphas=alphas, rule=rule, select_on=select_on, run_name=name, settings=evaluation,
+            fresh=fresh, seeds=seeded or None,
         )  # fmt: skip
         return
     if plan:

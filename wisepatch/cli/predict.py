@@ -156,7 +156,7 @@ def _keep(
 
 def _take_apart(store: Store, words: list[str], named: list[str]) -> tuple[list[Checkpoint], list[str]]:
     """Return the checkpoints and the words for images; the first word is a checkpoint unless --checkpoint names some."""
-    from wisepatch.tasks import existing
+    from wisepatch.task_specs import existing
 
     first, rest = words[0], words[1:]
     if named and existing(first):

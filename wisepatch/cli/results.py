@@ -8,12 +8,13 @@ from wisepatch.cli.tables import MIN_COLUMNS_OF_A_FILE
 from wisepatch.reports.numbers import is_fraction, measured, percent, with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from wisepatch.cli.output import Output
     from wisepatch.store.checkpoints import Checkpoint
     from wisepatch.workflows.sweep import Sweep
 
+Column = tuple[str, list[str]]  # its name and its cells
 INTERVAL_COLUMNS = 26  # of a value with its interval and mark, and the lines beside it
 
 
@@ -112,63 +113,84 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
 
     Where some of the metrics are better when lower, mean values mean nothing, and the mean score that rules compare is shown.
     """
-    from wisepatch.plugins import registry
-
-    known = registry().all("register_metrics")
     rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
     first = {row["task"]: row for row in reversed(rows)}
     tasks = {task: first.get(task) for task in (*sweep.patching_tasks, *sweep.supported)}
-    metrics = {
-        row["metric"]: row["metric"] not in known or known[row["metric"]].higher_is_better
-        for row in tasks.values()
-        if row
-    }
     measured = {(row["alpha"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]["metric"]}
-    mixed = len(set(metrics.values())) > 1
+    higher = _higher_is_better(dict.fromkeys(row["metric"] for row in tasks.values() if row))
     marks, drop = _marks(sweep, measured)
+    chosen = [sweep.choice is not None and point.alpha == sweep.choice.alpha for point in sweep.points[split]]
     fits = len(tasks) * INTERVAL_COLUMNS + 30 <= (output.width or MIN_COLUMNS_OF_A_FILE)
-    body, strong = [], None
-    for number, point in enumerate(sweep.points[split]):
-        chosen = sweep.choice is not None and point.alpha == sweep.choice.alpha
-        of_tasks = {task: measured.get((point.alpha, task), {}) for task in tasks}
-        cells = [f"{point.alpha:g}"]
-        for task, row in of_tasks.items():
-            text = with_interval(row) if chosen or fits else percent(row.get("value"))
-            cells.append(text + (marks.get((point.alpha, task)) or " " if marks and task in sweep.supported else ""))
-        if sweep.patched:
-            cells.append(percent(point.patching))
-        if sweep.supported:
-            mean = None if point.supported is None else (point.patching + point.supported) / 2
-            supported = percent(point.supported)
-            if chosen or fits:
-                supported = with_interval(_mean_row([of_tasks[task] for task in sweep.supported], point.supported))
-            cells += [percent(point.mean_score)] if mixed else [supported, percent(mean)]
-        if sweep.choice:
-            strong = number if chosen else strong
-            cells.append("chosen" if chosen else "")
-        body.append(cells)
-    columns = [
-        "alpha",
-        *(task if not row or row["split"] == split else f"{task}@{row['split']}" for task, row in tasks.items()),
-    ]
-    if sweep.patched:
-        columns.append("patched")
-    if sweep.supported:
-        columns += ["mean score"] if mixed else ["supported", "mean"]
+    whole = [fits or is_chosen for is_chosen in chosen]  # with their intervals
+    columns = list(_task_columns(sweep, split, tasks, measured, marks, whole))
+    columns += _mean_columns(sweep, split, measured, whole, mixed=len(set(higher.values())) > 1)
     note = ""
     if sweep.choice:
-        columns.append("")
+        columns.append(("", ["chosen" if is_chosen else "" for is_chosen in chosen]))
         seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
         note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
-    words = " / ".join(name if higher else f"{name} (lower is better)" for name, higher in metrics.items())
+    words = " / ".join(name if better else f"{name} (lower is better)" for name, better in higher.items())
     output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}")
-    output.table(columns, body, strong=strong)
+    body = zip(*(cells for _, cells in columns), strict=True)
+    output.table([name for name, _ in columns], body, strong=chosen.index(True) if any(chosen) else None)
     if set(marks.values()) - {""}:
         output.result(
             "* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)"
         )
         points = "point" if drop == 0.01 else "points"
         output.result(f"? too few images to exclude, at 95 %, a drop of more than {100 * drop:g} {points}")
+
+
+def _higher_is_better(metrics: Iterable[str]) -> dict[str, bool]:
+    """Return by metric whether more of it is better; of one that is not known it is."""
+    from wisepatch.plugins import registry
+
+    known = registry().all("register_metrics")
+    return {metric: metric not in known or known[metric].higher_is_better for metric in metrics}
+
+
+def _task_columns(
+    sweep: Sweep,
+    split: str,
+    tasks: Mapping[str, Mapping[str, Any] | None],
+    measured: Mapping[tuple[float, str], Mapping[str, Any]],
+    marks: Mapping[tuple[float, str], str],
+    whole: Sequence[bool],
+) -> Iterator[Column]:
+    """Yield the column of alphas, and that of each task, in a line with its mark."""
+    points = sweep.points[split]
+    yield "alpha", [f"{point.alpha:g}" for point in points]
+    for task, first in tasks.items():
+        cells = []
+        for point, is_whole in zip(points, whole, strict=True):
+            row = measured.get((point.alpha, task), {})
+            mark = marks.get((point.alpha, task)) or (" " if marks and task in sweep.supported else "")
+            cells.append((with_interval(row) if is_whole else percent(row.get("value"))) + mark)
+        yield task if not first or first["split"] == split else f"{task}@{first['split']}", cells
+
+
+def _mean_columns(
+    sweep: Sweep,
+    split: str,
+    measured: Mapping[tuple[float, str], Mapping[str, Any]],
+    whole: Sequence[bool],
+    *,
+    mixed: bool,
+) -> Iterator[Column]:
+    """Yield the means that rules compare; of ``mixed`` metrics, better when higher and when lower, the mean score alone."""
+    points = sweep.points[split]
+    if sweep.patched:
+        yield "patched", [percent(point.patching) for point in points]
+    if sweep.supported and mixed:
+        yield "mean score", [percent(point.mean_score) for point in points]
+    elif sweep.supported:
+        cells = []
+        for point, is_whole in zip(points, whole, strict=True):
+            rows = [measured.get((point.alpha, task), {}) for task in sweep.supported]
+            cells.append(with_interval(_mean_row(rows, point.supported)) if is_whole else percent(point.supported))
+        yield "supported", cells
+        means = (None if point.supported is None else (point.patching + point.supported) / 2 for point in points)
+        yield "mean", [percent(mean) for mean in means]
 
 
 def _marks(

@@ -8,15 +8,19 @@ import re
 import shutil
 import sys
 from collections.abc import Container, Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from wisepatch.progress import harmless
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Form = Literal["table", "markdown", "latex", "csv"]
 Row = Sequence[str]  # of cells; a cell of several lines holds "\n"
 
 ID_LETTERS = 12
 ID = re.compile(rf"[0-9a-f]{{{ID_LETTERS}}}")  # of a checkpoint
+MAX_COLUMNS = 10_000  # of a table that is measured
 MIN_COLUMNS_OF_A_FILE = 200  # a table is not folded where stdout is no terminal
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#&!$])")
 LATEX = {
@@ -74,31 +78,58 @@ def draw(
     width: int | None = None,
     encoding: str = "utf-8",
 ) -> str:
-    """Draw a table for a terminal; numbers right. Never cut off: a narrow terminal wraps it, but for ids, which stay whole."""
+    """Draw a table for a terminal; numbers right. Never cut off: a narrow terminal wraps it, but for ids, which stay whole.
+
+    Where words would be broken each row stands by itself, a line a column.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
+
+    width = width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
+    text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
+    on_terminal = bool(sys.stdout and sys.stdout.isatty())
+    # Without emoji and markup: corrupt:NAME:fog:3 would become a picture of fog.
+    console = Console(file=text, width=width, force_terminal=on_terminal, emoji=False, markup=False, highlight=False)
+    header, body = _encodable([header], encoding)[0], _encodable(body, encoding)
+    grid = _across(header, body, strong, ends)
+    if len(header) > 2 and Measurement.get(console, console.options.update(width=MAX_COLUMNS), grid).minimum > width:
+        grid = _row_by_row(header, body, strong)
+    console.print(grid)
+    text.seek(0)
+    return text.read()
+
+
+def _across(header: Row, body: Sequence[Row], strong: int | None, ends: Container[int]) -> Table:
+    """Lay rows and columns out as they are."""
     from rich.table import Table
 
-    header, body = _encodable([header], encoding)[0], _encodable(body, encoding)
     grid = Table(header_style="bold")
     for index, column in enumerate(header):
         numbers = bool(body) and all(is_number_or_nothing(row[index]) for row in body)
         ids = bool(body) and all(is_id_or_nothing(row[index]) for row in body)
         grid.add_column(
-            column.replace("[", "\\["), overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
+            column, overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
             min_width=ID_LETTERS if ids else None,
         )  # fmt: skip
     for number, row in enumerate(body):
-        grid.add_row(
-            *(cell.replace("[", "\\[") for cell in row),
-            style="bold" if number == strong else None,
-            end_section=number in ends,
-        )
-    width = width or max(shutil.get_terminal_size().columns, MIN_COLUMNS_OF_A_FILE)
-    text = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="\n")  # rich draws with its signs
-    on_terminal = bool(sys.stdout and sys.stdout.isatty())
-    Console(file=text, highlight=False, width=width, force_terminal=on_terminal).print(grid)
-    text.seek(0)
-    return text.read()
+        style = "bold" if number == strong else None
+        grid.add_row(*row, style=style, end_section=number in ends)
+    return grid
+
+
+def _row_by_row(header: Row, body: Sequence[Row], strong: int | None) -> Table:
+    """Lay each row out below the one before, a line for each cell that holds something."""
+    from rich.table import Table
+
+    grid = Table(show_header=False)
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    for number, row in enumerate(body):
+        cells = [(name, cell) for name, cell in zip(header, row, strict=True) if cell]
+        for place, (name, cell) in enumerate(cells, start=1):
+            style = "bold" if number == strong else None
+            grid.add_row(name, cell, style=style, end_section=place == len(cells))
+    return grid
 
 
 def _text(cell: object) -> str:

@@ -38,7 +38,7 @@ def command(
     output.say(f"saved {checkpoint.name} ({checkpoint.id}) in {common.store}")
     trainable = [each for each in tasks if "train" in each.dataset.available_splits and not each.dataset.label_map]
     if trainable:
-        first, *others = trainable[0], *(each for each in tasks if each is not trainable[0])
-        supported = ["--supported", ",".join(each.base_spec for each in others)] if others else []
-        words = ("--task", first.base_spec, *supported, *model.words(), *names.words())
+        first, *others = dict.fromkeys(each.base_spec for each in (trainable[0], *tasks))
+        supported = ["--supported", ",".join(others)] if others else []
+        words = ("--task", first, *supported, *model.words(), *names.words())
         output.say(f"next: {common.again('finetune', *words)}")

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.counting import count
-from wisepatch.datasets.csv_listing import URL, csv_images
+from wisepatch.datasets.csv_listing import SUFFIXES, URL, csv_images
 from wisepatch.datasets.folder_listing import images_below
 from wisepatch.datasets.images import as_seen, read_rgb
 from wisepatch.errors import DataError, UsageError, out_of_memory
 from wisepatch.files import expanded
 
-CSV_SUFFIXES = (".csv", ".tsv")
 READABLE, UNREADABLE = 0, 1
 
 
@@ -125,7 +124,7 @@ def list_images(words: Iterable[Path | str], columns: Mapping[str, str] | None =
                 listing.paths += below
                 for reason, names in left_out.items():
                     listing.left_out.setdefault(reason, []).extend(names)
-            elif path.suffix.lower() in CSV_SUFFIXES and path.exists():
+            elif path.suffix.lower() in SUFFIXES and path.exists():
                 listing.paths += csv_images(path, columns)
             elif path.exists():
                 listing.paths.append(str(path))

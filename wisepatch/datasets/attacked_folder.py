@@ -18,9 +18,10 @@ from urllib.parse import unquote
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import csv_rows
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples, readable
 from wisepatch.datasets.images import SUFFIXES
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.reading import AS_IT_IS, Reading
 from wisepatch.datasets.samples import Annotations, Samples, Transform
 from wisepatch.datasets.typography import ATTACK_METRICS, plain
 from wisepatch.errors import DataError, UsageError
@@ -88,7 +89,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
 
 
-def attacked_folder(folder: Path, classnames: Sequence[str] | None = None) -> Dataset:
+def attacked_folder(folder: Path, classnames: Sequence[str] | None = None, reading: Reading = AS_IT_IS) -> Dataset:
     """Describe a folder of attacked images as a task; its classes are the union of labels and texts, or ``classnames``.
 
     Names that differ in case, spaces or ``_`` alone are one class. Raises :class:`DataError` for a folder without images or one
@@ -111,7 +112,7 @@ def attacked_folder(folder: Path, classnames: Sequence[str] | None = None) -> Da
     return Dataset(
         name=folder.name,
         classes=tuple(classnames),
-        open=partial(_open, files, written),
+        open=partial(_open, files=files, written=written, reading=reading),
         templates=TEMPLATES["simple"],
         splits=("test",),
         extra_metrics=ATTACK_METRICS,
@@ -121,13 +122,18 @@ def attacked_folder(folder: Path, classnames: Sequence[str] | None = None) -> Da
 
 
 def _open(
-    files: Sequence[tuple[Path, int]],
-    written: Sequence[int],
     split: str,
     root: Path,
     transform: Transform | None = None,
+    *,
+    files: Sequence[tuple[Path, int]],
+    written: Sequence[int],
+    reading: Reading,
 ) -> Samples:
-    return FileSamples(files, transform, Annotations(written=written), as_seen=True)
+    if reading.bad:
+        kept = readable(f"{files[0][0].parent}", [path for path, _ in files])
+        files, written = [files[place] for place in kept], [written[place] for place in kept]
+    return FileSamples(files, transform, Annotations(written=written), as_seen=True, managed=bool(reading.colours))
 
 
 def _read_names(folder: Path) -> Iterator[Attacked]:

@@ -1,9 +1,6 @@
 """Draw the fifteen common corruptions from their definitions (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.1).
 
-The two published tables of parameters are for 224 pixels (ImageNet-C) and for 32 (CIFAR-10-C), and most of them count
-pixels. An image whose shorter side has at most 84 pixels (the geometric mean of the two) takes CIFAR's, at the size that it
-has; any other is resized to 224 along its shorter side, and takes ImageNet's. Two things differ from the published files: frost is
-drawn, not photographed, and pictures are not stored as JPEGs afterwards.
+Two things differ from the published files: frost is drawn, not photographed, and pictures are not stored as JPEGs afterwards.
 """
 
 from __future__ import annotations
@@ -13,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.datasets.corruption_parameters import LARGE, MAX_SMALL, PARAMETERS
+from wisepatch.datasets.drawn_weather import frost, plasma
 from wisepatch.datasets.images import ResizeCheck
 
 if TYPE_CHECKING:
@@ -23,68 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]  # (height, width, 3) or (height, width), from 0 to 1
     Generator = np.random.Generator
 
-SEVERITIES = (1, 2, 3, 4, 5)
-LARGE, MAX_SMALL = 224, 84  # pixels along the shorter side
 GRAY = (0.299, 0.587, 0.114)  # of ITU-R BT.601
-PLASMA_ROUGHNESS = 100.0
-# As bright and as blue as the published photographs of frost are, on average and the darkest to the brightest.
-FROST_LEVELS, FROST_TINT = (0.47, 0.82), (0.89, 1.02, 1.09)
-
-# By kind, for 224 pixels and for 32, one entry a severity.
-PARAMETERS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
-    "gaussian_noise": ((0.08, 0.12, 0.18, 0.26, 0.38), (0.04, 0.06, 0.08, 0.09, 0.10)),  # standard deviation
-    "shot_noise": ((60, 25, 12, 5, 3), (500, 250, 100, 75, 50)),  # photons
-    "impulse_noise": ((0.03, 0.06, 0.09, 0.17, 0.27), (0.01, 0.02, 0.03, 0.05, 0.07)),  # share of the values
-    "defocus_blur": (  # radius, sigma of its edge
-        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
-        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
-    ),
-    "glass_blur": (  # sigma, distance, times
-        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
-        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
-    ),
-    "motion_blur": (  # radius, sigma
-        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
-        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-    ),
-    "zoom_blur": (  # end and step of the factors, which begin at 1
-        ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
-        ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
-    ),
-    "snow": (  # mean, deviation, zoom, threshold, radius, sigma, share of the image
-        (
-            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
-        ),
-        (
-            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-        ),
-    ),
-    "frost": (  # shares of the image and of the frost
-        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
-        ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
-    ),
-    "fog": (  # thickness, decay
-        ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
-        ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
-    ),
-    "brightness": ((0.1, 0.2, 0.3, 0.4, 0.5), (0.05, 0.1, 0.15, 0.2, 0.3)),  # added to the value of HSV
-    "contrast": ((0.4, 0.3, 0.2, 0.1, 0.05), (0.75, 0.5, 0.4, 0.3, 0.15)),  # that is left
-    "elastic_transform": (  # strength, sigma, shift of the corners: in pixels, or of the shorter side
-        ((488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 2.44, 4.88), (29.28, 2.44, 4.88)),
-        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
-    ),
-    "pixelate": ((0.6, 0.5, 0.4, 0.3, 0.25), (0.95, 0.9, 0.85, 0.75, 0.65)),  # share of the width
-    "jpeg_compression": ((25, 18, 15, 10, 7), (80, 65, 58, 50, 40)),  # quality
-}
-KINDS = tuple(PARAMETERS)
 
 
 def corrupt(image: Image.Image, kind: str, severity: int, rng: Generator) -> Image.Image:
@@ -241,34 +179,6 @@ def _frost(x: Array, parameters: tuple[float, float], rng: Generator) -> Array:
     return of_image * x + of_frost * frost(x.shape[0], x.shape[1], rng)
 
 
-def frost(height: int, width: int, rng: Generator) -> Array:
-    """Draw frost on a pane, ``(height, width, 3)``: feathers of ice that grow from many places, on a cloudy ground."""
-    import numpy as np
-    from PIL import Image as Images
-    from PIL import ImageDraw
-    from scipy.ndimage import gaussian_filter
-
-    long = max(height, width)
-    sheet = Images.new("L", (width, height))
-    draw = ImageDraw.Draw(sheet)
-    for _ in range(max(height * width * 90 // LARGE**2, 20)):
-        place, angle = rng.uniform((0, 0), (width, height)), rng.uniform(0, 2 * math.pi)
-        length, light = rng.uniform(0.1, 0.45) * long, int(rng.integers(70, 256))
-        for step in np.arange(0, length, max(long / 56, 1)):
-            root = place + step * np.array([math.cos(angle), math.sin(angle)])
-            for side in (-1, 1):  # ice branches at sixty degrees
-                turned = angle + side * math.pi / 3
-                tip = root + rng.uniform(0.1, 0.5) * (length - step) * np.array([math.cos(turned), math.sin(turned)])
-                draw.line([*root, *tip], fill=light, width=1)
-        end = place + length * np.array([math.cos(angle), math.sin(angle)])
-        draw.line([*place, *end], fill=min(light + 40, 255), width=max(long // 112, 1))
-    ice = gaussian_filter(np.asarray(sheet, float) / 255, long / 300)
-    ground = plasma(long, 2.0, rng)[:height, :width]
-    white = rng.uniform(*FROST_LEVELS) + 0.25 * (ground - ground.mean()) + 0.45 * (ice - ice.mean())
-    frosted: Array = np.clip(white[..., None] * np.array(FROST_TINT), 0, 1)
-    return frosted
-
-
 def _fog(x: Array, parameters: tuple[float, float], rng: Generator) -> Array:
     """Add fog, and keep the brightest value what it was."""
     thickness, decay = parameters
@@ -276,35 +186,6 @@ def _fog(x: Array, parameters: tuple[float, float], rng: Generator) -> Array:
     fogged = x + thickness * plasma(max(x.shape[:2]), decay, rng)[: x.shape[0], : x.shape[1], None]
     scaled: Array = fogged * brightest / (brightest + thickness)
     return scaled
-
-
-def plasma(side: int, decay: float, rng: Generator) -> Array:
-    """Draw a random height field from 0 to 1 by diamonds and squares, on the next power of two of ``side`` at least.
-
-    Each point is the mean of its four neighbours and noise, whose range falls by the square of ``decay`` from scale to scale; the
-    field joins at its edges.
-    """
-    import numpy as np
-
-    step = 1 << max(math.ceil(math.log2(max(side, 2))), 1)
-    field, roughness = np.zeros((step, step)), PLASMA_ROUGHNESS
-
-    def mean(*neighbours: Array) -> Array:
-        total: Array = sum(neighbours) / 4  # type: ignore[assignment]
-        return total + roughness * rng.uniform(-roughness, roughness, total.shape)
-
-    while step >= 2:
-        half = step // 2
-        corners = field[::step, ::step]
-        right, below = np.roll(corners, -1, 1), np.roll(corners, -1, 0)
-        centres = mean(corners, right, below, np.roll(below, -1, 1))
-        field[half::step, half::step] = centres
-        field[::step, half::step] = mean(corners, right, centres, np.roll(centres, 1, 0))
-        field[half::step, ::step] = mean(corners, below, centres, np.roll(centres, 1, 1))
-        step, roughness = half, roughness / decay
-    field -= field.min()
-    heights: Array = field / field.max()
-    return heights
 
 
 def _brightness(x: Array, more: float, _: Generator) -> Array:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.corruption_pictures import KINDS, SEVERITIES, corrupt
+from wisepatch.datasets.corruption_parameters import KINDS, SEVERITIES
+from wisepatch.datasets.corruption_pictures import corrupt
 from wisepatch.datasets.samples import (
     Annotations,
     Samples,
@@ -24,6 +25,7 @@ from wisepatch.datasets.samples import (
     fingerprint,
     image_ids,
     labels_of,
+    own_files,
 )
 from wisepatch.datasets.samples import set_epoch as set_epoch_of
 from wisepatch.errors import DataError, UnknownNameError, UsageError
@@ -164,6 +166,10 @@ class CorruptedSamples:
     def image_ids(self) -> list[str]:
         """Name each image as the clean task does."""
         return image_ids(self.samples)
+
+    def own_files(self) -> list[str]:
+        """Return the files of the clean images, where they are a user's own."""
+        return own_files(self.samples)
 
     @property
     def labels(self) -> Sequence[int] | None:

@@ -24,6 +24,8 @@ COLUMNS = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "group_id"),
 }  # fmt: skip
+SUFFIXES = (".csv", ".tsv")
+BEYOND = "fields beyond the header"  # no name of a column
 SEPARATORS = ",;\t|"
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -54,7 +56,7 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
         file = _file_of(path, where, image if label else "")
         split = SPLIT_WORDS.get(word)
         if split is None:
-            raise DataError(f"{where}: split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
+            raise DataError(f"{where}: unknown split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
         name = os.path.normpath(file)  # x/../x/0.png is x/0.png
         if name in seen:
             if seen[name] != (split, label):
@@ -121,6 +123,9 @@ def _columns(path: Path, header: list[str], asked: Mapping[str, str], needed: Se
     for each, known in COLUMNS.items():
         wanted = (asked[each].strip().lower(),) if each in asked else known
         name = next((name for name in wanted if name in header), None)
+        if name and header.count(name) > 1:
+            problem = f"{path} has {header.count(name)} columns called {name}; its first line has: {', '.join(header)}"
+            raise DataError(problem, "give each its own name")
         if name:
             names[each] = name
         elif each in asked:
@@ -146,11 +151,15 @@ def _dict_rows(path: Path) -> Iterator[tuple[list[str], None] | tuple[str, dict[
         try:
             separator = _separator(path, file.readline())
             file.seek(0)
-            rows = csv.DictReader(file, delimiter=separator)
+            rows = csv.DictReader(file, delimiter=separator, restkey=BEYOND)
             rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
             yield list(rows.fieldnames), None
             for row in rows:
-                yield f"{path}, line {rows.line_num}", row
+                where = f"{path}, line {rows.line_num}"
+                if any(row.pop(BEYOND, ())):
+                    hint = "put quotation marks around a text with a comma in it, or name all columns"
+                    raise DataError(f"{where}: more fields than the first line has columns", hint)
+                yield where, row
         except UnicodeError as error:
             reason = error.reason if isinstance(error, UnicodeDecodeError) else error
             raise DataError(f"{path} is not a text file in UTF-8: {reason}", "save it as CSV in UTF-8") from error
@@ -171,7 +180,9 @@ def _check_present(path: Path, images: Sequence[str]) -> None:
     if not absent:
         return
     hint = "paths are read relative to the folder of the CSV"
-    if near := _with_suffix(absent[0]):
+    if os.path.isdir(absent[0]):  # noqa: PTH112 -- no OSError for a name too long
+        hint = "it is a folder: name each image in it"
+    elif near := _with_suffix(absent[0]):
         hint = f"names need their suffix: {near} is there"
     raise DataError(f"{path} names {count(len(absent), 'missing file')}, the first {absent[0]}", hint)
 

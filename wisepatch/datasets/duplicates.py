@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.samples import Split, labels_of
-from wisepatch.errors import EmptySplitError
+from wisepatch.datasets.samples import Split, labels_of, own_files
+from wisepatch.errors import DataError
 
 PIECE = 4096  # bytes at both ends of a file that are compared before all of it is read
 
@@ -35,7 +35,7 @@ def same_files(dataset: Dataset, root: Path) -> list[list[Place]]:
         return []
     places: list[Place] = []
     for split in dataset.available_splits:
-        with suppress(EmptySplitError):
+        with suppress(DataError):  # that nothing can be opened is said elsewhere
             places += places_of(dataset.split(split, root))
     for key in (_size, _ends):
         places = [place for group in _grouped(places, key) for place in group]
@@ -43,9 +43,9 @@ def same_files(dataset: Dataset, root: Path) -> list[list[Place]]:
 
 
 def places_of(split: Split) -> list[Place]:
-    """Return the places of all images of a split."""
+    """Return the places of all images of a split of a user's own files."""
     labels = labels_of(split.samples) or ()
-    return [Place(split.name, name, label) for name, label in zip(split.image_ids(), labels, strict=True)]
+    return [Place(split.name, name, label) for name, label in zip(own_files(split), labels, strict=True)]
 
 
 def same_pixels(digests: Mapping[Place, str]) -> list[list[Place]]:

@@ -20,7 +20,6 @@ LITTER = frozenset({
     ".ds_store", ".ipynb_checkpoints", ".trashes", ".git", ".gitignore", ".gitkeep", "__macosx", "__pycache__", "@eadir",
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information",
 })  # fmt: skip
-FIRST_NAMES = 3  # that a summary gives
 
 
 @dataclass
@@ -151,16 +150,25 @@ def is_litter(name: str) -> bool:
 
 
 def _split_folders(scan: _Scan, root: Path) -> dict[str, Path]:
-    """Return the folder of each split. One without class folders holds unlabelled images, and is left out beside another."""
+    """Return the folder of each split. One without class folders holds unlabelled images, and is left out beside another.
+
+    Raises :class:`DataError` for two folders of one split, and for splits of which none has class folders.
+    """
     folders: dict[str, Path] = {}
     unlabelled = []
-    for name in (entry.name for entry in _look_into(root)[0] if _word(entry.name)):
+    names = [entry.name for entry in _look_into(root)[0]]
+    for name in filter(_word, names):
         if not _look_into(root / name)[0]:
             unlabelled.append(root / name)
             continue
         other = folders.setdefault(SPLIT_WORDS[name.lower()], root / name)
         if other.name != name:
             raise DataError(f"{root} has two folders for one split: {other.name} and {name}", "merge the two")
+    if len(unlabelled) == len(names) > 1:  # a train among other vehicles is a class
+        hint = (
+            f"put the images of each class into a folder of its own, such as {unlabelled[0]}{os.sep}cat; or write a CSV"
+        )
+        raise DataError(f"{root} holds {' and '.join(names)}, in which there are no class folders", hint)
     for folder in unlabelled if folders else ():
         scan.leave_out("unlabelled (for predict)", str(folder))
     return folders

@@ -35,7 +35,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 @dataclass(frozen=True)
 class ResizeCheck:
-    """Refuse an image that is that takes all memory when its shorter side is resized to ``side`` pixels."""
+    """Refuse an image that takes all memory when its shorter side is resized to ``side`` pixels."""
 
     side: int
 
@@ -48,6 +48,9 @@ class ResizeCheck:
                 f"it is {width} x {height} pixels, too narrow to be resized to {self.side} pixels along its shorter side"
             )
         return image
+
+
+NARROWEST = ResizeCheck(224)  # of a user's own: what the smallest of usual models can see
 
 
 @cache
@@ -99,6 +102,8 @@ def read_rgb(path: Path | str, *, as_seen: bool = False, managed: bool = False) 
     colours are converted to sRGB from the profile that the file brings, where it can be used.
     """
     with _opened(path) as opened:
+        if as_seen:
+            NARROWEST(opened)
         profile = opened.info.get("icc_profile") if managed else None
         image = _as_seen(opened) if as_seen else opened
         return _in_srgb(image, profile) if profile else _rgb(image)
@@ -106,8 +111,8 @@ def read_rgb(path: Path | str, *, as_seen: bool = False, managed: bool = False) 
 
 def check_header(path: Path | str) -> None:
     """Read the header of an image file alone. Raises :class:`ValueError` as :func:`read_rgb` does."""
-    with _opened(path):
-        pass
+    with _opened(path) as opened:
+        NARROWEST(opened)
 
 
 @contextmanager

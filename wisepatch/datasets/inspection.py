@@ -12,14 +12,13 @@ from typing import Any
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.duplicates import Place, pixel_digest, same_files, same_pixels
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import DECODERS
 from wisepatch.datasets.images import is_turned
 from wisepatch.datasets.published.readers import asked
-from wisepatch.datasets.samples import Split, labels_of
+from wisepatch.datasets.samples import Split, labels_of, own_files
 from wisepatch.errors import DataError, EmptySplitError, MissingDataError, UsageError, WisepatchError
 from wisepatch.progress import Progress, Silent
 
-DECODERS = 4  # threads; Pillow decodes outside Python's lock
 IMAGES_AHEAD = 1024  # that are waiting for a thread at most
 
 
@@ -135,10 +134,7 @@ def inspect(
 
 def turned(opened: Split) -> int:
     """Return how many images of a user's own are turned as their EXIF orientation says."""
-    samples = getattr(opened.samples, "samples", None)
-    if not isinstance(samples, FileSamples) or not samples.as_seen:
-        return 0
-    return sum(is_turned(path) for path, _ in samples.files)
+    return sum(map(is_turned, own_files(opened)))
 
 
 def _decode_all(opened: Split, progress: Progress, pixels: dict[Place, str]) -> tuple[dict[int, int], list[str]]:

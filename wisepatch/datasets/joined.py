@@ -17,6 +17,7 @@ from wisepatch.datasets.samples import (
     image_ids,
     images_of,
     labels_of,
+    own_files,
     set_epoch,
 )
 
@@ -80,6 +81,10 @@ class Joined:
         if len(set(plain)) == len(plain):
             return plain
         return [f"{name}/{each}" for name, part in ids.items() for each in part]
+
+    def own_files(self) -> list[str]:
+        """Return the files of those parts whose images are a user's own."""
+        return [file for part in self.parts.values() for file in own_files(part)]
 
     def set_epoch(self, epoch: int) -> None:
         """Tell all parts which epoch it is."""

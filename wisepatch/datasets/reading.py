@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from functools import partial
 from urllib.parse import parse_qsl, quote
 
+from wisepatch.datasets.base import Dataset
 from wisepatch.errors import UsageError
 
 WHERE = re.compile(r"[?](?=[a-z_]+=)")
@@ -67,6 +69,14 @@ class Reading:
         if found is None:
             return ""
         return next((part for part in found.groups() if part is not None), found[0])
+
+
+AS_IT_IS = Reading()
+
+
+def reading_of(dataset: Dataset) -> Reading:
+    """Return how the files of a folder or CSV are read."""
+    return dataset.open.keywords.get("reading", AS_IT_IS) if isinstance(dataset.open, partial) else AS_IT_IS
 
 
 def split_word(word: str) -> tuple[str, str]:

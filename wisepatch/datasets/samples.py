@@ -127,6 +127,11 @@ class Subset:
         ids = image_ids(self.samples)
         return [ids[index] for index in self.indices]
 
+    def own_files(self) -> list[str]:
+        """Return the files of these images, where they are a user's own."""
+        files = own_files(self.samples)
+        return [files[index] for index in self.indices] if files else []
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.samples[self.indices[index]]
 
@@ -152,6 +157,12 @@ def image_ids(samples: Samples) -> list[str]:
     if hasattr(samples, "image_ids"):
         return list(samples.image_ids())
     return [str(index) for index in range(len(samples))]
+
+
+def own_files(samples: Samples | Split) -> list[str]:
+    """Return the file of each image where they are a user's own, whatever is wrapped around them; none of published ones."""
+    inner: Any = samples.samples if isinstance(samples, Split) else samples
+    return list(inner.own_files()) if hasattr(inner, "own_files") else []
 
 
 def images_of(samples: Samples) -> tuple[object, ...] | None:

@@ -168,6 +168,10 @@ class AttackedSamples:
             return text
         return others[int(rng.integers(len(others)))]
 
+    def own_files(self) -> list[str]:
+        """Return the files of the clean images, where they are a user's own."""
+        return samples.own_files(self.samples)
+
     @property
     def labels(self) -> Sequence[int] | None:
         """The labels of all images, where they are known without decoding one."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig
+from wisepatch.counting import count
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.kept_merges import kept_merge, unscaled
 from wisepatch.files import hash_tensors
@@ -278,7 +279,8 @@ def check_mixes(mixes: Sequence[Mix], endpoints: Endpoints) -> None:
 def check_numbers(checkpoint: Checkpoint, tensors: Tensors) -> None:
     """Raise :class:`StoreError` where tensors of a checkpoint hold NaN or infinities (but for those of a mask)."""
     if broken := not_finite(tensors):
+        where = f"{count(len(broken), 'tensor')}, such as {broken[0]}"
         raise StoreError(
-            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {len(broken)} tensors, such as {broken[0]}",
+            f"checkpoint {checkpoint.id} ({checkpoint.name}) holds NaN or infinities in {where}",
             "it cannot be measured; remove it with `wisepatch store rm` and make it again",
         )

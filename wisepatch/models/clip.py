@@ -14,6 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from wisepatch.config import DEMO, SCHEMAS, ModelConfig
+from wisepatch.counting import count
 from wisepatch.datasets.images import ResizeCheck
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.files import expanded
@@ -125,7 +126,8 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
     whose = f"{config.pretrained}: " if found else ""
     has_text = _set_weights(config, model, weights, whose) if weights is not None else True
     if not given and (broken := not_finite(model.state_dict())):
-        raise ModelError(f"{source}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}", hint)
+        tensors = count(len(broken), "tensor holds", "tensors hold")
+        raise ModelError(f"{source}: {tensors} NaN or infinities, such as {broken[0]}", hint)
     return Clip(config, model.eval(), transform, train_transform, tokenizer, has_text)
 
 

@@ -34,8 +34,8 @@ def zeroshot_head(
 ) -> torch.Tensor:
     """Build the head ``(classes, dim)`` in fp32 from text, scaled by ``exp(logit_scale)`` (WiSE-FT section 2, PAINT section 2).
 
-    For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store``, heads are cached by
-    :func:`head_key`; ``note`` is told of a damaged one. Needs no images. Several processes share the prompts.
+    For each class all prompts are embedded, normalised, averaged and normalised again. With a ``store`` that can be written, heads
+    are cached by :func:`head_key`; ``note`` is told of a damaged one. Needs no images. Several processes share the prompts.
 
     Raises :class:`ModelError` for a prompt that is longer than the model's context, and for a model without a text tower.
     """
@@ -44,6 +44,8 @@ def zeroshot_head(
     if store is None:
         return _compute_head(clip, classes, templates)
     key = head_key(clip, classes, templates)
+    if not store.can_be_written() and not store.cache.find("heads", key):
+        return _compute_head(clip, classes, templates)
     cached = made_together(
         lambda make: store.cache.tensors("heads", key, make, note=note),
         lambda: {"weight": _compute_head(clip, classes, templates)},

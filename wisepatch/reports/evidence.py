@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import WisepatchError
 from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
-from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.results import pick_runs, read
+from wisepatch.weights.parameters import LAYERS
+from wisepatch.workflows.coefficients import METHOD as TASK_ARITHMETIC
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +36,8 @@ def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
         return Evidence([], None, pd.DataFrame())
     frame, _ = read(store.results)
     mine = frame[frame["checkpoint"].isin(_same_weights(store, checkpoint))]
-    swept = mine[mine["patching"].notna() & mine["alpha"].notna()]
+    of_mixes = mine["alpha"].notna() | (mine["candidate"].notna() if "candidate" in mine else False)
+    swept = mine[mine["patching"].notna() & of_mixes]
     chosen = swept[swept["chosen"].fillna(False).astype(bool)] if "chosen" in swept else swept
     runs = (swept if chosen.empty else chosen)["run"]
     run = None if runs.empty else str(runs.iloc[-1])
@@ -49,9 +52,19 @@ def _same_weights(store: Store, checkpoint: Checkpoint) -> list[str]:
     """Return the ids of the checkpoints that have the weights of one: a sweep measures a mix before one is chosen."""
     if checkpoint.recipe is None:
         return [checkpoint.id]
-    ends = {0.0: checkpoint.parents[0], 1.0: checkpoint.parents[-1]} if checkpoint.method == "linear" else {}
     same = [each.id for each in store.everything() if each.recipe == checkpoint.recipe]
-    return [*same, *([ends[checkpoint.alpha]] if checkpoint.alpha in ends else [])]
+    return [*same, *_end_of(checkpoint.recipe)]
+
+
+def _end_of(recipe: Recipe) -> list[str]:
+    """Return the parent that a mix is itself, to the bit, where its coefficients are 0, or one of them 1 and the others 0."""
+    number = len(recipe.parents) - 1
+    if recipe.method not in ("linear", TASK_ARITHMETIC) or LAYERS in recipe.params:
+        return []
+    alphas = recipe.params.get("alphas") or [recipe.params.get("alpha")] * number
+    if not any(alphas):
+        return [recipe.parents[0]]
+    return [recipe.parents[1 + alphas.index(1)]] if sorted(alphas) == [0] * (number - 1) + [1] else []
 
 
 def draw_picture(found: Evidence, path: Path) -> bool:

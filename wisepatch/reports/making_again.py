@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wisepatch.alphas import DEFAULT_ALPHAS, parse_alphas
+from wisepatch.analysis.sweep_frame import SUPPORTED
 from wisepatch.config import SCHEMAS, ModelConfig, TrainConfig
+from wisepatch.errors import StoreError, UnknownNameError, UsageError
+from wisepatch.plugins import find_merge_method
 from wisepatch.reports.checkpoint_tables import ancestors
-from wisepatch.reports.evidence import Evidence
+from wisepatch.reports.evidence import Evidence, evidence
 from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.task_specs import WRAPPERS
+from wisepatch.training.fisher_information import EXAMPLES
+from wisepatch.weights.depth import gradient
+from wisepatch.weights.parameters import LAYERS
+from wisepatch.workflows.coefficients import METHOD as TASK_ARITHMETIC
+from wisepatch.workflows.model_table import ALSO
+from wisepatch.workflows.several_tasks import JOINT, PARALLEL, SEQUENTIAL
+from wisepatch.workflows.sweep_plan import TOP1
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_OF_THE_WEIGHTS = ("save_every", "track")  # settings of a training that decide about nothing
+MEASURED = ("fisher", "gram")  # parameters of a recipe that are no options
 
 
 def public(word: str) -> str:
     """Return a word for a task or model without the folders of the machine: the name of what a path leads to."""
-    scheme = next((each for each in (*SCHEMAS, "typo:") if word.startswith(each)), "")
-    rest = word.removeprefix(scheme)
-    path, mark, options = rest.partition("?")
-    return f"{scheme}{Path(path).name}{mark}{options}" if Path(path).is_absolute() else word
+    for scheme in (*SCHEMAS, *WRAPPERS):
+        if word.startswith(scheme):
+            return scheme + public(word.removeprefix(scheme))
+    path, mark, options = word.partition("?")
+    return f"{Path(path).name}{mark}{options}" if Path(path).is_absolute() else word
 
 
 def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
@@ -31,72 +50,98 @@ def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -
 
 def command_lines(store: Store, checkpoint: Checkpoint, found: Evidence, form: Sequence[str] = ()) -> list[str]:
     """Return the commands that make a checkpoint and export it in a form (``--format NAME``); folders go by their names."""
+    name = checkpoint.name if checkpoint.kind in ("interpolated", "merged") else checkpoint.kind
+    return _as_lines([*_making(store, checkpoint, found), ["export", name, "DIR", *form]])
+
+
+def sweep_lines(store: Store, mix: Checkpoint, found: Evidence) -> list[str]:
+    """Return the commands that make a whole sweep again, of which ``mix`` is the patched checkpoint or any other mix."""
+    return _as_lines(_making(store, mix, found, whole=True))
+
+
+def _as_lines(commands: Sequence[Sequence[str]]) -> list[str]:
+    return [f"wisepatch {shlex.join(words)}" for words in commands]
+
+
+def _making(store: Store, checkpoint: Checkpoint, found: Evidence, *, whole: bool = False) -> list[list[str]]:
+    """Return the words of the commands that make a checkpoint; those of a ``whole`` sweep make all of its mixes."""
+    config, lineage = checkpoint.config, [*ancestors(store, checkpoint), checkpoint]
+    imported = [each.config for each in lineage if not isinstance(each, str) and "imported" in each.config]
+    mixing = (
+        [_interpolate_words(checkpoint, found, whole=whole)] if checkpoint.kind in ("interpolated", "patched") else []
+    )
+    if imported:
+        files, last = dict.fromkeys(each["imported"]["from"] for each in imported), imported[-1]
+        named = ["--task", public(last["task"])] if "task" in last else []
+        return [["import", *files, *named, *map(public, last["imported"].get("options", ()))], *mixing]
+    if checkpoint.kind == "merged" or (checkpoint.kind == "interpolated" and checkpoint.method == TASK_ARITHMETIC):
+        return _merging(store, checkpoint)
+    if "task" not in config:
+        return [["zeroshot", *_model_words(checkpoint), "--task", "TASK"]] if checkpoint.kind == "zeroshot" else mixing
+    first = _first_training(checkpoint, lineage)
+    trained = TrainConfig.from_json(config | {"start": first.config.get("start")})
+    words = [*([] if trained.start else _model_words(checkpoint)), *_training_words(trained), *_strategy_words(config)]
+    before = _making_start(store, first) if trained.start else []
+    if checkpoint.kind == "patched" and not _needs_interpolate(checkpoint, found):
+        return [*before, ["patch", *words, *_selection_words(checkpoint, found), *_also_words(found)]]
+    several = ["--strategy", JOINT] if trained.tasks and "--strategy" not in words else []
+    return [*before, ["patch" if trained.tasks else "finetune", *words, *several], *mixing]
+
+
+def _making_named(store: Store, identity: str) -> list[list[str]]:
+    """Return the commands that make another checkpoint of the store; none for one that was removed."""
+    with suppress(StoreError):
+        checkpoint = store.get(identity)
+        return _making(store, checkpoint, evidence(store, checkpoint))
+    return []
+
+
+def _merging(store: Store, checkpoint: Checkpoint) -> list[list[str]]:
+    """Return the commands that make the ends of a merge, and the one that merges them."""
+    assert checkpoint.recipe is not None
+    start, ends = [], list(checkpoint.recipe.parents)
+    with suppress(UnknownNameError):  # a method of a plugin that is not installed
+        start = [ends.pop(0)] if find_merge_method(checkpoint.method).from_start else []
+    given = [each for each in start if _kind(store, each) not in ("zeroshot", "start")]
+    params = {name: value for name, value in checkpoint.recipe.params.items() if name not in (*MEASURED, LAYERS)}
+    words = [word for name, value in params.items() for word in ("--param", f"{name}={_written(value)}")]
+    made: list[list[str]] = []
+    for each in (*given, *ends):
+        made += [line for line in _making_named(store, each) if line not in made]
+    merge = ["merge", *ends, "--method", checkpoint.method, *words, *_layer_words(checkpoint)]
+    return [*made, [*merge, *(word for each in given for word in ("--from", each)), "--name", checkpoint.name]]
+
+
+def _kind(store: Store, identity: str) -> str:
+    try:
+        return store.get(identity).kind
+    except StoreError:
+        return ""
+
+
+def _model_words(checkpoint: Checkpoint) -> list[str]:
     model = ModelConfig.from_json(checkpoint.model)
-    of_model = [
+    return [
         "--model",
         public(model.model),
         *(["--pretrained", Path(model.pretrained).name] if model.pretrained else []),
     ]
-    lines: list[list[str]] = []
-    select = checkpoint.config.get("select") if checkpoint.kind == "patched" else None
-    on = ["--select-on", "test"] if checkpoint.config.get("select_on") == "test" else []
-    usual = ("", "linear", *(["task-arithmetic"] if checkpoint.config.get("strategy") else []))
-    fisher = ["--method", checkpoint.method] if checkpoint.method not in usual else []
-    task = ["--task", public(checkpoint.config["task"])] if "task" in checkpoint.config else []
-    mix = ["interpolate", "--alpha", f"{checkpoint.alpha:g}"] if checkpoint.alpha is not None else []
-    lineage = (*ancestors(store, checkpoint), checkpoint)
-    imported = [each.config for each in lineage if not isinstance(each, str) and "imported" in each.config]
-    if imported:
-        files, last = dict.fromkeys(each["imported"]["from"] for each in imported), imported[-1]
-        named = ["--task", public(last["task"])] if "task" in last else []
-        lines.append(["import", *files, *named, *map(public, last["imported"].get("options", ()))])
-        mix = ["interpolate", *_alphas(found), "--select", select, *on] if select else mix
-        lines += [[*mix, *fisher]] if mix else []
-    elif checkpoint.kind == "merged" and checkpoint.recipe:
-        parents = [each for each in checkpoint.recipe.parents if not _is_start(store, each)]
-        words = [
-            f"{name}={_written(value)}" for name, value in checkpoint.recipe.params.items() if name not in OF_MERGES
-        ]
-        params = [word for each in words for word in ("--param", each)]
-        lines.append(["merge", *parents, "--method", checkpoint.method, *params, "--name", checkpoint.name])
-    elif task:
-        words = [*of_model, *_training_words(_of_all_tasks(checkpoint.config)), *_strategy_words(checkpoint.config)]
-        if select:
-            lines.append(["patch", *words, "--select", select, *on, *_alphas(found), *fisher])
-        else:
-            lines += [["finetune", *words], *([[*mix, *fisher]] if mix else [])]
-    elif checkpoint.kind == "zeroshot":
-        lines.append(["zeroshot", *of_model, "--task", "TASK"])
-    name = checkpoint.name if checkpoint.kind in ("interpolated", "merged") else checkpoint.kind
-    lines.append(["export", name, "DIR", *form])
-    return [f"wisepatch {shlex.join(words)}" for words in lines]
 
 
-def _of_all_tasks(config: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings of a training; one after the other, the last began with a model patched on the way."""
-    sequential = config.get("strategy") == "sequential"
-    return TrainConfig.from_json(dict(config) | ({"start": None} if sequential else {}))
+def _first_training(checkpoint: Checkpoint, lineage: Sequence[Checkpoint | str]) -> Checkpoint:
+    """Return the checkpoint that says what a training began with; of tasks that were patched one after the other, the first end."""
+    if checkpoint.config.get("strategy") != SEQUENTIAL:
+        return checkpoint
+    ends = [each for each in lineage if not isinstance(each, str) and each.kind == "finetuned"]
+    return next((each for each in ends if each.config.get("task") == checkpoint.config["tasks"][0]), checkpoint)
 
 
-def _strategy_words(config: Mapping[str, Any]) -> list[str]:
-    """Return the options of a patch of several tasks."""
-    if "strategy" not in config:
-        return []
-    words = ["--strategy", config["strategy"]]
-    words += ["--balance", config["balance"]] if config.get("balance", "examples") != "examples" else []
-    words += ["--coefficients", config["found"]] if config.get("found", "equal") != "equal" else []
-    return words + (["--evaluations", str(config["evaluations"])] if "evaluations" in config else [])
-
-
-OF_MERGES = ("fisher", "gram", "layers")
-
-
-def _is_start(store: Store, identity: str) -> bool:
-    return store.get(identity).kind in ("zeroshot", "start")
-
-
-def _written(value: object) -> str:
-    return "/".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value}"
+def _making_start(store: Store, trained: Checkpoint) -> list[list[str]]:
+    """Return the commands that make what a training began with, which makes it the newest of its kind and name."""
+    with suppress(StoreError):
+        start = store.get(trained.parents[0])
+        return _making_named(store, start.parents[0] if start.kind == "start" else start.id)
+    return []
 
 
 def _training_words(trained: TrainConfig) -> list[str]:
@@ -109,22 +154,130 @@ def _training_words(trained: TrainConfig) -> list[str]:
         commas = any("," in name for name in trained.classnames)
         words += ["--classnames", "names.txt" if commas else ",".join(trained.classnames)]
     words += [f"--template={template}" for template in trained.templates or ()]
-    for field in (
-        each for each in fields(trained) if "help" in each.metadata and each.name not in ("save_every", "track")
-    ):
+    for field in fields(trained):
+        if "help" not in field.metadata or field.name in NOT_OF_THE_WEIGHTS:
+            continue
         value = getattr(trained, field.name)
-        plain = (
-            TrainConfig.__dataclass_fields__[field.name].default if field.name in ("head", "freeze_encoder") else None
-        )
-        if value is None or value is False or value == (getattr(usual, field.name) if plain is None else plain):
+        plain = field.default if field.name in ("head", "freeze_encoder") else getattr(usual, field.name)
+        if value is None or value is False or value == plain:
             continue
         flag = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))[0]
-        words += [flag] if value is True else [flag, str(value)]
+        if value is True:
+            words.append(flag)
+        else:
+            given = value if isinstance(value, tuple) else (value,)
+            words += [word for each in given for word in (flag, public(str(each)))]
     return words
 
 
-def _alphas(found: Evidence) -> list[str]:
-    alphas = sorted(found.sweep["alpha"].dropna().unique().tolist()) if found.run else []
-    if not alphas or tuple(alphas) == parse_alphas(DEFAULT_ALPHAS):
+def _strategy_words(config: Mapping[str, Any]) -> list[str]:
+    """Return the options of a patch of several tasks."""
+    if "strategy" not in config:
         return []
-    return ["--alpha", ",".join(f"{alpha:g}" for alpha in alphas)]
+    words = ["--strategy", config["strategy"]]
+    words += ["--balance", config["balance"]] if config.get("balance", "examples") != "examples" else []
+    words += ["--coefficients", config["found"]] if config["strategy"] == PARALLEL and "found" in config else []
+    return words + (["--evaluations", str(config["evaluations"])] if "evaluations" in config else [])
+
+
+def _needs_interpolate(checkpoint: Checkpoint, found: Evidence) -> bool:
+    """Tell whether a sweep has what ``patch`` has no options for."""
+    recipe = checkpoint.recipe
+    given = recipe is not None and (
+        LAYERS in recipe.params or "examples" not in recipe.params.get("fisher", {"examples": 0})
+    )
+    return given or bool(_measuring_words(checkpoint, found))
+
+
+def _interpolate_words(checkpoint: Checkpoint, found: Evidence, *, whole: bool) -> list[str]:
+    """Return the sweep that a mix is chosen from, or the mix alone."""
+    own = [] if checkpoint.alpha is None else ["--alpha", _number(checkpoint.alpha)]
+    chosen = whole or "select" in _chosen_by(checkpoint)
+    words = _selection_words(checkpoint, found) if chosen else [*own, *_method_words(checkpoint)]
+    return ["interpolate", *words, *_layer_words(checkpoint), *(_measuring_words(checkpoint, found) if chosen else [])]
+
+
+def _chosen_by(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    return checkpoint.config if checkpoint.kind == "patched" else {}
+
+
+def _selection_words(checkpoint: Checkpoint, found: Evidence) -> list[str]:
+    """Return the alphas of a sweep, how they were mixed, and how one of them was chosen."""
+    chosen = _chosen_by(checkpoint)
+    words = ["--select", chosen["select"]] if chosen.get("select") else []
+    words += ["--select-on", "test"] if chosen.get("select_on") == "test" else []
+    alphas = sorted(found.sweep["alpha"].dropna().unique().tolist()) if found.run else []
+    if alphas and tuple(alphas) != parse_alphas(DEFAULT_ALPHAS):
+        words += ["--alpha", ",".join(map(_number, alphas))]
+    names = found.sweep["run_name"].dropna().unique().tolist() if found.run and "run_name" in found.sweep else []
+    return [*words, *_method_words(checkpoint), *(["--name", names[-1]] if names and names[-1] else [])]
+
+
+def _method_words(checkpoint: Checkpoint) -> list[str]:
+    """Return the merge method where it is not the usual one, with the images that it was measured on."""
+    if checkpoint.recipe is None or checkpoint.method in ("", "linear", TASK_ARITHMETIC):
+        return []
+    fisher = checkpoint.recipe.params.get("fisher", {})
+    if fisher and "examples" not in fisher:  # given as files
+        return ["--fisher", "F0,F1"]
+    examples = fisher.get("examples", EXAMPLES)
+    return ["--method", checkpoint.method, *(["--fisher-examples", str(examples)] if examples != EXAMPLES else [])]
+
+
+def _layer_words(checkpoint: Checkpoint) -> list[str]:
+    """Return the scales of layers, also those that were learned: from the first block to the last, or by name."""
+    layers = checkpoint.recipe.params.get(LAYERS) if checkpoint.recipe else None
+    if not layers:
+        return []
+    *_, last = layers.values()
+    by_depth = f"{_number(layers.get('', 1))}:{_number(last)}"
+    with suppress(UsageError):
+        if gradient(by_depth, [f"{block}.weight" for block in layers]) == layers:
+            return ["--layers", by_depth]
+    return [f"--layers={','.join(f'{name}={_number(scale)}' for name, scale in layers.items())}"]
+
+
+def _measuring_words(checkpoint: Checkpoint, found: Evidence) -> list[str]:
+    """Return what a sweep was measured on and by, where it is not what its training says."""
+    if not found.run:
+        return []
+    rows, config = found.sweep, checkpoint.config
+    words = []
+    supported = list(dict.fromkeys(rows[rows["role"] == SUPPORTED]["task"])) if "role" in rows else []
+    usual = {public(each).partition("?")[0].removesuffix("@val") for each in config.get("supported") or ()}
+    if "strategy" not in config and supported and set(map(public, supported)) != usual:
+        words += ["--eval", _task_words(rows[rows["role"] == SUPPORTED], rows)]
+    metrics = [
+        list(dict.fromkeys(of_task))
+        for _, of_task in rows[~rows["metric"].str.contains("[", regex=False)].groupby("task")["metric"]
+    ]
+    if metrics and all(of_task == metrics[0] for of_task in metrics) and metrics[0] != [TOP1]:  # else each task's own
+        words += ["--metric", ",".join(metrics[0])]
+    limits = rows["limit"].dropna().unique().tolist() if "limit" in rows else []
+    return words + (["--limit", f"{limits[0]:g}"] if limits and limits != [config.get("limit")] else [])
+
+
+def _also_words(found: Evidence) -> list[str]:
+    """Return the tasks that were measured at the end, with no part in training and choice."""
+    rows = found.sweep[found.sweep["role"] == ALSO] if found.run and "role" in found.sweep else found.sweep[:0]
+    return ["--also", _task_words(rows, found.sweep)] if len(rows) else []
+
+
+def _task_words(rows: pd.DataFrame, sweep: pd.DataFrame) -> str:
+    """Return the words for tasks of a sweep, with the split of those that were measured on one of their own."""
+    splits = {str(task): set(of_task) for task, of_task in rows.groupby("task", sort=False)["split"]}
+    own = {
+        task: f"@{min(of_task)}" if "test" not in of_task and "test" in set(sweep["split"]) else ""
+        for task, of_task in splits.items()
+    }
+    return ",".join(f"{public(task)}{split}" for task, split in own.items())
+
+
+def _written(value: object) -> str:
+    values = value if isinstance(value, list) else [value]
+    return "/".join(_number(each) if isinstance(each, float) else str(each) for each in values)
+
+
+def _number(value: float) -> str:
+    """Write a number with as few digits as tell it from all others."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError, WisepatchError
-from wisepatch.reports.plots.look import MARKERS, STYLES, Look
+from wisepatch.reports.plots.look import STYLES, Look, marker_of
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.written import as_written
 from wisepatch.store.checkpoints import Store
@@ -107,6 +107,7 @@ def draw_training(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         sheet.body *= len(measures)
     if "validation" in measures:
         panels[measures.index("validation")].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    panels[-1].locator_params(axis="x", integer=True)
     sheet.label(panels[-1], "step")
     return sheet.finish(legend)
 
@@ -122,7 +123,7 @@ def _draw_panel(sheet: Sheet, axes: Axes, table: pd.DataFrame, measure: str) -> 
         label = str(training) if measure != "validation" else f"{training}: {task}"
         style = STYLES[(tasks.index(task) + 1) % len(STYLES)] if measure == "validation" else "-"
         (curves[label],) = axes.plot(
-            curve["step"], curve["value"], style, color=color, marker=MARKERS[number % len(MARKERS)], label=label,
+            curve["step"], curve["value"], style, color=color, marker=marker_of(number, len(sheet.theme.colors)), label=label,
             markersize=2.5 * sheet.scale, linewidth=1.5 * sheet.scale,
         )  # fmt: skip
     return curves

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.errors import StoreError, UnknownNameError
 from wisepatch.files import (
     check_room,
+    check_writable,
     expanded,
     hash_tensors,
     partial_folder,
@@ -84,6 +86,13 @@ class Store:
     def writing(self) -> AbstractContextManager[None]:
         """Make and mark the store; turn a refusal to write into a :class:`StoreError` that names it."""
         return writing(self.root)
+
+    def can_be_written(self) -> bool:
+        """Tell whether files can be made in the store, or the store itself; one that cannot be written can be read."""
+        with suppress(OSError):
+            check_writable(self.root, folder=True)
+            return True
+        return False
 
     def save(
         self,

@@ -229,6 +229,22 @@ def unfinished_runs(store: Path) -> list[Unfinished]:
     return runs
 
 
+def run_problems(store: Path) -> list[str]:
+    """Hash the records and the states of all trainings; return one sentence for each that is damaged."""
+    problems = []
+    for folder in sorted(path for path in (store / "runs").glob("[!.]*") if ID.fullmatch(path.name)):
+        for record in (folder / RUN, folder / FINISHED):
+            try:
+                unseal(record.read_bytes())
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, RecursionError) as error:
+                problems.append(f"the record of a training {record} cannot be read ({error})")
+        found = {state: entry_problem(state, "state") for state in sorted(folder.glob("state-*"))}
+        problems += [problem for state, problem in found.items() if problem and state.exists()]  # not removed meanwhile
+    return problems
+
+
 def remove_run_leftovers(store: Path) -> list[Path]:
     """Remove what interrupted writes left of trainings that are not under way; return the paths."""
     gone = []

@@ -3,96 +3,178 @@
 from __future__ import annotations
 
 import copy
-import math
+import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.config import EvalConfig, TrainConfig
 from wisepatch.datasets.loading import batches_on
 from wisepatch.datasets.samples import Split, Subset
+from wisepatch.datasets.training_batches import TrainingBatch
 from wisepatch.devices import device as this_device
-from wisepatch.evaluation.features import PRECISIONS
+from wisepatch.evaluation.features import PRECISIONS, Features
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
-from wisepatch.training.finetuning import freeze
+from wisepatch.models.two_towers import TwoTowers
+from wisepatch.plugins import find_objective
+from wisepatch.tasks import RunTasks
+from wisepatch.training.finetuning import freeze, normalised
+from wisepatch.training.objectives.start import Loss, TrainingStart, objective_params
 
 MEASURED_SECONDS = 1.5  # after which a measurement is long enough
 
 
 class Rates(NamedTuple):
-    """Seconds an image of a forward pass in evaluation and of a step of training, bytes of its activations, what is trained."""
+    """What a training takes: ``forward`` and ``step`` are seconds an image, in evaluation and in training.
+
+    ``preparation`` are the seconds before the first step, without the features of the training images, which are computed once
+    where ``needs_features``. ``memory`` is the training's in bytes: weights, gradients, moments, the activations of a batch, and
+    what objective and averages hold beside them. ``trained`` are parameters of ``classifier``.
+    """
 
     forward: float
     step: float
-    activations: int
+    preparation: float
+    needs_features: bool
+    memory: int
+    classifier: Classifier
     trained: list[torch.nn.Parameter]
 
 
-def measure_rates(config: TrainConfig, settings: EvalConfig, clip: Clip, classifier: Classifier, train: Split) -> Rates:
-    """Measure with images of ``train``, in this process alone. With a frozen encoder a step costs next to nothing."""
-    forward = _seconds_an_image(_evaluating(clip, settings), config.batch_size, train)
+@dataclass(frozen=True)
+class Images:
+    """The images to measure with: those to train on, and unlabelled ones beside them, if any; labels of the latter mean nothing."""
+
+    train: Split
+    unlabelled: Split | None = None
+
+    def batch(self, size: int) -> TrainingBatch:
+        """Read ``size`` images that lie as far apart as can be, and as many unlabelled ones."""
+        images, labels = _spread(self.train, size)
+        others = None if self.unlabelled is None else _spread(self.unlabelled, size)[0]
+        return TrainingBatch(images, labels.to(images.device), 1.0, others=others)
+
+
+def _spread(split: Split, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    places = range(0, len(split), max(len(split) // size, 1))[:size]
+    batch = next(batches_on(Subset(split.samples, places), size, this_device()))
+    return batch.images, batch.labels
+
+
+def measure_rates(
+    config: TrainConfig, settings: EvalConfig, clip: Clip, classifier: Classifier, images: Images, tasks: RunTasks
+) -> Rates:
+    """Measure steps of the objective, in this process alone. With a frozen encoder a step costs next to nothing."""
+    evaluate = _evaluating(clip, settings)
+    forward = _seconds_an_image(evaluate, evaluate, images, config.batch_size)
+    classifier.to(this_device())
+    objective, before, asked = find_objective(config.objective), _tensor_bytes(), list[bool]()
+
+    def fixed_features() -> Features:
+        """Repeat those of a batch: what the others would cost is known."""
+        asked.append(True)
+        batch = images.batch(min(config.batch_size, len(images.train)))
+        rows = torch.arange(len(images.train)) % len(batch.labels)
+        return Features(evaluate(batch).float().cpu()[rows], batch.labels.cpu()[rows])
+
+    began = time.perf_counter()
+    loss_of_batch = objective.prepare(
+        TrainingStart(
+            clip, classifier, tasks.patching, config, objective_params(config), this_device(), tasks.supported,
+            autocast=partial(_autocast, config), fixed_features=fixed_features,
+        )
+    )  # fmt: skip
+    preparation = time.perf_counter() - began
+    if objective.trains_text:
+        classifier = TwoTowers(clip, classifier)
+    held = _tensor_bytes() - before
     trained = freeze(config, classifier)
-    return Rates(forward, *((0.0, 0) if config.freeze_encoder else _training(config, clip, classifier, train)), trained)
+    step, activations = 0.0, 0
+    if not config.freeze_encoder:
+        step, activations = _training(config, clip, classifier, loss_of_batch, images)
+    weights = sum(tensor.nbytes for tensor in classifier.state_dict().values())
+    copies = 4 if config.ema is not None or config.swa else 3  # gradient, two moments, and an average
+    memory = weights + copies * sum(each.nbytes for each in trained) + activations + held
+    return Rates(forward, step, preparation, config.freeze_encoder or bool(asked), memory, classifier, trained)
 
 
-def _evaluating(clip: Clip, settings: EvalConfig) -> Callable[[torch.Tensor, torch.Tensor], object]:
+def _tensor_bytes() -> int:
+    """Sum the bytes of all tensors that Python holds in this process."""
+    gc.collect()
+    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    storages = [each.untyped_storage() for each in tensors if each.layout == torch.strided and not each.is_meta]
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+
+def _autocast(config: TrainConfig) -> torch.autocast:
+    """Return the precision of the training as a context."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.mixed_precision, torch.bfloat16)
+    return torch.autocast(this_device().type, half, enabled=config.mixed_precision != "no")
+
+
+def _evaluating(clip: Clip, settings: EvalConfig) -> Callable[[TrainingBatch], torch.Tensor]:
     """Return a function that computes features of a batch, with a tower of its own."""
     tower = Tower(copy.deepcopy(clip.model.visual), this_device(), PRECISIONS[settings.mixed_precision])
 
-    def run(images: torch.Tensor, _: torch.Tensor) -> object:
+    def run(batch: TrainingBatch) -> torch.Tensor:
         with torch.inference_mode():
-            return tower.features(tower.take(clip.normalise(images)))
+            return tower.features(tower.take(clip.normalise(batch.images)))
 
     return run
 
 
-def _training(config: TrainConfig, clip: Clip, classifier: Classifier, train: Split) -> tuple[float, int]:
-    """Return the seconds of forward and backward, and the bytes of activations, an image."""
-    device, held = this_device(), [0]
-    classifier.to(device).train()
+def _training(
+    config: TrainConfig, clip: Clip, classifier: Classifier, loss_of_batch: Loss, images: Images
+) -> tuple[float, int]:
+    """Return the seconds an image of forward and backward, and the bytes that are kept in between for a batch."""
+    classifier.to(this_device()).train()
     weights = {parameter.data_ptr() for parameter in classifier.parameters()}
-    seen: set[int] = set()
+    kept: dict[int, int] = {}  # bytes by the number of images
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights | seen:
-            seen.add(storage.data_ptr())
-            held[0] += storage.nbytes()
-        return tensor
-
-    def step(images: torch.Tensor, labels: torch.Tensor) -> object:
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.mixed_precision, torch.bfloat16)
-        with torch.autocast(device.type, half, enabled=config.mixed_precision != "no"):
-            loss = F.cross_entropy(classifier(clip.normalise(images)), labels.to(images.device))
+    def step(batch: TrainingBatch) -> None:
+        with _autocast(config):
+            loss = loss_of_batch(classifier, normalised(batch, clip))
         loss.backward()
         classifier.zero_grad(set_to_none=True)
-        return loss
 
-    def counted(images: torch.Tensor, labels: torch.Tensor) -> object:
+    def counted(batch: TrainingBatch) -> None:
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            return step(images, labels)
+            step(batch)
+        kept[len(batch.labels)] = sum(storages.values())
 
-    first = next(batches_on(Subset(train.samples, range(1)), 1, device))
-    counted(first.images, first.labels)
-    return _seconds_an_image(step, config.batch_size, train), held[0]
+    seconds = _seconds_an_image(step, counted, images, config.batch_size)
+    (few, bytes_of_few), (many, bytes_of_many) = min(kept.items()), max(kept.items())
+    an_image = (bytes_of_many - bytes_of_few) / (many - few) if many > few else bytes_of_few
+    return seconds, round(bytes_of_many + an_image * (min(config.batch_size, len(images.train)) - many))
 
 
-def _seconds_an_image(run: Callable[[torch.Tensor, torch.Tensor], object], batch_size: int, split: Split) -> float:
+def _seconds_an_image(
+    run: Callable[[TrainingBatch], object], warm_up: Callable[[TrainingBatch], object], images: Images, batch_size: int
+) -> float:
     """Measure on growing batches, up to ``batch_size``, until one takes long enough to be measured; each after a warm-up."""
-    device, seconds, size = this_device(), math.inf, 1
+    device, size, largest = this_device(), 1, min(batch_size, len(images.train))
     while True:
-        batch = next(batches_on(Subset(split.samples, range(min(size, len(split)))), size, device))
-        for _ in range(2):
-            began = time.perf_counter()
-            run(batch.images, batch.labels)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - began
-        if seconds > MEASURED_SECONDS or size >= min(batch_size, len(split)):
+        batch = images.batch(size)
+        warm_up(batch)
+        began = time.perf_counter()
+        run(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - began
+        if seconds > MEASURED_SECONDS or size >= largest:
             return seconds / len(batch.labels)
-        size = min(size * 4, batch_size, len(split))
+        size = min(size * 4, largest)

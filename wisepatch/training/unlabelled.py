@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.any_images import list_images
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples, unreadable
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, WisepatchError
-from wisepatch.tasks import existing, find_task
+from wisepatch.task_specs import existing
+from wisepatch.tasks import find_task
 
 
 def open_unlabelled(where: str, data: Path, transform: Callable[[Any], Any] | None = None) -> Split:
-    """Open the images of a path, or the training images of a task by name; labels mean nothing.
+    """Open the images of a path, or of a task by name, its training images unless it names another split; labels mean nothing.
 
     Raises :class:`DataError` for a path without images, and the errors of a task.
     """
@@ -22,7 +23,8 @@ def open_unlabelled(where: str, data: Path, transform: Callable[[Any], Any] | No
         files = [(path, 0) for path in list_images([where]).paths]
         return Split(where, "unlabelled", (), "top1", FileSamples(files, transform, as_seen=True))
     try:
-        return find_task(where).dataset.split("train", data, transform)
+        task = find_task(where)
+        return task.dataset.split(task.split or "train", data, transform)
     except WisepatchError as error:
         error.hint = f"--distill-on takes a folder, a CSV or a task{'; ' if error.hint else ''}{error.hint}"
         raise
@@ -33,8 +35,7 @@ def unlabelled_problems(where: str | None, data: Path) -> list[WisepatchError]:
     if where is None:
         return []
     try:
-        opened = open_unlabelled(where, data)
-        broken = opened.samples.unreadable() if isinstance(opened.samples, FileSamples) else []
+        broken = unreadable(open_unlabelled(where, data))
     except WisepatchError as error:
         return [error]
     if broken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -101,49 +101,50 @@ def compare_trainings(
     data, progress = expanded(data), progress or Silent()
     first = next(iter(ways.values()))
     tasks = tasks or RunTasks.of(first)
-    plan = plan_sweep(tasks.patching, tasks.supported, alphas=alphas, rule=rule or Rule(), select_on=select_on)
-    scaled = {
+    plans = {
         word: plan_sweep(
             tasks.patching, tasks.supported, alphas=alphas, rule=rule or Rule(), select_on=select_on, layers=word
         )
-        for word in listed(layers)
+        for word in ("", *listed(layers))
     }
-    met = [
-        *problems,
-        *_mismatched(ways, plan, alphas),
-        *(each for own in scaled.values() for each in layer_problems(own)),
-    ]
+    met = [*problems, *_mismatched(ways, plans[""], alphas), *_problems(ways, tasks, plans.values(), data)]
+    plans[""].check(data, training_splits(tasks, first), met, store=store)
+    settings, runs = settings or first.evaluation, dict[str, list[Finetuned]]()
+    prefix = f"{run_name}: " if run_name else ""
+    for name, config in ways.items():
+        for seed in (first.seed,) if seeds is None else listed(seeds):
+            progress.note(f"{name}, seed {seed}")
+            one = replace(config, seed=seed)
+            runs.setdefault(name, []).append(
+                finetune_on(one, model, store, data, progress, tasks, prefix + name, fresh=fresh)
+            )
+    start = next(iter(ways))
+    lines = [(name, each, plans[""]) for name, each in runs.items()]
+    lines += [(f"{start}, layers {word}", runs[start], plan) for word, plan in plans.items() if word]
+    right = _answers(lines, store, data, settings, progress)
+    found = []
+    for name, of_way, plan in lines:
+        sweeps = [
+            run_sweep(plan, run.finetuned, store, data, run=new_run("patch"), run_name=prefix + name, settings=settings)
+            for run in of_way
+        ]
+        chosen = [each.checkpoints[each.choice.alpha].id for each in sweeps if each.choice]
+        found.append(TrainingWay(name, tuple(of_way), tuple(sweeps), _stacked([right[each] for each in chosen])))
+    return _against_the_first(found)
+
+
+def _problems(
+    ways: Mapping[str, TrainConfig], tasks: RunTasks, plans: Iterable[SweepPlan], data: Path
+) -> Iterator[WisepatchError]:
+    """Yield what keeps scales of layers from being found, and a way from being trained; of several ways each is named."""
+    for plan in plans:
+        yield from layer_problems(plan)
     for name, config in ways.items():
         for problem in training_problems(tasks, config, data):
             if len(ways) > 1:
                 problem.message = f"{name}: {problem.message}"
                 problem.args = (problem.message,)
-            met.append(problem)
-    plan.check(data, training_splits(tasks, first), met, store=store)
-    seeds = (first.seed,) if seeds is None else tuple(listed(seeds))
-    settings, runs = settings or first.evaluation, dict[str, list[Finetuned]]()
-    for name, config in ways.items():
-        for seed in seeds:
-            progress.note(f"{name}, seed {seed}")
-            one = replace(config, seed=seed)
-            called = f"{run_name}: {name}" if run_name else name
-            runs.setdefault(name, []).append(finetune_on(one, model, store, data, progress, tasks, called, fresh=fresh))
-    start = next(iter(ways))
-    lines = [(name, each, plan) for name, each in runs.items()]
-    lines += [(f"{start}, layers {word}", runs[start], each) for word, each in scaled.items()]
-    right = _answers(lines, store, data, settings, progress)
-    found = []
-    for name, of_way, own in lines:
-        sweeps = [
-            run_sweep(
-                own, run.finetuned, store, data, run=new_run("patch"), run_name=f"{run_name}: {name}" if run_name else name,
-                settings=settings,
-            )
-            for run in of_way
-        ]  # fmt: skip
-        chosen = [each.checkpoints[each.choice.alpha].id for each in sweeps if each.choice]
-        found.append(TrainingWay(name, tuple(of_way), tuple(sweeps), _stacked([right[each] for each in chosen])))
-    return _against_the_first(found)
+            yield problem
 
 
 def _mismatched(ways: Mapping[str, TrainConfig], plan: SweepPlan, alphas: Any) -> list[UsageError]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig, listed
+from wisepatch.counting import count
 from wisepatch.datasets.splits import CUT
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import expanded
@@ -196,7 +197,8 @@ def _confirm(config: ModelConfig, ends: Sequence[_End], words: _Words) -> Clip:
         if not words.activation:  # which was compared with what the files tell
             check_activation(clip.model, end.source.found, end.source.label)
         if broken := not_finite(end.weights):
-            reason = f"{end.source.label}: {len(broken)} tensors hold NaN or infinities, such as {broken[0]}"
+            tensors = count(len(broken), "tensor holds", "tensors hold")
+            reason = f"{end.source.label}: {tensors} NaN or infinities, such as {broken[0]}"
             raise ModelError(reason, "a model with them cannot be measured or mixed")
     if not clip.has_text:
         words.notes.append(
@@ -237,15 +239,15 @@ def _with_heads(
 
 def _class_names(source: Source, words: _Words) -> dict[str, Any]:
     """Return the task and the class names of a trained head. Raises :class:`UsageError` where they are missing or too many."""
-    count, task = len(source.found.head[f"{HEAD}weight"]), words.task
+    rows, task = len(source.found.head[f"{HEAD}weight"]), words.task
     classes = words.classnames or (task.dataset.head_names if task else (source.head or {}).get("classes"))
     if not classes:
-        reason = f"{source.label} has a head of {count} classes and does not name them"
+        reason = f"{source.label} has a head of {rows} classes and does not name them"
         raise UsageError(reason, "name them with --task TASK, or --classnames FILE")
-    if len(classes) != count:
+    if len(classes) != rows:
         whose = f"the task {task.name}" if task and not words.classnames else "the list of names"
         raise UsageError(
-            f"{source.label} has a head of {count} classes, and {whose} has {len(classes)}", "name those of the head"
+            f"{source.label} has a head of {rows} classes, and {whose} has {len(classes)}", "name those of the head"
         )
     return {"task": task.name if task else (source.head or {}).get("task") or "", "classes": list(classes)}
 

@@ -31,7 +31,7 @@ from wisepatch.training.unlabelled import unlabelled_problems
 from wisepatch.workflows.model_table import Table, model_table
 from wisepatch.workflows.patch_job import PatchJob, finetune_on
 from wisepatch.workflows.preflight import evaluation_splits, preflight
-from wisepatch.workflows.several_tasks import JOINT, Strategy, strategy_for
+from wisepatch.workflows.several_tasks import Strategy, strategy_for
 from wisepatch.workflows.sweep import Sweep, new_run
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
 
@@ -169,7 +169,7 @@ def patch(
         tasks.patching, tasks.supported, alphas=alphas, method=method, rule=rule or Rule(), select_on=select_on, metrics=metrics,
     )  # fmt: skip
     plan = replace(plan, strategy=asked.name if asked else "", also=tasks.further(also, config.limit))
-    trained = config if asked is None or asked.name == JOINT else replace(config, tasks=())  # one task at a time
+    trained = asked.of_a_training(config) if asked else config
     problems = [*problems, *training_problems(tasks, trained, data), *(asked.problems(plan, config) if asked else ())]
     plan.check(data, training_splits(tasks, config), problems, store=store)
     if progress and is_main():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.datasets.samples import Split
 from wisepatch.datasets.training_batches import Plan
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import expanded
@@ -21,14 +22,16 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import RunTasks, Task
-from wisepatch.training.rates import measure_rates
+from wisepatch.training.rates import Images, measure_rates
 from wisepatch.training.resume import room_for_training
 from wisepatch.training.start import check_trainable, head_of
+from wisepatch.training.unlabelled import open_unlabelled
 from wisepatch.workflows.patching import training_problems, training_splits
 from wisepatch.workflows.several_tasks import Strategy
 from wisepatch.workflows.sweep_plan import SweepPlan
 
 IMAGES_READ = 16  # of each split, to see how long one takes
+UNLABELLED = "training, unlabelled"
 ROW_BYTES, ANSWER_BYTES = 500, 24  # of a result, and of an image in the predictions, as they were measured
 
 
@@ -90,9 +93,10 @@ def plan_patch(
     if size() > 1:
         raise UsageError("--plan measures in one process", "leave --processes and the launcher out")
     progress, data, settings = progress or Silent(), expanded(data), settings or config.evaluation
-    problems = [*problems, *training_problems(tasks, config, data), *(asked.problems(sweep, config) if asked else ())]
+    trained = asked.of_a_training(config) if asked else config
+    problems = [*problems, *training_problems(tasks, trained, data), *(asked.problems(sweep, config) if asked else ())]
     sweep.check(data, training_splits(tasks, config), problems, store=store)
-    check_trainable(config, tasks.patching)
+    check_trainable(trained, tasks.patching)
     stages = (asked.stages(config, tasks, sweep) if asked else []) or [(config, tasks, sweep)]
     return _sum([_plan_training(each, model, store, data, part, of, settings, progress) for each, of, part in stages])
 
@@ -118,38 +122,48 @@ def _plan_training(
     batches = Plan(len(train), config.batch_size, config.seed).batches_per_epoch
     per_epoch = math.ceil(batches / config.grad_accumulation)
     steps = config.steps if config.steps is not None else max(round((config.epochs or 0) * per_epoch), 1)
-    forward, step, activations, trained = measure_rates(config, settings, clip, classifier, train)
+    unlabelled = open_unlabelled(config.distill_on, data, clip.train_pixels) if config.distill_on else None
+    rates = measure_rates(config, settings, clip, classifier, Images(train, unlabelled), tasks)
     progress.advance()
     progress.finish()
     images_seen = steps * config.grad_accumulation * min(config.batch_size, len(train))
-    readings = [*_trainings(config, tasks, clip, data, steps / per_epoch), *_sweeps(sweep, clip, data)]
+    readings = [*_trainings(config, tasks, clip, data, steps / per_epoch, images_seen), *_sweeps(sweep, clip, data)]
     during = [each for each in readings if each.purpose == "validation in training"]
     computed = [each for each in readings if each.purpose == "the sweep"]
     of_training = [each for each in readings if each.purpose == "training"]
     reading = sum(each.seconds * each.images for each in of_training) / sum(each.images for each in of_training)
-    train_seconds = len(train) * (forward + reading) if config.freeze_encoder else images_seen * (step + reading)
-    train_seconds += sum(each.passes * each.images * (forward + each.seconds) for each in during)
+    beside = sum(each.seconds for each in readings if each.purpose == UNLABELLED)
+    train_seconds = rates.preparation
+    if rates.needs_features:
+        train_seconds += len(train) * (rates.forward + reading)
+    if not config.freeze_encoder:
+        train_seconds += images_seen * (rates.step + reading + beside)
+    train_seconds += sum(each.passes * each.images * (rates.forward + each.seconds) for each in during)
     checkpoint, states = room_for_training(
-        clip.model, classifier, trained, saves=0 < config.save_every < (config.steps or math.inf)
+        clip.model, rates.classifier, rates.trained, saves=0 < config.save_every < (config.steps or math.inf)
     )
     answers = sum(each.images * each.passes * ANSWER_BYTES for each in computed)
     kept = 2 * checkpoint + answers + len(computed) * len(sweep.alphas) * ROW_BYTES
-    numbers = sum(tensor.nbytes for tensor in classifier.state_dict().values()) + 3 * sum(p.nbytes for p in trained)
     return PatchPlan(
         tuple(readings), steps, config.batch_size, steps / per_epoch, train_seconds,
-        sum(each.images * (each.passes * forward + each.seconds) for each in computed),
-        numbers + activations * min(config.batch_size, len(train)), kept + states, kept, _free(store.root),
+        sum(each.images * (each.passes * rates.forward + each.seconds) for each in computed),
+        rates.memory, kept + states, kept, _free(store.root),
         sweep.mixes_on(sweep.select_on) if computed else 0,
     )  # fmt: skip
 
 
-def _trainings(config: TrainConfig, tasks: RunTasks, clip: Clip, data: Path, epochs: float) -> list[Reading]:
-    """List what the training reads: its images, and validation images each ``eval_every`` epochs."""
+def _trainings(
+    config: TrainConfig, tasks: RunTasks, clip: Clip, data: Path, epochs: float, images_seen: int
+) -> list[Reading]:
+    """List what the training reads: its images, unlabelled ones beside them, and validation images each ``eval_every`` epochs."""
     looks = math.floor(epochs / config.eval_every) if config.eval_every else 0
     patched = len(tasks.patching.each)
     watched = training_splits(tasks, config)[patched:]
     passes = 1 if config.freeze_encoder else math.ceil(epochs)
     listed = [_reading(task, "train", "training", passes, clip, data) for task in tasks.patching.each]
+    if config.distill_on:
+        others = open_unlabelled(config.distill_on, data, clip.pixels)
+        listed.append(_measured(config.distill_on, others, UNLABELLED, math.ceil(images_seen / len(others))))
     return listed + [_reading(task, "val", "validation in training", looks, clip, data) for task, _ in watched if looks]
 
 
@@ -173,14 +187,18 @@ def _sum(plans: Sequence[PatchPlan]) -> PatchPlan:
 
 
 def _reading(task: Task, split: str, purpose: str, passes: int, clip: Clip, data: Path) -> Reading:
-    opened = task.dataset.split(split, data, clip.pixels)
+    return _measured(task.name, task.dataset.split(split, data, clip.pixels), purpose, passes)
+
+
+def _measured(name: str, opened: Split, purpose: str, passes: int) -> Reading:
+    """Read some images of a split, to see how long one takes."""
     places = range(0, len(opened), max(len(opened) // IMAGES_READ, 1))[:IMAGES_READ]
     opened[places[0]]  # the first image also loads libraries
     began = time.perf_counter()
     for place in places:
         opened[place]
     seconds = (time.perf_counter() - began) / len(places)
-    return Reading(task.name, split, purpose, len(opened), passes, seconds)
+    return Reading(name, opened.name, purpose, len(opened), passes, seconds)
 
 
 def _free(path: Path) -> int:

@@ -11,11 +11,12 @@ from wisepatch.config import EvalConfig, listed
 from wisepatch.datasets.any_images import AnyImages
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.prompts import TEMPLATES
+from wisepatch.datasets.renaming import renamed
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.answers import Answer, answers
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task, renamed
+from wisepatch.tasks import Task
 from wisepatch.workflows.run_tasks import evaluation_tasks, run_tasks
 
 NAMED = "classes"  # what a task is called that is nothing but names

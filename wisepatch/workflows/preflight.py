@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.config import listed
-from wisepatch.datasets.folder_or_csv import check_readable
+from wisepatch.datasets.image_files import check_readable
 from wisepatch.errors import StoreError, UnknownNameError, UsageError, WisepatchError
 from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.files import check_writable, expanded, refused

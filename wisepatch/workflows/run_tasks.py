@@ -8,7 +8,16 @@ from typing import Any
 from wisepatch.datasets.splits import CUT, FIRST_CUT
 from wisepatch.errors import UsageError
 from wisepatch.store.checkpoints import Checkpoint
-from wisepatch.tasks import Task, as_tasks, find_task, find_tasks, other_tasks, several_tasks
+from wisepatch.task_specs import canonical, without_split
+from wisepatch.tasks import (
+    Task,
+    as_tasks,
+    check_names_of_one,
+    distinct,
+    find_task,
+    other_tasks,
+    several_tasks,
+)
 
 
 def run_tasks(
@@ -64,11 +73,13 @@ def evaluation_tasks(
             raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
         patching, others = run_tasks(trained[0], limit=limit)
         return [*patching.each, *others]
+    check_names_of_one(specs, classnames)
     tasks = []
-    for task in find_tasks(specs, classnames, templates):
+    for spec in specs:
+        word = canonical(without_split(spec)[0])
         run: Mapping[str, Any] = next(
-            (each.config for each in trained if task.base_spec in patched_words(each.config)), {"cut": CUT}
+            (each.config for each in trained if word in patched_words(each.config)), {"cut": CUT}
         )
         names, prompts = classnames or run.get("classnames"), templates or run.get("templates")
-        tasks.append(find_task(task.spec, names, prompts, _cut(run), limit))
-    return tasks
+        tasks.append(find_task(spec, names, prompts, _cut(run), limit))
+    return distinct(tasks)

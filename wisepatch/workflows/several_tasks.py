@@ -28,11 +28,15 @@ class Strategy:
     name: str = JOINT
     coefficients: Coefficients = field(default_factory=Coefficients)
 
+    def of_a_training(self, config: TrainConfig) -> TrainConfig:
+        """Return the settings to check a training by: ``joint`` trains on all tasks, the others on one at a time."""
+        return config if self.name == JOINT else replace(config, tasks=())
+
     def problems(self, plan: SweepPlan, config: TrainConfig) -> Iterator[WisepatchError]:
         """Yield why the tasks cannot be patched in this way."""
         for task in plan.patching.each:
             try:
-                check_trainable(config, replace(plan.patching, parts=(task,)))
+                check_trainable(self.of_a_training(config), replace(plan.patching, parts=(task,)))
             except WisepatchError as error:
                 yield error
         if plan.method.needs_fisher or (self.name == PARALLEL and plan.method.name != "linear"):

@@ -21,6 +21,7 @@ from wisepatch.datasets.guarding import Guarded
 from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.limiting import limited
 from wisepatch.datasets.loading import worker_count
+from wisepatch.datasets.renaming import renamed
 from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
 from wisepatch.errors import DataError, UsageError, WisepatchError
@@ -30,7 +31,7 @@ from wisepatch.launcher import is_main
 from wisepatch.locks import check_held, locked
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import Task, renamed
+from wisepatch.tasks import Task
 
 if TYPE_CHECKING:
     from PIL import Image

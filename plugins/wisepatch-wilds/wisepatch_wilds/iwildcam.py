@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch_wilds.tables import SOURCE, all_there, known, need, read_table
 
 if TYPE_CHECKING:

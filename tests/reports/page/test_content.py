@@ -113,3 +113,10 @@ def test_answers_that_are_not_those_of_the_run_are_not_shown(store, swept):
     other = run_content(store, frame.assign(n=frame["n"] + 1), swept[1], 1, Budget())
     assert other.classes == []
     assert "the answers of shapes that the store holds are to" in other.missing["classes"]
+
+
+def test_each_section_without_content_says_why(content):
+    page = content([row("A", alpha, 0.5, role="patching") for alpha in (0.0, 1.0)])
+    assert not any([page.classes, page.galleries, page.training, page.lineage, page.commands])
+    assert {"classes", "images", "training", "lineage", "commands"} <= set(page.missing)
+    assert all(page.missing.values())

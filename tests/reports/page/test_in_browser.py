@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 import wisepatch as wp
 from tests.browser import opened, programs
 from tests.samples import draw_folder
+from tests.synthetic_sweeps import DATA, WISE_FT
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +58,23 @@ def test_hovering_tells_alpha_accuracy_and_interval_of_the_nearest_point(page):
     lines = ["mix: alpha 0.5", f"patched, %: {point['y']:.1f}", f"its 95 % interval: {point['y_interval']}"]
     assert said.splitlines()[:3] == lines
     assert said.splitlines()[-1] == "mark: chosen"
+
+
+def test_axes_of_shifts_are_labelled_in_per_cent_and_lines_are_straight(tmp_path):
+    programs()
+    (tmp_path / "store").mkdir()
+    shutil.copy(DATA / f"{WISE_FT}.jsonl", tmp_path / "store" / "results.jsonl")
+    wp.write_report(wp.Store(tmp_path / "store"), tmp_path / "r.html", data=tmp_path)
+    labels = "[...document.querySelectorAll('#shifts-1 .role-axis-label text')].filter(e => e.style.opacity !== '0')"
+    with opened(tmp_path / "r.html", width=390, height=844) as shown:
+        assert shown.messages() == []
+        words = shown.run(f"return {labels}.map(e => e.textContent)")
+        paths = shown.run(
+            "return [...document.querySelectorAll('#shifts-1 .mark-line path')].map(e => e.getAttribute('d'))"
+        )
+    assert {"70 %", "82 %", "1 %", "50 %"} <= set(words)
+    assert all(word.removesuffix(" %").isdecimal() for word in words)
+    assert sum(path.count("L") == 1 for path in paths) == 6  # y = x, and a line for each of five shifts
 
 
 def test_theme_follows_the_system_and_the_button_and_charts_follow_the_theme(page):

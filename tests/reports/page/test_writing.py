@@ -8,6 +8,7 @@ import html5lib
 import pytest
 
 import wisepatch as wp
+from tests.reports.plots.pictures import measured
 from wisepatch.errors import ResultsError, UsageError
 from wisepatch.files import PARTIAL
 from wisepatch.reports.page import writing
@@ -216,3 +217,20 @@ def test_interrupted_writing_leaves_the_older_page_whole(store, swept, tmp_path,
 def test_library_cannot_end_the_script_that_it_stands_in(monkeypatch):
     monkeypatch.setattr("vl_convert.javascript_bundle", lambda snippet: 'a = "</script><!-- </SCRIPT>";')
     assert writing._library() == 'a = "<\\/script><\\!-- <\\/SCRIPT>";'
+
+
+def test_many_tasks_are_told_apart_and_their_names_reorder_nothing_in_charts(tmp_path, library):
+    tasks = ["\u202egnitset", *(f"task {number}" for number in range(11))]
+    store = wp.Store(tmp_path / "store")
+    store.root.mkdir()
+    measured(tasks=tasks).to_json(store.results, orient="records", lines=True)
+    wp.write_report(store, tmp_path / "r.html", data=tmp_path)
+    (chart,) = (
+        json.loads(each.text)
+        for each in parsed(tmp_path / "r.html").iter("script")
+        if each.get("data-chart") == "alphas-1-test"
+    )
+    (line,) = (layer["encoding"] for layer in chart["layer"] if "strokeWidth" in layer.get("encoding", {}))
+    looks = list(zip(line["color"]["scale"]["range"], map(str, line["strokeDash"]["scale"]["range"]), strict=True))
+    assert len(set(looks)) == len(looks) == len(tasks)
+    assert line["color"]["scale"]["domain"] == line["strokeDash"]["scale"]["domain"] == ["\\u202egnitset", *tasks[1:]]

@@ -63,6 +63,13 @@ def measured(run="first", shift=0.0, tasks=("Digits", "Shapes", "Colors", "corru
     return pd.DataFrame(rows)
 
 
+def several_patched(numbers=(400, 600, 500)):
+    """A sweep in which two tasks are patched together, of so many images of each."""
+    tasks, roles = ("A{x}", "B", "kept"), ("patching", "patching", "supported")
+    one = measured(tasks=tasks).assign(patching="A{x} and B", role=roles * 6, n=numbers * 6)
+    return one.assign(checkpoint=one["alpha"].map("c{}".format))
+
+
 def answers(seed=0, sure=0.7, classes=4):
     """Answers whose confidence is too high."""
     rng = np.random.default_rng(seed)

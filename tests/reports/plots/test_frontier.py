@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.reports.plots.pictures import both, drawn, measured
+from tests.reports.plots.pictures import both, drawn, measured, several_patched
 from wisepatch import draw_sweep, read_results, save_figure, sweep_table
 from wisepatch.errors import ResultsError, UsageError
 
@@ -47,6 +47,16 @@ def test_mean_is_over_all_supported_tasks_or_those_named():
     only = sweep_table(results, supported=["ObjectNet"])
     assert only.iloc[0]["supported"] == 0.53
     assert sweep_table(results, patching="ImageNetV2").iloc[0]["patching"] == 0.619
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [((500, 500, 500), "n = 500 images a task"), ((400, 600, 500), "n = 400 (A{x}), 600 (B), 500 (kept)")],
+)
+def test_several_patching_tasks_count_the_images_of_each(numbers, said):
+    figure = draw_sweep(sweep_table(several_patched(numbers)))
+    assert f"{said}; bars: 95 % intervals" in [text.get_text() for text in figure.texts]
+    assert figure.axes[0].get_ylabel().replace("\n", " ") == "mean accuracy on the 2 patching tasks (A{x} and B)"
 
 
 def test_alphas_of_ends_and_chosen_point_are_labelled():

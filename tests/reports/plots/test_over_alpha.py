@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.reports.plots.pictures import both, drawn, measured
+from tests.reports.plots.pictures import both, drawn, measured, several_patched
 from wisepatch import alpha_table, draw_over_alpha, draw_per_task, per_task_table, read_results
 from wisepatch.errors import ResultsError
 
@@ -79,3 +79,18 @@ def test_tasks_of_runs_that_patch_others_are_not_drawn_together():
     assert "Colors" in caught.value.hint
     with pytest.raises(ResultsError, match="no sweep over alpha on the 'val' split"):
         per_task_table(measured(), split="val")
+
+
+def test_tasks_that_are_patched_together_are_all_marked():
+    axes = draw_over_alpha(alpha_table(several_patched())).axes[0]
+    thick = {line.get_label() for line in axes.lines if line.get_linewidth() > 2}
+    assert thick == {"A{x}, accuracy", "B, accuracy"}
+    titles = [each.get_title(loc="left") for each in draw_per_task(per_task_table(several_patched())).axes]
+    assert titles == ["A{x} (patching)", "B (patching)", "kept"]
+
+
+def test_fifteen_tasks_are_told_apart():
+    tasks = [f"task {number}" for number in range(15)]
+    axes = draw_over_alpha(alpha_table(measured(tasks=tasks))).axes[0]
+    curves = [line for line in axes.lines if ", accuracy" in str(line.get_label())]
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in curves}) == len(curves) == 15

@@ -178,6 +178,10 @@ def test_settings_are_given_by_name_and_what_is_off_is_said(shapes, tmp_path):
         ("l2-sp", "weight=much", "the setting weight of l2-sp is a number, not 'much'"),
         ("lipsum", "texts=1.5", "the setting texts of lipsum is a whole number, not '1.5'"),
         ("lipsum", "weight=-1", "the setting weight of lipsum must not be -1"),
+        ("lipsum", "texts=0", "the setting texts of lipsum must not be 0"),
+        ("lipsum", "length=0", "the setting length of lipsum must not be 0"),
+        ("distill", "temperature=0", "the setting temperature of distill must not be 0"),
+        ("distill", "classes=none", "the setting classes of distill is all, task, imagenet, not 'none'"),
         ("cross-entropy", "weight=1", "the objective cross-entropy has no setting 'weight'"),
     ):
         with pytest.raises(UsageError, match=reason):
@@ -193,8 +197,6 @@ def test_settings_are_given_by_name_and_what_is_off_is_said(shapes, tmp_path):
         ("flyp", {"label_smoothing": 0.1}, "flyp compares each image with the prompts of its batch"),
         ("l2-sp", {"lora": 2}, "l2-sp keeps weights near the start, and lora trains factors"),
         ("lipsum", {"distill_on": "Colors"}, "lipsum takes no unlabelled images"),
-        ("distill", {"objective_param": ("classes=none",)}, "the setting classes of distill is all, task, imagenet"),
-        ("distill", {"objective_param": ("temperature=0",)}, "the setting temperature of distill must not be 0"),
         ("lipsum", {"objective_param": ("length=31",)}, "texts of 31 random tokens do not fit between the ends of 32"),
         ("cross-entropy", {"freeze": ("9",)}, "the image encoder has the blocks 0 to 4, and --freeze names 9"),
     ],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wisepatch.datasets.folder_or_csv import tell_once
+from wisepatch.datasets.notes import tell_once
 from wisepatch.errors import DataError
 from wisepatch.locks import LOCK, locked
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import SPLIT_WORDS, cut_validation

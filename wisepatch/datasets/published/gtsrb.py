@@ -7,7 +7,7 @@ from typing import Any
 
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import open_torchvision, published

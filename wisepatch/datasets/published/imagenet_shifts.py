@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.class_folders import read_folders

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.published.archives import Archive
 from wisepatch.datasets.published.readers import check_present, fetch, published
 from wisepatch.datasets.samples import Samples, Transform

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.folder_or_csv import FileSamples
+from wisepatch.datasets.image_files import FileSamples
 from wisepatch.datasets.names import names
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.published.archives import Archive, BrokenArchiveError, unpack_all, waiting

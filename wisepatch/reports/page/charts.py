@@ -15,6 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 Spec = dict[str, Any]
 
 SERIES = [f"var(--series-{number})" for number in range(1, 9)]  # colours of runs, tasks, losses
+DASHES = ([1, 0], [6, 3], [2, 2])  # of curves that share a colour
 STAR = "M0,-1.2L0.35,-0.37L1.14,-0.37L0.5,0.14L0.7,0.97L0,0.45L-0.7,0.97L-0.5,0.14L-1.14,-0.37L-0.35,-0.37Z"
 SHAPES = {"chosen": STAR, "zero-shot": "circle", "start": "circle", "fine-tuned": "square", "added": "square"}
 MARKED = 110  # square pixels
@@ -34,6 +35,15 @@ class Chart:
     table: Table | None = None
 
 
+@dataclass(frozen=True)
+class Axis:
+    """An axis of logits: its title, its two ends, and where it has ticks."""
+
+    title: str
+    domain: tuple[float, float]
+    ticks: tuple[float, ...]
+
+
 def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
     """Draw accuracy on the patching task over that on the supported tasks, a curve a run, the ends and the choice marked.
 
@@ -50,6 +60,21 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
         "mark": {"type": "line", "strokeWidth": 2}, "transform": [{"filter": "datum.line == 1"}],
         "encoding": {"color": color, "order": {"field": "alpha", "type": "quantitative"}},
     }  # fmt: skip
+    tips = [
+        _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
+        *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
+        _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
+    ]  # fmt: skip
+    return _whole(
+        points,
+        [line, *_points(points, x, y, color), *_labels(scale["domain"]), _hover(tips)],
+        {"x": x, "y": y},
+        HEIGHT,
+    )
+
+
+def _points(points: Rows, x: Spec, y: Spec, color: Spec) -> list[Spec]:
+    """Return layers of dots, and of the ends and the choice with their intervals."""
     marked = {"filter": "datum.mark != ''"}
     rule_y = {"mark": {"type": "rule", "opacity": 0.5}, "transform": [marked], "encoding": {
         "y": {**y, "field": "y_low"}, "y2": {"field": "y_high"}, "color": color}}  # fmt: skip
@@ -63,17 +88,7 @@ def frontier_spec(points: Rows, x_title: str, y_title: str) -> Spec:
         "mark": {"type": "point", "filled": False, "size": MARKED, "opacity": 1, "fill": "var(--paper)", "strokeWidth": 2},
         "transform": [marked], "encoding": {"shape": shape, "color": color},
     }  # fmt: skip
-    tips = [
-        _tip("mix", "mix"), _tip("y", "patched, %", ".1f"), _tip("y_interval", "its 95 % interval"),
-        *([_tip("x", "supported, %", ".1f"), _tip("x_interval", "its 95 % interval (mean)")] if x_title != "alpha" else []),
-        _tip("mark", "mark"), *([_tip("run", "run")] if len(runs) > 1 else []),
-    ]  # fmt: skip
-    return _whole(
-        points,
-        [line, rule_y, rule_x, dots, stars, *_labels(scale["domain"]), _hover(tips)],
-        {"x": x, "y": y},
-        HEIGHT,
-    )
+    return [rule_y, rule_x, dots, stars]
 
 
 def _labels(domain: Sequence[float]) -> list[Spec]:
@@ -109,7 +124,7 @@ def over_alpha_spec(points: Rows, chosen: float | None, title: str) -> Spec:
         "scale": {"domain": [1, 2], "range": [1.6, 3.2]},
         "legend": None,
     }
-    line = {"mark": {"type": "line"}, "encoding": {"color": color, "strokeWidth": width}}
+    line = {"mark": {"type": "line"}, "encoding": {"color": color, "strokeWidth": width, **_dashes("task", tasks)}}
     dots = {"mark": {"type": "point", "filled": True, "size": 26, "opacity": 1}, "encoding": {"color": color}}
     tips = [
         _tip("task", "task"), _tip("alpha", "alpha", "~g"), _tip("y", "per cent", ".1f"), _tip("interval", "95 % interval"),
@@ -132,6 +147,36 @@ def _chosen_layers(chosen: float, x: Spec) -> list[Spec]:
     return [{**at, **rule}, {**at, **word}]
 
 
+def robustness_spec(points: Rows, lines: Rows, axes: Mapping[str, Axis]) -> Spec:
+    """Draw accuracy under each shift over that on the reference task, on logit ``axes``, a curve a shift.
+
+    Vega-Lite has no logit scale: ``points`` have ``series, mix, alpha, mark, x, y, x_low, x_high, y_low, y_high`` in logits, beside
+    the words of the tooltip, and ticks are labelled with the per cent that they stand for. ``lines`` have ``series, x, y``, the two
+    ends of the line of standard models.
+    """
+    color = _color("series", list(dict.fromkeys(point["series"] for point in points)), "shift")
+    x, y = ({"field": name, "type": "quantitative", **_on_logits(axes[name])} for name in ("x", "y"))
+    low, high = (end(axes[name].domain[place] for name in "xy") for place, end in enumerate((min, max)))
+    diagonal = {"values": [{"x": at, "y": at} for at in (low, high)]}
+    same = {"data": diagonal, "mark": {"type": "line", "color": "var(--ink-2)", "strokeDash": [1, 3], "clip": True}}
+    standard = {"data": {"values": [dict(line) for line in lines]}, "encoding": {"color": color}, "mark": {
+        "type": "line", "strokeWidth": 1.2, "strokeDash": [6, 3], "opacity": 0.75, "clip": True}}  # fmt: skip
+    curve = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {
+        "color": color, "order": {"field": "alpha", "type": "quantitative"}}}  # fmt: skip
+    tips = [
+        _tip("series", "shift"), _tip("mix", "mix"), _tip("under", "under the shift, %"), _tip("on", "on the reference, %"),
+        _tip("rho", "rho, points"), _tip("mark", "mark"),
+    ]  # fmt: skip
+    layers = [same, *([standard] if lines else []), curve, *_points(points, x, y, color), _hover(tips)]
+    return _whole(points, layers, {"x": x, "y": y}, HEIGHT)
+
+
+def _on_logits(axis: Axis) -> Spec:
+    label = "format(100 / (1 + exp(-datum.value)), '.6~r') + ' %'"
+    ticks = {"values": list(axis.ticks), "labelExpr": label, "labelOverlap": "greedy", "labelSeparation": 8}
+    return {"title": axis.title, "scale": {"domain": list(axis.domain), "nice": False, "zero": False}, "axis": ticks}
+
+
 def curves_spec(points: Rows, title: str, across: str = "step") -> Spec:
     """Draw a measure over steps or alpha, a curve a series; ``points`` have ``series, step, value``."""
     names = list(dict.fromkeys(point["series"] for point in points))
@@ -144,7 +189,7 @@ def curves_spec(points: Rows, title: str, across: str = "step") -> Spec:
         "scale": {"zero": False},
         "axis": {"tickCount": 4, "format": ".4~g"},
     }
-    line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color}}
+    line = {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"color": color, **_dashes("series", names)}}
     tips = [*([_tip("series", "curve")] if len(names) > 1 else []), _tip("step", across), _tip("value", title, ".4g")]
     return _whole(points, [line, _hover(tips)], {"x": x, "y": y}, PANEL)
 
@@ -155,25 +200,34 @@ def _whole(points: Rows, layers: list[Spec], encoding: Spec, height: int) -> Spe
 
 
 def _color(field: str, names: Sequence[str], title: str) -> Spec:
-    legend = {**_below(), "title": None} if len(names) > 1 else None
     colors = [SERIES[number % len(SERIES)] for number in range(len(names))]
     return {
         "field": field,
         "type": "nominal",
         "title": title,
         "scale": {"domain": list(names), "range": colors},
-        "legend": legend,
+        "legend": _legend(names),
     }
 
 
-def _below() -> Spec:
+def _dashes(field: str, names: Sequence[str]) -> Spec:
+    """Tell curves that share a colour apart by their dashes; nothing where there are as many colours as curves."""
+    if len(names) <= len(SERIES):
+        return {}
+    dashes = [DASHES[number // len(SERIES) % len(DASHES)] for number in range(len(names))]
+    scale = {"domain": list(names), "range": dashes}
+    return {"strokeDash": {"field": field, "type": "nominal", "scale": scale, "legend": _legend(names)}}
+
+
+def _legend(names: Sequence[str]) -> Spec | None:
+    """Return a legend below the chart, of lines where dashes count; none for one curve."""
+    if len(names) < 2:
+        return None
+    lines = {"symbolType": "stroke", "symbolSize": 240} if len(names) > len(SERIES) else {}
     return {
-        "orient": "bottom",
-        "direction": "vertical",
-        "labelLimit": LEGEND_LETTERS,
-        "symbolOpacity": 1,
-        "symbolStrokeWidth": 2,
-    }
+        "title": None, "orient": "bottom", "direction": "vertical", "labelLimit": LEGEND_LETTERS, "symbolOpacity": 1,
+        "symbolStrokeWidth": 2, **lines,
+    }  # fmt: skip
 
 
 def _scale(points: Rows, *fields: str, within: Sequence[float] | None = None) -> Spec:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.reports.evidence import Evidence
-from wisepatch.reports.making_again import command_lines
+from wisepatch.reports.making_again import command_lines, sweep_lines
 from wisepatch.reports.page import sentences, tables
 from wisepatch.reports.page.charts import Chart
 from wisepatch.reports.page.curves import run_name, splits_in_order, sweep_charts, training_charts
-from wisepatch.reports.page.shifts import robustness_chart
+from wisepatch.reports.page.shifts import robustness_charts
 from wisepatch.reports.page.tables import Table
 from wisepatch.reports.page.thumbnails import Budget, Gallery, galleries
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -68,13 +68,13 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         said = missing.get("classes", "")
         missing["classes"] = f"{said} Without a mistake, before and after: {', '.join(flawless)}.".strip()
     shown = list(galleries(compared, data, names, budget)) if compared else []
-    if compared and not shown:
-        missing["images"] = "No image is fixed or broken."
+    if not shown:
+        missing["images"] = "No image is fixed or broken." if compared else missing["classes"]
     first, besides = (
         sweep.rows[0],
         tables.besides_table({str(k): v for k, v in row.items()} for row in rows.to_dict("records")),
     )
-    robust = robustness_chart(rows, split, number)
+    shifts = robustness_charts(rows, split, number)
     return RunContent(
         anchor=f"run-{number}",
         heading=run_name(sweep),
@@ -90,11 +90,11 @@ def run_content(store: Store, rows: pd.DataFrame, data: Path, number: int, budge
         charts=list(sweep_charts(sweep, alpha, number)),
         classes=classes,
         galleries=shown,
-        robustness=[robust[0]] if robust else [],
-        robustness_charts=[robust[1]] if robust and robust[1] else [],
+        robustness=[shifts[0]] if shifts else [],
+        robustness_charts=shifts[1] if shifts else [],
         lineage=tables.lineage_table(store, target) if target else None,
         training=list(training_charts(store, ends, number, missing)),
-        commands=_commands(store, target, rows, sweep.run, missing),
+        commands=_commands(store, target, rows, sweep, missing),
         missing=missing,
     )
 
@@ -170,11 +170,13 @@ def _class_tables(task: Any, names: tuple[str, str]) -> Iterator[Table]:
 
 
 def _commands(
-    store: Store, target: Checkpoint | None, rows: pd.DataFrame, run: str, missing: dict[str, str]
+    store: Store, target: Checkpoint | None, rows: pd.DataFrame, sweep: Sweep, missing: dict[str, str]
 ) -> list[str]:
     if target is None:
-        missing["commands"] = "The checkpoints of this run were removed: how they were made is not known any more."
+        missing["lineage"] = "The checkpoints of this run were removed."
+        missing["commands"] = f"{missing['lineage'][:-1]}: how they were made is not known any more."
         return []
-    *made, export = command_lines(store, target, Evidence([], run, rows))
-    swept = [] if target.recipe else ["wisepatch interpolate"]
-    return [*made, *swept, "wisepatch report --output report.html", export]
+    found = Evidence([], sweep.run, rows)
+    mix = sweep.chosen or next((each for each in sweep.checkpoints.values() if each.recipe), target)
+    *_, export = command_lines(store, target, found)
+    return [*sweep_lines(store, mix, found), "wisepatch report --output report.html", export]

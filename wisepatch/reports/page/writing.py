@@ -158,6 +158,7 @@ def _render(contents: Sequence[RunContent], together: Mapping[str, Any] | None, 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
+    environment.filters["shown"] = _shown
     environment.tests["number_like"] = lambda cell: bool(NUMBER.fullmatch(str(cell)))
     environment.tests["one_word"] = lambda cell: " " not in str(cell) and len(str(cell)) <= SHORT_NAME
     environment.tests["short"] = lambda cell: len(str(cell)) <= SHORT_NAME
@@ -170,7 +171,11 @@ def _render(contents: Sequence[RunContent], together: Mapping[str, Any] | None, 
 
 
 def _shown(value: Any) -> Any:
-    """Write out what would reorder or break a line: the page is markup, so names keep no power over it."""
+    """Write out what would reorder or break a line, also within a chart: names keep no power over the page."""
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
     return harmless(value) if type(value) is str else value
 
 

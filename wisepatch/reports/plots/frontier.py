@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import of_means
 from wisepatch.analysis.patching_measures import patching_measures
-from wisepatch.analysis.sweep_frame import with_mean_of_patched
+from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
@@ -48,7 +48,7 @@ def sweep_table(
 
     Its columns are ``run, run_name, given_name, model, method, task, metric, split, alpha, patching, supported, chosen,
     selected_on, start``, the intervals of ``patching`` and ``supported`` (``..._low``, ``..._high``), ``images`` (their numbers, by
-    task), the names and metrics of the supported tasks, and the measures of
+    task), how many tasks are ``patched``, the names and metrics of the supported tasks, and the measures of
     :func:`~wisepatch.analysis.patching_measures.patching_measures`. Runs come in order of time. The metric is the first that a run
     measured on its patching task, or ``metric``. The patching task is the one that the rows name as such, or ``patching``; the
     supported accuracy is the mean over all other tasks, or over ``supported``. Accuracies are fractions.
@@ -57,9 +57,9 @@ def sweep_table(
     """
     import pandas as pd
 
-    results = with_mean_of_patched(results)
+    of_split, results = results[results["split"].fillna("test") == split], with_mean_of_patched(results)
     curves, without_patching = [], []
-    for _, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
+    for run, rows in swept_rows(results, split, metric, coefficients=True).groupby("run", sort=False):
         task = patching or next(filter(None, rows["patching"].dropna()), None)
         if task is None:  # a run of zeroshot or eval: no sweep
             without_patching.append(rows)
@@ -69,7 +69,7 @@ def sweep_table(
         if missing:
             reason = f"{missing[0]!r} was not measured in run {rows['run_name'].iloc[0]!r}"
             raise ResultsError(reason, f"tasks there are: {', '.join(measured)}")
-        if len(curve := _curve(rows, task, supported, metric)):
+        if len(curve := _curve(rows, task, supported, metric, of_split[of_split["run"] == run])):
             curves.append(curve)
     if not curves and without_patching:
         raise no_curve(without_patching[0])
@@ -86,8 +86,10 @@ def sweep_table(
     return table
 
 
-def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metric: str | None) -> pd.DataFrame:
-    """Summarise the rows of a run by alpha."""
+def _curve(
+    rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metric: str | None, measured: pd.DataFrame
+) -> pd.DataFrame:
+    """Summarise the rows of a run by alpha; ``measured`` are those rows before tasks that are patched together were averaged."""
     import pandas as pd
 
     of_task = rows[rows["task"] == task]
@@ -99,7 +101,7 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     others = others.drop_duplicates(["alpha", "task"])
     means = _means(others).reindex(of_task.index)
     names, metrics = ", ".join(others["task"].unique()), list(others["metric"].unique())
-    images = dict(zip([task, *others["task"]], [of_task["n"].max(), *others["n"]], strict=True))
+    images = _images(measured, task, others["task"].unique())
     columns = [
         "run",
         "run_name",
@@ -115,12 +117,21 @@ def _curve(rows: pd.DataFrame, task: str, supported: Sequence[str] | None, metri
     ]
     curve = of_task[columns].assign(
         patching=of_task["value"], patching_low=of_task["ci_low"], patching_high=of_task["ci_high"], **means, names=names,
-        supported_metrics=axis_label(metrics), images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
+        supported_metrics=axis_label(metrics), patched=max(len(patched_tasks(measured)), 1),
+        images=pd.Series([images] * len(of_task), of_task.index, dtype=object),
     ).reset_index()  # fmt: skip
     signs = sign_of([str(metric)]), sign_of(metrics)
     alphas = curve["alpha"].where((curve["alpha"] != 1) | (curve["method"] != TASK_ARITHMETIC))
     measures = patching_measures(alphas, signs[0] * curve["patching"], signs[1] * curve["supported"])
     return curve.assign(**measures._asdict())
+
+
+def _images(rows: pd.DataFrame, task: str, supported: Iterable[str]) -> dict[str, float]:
+    """Return the number of images of each task of a run, also of those that are patched together as ``task``."""
+    patched = patched_tasks(rows)
+    tasks = [*(patched if len(patched) > 1 else [task]), *supported]
+    numbers = rows[rows["task"].isin(tasks)].groupby("task", sort=False)["n"].max()
+    return {str(name): float(n) for name, n in numbers.items()}
 
 
 def _means(others: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +196,9 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         x = f"mean {metrics} on the supported tasks ({_supported_words(table)})"
-    sheet.label(axes, x, f"{axis_label(table['metric'])} on the patching task ({tasks})")
+    several, metric = int(table["patched"].max()), axis_label(table["metric"])
+    y = f"mean {metric} on the {several} patching tasks" if several > 1 else f"{metric} on the patching task"
+    sheet.label(axes, x, f"{y} ({tasks})")
     figure = sheet.finish(legend)
     if not over_alpha:
         _label_alphas(sheet, axes, table)

@@ -40,14 +40,14 @@ def use_logit_scale(axes: Axes, x: Sequence[float], y: Sequence[float], clamp: f
     axes.set_xscale("function", functions=(forward, expit))
     axes.set_yscale("function", functions=(forward, expit))
     for axis, values, limit in ((axes.xaxis, x, axes.set_xlim), (axes.yaxis, y, axes.set_ylim)):
-        low, high = _limits(values, clamp)
+        low, high = limits(values, clamp)
         limit(low, high)
-        axis.set_ticks(_ticks(low, high))
+        axis.set_ticks(ticks(low, high))
         axis.set_ticks([], minor=True)
         axis.set_major_formatter(percent)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Return ticks between two accuracies: the usual ones, or round ones that are closer to each other."""
     usual = [tick for tick in TICKS if low <= tick <= high]
     if len(usual) >= LEAST_TICKS:
@@ -61,7 +61,7 @@ def percent(fraction: float, _place: float = 0) -> str:
     return f"{100 * fraction:.6g} %"
 
 
-def _limits(values: Sequence[float], clamp: float) -> tuple[float, float]:
+def limits(values: Sequence[float], clamp: float) -> tuple[float, float]:
     """Return the ends of an axis, with room around the values."""
     import numpy as np
 

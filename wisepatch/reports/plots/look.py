@@ -23,6 +23,11 @@ STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
+def marker_of(number: int, colors: int) -> str:
+    """Return the marker of a curve by its number; those that share one of so many ``colors`` have different ones."""
+    return MARKERS[(number + number // colors) % len(MARKERS)]
+
+
 class Theme(NamedTuple):
     """Colours of the ground, of text, of what stands back, of the grid, and of curves."""
 

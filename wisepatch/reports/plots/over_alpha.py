@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.sweep_frame import patched_tasks
 from wisepatch.errors import ResultsError
-from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid
+from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid, marker_of
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import swept_rows
 from wisepatch.reports.plots.words import axis_label, chosen_words, describe, images_words, start_words
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 EXTRA_METRICS = ("attack_success", "worst_group", "pm10")  # drawn over alpha beside the first metric of a task
 COLUMNS = [
-    "task", "metric", "alpha", "value", "ci_low", "ci_high", "patching", "chosen", "selected_on", "start", "split", "n",
+    "task", "metric", "alpha", "value", "ci_low", "ci_high", "patching", "patched", "chosen", "selected_on", "start", "split", "n",
 ]  # fmt: skip
 HEIGHT, PANEL_HEIGHT, PANELS_ACROSS = 3.8, 2.1, 3
 
@@ -27,10 +28,10 @@ HEIGHT, PANEL_HEIGHT, PANELS_ACROSS = 3.8, 2.1, 3
 def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | None = None) -> pd.DataFrame:
     """Gather the results of a single run, or of several that differ in their seed, into one row for each task, metric and alpha.
 
-    Its columns are ``task, metric, alpha, value, ci_low, ci_high, patching, chosen, selected_on, start, split, n``. Of each task
-    the first metric that was measured (or ``metric``), and the attack success, worst group or pm10 beside it. Of several seeds,
-    whose number is in ``attrs["seeds"]``, ``value`` is the mean, and ``ci_low`` and ``ci_high`` are the smallest and the largest
-    value.
+    Its columns are ``task, metric, alpha, value, ci_low, ci_high, patching, patched, chosen, selected_on, start, split, n``;
+    ``patched`` tells whether a task is ``patching``, or one of the tasks that are. Of each task the first metric that was measured
+    (or ``metric``), and the attack success, worst group or pm10 beside it. Of several seeds, whose number is in ``attrs["seeds"]``,
+    ``value`` is the mean, and ``ci_low`` and ``ci_high`` are the smallest and the largest value.
 
     Raises :class:`ResultsError` where the results hold no sweep, or several.
     """
@@ -44,7 +45,7 @@ def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | Non
         named = rows.drop_duplicates("run").set_index("run")["run_name"].reindex(runs)
         hint = f"name one with --run: {', '.join(named)}" if runs else "run `wisepatch interpolate`"
         raise ResultsError(f"one sweep is drawn over alpha, and here are {count} on the {split!r} split", hint)
-    rows = rows[rows["run"].isin(runs)]
+    rows = _with_patched(rows[rows["run"].isin(runs)])
     first = rows.groupby("task", sort=False)["metric"].transform("first")
     rows = rows[(rows["metric"] == first) | rows["metric"].isin(EXTRA_METRICS)]
     rows = rows.drop_duplicates(["run", "task", "metric", "alpha"], keep="last").sort_values("alpha", kind="stable")
@@ -52,10 +53,15 @@ def alpha_table(results: pd.DataFrame, *, split: str = "test", metric: str | Non
         return rows[COLUMNS]
     table = rows.groupby(["task", "metric", "alpha"], sort=False, as_index=False).agg(
         ci_low=("value", "min"), ci_high=("value", "max"), value=("value", "mean"), chosen=("chosen", "any"),
-        **{name: (name, "first") for name in ("patching", "selected_on", "start", "split", "n")},
+        **{name: (name, "first") for name in ("patching", "patched", "selected_on", "start", "split", "n")},
     )[COLUMNS]  # fmt: skip
     table.attrs["seeds"] = len(runs)
     return table
+
+
+def _with_patched(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add whether a task is what is patched, or one of several that are patched together."""
+    return rows.assign(patched=rows["task"].isin(patched_tasks(rows)))
 
 
 @as_written
@@ -79,11 +85,11 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None, look: Look) -> Figur
     first_metrics: dict[Any, str] = table.groupby("task")["metric"].first().to_dict()
     for (task, metric), curve in table.groupby(["task", "metric"], sort=False):
         number = tasks.index(task)
-        color, marker = theme.colors[number % len(theme.colors)], MARKERS[number % len(MARKERS)]
+        color, marker = theme.colors[number % len(theme.colors)], marker_of(number, len(theme.colors))
         label = f"{task}, {describe(str(metric))[0]}"
         (legend[label],) = axes.plot(
             curve["alpha"], curve["value"], "-" if metric == first_metrics[task] else "--", color=color, marker=marker,
-            linewidth=(2.4 if task in patching else 1.5) * sheet.scale, markersize=3.5 * sheet.scale, label=label,
+            linewidth=(2.4 if curve["patched"].all() else 1.5) * sheet.scale, markersize=3.5 * sheet.scale, label=label,
         )  # fmt: skip
         axes.fill_between(
             curve["alpha"], curve["ci_low"], curve["ci_high"], color=color, alpha=0.25 if seeds else 0.15, linewidth=0
@@ -146,12 +152,10 @@ def per_task_table(
     if missing := [task for task in tasks or () if task not in measured]:
         raise ResultsError(f"{missing[0]!r} was not measured", f"tasks there are: {', '.join(measured)}")
     first = rows.groupby("task", sort=False)["metric"].transform("first")
-    rows = rows[(rows["metric"] == first) & (rows["task"].isin(tasks) if tasks else True)]
+    rows = _with_patched(rows)[(rows["metric"] == first) & (rows["task"].isin(tasks) if tasks else True)]
     rows = rows.drop_duplicates(["run", "task", "alpha"], keep="last")
-    order = {
-        task: place
-        for place, task in enumerate(sorted(measured, key=lambda task: task not in set(patched["patching"])))
-    }
+    first_ones = set(rows[rows["patched"]]["task"])
+    order = {task: place for place, task in enumerate(sorted(measured, key=lambda task: task not in first_ones))}
     parts = [part.sort_values(["task", "alpha"], key=lambda by: by.map(order) if by.name == "task" else by, kind="stable")
              for _, part in rows.groupby("run", sort=False)]  # fmt: skip
     return pd.concat(parts, ignore_index=True)[["run", "run_name", *COLUMNS]]
@@ -190,7 +194,7 @@ def draw_per_task(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         metric = "" if of_task["metric"].iloc[0] == "top1" else f", {axis_label(of_task['metric'])}"
         last = number + columns >= len(tasks)
-        role = " (patching)" if task == patching else ""
+        role = " (patching)" if of_task["patched"].all() else ""
         sheet.label(axes, f"alpha (0 is {start})" if last else "", title=f"{task}{role}{metric}", share=1 / columns)
         axes.tick_params(labelbottom=last)
     for axes in panels[len(tasks) :]:

@@ -186,7 +186,7 @@ def _draw_marks(
         if point["chosen"]:
             here.append((chosen_words(point) + (f" (alpha {alpha:g})" if one_run else ""), CHOSEN))
         for label, style in here:
-            (mark,) = axes.plot([x], [y], color=color, zorder=5, **MARK, **scaled(style, sheet, 0.75))
+            (mark,) = axes.plot([x], [y], color=color, zorder=5, clip_on=False, **MARK, **scaled(style, sheet, 0.75))
             if label not in legend:
                 legend[label] = mark
 

@@ -10,12 +10,11 @@ from wisepatch.config import CROSS_ENTROPY, TrainConfig
 from wisepatch.hookspecs import Objective, hookimpl
 
 
-def _in(module: str, prepare: str) -> Callable[[Any], Callable[[Any, Any], Any]]:
-    """Return a function that calls ``prepare`` of ``module``, which is imported then."""
+def _in(module: str, name: str) -> Callable[[Any], Any]:
+    """Return a function that calls the one called ``name`` of ``module``, which is imported then."""
 
-    def call(start: Any) -> Callable[[Any, Any], Any]:
-        loss: Callable[[Any, Any], Any] = getattr(import_module(f"{__package__}.{module}"), prepare)(start)
-        return loss
+    def call(given: Any) -> Any:
+        return getattr(import_module(f"{__package__}.{module}"), name)(given)
 
     return call
 
@@ -49,11 +48,12 @@ OBJECTIVES = (
     ),
     Objective(
         "distill", _in("teaching", "distill"), {"weight": 1.0, "temperature": 2.0, "classes": "all"}, on_features=False,
-        unlabelled=True, paper="Li and Hoiem, Learning without Forgetting, ECCV 2016, arXiv 1606.09282, equations 2 and 3",
+        unlabelled=True, check=_in("teaching", "check_distill"),
+        paper="Li and Hoiem, Learning without Forgetting, ECCV 2016, arXiv 1606.09282, equations 2 and 3",
     ),
     Objective(
         "lipsum", _in("teaching", "lipsum"), {"weight": 1.0, "texts": 80, "length": 8}, on_features=False,
-        paper="Nam et al., Lipsum-FT, ICLR 2024, arXiv 2404.00860, section 5.1",
+        check=_in("teaching", "check_lipsum"), paper="Nam et al., Lipsum-FT, ICLR 2024, arXiv 2404.00860, section 5.1",
     ),
     Objective(
         "car-ft", _in("teaching", "context"), {"weight": 1.0}, on_features=False,

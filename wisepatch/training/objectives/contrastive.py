@@ -19,7 +19,8 @@ from wisepatch.training.objectives.start import Loss, TrainingStart
 def flyp(start: TrainingStart) -> Loss:
     """Return CLIP's loss of images and prompts of their classes, one template each at random (Goyal et al. 2023, section 3).
 
-    Equal prompts of a batch count as negatives of each other, as in the paper. The batch is that of all processes together.
+    Equal prompts of a batch count as negatives of each other, as in the paper, and both directions count one half, as in the
+    authors' code, which has nothing to set besides. The batch is that of all processes together.
     """
     start.clip.model.to(start.device)  # the text tower reads its mask there
     dataset = start.task.dataset

@@ -138,9 +138,10 @@ def objective_problems(config: TrainConfig) -> list[UsageError]:
     problems = [UsageError(reason, hint) for reason, hint in _misfits(objective, config)]
     try:
         objective_params(config)
+        reason = objective.check(config) if objective.check else ""
     except UsageError as error:
-        problems.append(error)
-    return problems
+        return [*problems, error]
+    return [*problems, UsageError(reason, "leave one of the two out")] if reason else problems
 
 
 def _misfits(objective: Objective, config: TrainConfig) -> Iterable[tuple[str, str]]:
@@ -159,5 +160,3 @@ def _misfits(objective: Objective, config: TrainConfig) -> Iterable[tuple[str, s
         yield f"{name} trains on one task, and here are {len(config.tasks)}", "add --strategy sequential or parallel"
     if config.distill_on and not objective.unlabelled:
         yield f"{name} takes no unlabelled images", "leave --distill-on out, or add --objective distill"
-    if objective.check and (reason := objective.check(config)):
-        yield reason, "leave one of the two out"

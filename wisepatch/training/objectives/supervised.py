@@ -28,7 +28,9 @@ def cross_entropy(start: TrainingStart) -> Loss:
 def linear_probing_first(start: TrainingStart) -> Loss:
     """Train the head on fixed features, then return the cross entropy that trains all (Kumar et al. 2022, section 3.4: LP-FT).
 
-    The head is trained with AdamW for ``steps`` of 512 features of the training images, uncropped, from the zero-shot head on.
+    The head is trained with AdamW for ``steps`` of 512 features of the training images, uncropped, from the zero-shot head on: as
+    WiSE-FT trains one. The paper fits a logistic regression from nothing, and picks its L2 penalty among a hundred on validation
+    data, which is not there while a training runs.
     """
     assert start.fixed_features is not None
     probe(start.classifier, start.fixed_features(), start)
@@ -56,7 +58,9 @@ def probe(classifier: Classifier, given: Features, start: TrainingStart) -> None
 def starting_point(start: TrainingStart) -> Loss:
     """Return the cross entropy with ``weight / 2 * |theta - theta_0|^2`` (Li et al. 2018, equation 2: L2-SP).
 
-    All trained weights start from given ones here, the head too, so that equation 3, with a part for new layers, has none.
+    All trained weights start from given ones here, the head too, so that equation 3, with a part for new layers, has none. The
+    weight 0.1 is that of the authors' code, for the loss as it stands here; with AdamW, which scales gradients, it is not the pull
+    of their SGD.
     """
     begun = {name: each.detach().to(start.device, copy=True) for name, each in start.classifier.named_parameters()}
 

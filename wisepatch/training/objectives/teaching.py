@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
+from wisepatch.config import TrainConfig
 from wisepatch.datasets.prompts import prompts
 from wisepatch.datasets.training_batches import TrainingBatch
 from wisepatch.errors import UsageError
@@ -18,7 +19,7 @@ from wisepatch.models.classifier import at_least_single
 from wisepatch.models.clip import Clip
 from wisepatch.models.open_clip_assumptions import reads_end_token_causally
 from wisepatch.models.zeroshot_head import mean_text_head, text_features
-from wisepatch.training.objectives.start import Loss, TrainingStart
+from wisepatch.training.objectives.start import Loss, TrainingStart, objective_params
 
 CLASSES = ("all", "task", "imagenet")
 
@@ -26,14 +27,13 @@ CLASSES = ("all", "task", "imagenet")
 def distill(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the distance to the zero-shot answers (Li and Hoiem 2016, equations 2 and 3).
 
-    The distance is the Kullback-Leibler divergence at a temperature, times its square (Hinton et al. 2015, section 2.1), over the
-    class names of the task and its supported tasks together (``classes=all``), of the ``task``, or of ``imagenet``, on the
-    task's images or on those of ``--distill-on``.
+    The distance is the Kullback-Leibler divergence at a temperature, over the class names of the task and its supported tasks
+    together (``classes=all``), of the ``task``, or of ``imagenet``, on the task's images or on those of ``--distill-on``. It is
+    times the temperature's square (Hinton et al. 2015, section 2.1), with which gradients keep their size; without it, as Li and
+    Hoiem write it, their weight of 1 at a temperature of 2 is ``weight=0.25`` here.
     """
     head, teach = start.placed(distilled_head(start)), start.teacher()
     weight, temperature = start.params["weight"], start.params["temperature"]
-    if temperature <= 0:
-        raise UsageError("the setting temperature of distill must not be 0", "its default is 2")
 
     def loss(model: Any, batch: TrainingBatch) -> torch.Tensor:
         images = batch.images if batch.others is None else torch.cat([batch.images, batch.others])
@@ -47,13 +47,19 @@ def distill(start: TrainingStart) -> Loss:
     return loss
 
 
+def check_distill(config: TrainConfig) -> None:
+    """Raise :class:`UsageError` for settings that distillation cannot have."""
+    params = objective_params(config)
+    if params["temperature"] <= 0:
+        raise UsageError("the setting temperature of distill must not be 0", "its default is 2")
+    if params["classes"] not in CLASSES:
+        reason = f"the setting classes of distill is {', '.join(CLASSES)}, not {params['classes']!r}"
+        raise UsageError(reason, "leave it out for all")
+
+
 def distilled_head(start: TrainingStart) -> torch.Tensor:
     """Return the head ``(classes, dim)`` whose answers are kept, as ``params["classes"]`` says."""
     named = start.params["classes"]
-    if named not in CLASSES:
-        raise UsageError(
-            f"the setting classes of distill is {', '.join(CLASSES)}, not {named!r}", "leave it out for all"
-        )
     if named == "imagenet":
         from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
@@ -77,9 +83,10 @@ def lipsum(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the distance of energies under random texts (Nam et al. 2024, section 5.1).
 
     Half the mean square over ``texts`` texts of ``length`` random tokens, drawn anew for each batch, of the difference in scaled
-    cosines between image and text features.
+    cosines between image and text features. Weight, number and length are those of the authors' code.
     """
     start.clip.model.to(start.device)
+    random_tokens(start, 0)  # raises before the first step
     teach = start.teacher()
     scale = float(start.clip.model.logit_scale.detach().float().exp())
 
@@ -94,6 +101,14 @@ def lipsum(start: TrainingStart) -> Loss:
     return loss
 
 
+def check_lipsum(config: TrainConfig) -> None:
+    """Raise :class:`UsageError` for no texts, or texts without tokens."""
+    params = objective_params(config)
+    for name in ("texts", "length"):
+        if params[name] < 1:
+            raise UsageError(f"the setting {name} of lipsum must not be 0", "give 1 at least, or leave it out")
+
+
 def random_tokens(start: TrainingStart, number: int) -> torch.Tensor:
     """Draw the texts ``(texts, length + 2)`` of a batch by the seed and its number alone: between the ends of any text, any token.
 
@@ -102,10 +117,10 @@ def random_tokens(start: TrainingStart, number: int) -> torch.Tensor:
     model, tokenizer = start.clip.model, start.clip.tokenizer
     length, context = start.params["length"], model.context_length
     first, last = _ends(start.clip)
-    if length + 2 > context or length < 1 or start.params["texts"] < 1:
+    if length + 2 > context:
         raise UsageError(
             f"texts of {length} random tokens do not fit between the ends of {context}",
-            f"give lipsum a length from 1 to {context - 2}, and a text at least",
+            f"give lipsum a length from 1 to {context - 2}",
         )
     generator = torch.Generator().manual_seed(start.config.seed * 1_000_003 + number)
     drawn = torch.randint(first, (start.params["texts"], length), generator=generator)
@@ -131,7 +146,8 @@ def _ends(clip: Clip) -> tuple[int, int]:
 def context(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the divergence of the contexts (Mao et al. 2024, section 3).
 
-    A context is one of CLIP's 80 templates for ImageNet; its text feature is the mean over the task's class names.
+    A context is one of CLIP's 80 templates for ImageNet; its text feature is the mean over the task's class names. The authors have
+    published no code; a weight of 1 is what an independent reimplementation takes.
     """
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
