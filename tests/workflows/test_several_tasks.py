@@ -12,7 +12,9 @@ from tests.samples import Notes, draw_folder
 from tests.training.test_resume import stop_at  # noqa: F401 -- a fixture
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, evaluate, load_results, load_weights, patch
 from wisepatch.analysis.coefficients import equal
+from wisepatch.analysis.sweep_frame import frames_of_runs, points
 from wisepatch.errors import Stopped, UsageError
+from wisepatch.reports.plots import sweep_table
 from wisepatch.tasks import RunTasks
 from wisepatch.training import finetuning, rates
 from wisepatch.workflows.patching import finetune_watched
@@ -129,6 +131,12 @@ def test_sequential_patches_each_task_from_the_model_patched_before(folders, tmp
     assert list(done.table.models) == ["zero-shot", "patched on first", "patched on first and second", "patched"]
     assert store.problem(done.sweep.chosen) == ""
     assert load_weights(store, done.sweep.chosen).keys() == load_weights(store, done.runs[0].zeroshot).keys()
+    # What is chosen from and drawn afterwards is the last sweep.
+    rows = load_results(store)
+    ((split, swept),) = frames_of_runs(rows[rows["run"] == done.sweep.run]).values()
+    assert (split, points(swept)) == ("val", done.sweep.points["val"])
+    drawn = sweep_table(rows[rows["run"] == done.sweep.run])
+    assert (set(drawn["task"]), list(drawn["alpha"])) == ({done.sweep.patching}, [0, 0.5, 1])
 
 
 @pytest.mark.slow

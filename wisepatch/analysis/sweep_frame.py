@@ -132,7 +132,8 @@ def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
     if "patching" not in results or "role" not in results:
         return results
     parts = []
-    for _, rows in results.groupby("run", sort=False, dropna=False):
+    for _, of_run in results.groupby("run", sort=False, dropna=False):
+        rows = last_sweep(of_run)
         tasks = patched_tasks(rows)
         if len(tasks) < 2:
             parts.append(rows)
@@ -170,10 +171,21 @@ def numbered(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(alpha=rows["candidate"]) if is_numbered(rows) else rows
 
 
+def last_sweep(rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out all sweeps of a run but the last, of all its tasks, where these were patched one after the other."""
+    named = list(rows["patching"].dropna().unique())
+    of_several = [name for name in named if name not in set(rows["task"])]
+    if len(named) < 2 or not of_several:
+        return rows
+    last: pd.DataFrame = rows[rows["patching"].isna() | (rows["patching"] == of_several[-1])]
+    return last
+
+
 def patched_tasks(rows: pd.DataFrame) -> list[str]:
     """Return the tasks that rows of one run name as patched: by their role where there are several, else the one that all name."""
     if is_merge(rows):
         return list(rows.loc[rows["role"] == PATCHING, "task"].unique())
+    rows = last_sweep(rows)
     named: list[str] = rows["patching"].dropna().unique().tolist()
     if named and "role" in rows and named[0] not in set(rows["task"]):
         named = rows.loc[(rows["patching"] == named[0]) & (rows["role"] == PATCHING), "task"].unique().tolist()
@@ -199,8 +211,9 @@ def frames_of_runs(
     """
     frames = {}
     for run, of_run in results.groupby("run", sort=False):
-        swept = of_run["alpha"].notna() | of_run["patching"].notna()
-        rows = numbered(of_run if is_merge(of_run) else of_run[swept])
+        of_last = last_sweep(of_run)
+        swept = of_last["alpha"].notna() | of_last["patching"].notna()
+        rows = numbered(of_last if is_merge(of_last) else of_last[swept])
         on = split or ("val" if (rows["split"] == "val").any() else "test")
         rows = rows[rows["split"].fillna("test") == on]
         task: Any = listed(patching) if patching else patched_tasks(rows)

@@ -18,6 +18,54 @@ if TYPE_CHECKING:
 
     from wisepatch.workflows.merging import Merged
 
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help="linear, task-arithmetic, ties, dare, breadcrumbs, fisher, regmean, regmean++, lines, model-stock, slerp, tsv-m, "
+        "iso-c, iso-cts, greedy-soup, or one of a plugin.",
+        autocompletion=completion.methods,
+    ),
+]
+ParamOption = Annotated[
+    list[str],
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUES",
+        help="A parameter of the method: scale=0:1:0.1, density=0.2,0.5; several make the grid of all. Repeatable.",
+    ),
+]
+LayersOption = Annotated[
+    list[str],
+    typer.Option(
+        "--layers",
+        help="Scale what is added by layer: 0.2:1 from the first block to the last, or NAME=SCALE by comma.",
+    ),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="The start of all ends, where they do not say it.", autocompletion=completion.checkpoints
+    ),
+]
+EvalOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eval",
+        help="Tasks to measure besides those of the ends. (default: the supported tasks of their runs)",
+        autocompletion=completion.tasks,
+    ),
+]
+NoEvalOption = Annotated[bool, typer.Option("--no-eval", help="Store the merge, and measure nothing.")]
+SpaceOption = Annotated[
+    Literal["weights", "output"],
+    typer.Option("--space", help="output: measure ensembles of logits and of probabilities too; never stored."),
+]
+MaterializeOption = Annotated[
+    bool,
+    typer.Option("--materialize", help="Store the merge as weights, not as a recipe that is merged when loaded."),
+]
+
 
 @o.with_settings
 def command(
@@ -25,59 +73,20 @@ def command(
     evaluation: EvalConfig,
     machine: o.Machine,
     common: o.Common,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            help="linear, task-arithmetic, ties, dare, breadcrumbs, fisher, regmean, regmean++, lines, model-stock, slerp, tsv-m, "
-            "iso-c, iso-cts, greedy-soup, or one of a plugin.",
-            autocompletion=completion.methods,
-        ),
-    ] = "linear",
-    param: Annotated[
-        list[str],
-        typer.Option(
-            "--param",
-            metavar="NAME=VALUES",
-            help="A parameter of the method: scale=0:1:0.1, density=0.2,0.5; several make the grid of all. Repeatable.",
-        ),
-    ] = [],  # noqa: B006 -- Typer copies defaults
-    layers: Annotated[
-        list[str],
-        typer.Option(
-            "--layers",
-            help="Scale what is added by layer: 0.2:1 from the first block to the last, or NAME=SCALE by comma.",
-        ),
-    ] = [],  # noqa: B006
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", help="The start of all ends, where they do not say it.", autocompletion=completion.checkpoints
-        ),
-    ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--eval",
-            help="Tasks to measure besides those of the ends. (default: the supported tasks of their runs)",
-            autocompletion=completion.tasks,
-        ),
-    ] = None,
-    no_eval: Annotated[bool, typer.Option("--no-eval", help="Store the merge, and measure nothing.")] = False,
+    method: MethodOption = "linear",
+    param: ParamOption = [],  # noqa: B006 -- Typer copies defaults
+    layers: LayersOption = [],  # noqa: B006
+    start: StartOption = None,
+    tasks: EvalOption = None,
+    no_eval: NoEvalOption = False,
     select: o.SelectOption = None,
     select_on: o.SelectOnOption = "val",
     name: Annotated[
         str, typer.Option("--name", help="A name for the merged checkpoint and this run.", callback=in_utf8)
     ] = "",
     metric: o.MetricOption = [],  # noqa: B006
-    space: Annotated[
-        Literal["weights", "output"],
-        typer.Option("--space", help="output: measure ensembles of logits and of probabilities too; never stored."),
-    ] = "weights",
-    materialize: Annotated[
-        bool,
-        typer.Option("--materialize", help="Store the merge as weights, not as a recipe that is merged when loaded."),
-    ] = False,
+    space: SpaceOption = "weights",
+    materialize: MaterializeOption = False,
     limit: o.LimitOption = None,
     form: o.FormatOption = "table",
 ) -> None:
@@ -136,12 +145,10 @@ def _refuse_for_soup(given: Mapping[str, object]) -> None:
 def _sentence(done: Merged) -> str:
     """Say what was chosen and stored."""
     assert done.chosen is not None
-    on, saved = (
-        "TEST" if done.selected_on == "test" else "validation",
-        f"saved as {done.chosen.name} ({done.chosen.id})",
-    )
+    saved = f"saved as {done.chosen.name} ({done.chosen.id})"
     if not (done.rule and done.choice):
         return saved
+    on = "TEST" if done.selected_on == "test" else "validation"
     if done.choice.kind == "start":
         return f"chosen: the start, {done.chosen.name}, by {done.rule} on {on} data; no candidate is better"
     return f"chosen: {done.choice.label} by {done.rule} on {on} data, {saved}"

@@ -175,7 +175,8 @@ def task_key(word: str, split: str, known: Sequence[Key]) -> Key:
     return found.name, found.split or split
 
 
-def _eval_command(ends: Sequence[Checkpoint], specs: Sequence[str], split: str, *again: str) -> str:
+def eval_command(ends: Sequence[Checkpoint], specs: Sequence[str], split: str, *again: str) -> str:
+    """Return the command that evaluates checkpoints on a split of some tasks, to be pasted."""
     at = [] if split == "test" else ["--split", split]
     return shlex.join(["wisepatch", "eval", *(each.id for each in ends), "--task", ",".join(specs), *at, *again])
 
@@ -188,7 +189,7 @@ def _missing(
     of = f" of {', '.join(task for task, _ in keys)}" if keys else ""
     return StoreError(
         f"the store holds no predictions of {end.name} ({end.id}){of}",
-        f"make them: {_eval_command(ends, words, split)}",
+        f"make them: {eval_command(ends, words, split)}",
     )
 
 
@@ -207,14 +208,14 @@ def _compare(ends: Sequence[Checkpoint], key: Key, before: Kept, after: Kept) ->
     if not pairs:  # one has answered all images, say, and the other those of a --limit
         raise StoreError(
             f"the predictions of {task} ({split}) are of other images or classes: they form no pairs",
-            f"evaluate both on the same images, with the same --limit or without: {_eval_command(ends, specs, split)}",
+            f"evaluate both on the same images, with the same --limit or without: {eval_command(ends, specs, split)}",
         )
     *paths, details = pairs[0]
     first, second = (read_predictions(path) for path in paths)
     if list(first["image"]) != list(second["image"]) or (first["label"] != second["label"]).any() or first.empty:
         raise StoreError(
             f"the predictions of {task} ({split}) are of other images: they form no pairs",
-            f"evaluate both again: {_eval_command(ends, specs, split, '--again')}",
+            f"evaluate both again: {eval_command(ends, specs, split, '--again')}",
         )
     answers = first[["image", "label"]].assign(
         before=first["answer"], after=second["answer"],
@@ -259,7 +260,7 @@ def opened_split(comparison: Comparison, task: TaskComparison, data: Path | str)
             return opened
     raise DataError(
         f"the images of {task.task} ({task.split}) have changed since they were answered",
-        f"evaluate both again: {_eval_command(ends, [task.spec], task.split)}",
+        f"evaluate both again: {eval_command(ends, [task.spec], task.split)}",
     )
 
 

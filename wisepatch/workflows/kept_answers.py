@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wisepatch.errors import StoreError
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import read_predictions
-from wisepatch.workflows.comparing import answers_by_task, task_key
+from wisepatch.workflows.comparing import answers_by_task, eval_command, task_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +34,7 @@ def find_answers(store: Store, checkpoint: Checkpoint, task: str | None = None, 
     """
     kept = answers_by_task(store, checkpoint)
     known = [name for name, of in reversed(kept) if of == split]  # as they were measured
-    command = f"wisepatch eval {checkpoint.id} --task {task or 'TASK'}" + (
-        "" if split == "test" else f" --split {split}"
-    )
+    command = eval_command([checkpoint], [task or "TASK"], split)
     label = f"{checkpoint.name} ({checkpoint.id})"
     if task is None:
         task = default_task(store, [checkpoint], split)

@@ -111,14 +111,11 @@ def _swept(frame: pd.DataFrame, *, named: bool) -> dict[str, pd.DataFrame]:
 
 
 def _title(contents: Sequence[RunContent], frame: pd.DataFrame) -> str:
-    tasks = list(dict.fromkeys(task for _, of_run in frame.groupby("run", sort=False) for task in _patched(of_run)))
+    tasks = list(
+        dict.fromkeys(task for _, of_run in frame.groupby("run", sort=False) for task in patched_tasks(of_run))
+    )
     runs = f": {count(len(contents), 'run')}" if len(contents) > 1 else ""
     return f"Patching {', '.join(tasks)}{runs}"
-
-
-def _patched(rows: pd.DataFrame) -> list[str]:
-    last = rows["patching"].dropna()
-    return patched_tasks(rows[rows["patching"] == last.iloc[-1]]) if len(last) else []
 
 
 def _together(store: Store, by_run: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import of_means
 from wisepatch.analysis.patching_measures import patching_measures
-from wisepatch.analysis.sweep_frame import is_merge, patched_tasks, with_mean_of_patched
+from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
 from wisepatch.reports.plots.sheet import Sheet
-from wisepatch.reports.plots.sweeps import check_comparable, swept_rows
+from wisepatch.reports.plots.sweeps import check_comparable, no_curve, swept_rows
 from wisepatch.reports.plots.words import (
     axis_label,
     chosen_words,
@@ -72,7 +72,7 @@ def sweep_table(
         if len(curve := _curve(rows, task, supported, metric, of_split[of_split["run"] == run])):
             curves.append(curve)
     if not curves and without_patching:
-        raise _no_curve(without_patching[0])
+        raise no_curve(without_patching[0])
     if not curves:
         reason = f"the results hold no sweep over alpha on the {split!r} split"
         raise ResultsError(reason, "run `wisepatch interpolate` or `wisepatch patch`")
@@ -84,17 +84,6 @@ def sweep_table(
         table.attrs["left_out"] = left_out
     check_comparable(table)
     return table
-
-
-def _no_curve(rows: pd.DataFrame) -> ResultsError:
-    """Return the error for a run that patched no task."""
-    name, run = rows["run_name"].iloc[0], rows["run"].iloc[0]
-    if is_merge(rows):
-        return ResultsError(
-            f"the run {name!r} is a merge, and its candidates lie on no curve over alpha",
-            f"`wisepatch select --run {run}` chooses among them; name a run of `wisepatch interpolate` or `wisepatch patch`",
-        )
-    return ResultsError(f"run {name!r} does not say which task was patched", "name it with --patching TASK")
 
 
 def _curve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from wisepatch.analysis.sweep_frame import is_merge
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.words import ZEROSHOT, run_names
 
@@ -37,6 +38,17 @@ def swept_rows(results: pd.DataFrame, split: str, metric: str | None, *, coeffic
     )
     order = {run: place for place, run in enumerate(names)}
     return rows.sort_values("run", key=lambda runs: runs.map(order), kind="stable")
+
+
+def no_curve(rows: pd.DataFrame) -> ResultsError:
+    """Return the error for a run that patched no task."""
+    name, run = rows["run_name"].iloc[0], rows["run"].iloc[0]
+    if is_merge(rows):
+        return ResultsError(
+            f"the run {name!r} is a merge, and its candidates lie on no curve over alpha",
+            f"`wisepatch select --run {run}` chooses among them; name a run of `wisepatch interpolate` or `wisepatch patch`",
+        )
+    return ResultsError(f"run {name!r} does not say which task was patched", "name it with --patching TASK")
 
 
 def mean_over_runs(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
