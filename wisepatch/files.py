@@ -151,6 +151,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def remove_at_once(path: Path) -> None:
+    """Remove as :func:`remove` does, but a folder in one step for all who look, and where this process is killed meanwhile."""
+    with suppress(FileNotFoundError), partial_path(path.parent) as aside:
+        path.rename(aside)
+        sync_folder(path.parent)
+        remove(aside)
+
+
 def check_room(path: Path, size: int, hint: str = "free space there, or name another place") -> None:
     """Raise :class:`StoreError` where the disk on which ``path`` lies, or will lie, has less than ``size`` bytes free."""
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())

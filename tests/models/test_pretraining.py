@@ -11,17 +11,8 @@ from wisepatch import ModelConfig, Store, find_tasks, zeroshot
 from wisepatch.datasets.drawn_shapes import generator
 from wisepatch.datasets.fonts import FONTS, fitting_font, text_mask
 from wisepatch.models import pretraining
-from wisepatch.models.pretraining import (
-    ABSENT,
-    ATTRIBUTES,
-    STAGES,
-    WORDS,
-    Drawings,
-    attribute_losses,
-    picture,
-    pretrain,
-    save,
-)
+from wisepatch.models.pretraining import STAGES, attribute_losses, pretrain, save
+from wisepatch.models.pretraining_pictures import ABSENT, ATTRIBUTES, WORDS, Drawings, picture
 
 
 def test_pictures_depend_on_seed_and_index_alone():

@@ -23,7 +23,7 @@ from wisepatch.store.cache import TENSORS
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.store.predictions import load_predictions, prediction_problems, save_predictions
 from wisepatch.store.results import append, read
-from wisepatch.store.runs import Run
+from wisepatch.store.runs import Run, run_problems
 
 EVENTS = {
     "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.scandir", "os.listdir", "fcntl.flock",
@@ -222,6 +222,7 @@ def check_whole(store, step, *, damage=False):
     assert damage or not store.cache.problems(), (step, store.cache.problems())
     assert store.cache.find("heads", "1" * 32), step
     assert not prediction_problems(store), step
+    assert not run_problems(store.root), (step, run_problems(store.root))
     frame, problems = read(store.results)
     assert not problems, (step, problems)
     assert len(frame) in (len(ROWS), 2 * len(ROWS)), step

@@ -16,7 +16,8 @@ from wisepatch.reports.plots import sweep_table
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, describe
 from wisepatch.store.manifests import read_manifest
 from wisepatch.store.recipes import load_weights
-from wisepatch.store.results import pick_runs, read, wide
+from wisepatch.store.results import pick_runs, read
+from wisepatch.store.wide_records import to_wide
 
 MODEL = {"model": "demo", "pretrained": ""}
 
@@ -154,7 +155,7 @@ def test_fuzzed_results_are_read_and_drawn_or_give_an_error(tmp_path_factory, od
     with or_an_error_for_users:
         frame, problems = read(path)
         assert all(isinstance(problem, str) for problem in problems)
-        wide(frame.to_dict("records"))
+        to_wide(frame.to_dict("records"))
         with or_an_error_for_users:
             sweep_table(pick_runs(frame, ["all"]))
         sweep_table(pick_runs(frame, ["newest"]))

@@ -13,7 +13,8 @@ import pytest
 
 from wisepatch.errors import ResultsError, StoreError
 from wisepatch.store import results
-from wisepatch.store.results import COLUMNS, EXTRA, RowsNotKeptError, append, pick_runs, read, read_runs, showing, wide
+from wisepatch.store.results import COLUMNS, EXTRA, RowsNotKeptError, append, pick_runs, read, read_runs, showing
+from wisepatch.store.wide_records import to_wide
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -204,7 +205,7 @@ def test_the_papers_records_keep_their_values_and_roles():
 def test_the_papers_records_are_written_as_they_were_read(name):
     path = DATA / f"{name}.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    written = wide(read(path)[0].to_dict("records"))
+    written = to_wide(read(path)[0].to_dict("records"))
     assert [{key: record[key] for key in records[0]} for record in written] == records
 
 
@@ -227,7 +228,7 @@ def test_wide_records_gather_tasks_and_keep_alphas_and_splits_apart():
         row(alpha=0.0, task="B", value=0.2, patching="A"),
         row(alpha=0.0, task="A", value=0.3, patching="A", split="val"),
     ]
-    assert wide(rows) == [
+    assert to_wide(rows) == [
         {"model": "demo", "train_dataset": "A", "alpha": 0.0, "split": "test", "A:top1": 0.1, "B:top1": 0.2},
         {"model": "demo", "train_dataset": "A", "alpha": 0.0, "split": "val", "A:top1": 0.3},
         {"model": "demo", "train_dataset": "A", "alpha": 1.0, "split": "test", "B:top1": 0.4},
@@ -236,12 +237,12 @@ def test_wide_records_gather_tasks_and_keep_alphas_and_splits_apart():
 
 def test_wide_records_without_an_alpha_come_last():
     rows = [row(alpha=None, value=0.1, checkpoint="a"), row(alpha=0.0, value=0.2, checkpoint="b")]
-    assert [record["Shapes:top1"] for record in wide(rows)] == [0.2, 0.1]
+    assert [record["Shapes:top1"] for record in to_wide(rows)] == [0.2, 0.1]
 
 
 def test_wide_records_keep_their_split_when_they_are_read_again(tmp_path):
     path = tmp_path / "wide.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in wide([row(split="val"), row(split="test")])))
+    path.write_text("".join(json.dumps(record) + "\n" for record in to_wide([row(split="val"), row(split="test")])))
     assert sorted(read(path)[0]["split"]) == ["test", "val"]
 
 

@@ -243,6 +243,32 @@ def test_what_is_damaged_and_can_be_made_again_is_said_and_made_again(store, kin
     assert str(path if kind == "predictions" else path.parent) in notes[0]
 
 
+def keep_state(run, step):
+    folder = run.new_state()
+    (folder / "weights").write_bytes(bytes(100))
+    run.keep_state(folder, step, {"step": step})
+
+
+def test_a_state_whose_removal_was_cut_short_is_no_damage(store, monkeypatch):
+    run = Run(store.root, {"config": {"task": "Shapes"}}, "fingerprint of the images")
+
+    def die(folder):
+        (folder / "weights").unlink()
+        raise KeyboardInterrupt
+
+    with run.lock():
+        run.begin()
+        keep_state(run, 1)
+        keep_state(run, 2)
+        monkeypatch.setattr("wisepatch.files.shutil.rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            keep_state(run, 3)
+        monkeypatch.undo()
+    assert run_problems(store.root) == []
+    assert [state.name[-1] for state in run.states()] == ["2", "3"]
+    assert store.collect_garbage() != []
+
+
 @pytest.mark.parametrize(
     "file", ["run.json", "finished.json", "state-000000003/weights", "state-000000003/position.json"]
 )
@@ -250,9 +276,7 @@ def test_damage_to_what_a_training_left_is_named(store, file):
     run = Run(store.root, {"config": {"task": "Shapes"}}, "fingerprint of the images")
     with run.lock():
         run.begin()
-        folder = run.new_state()
-        (folder / "weights").write_bytes(bytes(100))
-        run.keep_state(folder, 3, {"step": 3})
+        keep_state(run, 3)
         if file == "finished.json":
             run.finish({"finetuned": "a" * 12})
     assert run_problems(store.root) == []

@@ -55,7 +55,7 @@ def command(
     if stray := of_other_runs(common, o.split_list(checkpoints), named):
         output.say(f"note: {stray}")
     from wisepatch.evaluation.measurement import evaluate
-    from wisepatch.store.results import wide as widen
+    from wisepatch.store.wide_records import to_wide
     from wisepatch.workflows.preflight import evaluation_splits, preflight
     from wisepatch.workflows.run_tasks import evaluation_tasks
     from wisepatch.workflows.sweep import new_run
@@ -68,7 +68,7 @@ def command(
         progress=output.progress(), watch=answers.append if per_class or confusion else None,
     )  # fmt: skip
     if wide:
-        output.records(widen(rows), "wide")
+        output.records(to_wide(rows), "wide")
     else:
         show_rows(output, rows, labels(named))
         show_seeds(output, rows)

@@ -79,7 +79,7 @@ def command(
     others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
     store, data = common.open_store(), common.data_folder()
     end = store.find(checkpoint)
-    from wisepatch.store.results import wide as widen
+    from wisepatch.store.wide_records import to_wide
     from wisepatch.workflows.cautions import cautions
     from wisepatch.workflows.sweep import sweep
 
@@ -89,7 +89,7 @@ def command(
         settings=evaluation, layers=layers, evaluations=evaluations, progress=output.progress(),
     )  # fmt: skip
     if wide:
-        output.records(widen(done.rows), "wide")
+        output.records(to_wide(done.rows), "wide")
     else:
         show_sweep(output, done)
     if done.chosen and done.choice:

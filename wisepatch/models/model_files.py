@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -65,8 +66,16 @@ def load_tokenizer(name: str) -> Any:
     import open_clip
 
     text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
-    options = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
-    return open_clip.get_tokenizer(name, **options)
+    if text.get("hf_tokenizer_name"):
+        return open_clip.get_tokenizer(name, trust_remote_code=False)
+    return _plain_tokenizer(name, json.dumps(text))
+
+
+@cache  # CLIP's own takes as long as a small model; the settings are named because those of a folder may change
+def _plain_tokenizer(name: str, _text_settings: str) -> Any:
+    import open_clip
+
+    return open_clip.get_tokenizer(name)
 
 
 def _from_folder(folder: Path) -> Callable[[str], Path]:

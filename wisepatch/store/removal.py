@@ -13,11 +13,10 @@ from wisepatch.errors import StoreError
 from wisepatch.files import (
     OLDER_PARTIAL_NAME,
     PARTIAL_NAME,
-    partial_path,
     refused,
     remove,
+    remove_at_once,
     remove_leftovers,
-    sync_folder,
 )
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.cache import KINDS
@@ -51,7 +50,7 @@ def remove_checkpoints(
                 raise StoreError(reason, "wait until that has ended, or end it")
             _check_own_files(checkpoint.home)
         for checkpoint in plan:
-            _remove_aside(checkpoint.home)
+            remove_at_once(checkpoint.home)
     return plan
 
 
@@ -115,7 +114,7 @@ def collect_garbage(store: Store, *, caches: bool = False, runs: bool = False) -
         entries = store.cache.removable() if caches else []
         entries += [] if unreadable else store.cache.unnamed_fisher(named)
         for path in (entry for entry in entries if store.cache.lease_name(entry) not in used):
-            _remove_aside(path)
+            remove_at_once(path)
             gone.append(path)
         gone += _remove_predictions(store, used)
         gone += remove_run_leftovers(store.root)
@@ -140,7 +139,7 @@ def _remove_orphans(store: Store, everything: Sequence[Checkpoint], used: Mappin
                 _check_own_files(checkpoint.home)
             except StoreError:
                 continue
-            _remove_aside(checkpoint.home)
+            remove_at_once(checkpoint.home)
             gone.append(checkpoint.home)
     return gone
 
@@ -209,14 +208,6 @@ def _check_own_files(folder: Path) -> None:
             )
             if not ours or (is_folder and any(path.iterdir())):
                 raise StoreError(f"{path} was not written by wisepatch", f"move it elsewhere, or remove {folder}")
-
-
-def _remove_aside(path: Path) -> None:
-    """Remove a file, or the folder of a checkpoint or cache entry, in one step for all who look."""
-    with partial_path(path.parent) as aside:
-        path.rename(aside)
-        sync_folder(path.parent)
-        remove(aside)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Results on disk: an append-only ``results.jsonl``, one measurement a line, to and from pandas.
 
 ``training`` names how the end was made, ``method`` how weights were merged, ``params`` (a dict) its parameters beside ``alpha``.
-The papers' own wide records (``{"alpha": 0.5, "ImageNet:top1": 0.81}``) are read as well, and written by :func:`wide`.
+The papers' own wide records are read as well (:mod:`~wisepatch.store.wide_records`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from wisepatch.errors import ResultsError, StoreError
 from wisepatch.files import expanded, refused
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
+from wisepatch.store.wide_records import from_wide
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -45,7 +46,6 @@ LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
 NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit", "broken", "fixed", "candidate")
 OTHERS: dict[str, type] = {"params": dict, "chosen": bool}  # all other fields are texts
-WIDE_FIELDS = {"model": "model", "train_dataset": "patching", "alpha": "alpha", "split": "split"}
 
 
 class RowsNotKeptError(StoreError):
@@ -240,7 +240,7 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
             if record.get("type", "result") not in PRINTED:  # a choice, an error: what --json prints beside results
                 continue
             tidy = "metric" in record and "value" in record
-            of_line = [_with_training(record)] if tidy else _from_wide(record, path.stem)
+            of_line = [_with_training(record)] if tidy else from_wide(record, path.stem)
             for row in of_line:
                 _check(row, required=("task", "metric") if tidy else ())
             rows.extend(of_line)
@@ -297,29 +297,3 @@ def _with_training(record: dict[str, Any]) -> dict[str, Any]:
     """Return a row of today from one that has no column ``training`` yet."""
     training = None if "training" in record else TRAININGS_OF_SCHEMA_1.get(str(record.get("method")))
     return record | {"training": training, "method": "linear"} if training else record
-
-
-def _from_wide(record: Mapping[str, Any], run: str) -> list[dict[str, Any]]:
-    """Spread ``{"alpha": a, "<Task>:<metric>": value, ...}`` over rows; the patching task is ``train_dataset`` if named."""
-    patching = record.get("train_dataset")
-    measured = {key: value for key, value in record.items() if ":" in key and isinstance(value, int | float)}
-    if not measured:
-        raise ValueError("it has neither a metric and a value nor a 'Task:metric' field")
-    shared = {"run": run, "model": record.get("model"), "alpha": record.get("alpha"), "n": record.get("n")}
-    shared |= {"split": record.get("split") or "test", "patching": patching}
-    rows = []
-    for key, value in measured.items():
-        task, _, metric = key.rpartition(":")
-        role = ("patching" if task == patching else "supported") if patching else None
-        rows.append(shared | {"task": task, "metric": metric, "value": float(value), "role": role})
-    return rows
-
-
-def wide(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Gather tidy rows into the papers' wide records: one for each checkpoint and alpha, sorted by alpha."""
-    records: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = tuple(row.get(name) for name in ("run", "checkpoint", "alpha", "split"))
-        record = records.setdefault(key, {name: row.get(field) for name, field in WIDE_FIELDS.items()})
-        record[f"{row['task']}:{row['metric']}"] = row["value"]
-    return sorted(records.values(), key=lambda record: (record["alpha"] is None, record["alpha"] or 0.0))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wisepatch.files import remove, remove_leftovers, seal, sync_folder, unseal, write_durably
+from wisepatch.files import remove, remove_at_once, remove_leftovers, seal, sync_folder, unseal, write_durably
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.cache import entry_problem, seal_entry
 from wisepatch.store.manifests import ID
@@ -67,6 +67,8 @@ class Run:
         """Make the folder; ``fresh`` forgets what is in it. Call this and all that writes under the lock."""
         with writing(self.store):
             if fresh:
+                for state in self.states():
+                    remove_at_once(state)
                 remove(self.folder)
             self.folder.mkdir(exist_ok=True)
             self.keep_record()
@@ -97,7 +99,7 @@ class Run:
         with writing(self.store):
             write_durably(self.folder / FINISHED, seal(outcome))
             for state in self.states():
-                remove(state)
+                remove_at_once(state)
 
     def states(self) -> list[Path]:
         """Return the folders of the states, oldest first, whole or not."""
@@ -129,11 +131,11 @@ class Run:
             seal_entry(partial, {})
             remove_leftovers(partial)
             state = self.folder / f"state-{step:09d}"
-            remove(state)
+            remove_at_once(state)
             partial.rename(state)
             sync_folder(self.folder)
             for old in self.states()[:-KEPT_STATES]:
-                remove(old)
+                remove_at_once(old)
 
     def log(self, **entry: Any) -> None:
         """Append a line to the log."""
@@ -263,7 +265,7 @@ def remove_states(run: Unfinished) -> list[Path]:
     with locked(run.folder.parent / f".{run.folder.name}{LOCK}", wait=False) as stopped:
         states = sorted(run.folder.glob("state-*")) if stopped else []
         for path in states:
-            remove(path)
+            remove_at_once(path)
     return states
 
 

@@ -1,0 +1,10 @@
+"""Reports and pictures are made of runs on few images."""
+
+import pytest
+
+from wisepatch.datasets import demo
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 100, "val": 60, "test": 60})
