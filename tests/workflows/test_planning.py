@@ -1,7 +1,10 @@
 """What a patch will take: images, steps, time, memory and disk, without training and with nothing kept but heads."""
 
+import itertools
 import json
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,10 +26,11 @@ def few_images(monkeypatch):
     monkeypatch.setattr(rates, "MEASURED_SECONDS", 0)  # one image will do
 
 
-def planned(tmp_path, supported=("Colors",), **settings):
+def planned(tmp_path, supported=("Colors",), also=(), **settings):
     config = TrainConfig.with_defaults("Shapes", supported=supported, **{"steps": 10, "batch_size": 16, **settings})
     tasks = RunTasks.of(config)
     sweep = plan_sweep(tasks.patching, tasks.supported, alphas="0,0.5,1", rule="best-mean")
+    sweep = replace(sweep, also=tasks.further(also, config.limit))
     store = Store(tmp_path / "store")
     return plan_patch(config, ModelConfig("demo", ""), store, tmp_path, sweep, tasks=tasks), store
 
@@ -48,6 +52,15 @@ def test_a_plan_names_every_split_that_is_read_and_keeps_nothing_but_the_head(tm
     assert json.loads(json.dumps(plan.to_json()))["steps"] == 10
 
 
+def test_tasks_that_are_measured_besides_count_for_the_start_the_end_and_the_choice(tmp_path):
+    plan, _ = planned(tmp_path)
+    more, _ = planned(tmp_path, also=("Textures",))
+    (besides,) = [each for each in more.readings if each.purpose == "the end"]
+    assert (besides.task, besides.split, besides.images, besides.passes) == ("Textures", "test", 40, 3)
+    assert len(more.readings) == len(plan.readings) + 1
+    assert more.kept > plan.kept
+
+
 def test_memory_and_disk_follow_from_what_is_trained(tmp_path):
     whole, _ = planned(tmp_path)
     double, _ = planned(tmp_path, batch_size=32)
@@ -57,8 +70,19 @@ def test_memory_and_disk_follow_from_what_is_trained(tmp_path):
     saved, _ = planned(tmp_path, steps=600)
     assert saved.disk > saved.kept
     assert double.memory > whole.memory > probe.memory
-    assert saved.train_seconds > 10 * whole.train_seconds
     assert probe.free > 0
+
+
+def test_seconds_are_those_of_a_step_and_an_image_times_their_number(tmp_path, monkeypatch):
+    real, ticks = planning.measure_rates, itertools.count()
+    monkeypatch.setattr(
+        planning, "measure_rates", lambda *given: real(*given)._replace(step=0.5, forward=0.25, preparation=0)
+    )
+    monkeypatch.setattr(planning, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    plan, _ = planned(tmp_path)
+    reading = {each.purpose: each.seconds for each in plan.readings}
+    assert plan.train_seconds == pytest.approx(10 * 16 * (0.5 + reading["training"]))
+    assert plan.eval_seconds == pytest.approx(sum(n * (3 * 0.25 + reading["the sweep"]) for n in (30, 30, 40, 40)))
 
 
 def test_plan_prints_a_table_or_an_object_and_says_all_that_is_wrong(cli, monkeypatch):

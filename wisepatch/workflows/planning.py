@@ -28,7 +28,7 @@ from wisepatch.training.start import check_trainable, head_of
 from wisepatch.training.unlabelled import open_unlabelled
 from wisepatch.workflows.patching import training_problems, training_splits
 from wisepatch.workflows.several_tasks import Strategy
-from wisepatch.workflows.sweep_plan import SweepPlan
+from wisepatch.workflows.sweep_plan import TEST, SweepPlan
 
 IMAGES_READ = 16  # of each split, to see how long one takes
 UNLABELLED = "training, unlabelled"
@@ -98,7 +98,12 @@ def plan_patch(
     sweep.check(data, training_splits(tasks, config), problems, store=store)
     check_trainable(trained, tasks.patching)
     stages = (asked.stages(config, tasks, sweep) if asked else []) or [(config, tasks, sweep)]
-    return _sum([_plan_training(each, model, store, data, part, of, settings, progress) for each, of, part in stages])
+    models = len(stages) + 2  # that are measured at the end: the start, each end, and what is chosen
+    plans = [
+        _plan_training(each, model, store, data, replace(part, also=sweep.also if last else ()), of, settings, models, progress)
+        for each, of, part, last in ((*stage, stage is stages[-1]) for stage in stages)
+    ]  # fmt: skip
+    return _sum(plans)
 
 
 def _plan_training(
@@ -109,6 +114,7 @@ def _plan_training(
     sweep: SweepPlan,
     tasks: RunTasks,
     settings: EvalConfig,
+    models: int,
     progress: Progress,
 ) -> PatchPlan:
     """Measure reading, a training step and evaluation of one training and its sweep, which were checked."""
@@ -127,9 +133,11 @@ def _plan_training(
     progress.advance()
     progress.finish()
     images_seen = steps * config.grad_accumulation * min(config.batch_size, len(train))
-    readings = [*_trainings(config, tasks, clip, data, steps / per_epoch, images_seen), *_sweeps(sweep, clip, data)]
+    swept = _sweeps(sweep, clip, data)
+    besides = [_reading(task, task.split or TEST, "the end", models, clip, data) for task in sweep.also]
+    computed = [*swept, *besides]
+    readings = [*_trainings(config, tasks, clip, data, steps / per_epoch, images_seen), *computed]
     during = [each for each in readings if each.purpose == "validation in training"]
-    computed = [each for each in readings if each.purpose == "the sweep"]
     of_training = [each for each in readings if each.purpose == "training"]
     reading = sum(each.seconds * each.images for each in of_training) / sum(each.images for each in of_training)
     beside = sum(each.seconds for each in readings if each.purpose == UNLABELLED)
@@ -143,12 +151,12 @@ def _plan_training(
         clip.model, rates.classifier, rates.trained, saves=0 < config.save_every < (config.steps or math.inf)
     )
     answers = sum(each.images * each.passes * ANSWER_BYTES for each in computed)
-    kept = 2 * checkpoint + answers + len(computed) * len(sweep.alphas) * ROW_BYTES
+    kept = 2 * checkpoint + answers + sum(each.passes for each in computed) * ROW_BYTES
     return PatchPlan(
         tuple(readings), steps, config.batch_size, steps / per_epoch, train_seconds,
         sum(each.images * (each.passes * rates.forward + each.seconds) for each in computed),
         rates.memory, kept + states, kept, _free(store.root),
-        sweep.mixes_on(sweep.select_on) if computed else 0,
+        sweep.mixes_on(sweep.select_on) if swept else 0,
     )  # fmt: skip
 
 
