@@ -2,6 +2,8 @@
 
 import json
 
+from wisepatch.datasets import demo
+
 
 def test_eval_takes_many_checkpoints_and_metrics(cli, run_store):
     result = cli("eval", "zeroshot", "finetuned", "--metric", "top1,macro_f1", "--json")
@@ -12,7 +14,8 @@ def test_eval_takes_many_checkpoints_and_metrics(cli, run_store):
     }
 
 
-def test_the_number_of_images_is_said_once(cli, run_store, shapes):
+def test_the_number_of_images_is_said_once(cli, run_store, shapes, monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 500, "val": 500, "test": 500})
     table = cli("eval", "zeroshot", "finetuned", "--task", "Colors,Shapes").stdout
     assert table.startswith("n = 500\n")
     assert table.count("500") == 1

@@ -63,6 +63,6 @@ def test_renamed_class_is_refused(clip, monkeypatch):
 
 
 def test_check_is_made_when_a_model_is_loaded(monkeypatch):
-    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: lambda *_, **__: torch.ones(1, 3))
+    monkeypatch.setattr("wisepatch.models.clip.load_tokenizer", lambda _: lambda *_, **__: torch.ones(1, 3))
     with pytest.raises(ModelError, match="is not as wisepatch expects it"):
         load_clip(ModelConfig("demo", ""))

@@ -84,7 +84,7 @@ def test_card_of_what_was_not_measured_or_chosen_says_so(run_store, tmp_path):
 def test_measurements_of_another_command_are_in_the_table(run_store, tmp_path):
     wp.evaluate("finetuned", "Colors@val", run_store, tmp_path, metrics="top1")
     card = card_of(run_store, "finetuned", tmp_path / "model")
-    assert re.search(r"\| Colors \| val \| top1 \| \*\*\d+\.\d \(.*\)\*\* \| 300 \|", card), card
+    assert re.search(r"\| Colors \| val \| top1 \| \*\*\d+\.\d \(.*\)\*\* \| 60 \|", card), card
 
 
 @pytest.mark.parametrize(
