@@ -24,6 +24,7 @@ SETTINGS = {"supported": SUPPORTED, "steps": 60, "lr": 5e-4, "batch_size": 32, "
 PLAIN = "cross-entropy"
 WAYS = {
     PLAIN: {},
+    "trained head": {"head": "trained", "epochs": None},
     "flyp": {"objective": "flyp"},
     "lp-ft": {"objective": "lp-ft", "head": "trained", "epochs": None},
     "l2-sp": {"objective": "l2-sp"},
@@ -48,11 +49,11 @@ def spread(values, sign=""):
     return f"{100 * mean(values):{sign}.1f} ± {100 * stdev(values):.1f}"
 
 
-def compare(task, folder, ways):
+def compare(task, folder, ways, rule, layers):
     """Yield the rows of one task."""
     found = compare_trainings(
         {way: settings_of(task, way) for way in ways}, ModelConfig("demo", ""), Store(folder), folder,
-        seeds=SEEDS, alphas=ALPHAS, rule=RULE, layers="lines",
+        seeds=SEEDS, alphas=ALPHAS, rule=rule, layers=layers,
     )  # fmt: skip
     for way in found:
         zero = way.accuracies(0.0)
@@ -99,6 +100,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", action="append", choices=TASKS)
     parser.add_argument("--way", action="append", choices=list(WAYS))
+    parser.add_argument("--rule", default=RULE)
+    parser.add_argument("--layers", action="append", choices=("lines", "learned"))
     parser.add_argument("--store", type=Path)
     parser.add_argument("--cost", action="store_true")
     asked = parser.parse_args()
@@ -115,7 +118,7 @@ def main():
             show(f"\n{task}, {len(SEEDS)} seeds\n")
             show("| way | alphas | task, chosen | against plain (95 %) | p | drop | task, alpha 1 | drop |")
             show("|" + "---|" * 8)
-            for row in compare(task, asked.store or Path(folder), ways):
+            for row in compare(task, asked.store or Path(folder), ways, asked.rule, asked.layers or ["lines"]):
                 show(f"| {' | '.join(row)} |")
     return 0
 

@@ -146,8 +146,8 @@ def _ends(clip: Clip) -> tuple[int, int]:
 def context(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the divergence of the contexts (Mao et al. 2024, section 3).
 
-    A context is one of CLIP's 80 templates for ImageNet; its text feature is the mean over the task's class names. The authors have
-    published no code; a weight of 1 is what an independent reimplementation takes.
+    A context is one of CLIP's 80 templates for ImageNet; its text feature is the mean over the task's class names. A weight
+    of 1 is that of an independent reimplementation; no code of the authors was found.
     """
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
