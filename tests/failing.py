@@ -10,7 +10,7 @@ from wisepatch import process_group
 from wisepatch.cli.app import app
 from wisepatch.cli.options import Common, Machine, with_settings
 from wisepatch.errors import DataError
-from wisepatch.launcher import rank
+from wisepatch.ranks import rank
 
 HOW = os.environ.get("HOW", "")
 

@@ -13,9 +13,9 @@ from unittest import mock
 from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, evaluate, find_task, finetune, process_group
 from wisepatch.evaluation import pixels
 from wisepatch.evaluation.validation import watcher
-from wisepatch.launcher import rank
 from wisepatch.models import zeroshot_head
 from wisepatch.models.tower import Tower
+from wisepatch.ranks import rank
 from wisepatch.training import fisher_information
 from wisepatch.workflows.sweep import sweep
 

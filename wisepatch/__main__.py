@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line; of several processes the main one alone has a stdout."""
     try:
         from wisepatch.cli.app import app
-        from wisepatch.launcher import is_main
+        from wisepatch.ranks import is_main
 
         if not is_main():
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- as long as the process lives

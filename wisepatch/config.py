@@ -331,7 +331,7 @@ class TrainConfig(Config):
     ) -> Self:
         """Fill settings that are not given (``None``) with the defaults of the paper whose procedure is asked for.
 
-        Several tasks are those of a patch of all of them.
+        Of several tasks, to be patched together, ``task`` joins the words by comma and ``tasks`` holds them one by one.
 
         PAINT (section 3): 2,000 steps of 128 images, lr 1e-5, warm-up 200. WiSE-FT (its experimental details): 10 epochs of
         512 images, lr 3e-5, warm-up 500. The linear classifier of WiSE-FT takes lr 1e-3.

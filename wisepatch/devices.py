@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wisepatch.errors import UsageError
-from wisepatch.launcher import is_set, local_rank, local_size, size
+from wisepatch.ranks import is_set, local_rank, local_size, size
 
 if TYPE_CHECKING:
     import torch

@@ -50,7 +50,7 @@ def in_utf8(name: str) -> str:
 
 
 def as_file_name(text: str) -> str:
-    """Return what the system's calls take for the file whose name is ``text`` in UTF-8, whatever the locale."""
+    """Encode a name anew, so that functions of ``os`` open the file whose name is ``text`` in UTF-8, whatever the locale."""
     return text if text.isascii() else os.fsdecode(text.encode(errors="surrogateescape"))
 
 

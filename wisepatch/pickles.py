@@ -1,5 +1,7 @@
 """Read pickles of publishers without running code: numbers, texts, lists, dicts, and NumPy's arrays of types from a list of ours.
 
+PyTorch's files, whose tensors lie outside the pickle, are read by ``weights/torch_files.py``.
+
 Python's own unpickler, in C, can be made to take any amount of memory by a short file, and NumPy's types to crash the process. Here
 the one in Python reads, with the instructions that such files need and no others, and arrays are built from their bytes.
 """

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from wisepatch.devices import device
 from wisepatch.errors import ResourceError, StoreError, UsageError
-from wisepatch.launcher import check_launcher, is_main, local_rank, rank, size
+from wisepatch.ranks import check_launcher, is_main, local_rank, rank, size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,9 +253,9 @@ def to_main(share: Iterable[T], total: int) -> Iterator[T]:
 
 
 def made_together(find: Callable[[Callable[..., Any]], T], make: Callable[..., Any]) -> T:
-    """Return ``find(make)``, which looks a thing up and calls ``make`` where it is not there: all processes make it then.
+    """Look a thing up in a cache, or make it in all processes together: ``find(make)`` calls ``make`` where it is not there.
 
-    The main process looks, and stores what was made; the others read it after that. Raises :class:`StoreError` where they cannot.
+    The main process alone looks, and stores what was made; the others read it then. Raises :class:`StoreError` where they cannot.
     """
     join()
     if _meeting is None:

@@ -80,8 +80,8 @@ def test_help_lists_every_command_in_its_own_words(cli):
     assert set(group.list_commands(None)) == set(COMMANDS) == set(KNOWN)
     folder = Path(sys.modules["wisepatch.cli"].__file__).parent
     beside = {
-        "__init__", "app", "completion", "datasets_check", "model_table", "objectives", "option_groups", "options", "output",
-        "plan", "plot_kinds", "plot_options", "processes", "results", "settings", "tables", "words",
+        "__init__", "app", "completion", "datasets_check", "merge_tables", "model_table", "objectives", "option_groups", "options",
+        "output", "plan", "plot_kinds", "plot_options", "processes", "results", "settings", "tables", "words",
     }  # fmt: skip
     files = {path.stem for path in folder.glob("*.py")} - beside
     assert {file for file, _ in KNOWN.values()} == files

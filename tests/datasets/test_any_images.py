@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from wisepatch.datasets.any_images import AnyImages, list_images
-from wisepatch.datasets.images import ORIENTATION
+from wisepatch.datasets.decoding import ORIENTATION
 from wisepatch.errors import DataError, UsageError
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.samples import draw_folder
-from wisepatch.datasets import images
+from wisepatch.datasets import decoding
 from wisepatch.datasets.folder_listing import list_folder
 from wisepatch.datasets.folder_or_csv import folder_dataset
 from wisepatch.datasets.notes import to_tell
@@ -42,11 +42,11 @@ def test_whatever_can_be_read_is_an_image_whatever_it_is_called(tmp_path):
     assert {f"circle/{name}" for name in ODD} <= names(root)
     assert not list_folder(root).left_out
     for path, _ in list_folder(root).files["train"]:
-        assert images.read_rgb(path).mode == "RGB"
+        assert decoding.read_rgb(path).mode == "RGB"
 
 
 def test_what_is_left_out_is_named_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "reads_heif", lambda: False)
+    monkeypatch.setattr(decoding, "reads_heif", lambda: False)
     root = draw_folder(tmp_path / "things", per_class=2)
     write(root / "circle" / "notes.txt", b"P1 is the best of all")
     write(root / "circle" / "deep" / "photo.CR2", b"II*\0")
@@ -68,7 +68,7 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path, monkeypatch):
 
 
 def test_heic_is_read_where_its_package_is_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "reads_heif", lambda: True)
+    monkeypatch.setattr(decoding, "reads_heif", lambda: True)
     root = draw_folder(tmp_path / "things", per_class=2)
     write(root / "circle" / "photo.HEIC")
     assert "circle/photo.HEIC" in names(root)
@@ -191,7 +191,7 @@ def test_names_of_files_are_taken_as_they_are(tmp_path):
         Image.new("RGB", (8, 8)).save(root / "circle" / name, "PNG")
     files = dict(list_folder(root).files["train"])
     assert {str(root / "circle" / name) for name in odd} <= set(files)
-    assert all(images.read_rgb(path).mode == "RGB" for path in files)
+    assert all(decoding.read_rgb(path).mode == "RGB" for path in files)
 
 
 def test_the_work_of_listing_grows_with_the_number_of_images_alone(tmp_path, monkeypatch):

@@ -299,7 +299,7 @@ def test_ghostscript_is_not_started_by_any_library_that_opens_images(tmp_path, m
 
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
-    from wisepatch.datasets.images import forbid_other_programs
+    from wisepatch.datasets.decoding import forbid_other_programs
 
     forbid_other_programs.cache_clear()
 

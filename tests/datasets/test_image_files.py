@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wisepatch.datasets.decoding import ResizeCheck
 from wisepatch.datasets.image_files import FileSamples
-from wisepatch.datasets.images import ResizeCheck
 from wisepatch.errors import DataError
 
 

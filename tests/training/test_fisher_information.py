@@ -32,8 +32,8 @@ from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.training import fisher_information
 from wisepatch.training.fisher_information import batch_that_fits, diagonal, line_fishers, without_addresses
 from wisepatch.weights.methods import interpolate
-from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep import sweep
+from wisepatch.workflows.tasks_of_run import tasks_of_run
 
 DEMO = ModelConfig("demo", "")
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
@@ -192,7 +192,7 @@ def ends(store):
 
 def measure(store, data, **options):
     start, end = ends(store)
-    return line_fishers(start, end, run_tasks(end, ())[0], store, data, **options)
+    return line_fishers(start, end, tasks_of_run(end, ())[0], store, data, **options)
 
 
 def test_same_seed_gives_the_same_file_and_another_seed_another(run_store, tmp_path):

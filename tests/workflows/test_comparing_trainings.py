@@ -104,12 +104,12 @@ def test_a_difference_that_changes_its_sign_from_seed_to_seed_is_no_difference()
 def test_text_of_a_trained_text_tower_is_encoded_once_for_each_alpha(shapes, tmp_path, monkeypatch):
     """Heads follow from the mixed text tower: one for each alpha and task between the ends, whose two are different."""
     from wisepatch import find_task
-    from wisepatch.evaluation import endpoints
+    from wisepatch.evaluation import heads
     from wisepatch.models.zeroshot_head import zeroshot_head
 
     made = []
     monkeypatch.setattr(
-        endpoints,
+        heads,
         "zeroshot_head",
         lambda clip, classes, *more: made.append(len(classes)) or zeroshot_head(clip, classes, *more),
     )

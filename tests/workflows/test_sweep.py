@@ -11,7 +11,7 @@ from tests.samples import Notes, draw_folder, fails
 from wisepatch import EvalConfig, ModelConfig, Rule, Store, TrainConfig, choose, load_weights, sweep, sweep_frame
 from wisepatch.errors import StoreError, UsageError, WisepatchError
 from wisepatch.store.results import read
-from wisepatch.workflows.run_tasks import run_tasks
+from wisepatch.workflows.tasks_of_run import tasks_of_run
 
 DEMO = ModelConfig("demo", "")
 
@@ -63,7 +63,7 @@ def test_select_on_is_val_or_test(run_store, tmp_path):
 
 def test_task_named_with_a_split_is_still_trained_and_tested_on_its_own(run_store, shapes):
     end = run_store.find("finetuned")
-    patching, others = run_tasks(end, ["Colors@val", end.config["task"]])
+    patching, others = tasks_of_run(end, ["Colors@val", end.config["task"]])
     assert (patching.name, patching.split) == ("shapes", None)
     assert [(t.name, t.split) for t in others] == [("Colors", "val")]
 

@@ -1,1 +1,1 @@
-"""Numbers in, numbers out: metrics with intervals, and the rules that choose alpha."""
+"""Numbers in, numbers out: metrics with intervals, paired tests, and the rules that choose alpha."""

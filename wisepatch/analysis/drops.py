@@ -100,7 +100,10 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
 
 
 def drops(frame: pd.DataFrame, *, each: bool) -> pd.Series[Any]:
-    """Return by alpha the drop of the supported mean, or the largest of each task, since alpha 0 or the zero-shot model below."""
+    """Return by alpha the drop of the supported mean (or the largest of ``each`` task) since alpha 0.
+
+    Where the sweep starts at another checkpoint than the zero-shot model, the drop since that model counts if it is larger.
+    """
     return _worst(_drop(frame, each, reference) for reference in _references(frame))
 
 

@@ -153,7 +153,7 @@ class Race:
             self.candidates.add((best, best))
         kept = set()
         for ends in self.candidates:
-            # A reference that was lost for epsilon would let what it beat lose twice that.
+            # What a former best has beaten lost epsilon to it; to drop it with epsilon too would add up to twice that.
             margin = 0.0 if ends[0] == ends[1] and ends[0] in self.references else self.epsilon
             if not self._loses(ends, best, margin):
                 kept.add(ends)

@@ -57,8 +57,8 @@ def command(
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.store.wide_records import to_wide
     from wisepatch.workflows.preflight import evaluation_splits, preflight
-    from wisepatch.workflows.run_tasks import evaluation_tasks
     from wisepatch.workflows.sweep import new_run
+    from wisepatch.workflows.tasks_of_run import evaluation_tasks
 
     tasks = evaluation_tasks(named, names.task_words(task), classnames, templates, limit)
     preflight(evaluation_splits(tasks, split), data, metrics, store=store)

@@ -58,6 +58,7 @@ def run_objectives(
     plan: bool,
     several: o.SeveralOptions,
     tasks: RunTasks,
+    also: Sequence[str],
     **options: Any,
 ) -> None:
     """Fine-tune with each objective, print one table, draw all curves; ``options`` go to :func:`wisepatch.compare_trainings`."""
@@ -66,6 +67,10 @@ def run_objectives(
     from wisepatch.workflows.comparing_trainings import compare_trainings
     from wisepatch.workflows.several_tasks import strategy_for
 
+    if tasks.patching.parts or also:
+        raise UsageError(
+            "several objectives are compared on one task, and --also measures nothing then", "name one task"
+        )
     strategy_for(tasks.patching, **several.asked(), balance=several.balance)  # refuses what is about several tasks
     if method != "linear":
         raise UsageError(f"objectives are compared after linear mixes, and --method is {method}", "leave --method out")

@@ -21,8 +21,8 @@ from wisepatch.config import MODEL, SPEED, Balance, ModelConfig, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UsageError
 from wisepatch.files import expanded, in_utf8
-from wisepatch.launcher import size
 from wisepatch.process_group import join, leave, meet
+from wisepatch.ranks import size
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store

@@ -1,4 +1,4 @@
-"""The options of commands: each by itself, and what options are made of, under one name for the files of commands."""
+"""Options of commands, each declared once; with the option groups, settings and words that commands take from here as ``o``."""
 
 from __future__ import annotations
 

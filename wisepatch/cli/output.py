@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.cli.tables import Form, render, sentence
-from wisepatch.launcher import is_main
 from wisepatch.progress import RichProgress, harmless
+from wisepatch.ranks import is_main
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence

@@ -93,26 +93,16 @@ def command(
     config, tasks = next(iter(trainings.values()))
     alphas, rule, published = o.alphas(alpha), parse_rule(select or "best-mean"), model.config(train["start"])
     if len(objectives) > 1:
-        if tasks.patching.parts or also:
-            raise UsageError(
-                "several objectives are compared on one task, and --also measures nothing then", "name one task"
-            )
         run_objectives(
             common, {each: one for each, (one, _) in trainings.items()}, published, picture=output_path, method=method, plan=plan,
             several=several, tasks=tasks, alphas=alphas, rule=rule, select_on=select_on, run_name=name, settings=evaluation,
-            fresh=fresh, seeds=seeded or None,
+            fresh=fresh, seeds=seeded or None, also=also,
         )  # fmt: skip
         return
     if plan:
-        if alphas == AUTO:
-            raise UsageError(
-                "--alpha auto finds the alphas as it goes, and --plan counts them", "name them: --alpha 0:1:0.1"
-            )
         options = {"alphas": alphas, "method": method, "rule": rule, "select_on": select_on}
         show_plan(common, config, published, tasks, evaluation, output_path, names.task_words(also), several, **options)
         return
-    if seeded and (tasks.patching.parts or also):
-        raise UsageError("--seeds patches one task, and measures nothing besides", "run each seed with --seed")
     run = partial(run_seeds, seeds=seeded) if seeded else run_patch
     run(
         common, config, published, picture=output_path, tasks=tasks, alphas=alphas, method=method,
@@ -177,6 +167,8 @@ def run_seeds(
     from wisepatch.workflows.patching import patch
 
     output, store, data = common.output, common.open_store(), common.data_folder()
+    if options["tasks"].patching.parts or options["also"]:
+        raise UsageError("--seeds patches one task, and measures nothing besides", "run each seed with --seed")
     problems = picture_problems(picture) if picture else []
     if options.get("alphas") == AUTO:
         reason = "--alpha auto leaves other alphas for each seed, and several seeds are averaged at the same ones"

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from wisepatch.alphas import AUTO
 from wisepatch.cli import options as o
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
 from wisepatch.counting import count
+from wisepatch.errors import UsageError
 from wisepatch.tasks import RunTasks
 
 
@@ -29,6 +31,9 @@ def show_plan(
     from wisepatch.workflows.several_tasks import strategy_for
     from wisepatch.workflows.sweep_plan import plan_sweep
 
+    if options["alphas"] == AUTO:
+        reason = "--alpha auto finds the alphas as it goes, and --plan counts them"
+        raise UsageError(reason, "name them: --alpha 0:1:0.1")
     output, store, data = common.output, common.open_store(), common.data_folder()
     asked = strategy_for(tasks.patching, **several.asked(), balance=config.balance)
     sweep = replace(plan_sweep(tasks.patching, tasks.supported, **options), also=tasks.further(also, config.limit))

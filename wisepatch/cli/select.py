@@ -14,6 +14,8 @@ from wisepatch.reports.numbers import percent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from wisepatch.analysis.selection import Rule
+
 
 @o.with_settings
 def command(
@@ -56,10 +58,9 @@ def command(
     Example: `wisepatch select --results paper.jsonl --patching MNIST --supported CIFAR10 --rule best-mean --rule max-drop=0.01`,
     `wisepatch select --rule max-drop=0.01@95,each`
     """  # fmt: skip
-    from wisepatch.analysis.selection import choose, choose_candidate, parse_rule
-    from wisepatch.analysis.sweep_frame import frames_of_runs, is_numbered, points
+    from wisepatch.analysis.selection import parse_rule
+    from wisepatch.analysis.sweep_frame import frames_of_runs
     from wisepatch.store.results import read_runs
-    from wisepatch.weights.parameters import label
 
     common = common.printing(form)
     output, rules = common.output, [parse_rule(text) for text in rule]
@@ -67,33 +68,37 @@ def command(
     frame, problems = read_runs(results or [common.open_store().results], runs)
     for problem in problems:
         output.say(f"warning: {problem}")
-    frames = frames_of_runs(
-        frame, patching=patching, supported=o.split_list(supported), split=split, metric=metric
-    )  # fmt: skip
+    frames = frames_of_runs(frame, patching=patching, supported=o.split_list(supported), split=split, metric=metric)
     body, notes = [], []
     for name, (on, of_run) in frames.items():
-        rows = frame[frame["run"] == name]
-        several = is_numbered(rows)
-        at = {point.alpha: point for point in points(of_run)}
         for each in rules:
-            choice = (choose_candidate if several else choose)(of_run, each)
-            point, words = at[choice.alpha], f"{choice.alpha:g}"
-            which: dict[str, Any] = {"alpha": choice.alpha}
-            if several:
-                which = {"candidate": choice.alpha, "params": _params(rows, choice.alpha)}
-                words = f"candidate {choice.alpha:g} ({label(which['params']) or 'the start'})"
-            output.records(
-                [{"run": name, "rule": str(each), **which, "selected_on": on, "patching": point.patching,
-                  "supported": point.supported, "note": choice.note, **choice.facts}], "choice",
-            )  # fmt: skip
-            body.append((name, str(each), on, words, percent(point.patching), percent(point.supported)))
-            notes += [choice.note] if choice.note else []
+            record, words = _chosen(of_run, frame[frame["run"] == name], each)
+            output.records([{"run": name, "rule": str(each), "selected_on": on, **record}], "choice")
+            body.append((name, str(each), on, words, percent(record["patching"]), percent(record["supported"])))
+            notes += [record["note"]] if record["note"] else []
     first = next(iter(frames.values()))[1]
     patched = first.loc[first["role"] == "patching", "task"].unique()
     task = patched[0] if len(frames) == 1 and len(patched) == 1 else "patching"
     output.table(("run", "rule", "chosen on", "alpha", str(task), "supported"), body)
     for note in notes:
         output.result(note)
+
+
+def _chosen(of_run: pd.DataFrame, rows: pd.DataFrame, rule: Rule) -> tuple[dict[str, Any], str]:
+    """Choose an alpha of a run, or a candidate, by a rule; return the choice as a record and in words."""
+    from wisepatch.analysis.selection import choose, choose_candidate
+    from wisepatch.analysis.sweep_frame import is_numbered, points
+    from wisepatch.weights.parameters import label
+
+    numbered = is_numbered(rows)
+    choice = (choose_candidate if numbered else choose)(of_run, rule)
+    point = next(point for point in points(of_run) if point.alpha == choice.alpha)
+    measured = {"patching": point.patching, "supported": point.supported, "note": choice.note, **choice.facts}
+    if not numbered:
+        return {"alpha": choice.alpha, **measured}, f"{choice.alpha:g}"
+    params = _params(rows, choice.alpha)
+    words = f"candidate {choice.alpha:g} ({label(params) or 'the start'})"
+    return {"candidate": choice.alpha, "params": params, **measured}, words
 
 
 def _params(rows: pd.DataFrame, number: float) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def evaluate(
     if output_path:
         check_picture_path(output_path, (".png", ".jpg"))
     data, named = common.data_folder(), o.find_checkpoints(store, checkpoints)
-    from wisepatch.workflows.run_tasks import evaluation_tasks
     from wisepatch.workflows.sweep import new_run
+    from wisepatch.workflows.tasks_of_run import evaluation_tasks
     from wisepatch.workflows.typographic_attacks import find_photos, measure
 
     rows = measure(

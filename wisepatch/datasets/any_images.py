@@ -10,8 +10,8 @@ from typing import Any
 
 from wisepatch.counting import count
 from wisepatch.datasets.csv_listing import SUFFIXES, URL, csv_images
+from wisepatch.datasets.decoding import as_seen, read_rgb
 from wisepatch.datasets.folder_listing import images_below
-from wisepatch.datasets.images import as_seen, read_rgb
 from wisepatch.errors import DataError, UsageError, out_of_memory
 from wisepatch.files import expanded
 

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import csv_rows
+from wisepatch.datasets.decoding import SUFFIXES
 from wisepatch.datasets.image_files import FileSamples, readable
-from wisepatch.datasets.images import SUFFIXES
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.reading import AS_IT_IS, Reading
 from wisepatch.datasets.samples import Annotations, Samples, Transform

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.corruption_parameters import LARGE, MAX_SMALL, PARAMETERS
+from wisepatch.datasets.decoding import ResizeCheck
 from wisepatch.datasets.drawn_weather import frost, plasma
-from wisepatch.datasets.images import ResizeCheck
 
 if TYPE_CHECKING:
     import numpy as np

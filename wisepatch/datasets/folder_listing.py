@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from wisepatch.datasets.images import reason_not_read
+from wisepatch.datasets.decoding import reason_not_read
 from wisepatch.datasets.splits import SPLIT_WORDS, natural_key
 from wisepatch.errors import DataError
 from wisepatch.files import in_utf8

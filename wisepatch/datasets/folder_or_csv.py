@@ -16,9 +16,9 @@ from pathlib import Path
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import list_csv
+from wisepatch.datasets.decoding import COMMON_SUFFIXES
 from wisepatch.datasets.folder_listing import Files, list_folder
 from wisepatch.datasets.image_files import FileSamples, readable
-from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.notes import shortened
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.reading import AS_IT_IS, Reading, reading_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.counting import count
-from wisepatch.datasets.images import forbid_other_programs
+from wisepatch.datasets.decoding import forbid_other_programs
 from wisepatch.datasets.samples import (
     Annotations,
     Samples,
@@ -98,7 +98,7 @@ class Guarded:
 
     @cached_property
     def _expected(self) -> tuple[type, str]:
-        """The type of every image; of tensors the form, too. Of any type where the transform takes no image so small."""
+        """The type of every image, with the form of tensors; any type where the transform fails on the small one it is tried on."""
         from PIL import Image
 
         if self.transform is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.counting import count
-from wisepatch.datasets.images import check_header, read_rgb
+from wisepatch.datasets.decoding import check_header, read_rgb
 from wisepatch.datasets.notes import printable, shortened, tell_once
 from wisepatch.datasets.samples import Annotations, Split, Transform, own_files
 from wisepatch.errors import DataError

@@ -11,9 +11,9 @@ from typing import Any
 
 from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
+from wisepatch.datasets.decoding import is_turned
 from wisepatch.datasets.duplicates import Place, pixel_digest, same_files, same_pixels
 from wisepatch.datasets.image_files import DECODERS
-from wisepatch.datasets.images import is_turned
 from wisepatch.datasets.published.readers import asked
 from wisepatch.datasets.samples import Split, labels_of, own_files
 from wisepatch.errors import DataError, EmptySplitError, MissingDataError, UsageError, WisepatchError

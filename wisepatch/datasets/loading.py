@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wisepatch.counting import count
 from wisepatch.datasets.samples import Samples, Split, labels_of
 from wisepatch.errors import DataError, WisepatchError
-from wisepatch.launcher import size
 from wisepatch.process_group import deal, from_all
+from wisepatch.ranks import size
 
 if TYPE_CHECKING:
     import torch

@@ -24,8 +24,8 @@ SPLIT_WORDS = {
 NAMED = re.compile(r"[A-Za-z0-9][\w.-]*")  # a split of a dataset's own, such as testA or val_unseen
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a user's images, where they bring no such split; val is of what is not in test
 SEED = 10448  # never to be changed: images would move
-# How a user's files are cut and their labels ordered; kept with a checkpoint, which is measured on the same cut. In the second
-# cut a split could stay empty; the first one is that of checkpoints that say nothing of it.
+# Versions of the rule by which a user's files are cut and their labels ordered: 3 is today's, in 2 a split could stay empty, and 1
+# is assumed for checkpoints that name none. A checkpoint keeps its version, and is measured on the same cut.
 CUT, SECOND_CUT, FIRST_CUT = 3, 2, 1
 NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 

@@ -15,15 +15,16 @@ from wisepatch.counting import count as things
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, ErrorsAsValues, checked, data_loader
 from wisepatch.datasets.samples import Samples, set_epoch
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.launcher import rank, size
+from wisepatch.ranks import rank, size
 
 if TYPE_CHECKING:
     import torch
 
 
 class TrainingBatch(NamedTuple):
-    """The images of a batch that this process trains on, on its device, and the weight of their mean loss in that of all.
+    """The images of a batch that this process trains on, on its device.
 
+    Its mean loss times ``weight``, averaged over all processes, is the mean loss of the whole batch.
     ``number`` counts batches over all epochs. ``others`` are unlabelled images ``(m, 3, height, width)`` beside them, if any.
     """
 

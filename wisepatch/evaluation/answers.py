@@ -16,9 +16,9 @@ from wisepatch.devices import device as this_device
 from wisepatch.errors import UsageError
 from wisepatch.evaluation.endpoints import Endpoints, mixes_of
 from wisepatch.evaluation.passes import Pass, not_a_number
-from wisepatch.launcher import size
 from wisepatch.process_group import check_seen, to_main
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
 

@@ -15,11 +15,11 @@ from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Split, Transform
 from wisepatch.files import check_room
-from wisepatch.launcher import size
 from wisepatch.models.clip import Clip, describe
 from wisepatch.models.tower import Tower
 from wisepatch.process_group import from_all, made_together, rows_of_all
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import size
 from wisepatch.store.cache import versions
 from wisepatch.store.checkpoints import Store
 

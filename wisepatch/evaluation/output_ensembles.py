@@ -77,6 +77,6 @@ class Ensemble:
         return logits if self.checkpoint.recipe.method == LOGITS else logits.float().softmax(1)
 
     def logits(self, total: torch.Tensor) -> torch.Tensor:
-        """Return logits of the average: their probabilities are it, where probabilities were averaged."""
+        """Return the average as logits: of averaged probabilities their logarithm, so that a softmax gives the average back."""
         assert self.checkpoint.recipe is not None
         return total if self.checkpoint.recipe.method == LOGITS else total.clamp_min(0).log()

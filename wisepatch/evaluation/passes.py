@@ -21,11 +21,11 @@ from wisepatch.evaluation.features import PRECISIONS, split_features
 from wisepatch.evaluation.heads import Heads
 from wisepatch.evaluation.output_ensembles import Ensemble, is_ensemble
 from wisepatch.evaluation.pixels import cached_pixels
-from wisepatch.launcher import size
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
 from wisepatch.process_group import add_up, from_all, rows_of_all
 from wisepatch.progress import Progress
+from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Checkpoint
 from wisepatch.tasks import Task
 
@@ -39,7 +39,10 @@ GPU_BATCHES_PER_MIX = 4  # at least: to mix starts as many kernels on a GPU as a
 
 
 def new_pass(checkpoints: Sequence[Checkpoint], endpoints: Endpoints, settings: EvalConfig, progress: Progress) -> Pass:
-    """Return passes with checkpoints of one model; members of ensembles are computed, and measured where they stand there too."""
+    """Return a pass with checkpoints of one model.
+
+    The members of an ensemble are always computed, and have rows of their own only where they are among ``checkpoints``.
+    """
     if not any(map(is_ensemble, checkpoints)):
         return Pass(mixes_of(checkpoints, endpoints), endpoints, settings, progress)
     computed = {each.id: each for each in checkpoints if not is_ensemble(each)}
@@ -124,10 +127,10 @@ class Pass:
     def logits(
         self, source: Samples, tasks: Sequence[Task], what: str, batch_size: int, workers: int
     ) -> Iterator[tuple[list[Batch], Iterator[tuple[Batch, int, int, torch.Tensor]]]]:
-        """Yield the batches of each chunk of ``source``, of images or features, with all that is answered to them.
+        """Yield the batches of each chunk of ``source``, which holds images or features, with an iterator over their logits.
 
-        That is an iterator, to be read before the next chunk, of a batch, the number of the task, the number of the row, and the
-        logits ``(n, classes)``. ``what`` is said of the progress. Every process yields its own batches.
+        The iterator yields a batch, the number of the task, the number of the row, and the logits ``(n, classes)``; read it before
+        the next chunk. ``what`` names the work in the progress. Every process yields its own batches.
         """
         device = self.endpoints.device
         heads = [Heads(task, self.endpoints, self.progress.note) for task in tasks]

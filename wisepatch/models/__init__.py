@@ -1,1 +1,1 @@
-"""A CLIP: its towers, the zero-shot head, the classifier, importing and exporting."""
+"""A CLIP: its towers, the zero-shot head, the classifier, importing, exporting, and the Hub."""

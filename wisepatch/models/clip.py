@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from wisepatch.config import DEMO, SCHEMAS, ModelConfig
 from wisepatch.counting import count
-from wisepatch.datasets.images import ResizeCheck
+from wisepatch.datasets.decoding import ResizeCheck
 from wisepatch.errors import ModelError, UnknownNameError
 from wisepatch.files import expanded
 from wisepatch.models.importing import fitting

@@ -1,1 +1,1 @@
-"""Pictures and tables of results."""
+"""Pictures and tables of results, the report page, and model cards."""

@@ -11,7 +11,7 @@ from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.results import pick_runs, read
 from wisepatch.weights.parameters import LAYERS
-from wisepatch.workflows.coefficients import METHOD as TASK_ARITHMETIC
+from wisepatch.workflows.parallel_patching import METHOD as TASK_ARITHMETIC
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,8 +21,8 @@ from wisepatch.task_specs import WRAPPERS
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.weights.depth import gradient
 from wisepatch.weights.parameters import LAYERS
-from wisepatch.workflows.coefficients import METHOD as TASK_ARITHMETIC
 from wisepatch.workflows.model_table import ALSO
+from wisepatch.workflows.parallel_patching import METHOD as TASK_ARITHMETIC
 from wisepatch.workflows.several_tasks import JOINT, PARALLEL, SEQUENTIAL
 from wisepatch.workflows.sweep_plan import TOP1
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError, WisepatchError
+from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import STYLES, Look, marker_of
 from wisepatch.reports.plots.sheet import Sheet
-from wisepatch.reports.plots.written import as_written
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import Training, logged_trainings
 

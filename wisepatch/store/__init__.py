@@ -1,1 +1,1 @@
-"""Keep what lies on the disk: checkpoints and recipes, caches, results, predictions."""
+"""Keep what lies on the disk: checkpoints and recipes, caches, runs, results, predictions."""

@@ -72,7 +72,7 @@ def store_lock(root: Path) -> Iterator[None]:
 
 
 def next_moment(root: Path) -> str:
-    """Return the time, but later than all that this returned before on any host, whatever its clock; hold the lock of the store."""
+    """Return a time that grows from call to call in this store, also where the clocks of hosts differ; hold the store's lock."""
     now = datetime.now(UTC)
     with suppress(ValueError, TypeError, OverflowError):  # empty, or cut short
         now = max(now, datetime.fromisoformat((root / LOCK).read_text()) + timedelta(microseconds=1))

@@ -1,1 +1,1 @@
-"""Fine-tuning, and the Fisher information of what was trained."""
+"""Fine-tuning with an objective, averages and adapters; the Fisher information and Gram matrices of what was trained."""

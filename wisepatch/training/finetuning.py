@@ -27,7 +27,6 @@ from wisepatch.errors import Stopped, TrainingError, UsageError
 from wisepatch.evaluation.features import Features, split_features
 from wisepatch.evaluation.validation import Validation
 from wisepatch.files import expanded, hash_tensors
-from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
 from wisepatch.models.tower import prepare_training
@@ -36,6 +35,7 @@ from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
 from wisepatch.plugins import find_objective
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.averaging import average_of

@@ -30,12 +30,12 @@ from wisepatch.datasets.samples import Samples, Subset
 from wisepatch.devices import device as this_device
 from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import expanded, hash_tensors
-from wisepatch.launcher import size as process_count
 from wisepatch.models.classifier import Classifier, features
 from wisepatch.models.clip import load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.process_group import from_all, from_process, made_together
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import size as process_count
 from wisepatch.store.cache import FISHER_ENTRIES
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights

@@ -77,7 +77,7 @@ def measure_rates(
     objective, before, asked = find_objective(config.objective), _tensor_bytes(), list[bool]()
 
     def fixed_features() -> Features:
-        """Repeat those of a batch: what the others would cost is known."""
+        """Repeat the features of one batch up to the size of the split: what they cost is known, and need not be spent."""
         asked.append(True)
         batch = images.batch(min(config.batch_size, len(images.train)))
         rows = torch.arange(len(images.train)) % len(batch.labels)

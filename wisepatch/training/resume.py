@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wisepatch.errors import DataError, Stopped, StoreError
 from wisepatch.files import check_room, write_tensors
-from wisepatch.launcher import is_main
 from wisepatch.process_group import from_all, on_main
+from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import KEPT_STATES, Run
 from wisepatch.training.averaging import Average

@@ -1,1 +1,1 @@
-"""Whole jobs: sweep alpha, patch, attack."""
+"""Whole jobs: sweep alpha, patch one task or several, merge, compare, predict, import, attack."""

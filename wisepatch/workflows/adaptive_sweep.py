@@ -17,9 +17,9 @@ from wisepatch.devices import device
 from wisepatch.evaluation.endpoints import Endpoints
 from wisepatch.evaluation.prediction import predict_many
 from wisepatch.evaluation.recall import about_answers
-from wisepatch.launcher import is_main
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import load_predictions, save_predictions
 from wisepatch.tasks import Task
@@ -105,7 +105,7 @@ class Answers:
         return np.stack([self.columns[row]["answer"][places] == self.columns[row]["label"][places] for row in rows])
 
     def save(self, checkpoints: dict[int, Checkpoint], store: Store) -> None:
-        """Keep new answers in the store: where they are those to all images, as those of any evaluation."""
+        """Keep new answers in the store: those to all images as an evaluation does, those to some under a name of their own."""
         import numpy as np
 
         ids = np.array(self.opened.image_ids(), dtype=object)

@@ -29,7 +29,7 @@ from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import answered, read_predictions
 from wisepatch.tasks import find_task
 from wisepatch.weights.parameters import LAYERS
-from wisepatch.workflows.run_tasks import evaluation_tasks
+from wisepatch.workflows.tasks_of_run import evaluation_tasks
 
 if TYPE_CHECKING:
     import pandas as pd

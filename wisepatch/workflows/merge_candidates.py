@@ -19,7 +19,7 @@ from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.depth import read_layers
 from wisepatch.weights.parameters import LAYERS, described, label, params_problem, read_params
 from wisepatch.workflows.merge_parents import Parents
-from wisepatch.workflows.run_tasks import patched_words
+from wisepatch.workflows.tasks_of_run import patched_words
 
 START, END, MERGED, ENSEMBLE = "start", "end", "merged", "ensemble"
 

@@ -18,7 +18,7 @@ from wisepatch.training.fisher_information import EXAMPLES, endpoint_fisher
 from wisepatch.training.gram_matrices import gram_matrices
 from wisepatch.weights.methods import check_same, with_one_head
 from wisepatch.weights.streaming import read_weights
-from wisepatch.workflows.run_tasks import run_tasks
+from wisepatch.workflows.tasks_of_run import tasks_of_run
 
 WITHOUT_A_START = "linear, slerp, fisher or regmean"
 PARTS = ("visual", "text")
@@ -142,9 +142,9 @@ def tasks_of(
     Those are ``tasks``, by default the supported tasks of the ends' runs. Of ends that do not say what they were trained on the
     first of ``tasks`` stands for it. Raises :class:`UsageError` where there is none, or two are told apart by a folder alone.
     """
-    runs = [run_tasks(end, None, limit) for end in ends if "task" in end.config]
+    runs = [tasks_of_run(end, None, limit) for end in ends if "task" in end.config]
     if not runs:
-        patching, others = run_tasks(ends[0], tasks, limit)
+        patching, others = tasks_of_run(ends[0], tasks, limit)
         return patching, tuple(others)
     trained = {task.base_spec: task for patching, _ in runs for task in patching.each}
     patching = several_tasks(list(trained.values()))
@@ -159,7 +159,7 @@ def own_task(method: MergeMethod, end: Checkpoint, limit: int | None = None) -> 
             f"{end.name} ({end.id}) does not say what it was trained on, and {method.name} reads training images",
             "use a method that needs none, such as linear",
         )
-    return run_tasks(end, (), limit)[0]
+    return tasks_of_run(end, (), limit)[0]
 
 
 def information_for(

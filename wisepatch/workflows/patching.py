@@ -15,11 +15,11 @@ from wisepatch.datasets.duplicates import same_files, told
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate
 from wisepatch.files import expanded
-from wisepatch.launcher import is_main
 from wisepatch.models.clip import load_clip
 from wisepatch.plugins import find_metric
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task, as_tasks
 from wisepatch.training.finetuning import Finetuned

@@ -15,10 +15,10 @@ from wisepatch.datasets.samples import Split
 from wisepatch.datasets.training_batches import Plan
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import expanded
-from wisepatch.launcher import size
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import RunTasks, Task

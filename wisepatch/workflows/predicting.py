@@ -17,7 +17,7 @@ from wisepatch.evaluation.answers import Answer, answers
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
-from wisepatch.workflows.run_tasks import evaluation_tasks, run_tasks
+from wisepatch.workflows.tasks_of_run import evaluation_tasks, tasks_of_run
 
 NAMED = "classes"  # what a task is called that is nothing but names
 DEFAULT_STORE = "wisepatch-store"
@@ -73,7 +73,7 @@ def asked_task(
         )
     try:
         if "task" in trained.config:
-            asked = run_tasks(trained, ())[0]
+            asked = tasks_of_run(trained, ())[0]
             if asked.parts:
                 names = ", ".join(each.name for each in asked.parts)
                 raise UsageError(f"{trained.name} was patched on several tasks: {names}", "say which with --task")

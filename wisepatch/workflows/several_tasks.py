@@ -10,9 +10,16 @@ from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.tasks import RunTasks, Task, several_tasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.start import check_trainable
-from wisepatch.workflows.coefficients import CANDIDATES, GRID, SEARCH, Coefficients, coefficient_problems, run_parallel
-from wisepatch.workflows.ends import held_end
+from wisepatch.workflows.parallel_patching import (
+    CANDIDATES,
+    GRID,
+    SEARCH,
+    Coefficients,
+    coefficient_problems,
+    run_parallel,
+)
 from wisepatch.workflows.patch_job import PatchJob
+from wisepatch.workflows.stored_trainings import held_end
 from wisepatch.workflows.sweep import Sweep
 from wisepatch.workflows.sweep_plan import SweepPlan
 

@@ -30,8 +30,8 @@ from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
 from wisepatch.workflows.choosing import Measured, RightAnswers, measure_and_choose
 from wisepatch.workflows.layers import check_layers, layer_problems, layer_scales
 from wisepatch.workflows.mixes import save_mixes, save_patched
-from wisepatch.workflows.run_tasks import run_tasks
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
+from wisepatch.workflows.tasks_of_run import tasks_of_run
 
 ZEROSHOT = "zeroshot"
 
@@ -126,7 +126,7 @@ def sweep(
             f"{end.name} ({end.id}) is not a fine-tuned checkpoint", "name one; `wisepatch store list` lists them"
         )
     store.check_own(end)
-    patching, others = run_tasks(end, tasks, limit)
+    patching, others = tasks_of_run(end, tasks, limit)
     plan = plan_sweep(
         patching, others, alphas=alphas, method=method, rule=rule, select_on=select_on, metrics=metrics, layers=layers,
         evaluations=evaluations,

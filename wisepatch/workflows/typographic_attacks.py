@@ -17,8 +17,8 @@ from wisepatch.config import EvalConfig
 from wisepatch.counting import count
 from wisepatch.datasets.attacked_folder import COLUMNS, INDEX, UNFINISHED, as_text, attacked_folder, file_name
 from wisepatch.datasets.contact_sheet import contact_sheet, from_all_classes
+from wisepatch.datasets.decoding import read_rgb
 from wisepatch.datasets.guarding import Guarded
-from wisepatch.datasets.images import read_rgb
 from wisepatch.datasets.limiting import limited
 from wisepatch.datasets.loading import worker_count
 from wisepatch.datasets.renaming import renamed
@@ -27,9 +27,9 @@ from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSample
 from wisepatch.errors import DataError, UsageError, WisepatchError
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import drawing, refused, remove_leftovers, write_durably
-from wisepatch.launcher import is_main
 from wisepatch.locks import check_held, locked
 from wisepatch.progress import Progress, Silent
+from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import Task
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from wisepatch.datasets.decoding import COMMON_SUFFIXES
 from wisepatch.datasets.image_files import FileSamples
-from wisepatch.datasets.images import COMMON_SUFFIXES
 from wisepatch.datasets.samples import Samples, Transform
 from wisepatch.datasets.splits import SPLIT_WORDS, cut_validation
 from wisepatch.errors import DataError, MissingDataError

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.analysis.intervals import wilson
 from wisepatch.analysis.metrics import BINS, measure
 from wisepatch.hookspecs import Scores
+from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look, contrast
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.words import images_words
-from wisepatch.reports.plots.written import as_written
 
 if TYPE_CHECKING:
     import pandas as pd

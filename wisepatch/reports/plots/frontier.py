@@ -11,6 +11,7 @@ from wisepatch.analysis.patching_measures import patching_measures
 from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
+from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import check_comparable, no_curve, swept_rows
@@ -21,7 +22,6 @@ from wisepatch.reports.plots.words import (
     sign_of,
     start_words,
 )
-from wisepatch.reports.plots.written import as_written
 
 if TYPE_CHECKING:
     import pandas as pd

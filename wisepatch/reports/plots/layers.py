@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import UsageError
+from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
 from wisepatch.reports.plots.sheet import Sheet
-from wisepatch.reports.plots.written import as_written
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import weights_file
 from wisepatch.weights.movement import Movement, layer_movements, tensor_movements

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.sweep_frame import patched_tasks
 from wisepatch.errors import ResultsError
+from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid, marker_of
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import swept_rows
 from wisepatch.reports.plots.words import axis_label, chosen_words, describe, images_words, start_words
-from wisepatch.reports.plots.written import as_written
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.analysis.robustness import Line, expit, logit
 from wisepatch.reports.plots.frontier import CHOSEN, ENDS, MARK, scaled
 from wisepatch.reports.plots.labels import Label, place_labels
+from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.logit_axes import clamp_of, use_logit_scale
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.shifts import MEAN
 from wisepatch.reports.plots.words import axis_label, chosen_words, images_words, start_words
-from wisepatch.reports.plots.written import as_written
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import check_writable, drawing, expanded
-from wisepatch.reports.plots.written import quiet_about_letters
+from wisepatch.reports.plots.literal_text import quiet_about_letters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

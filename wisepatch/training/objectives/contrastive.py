@@ -9,10 +9,10 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
 from wisepatch.datasets.prompts import prompts
 from wisepatch.datasets.training_batches import TrainingBatch
-from wisepatch.launcher import rank, size
 from wisepatch.models.two_towers import shortened
 from wisepatch.models.zeroshot_head import tokenize
 from wisepatch.process_group import from_all
+from wisepatch.ranks import rank, size
 from wisepatch.training.objectives.start import Loss, TrainingStart
 
 

@@ -20,7 +20,7 @@ from wisepatch.tasks import (
 )
 
 
-def run_tasks(
+def tasks_of_run(
     finetuned: Checkpoint, others: Sequence[Task | str] | Task | str | None = None, limit: int | None = None
 ) -> tuple[Task, list[Task]]:
     """Return the patching task of a fine-tuned checkpoint, as it was trained (several as one), and the other tasks to measure.
@@ -71,7 +71,7 @@ def evaluation_tasks(
     if not specs:
         if not trained:
             raise UsageError(f"{checkpoints[0].name} was not trained on a task", "name tasks with --task")
-        patching, others = run_tasks(trained[0], limit=limit)
+        patching, others = tasks_of_run(trained[0], limit=limit)
         return [*patching.each, *others]
     check_names_of_one(specs, classnames)
     tasks = []

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.fuzzing import damaged
-from wisepatch.datasets import images
+from wisepatch.datasets import decoding
+from wisepatch.datasets.decoding import FORMATS, is_turned, read_rgb
 from wisepatch.datasets.image_files import FileSamples
-from wisepatch.datasets.images import FORMATS, is_turned, read_rgb
 from wisepatch.errors import DataError
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
@@ -253,13 +253,13 @@ def test_tga_is_read_under_its_own_suffix_alone(tmp_path):
 def test_a_phone_s_heic_is_read_upright_where_its_package_is_installed(tmp_path):
     """HEIC files bring their turn with them, and their EXIF orientation, which repeats it, must not turn them again."""
     pytest.importorskip("pillow_heif")
-    assert images.reads_heif()
+    assert decoding.reads_heif()
     exif = Image.Exif()
     exif[0x0112] = 6
     photo = Image.new("RGB", (64, 32), "red")
     photo.paste("blue", (0, 0, 32, 32))
     photo.save(tmp_path / "IMG_0001.HEIC", "HEIF", exif=exif.tobytes())
-    assert images.reason_not_read("IMG_0001.HEIC", "") is None
+    assert decoding.reason_not_read("IMG_0001.HEIC", "") is None
     for as_seen in (True, False):
         pixels = np.asarray(read_rgb(tmp_path / "IMG_0001.HEIC", as_seen=as_seen)).astype(int)
         assert pixels.shape == (64, 32, 3)
@@ -273,18 +273,18 @@ def test_heic_is_read_through_its_package(tmp_path, monkeypatch):
     def register_heif_opener():
         Image.register_open("HEIF", BmpImagePlugin.BmpImageFile, lambda prefix: prefix.startswith(b"BM"))
 
-    monkeypatch.setattr(images, "find_spec", lambda name: name)
+    monkeypatch.setattr(decoding, "find_spec", lambda name: name)
     monkeypatch.setattr(Image, "ID", [*Image.ID])
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
-    images.reads_heif.cache_clear()
+    decoding.reads_heif.cache_clear()
     (tmp_path / "a.heic").write_bytes(encoded("BMP"))
     try:
-        assert images.reason_not_read("a.heic", "") is None
-        assert "HEIF" in images._formats(".heic")
+        assert decoding.reason_not_read("a.heic", "") is None
+        assert "HEIF" in decoding._formats(".heic")
         assert read_rgb(tmp_path / "a.heic").size == (7, 9)
     finally:
-        images.reads_heif.cache_clear()
+        decoding.reads_heif.cache_clear()
 
 
 def iccp(size):

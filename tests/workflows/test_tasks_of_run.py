@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.samples import draw_folder
 from wisepatch.datasets.splits import CUT
 from wisepatch.tasks import find_task
-from wisepatch.workflows.run_tasks import evaluation_tasks, run_tasks
+from wisepatch.workflows.tasks_of_run import evaluation_tasks, tasks_of_run
 
 
 def parts(task, root):
@@ -16,12 +16,12 @@ def test_a_checkpoint_keeps_the_cut_of_the_images_that_it_was_trained_on(finishe
     root, done = finished
     assert done.finetuned.config["cut"] == CUT == 3
     now = find_task(str(root / "shapes"))
-    assert parts(run_tasks(done.finetuned)[0], root) == parts(now, root)
+    assert parts(tasks_of_run(done.finetuned)[0], root) == parts(now, root)
     config = {name: value for name, value in done.finetuned.config.items() if name != "cut"}
     early = replace(done.finetuned, config=config)
     before = parts(find_task(str(root / "shapes"), cut=1), root)
     assert before != parts(now, root)
-    assert parts(run_tasks(early)[0], root) == before
+    assert parts(tasks_of_run(early)[0], root) == before
     assert parts(evaluation_tasks([early], [])[0], root) == before
     assert parts(evaluation_tasks([early], [str(root / "shapes")])[0], root) == before
     assert parts(evaluation_tasks([done.finetuned], [str(root / "shapes")])[0], root) == parts(now, root)
