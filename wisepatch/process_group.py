@@ -116,7 +116,7 @@ def _watch(meeting: _Meeting, store: Any) -> None:
         code = int(store.get(EXIT_CODE))
     except DistError:  # the one that holds the store has ended
         code = 1
-    if not meeting.over.wait(SECONDS_TO_END):
+    if code and not meeting.over.wait(SECONDS_TO_END):
         _end(code)
 
 

@@ -31,7 +31,7 @@ MEASURED_SECONDS = 1.5  # after which a measurement is long enough
 
 
 class Rates(NamedTuple):
-    """What a training takes: ``forward`` and ``step`` are seconds an image, in evaluation and in training.
+    """Hold what a training takes: ``forward`` and ``step`` are seconds an image, in evaluation and in training.
 
     ``preparation`` are the seconds before the first step, without the features of the training images, which are computed once
     where ``needs_features``. ``memory`` is the training's in bytes: weights, gradients, moments, the activations of a batch, and

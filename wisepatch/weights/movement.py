@@ -1,4 +1,4 @@
-"""How far weights moved: norms, distances and cosines between two files of weights, tensor by tensor, in blocks.
+"""Measure how far weights moved: norms, distances and cosines between two files of weights, tensor by tensor, in blocks.
 
 PAINT (section 5) looks at the angle between zero-shot and fine-tuned weights to tell why large models are easily patched.
 """
@@ -29,7 +29,7 @@ LATE = (
 
 @dataclass(frozen=True)
 class Movement:
-    """What is summed over the elements of tensors of one name, ``before`` and ``after`` fine-tuning.
+    """Hold what is summed over the elements of tensors of one name, ``before`` and ``after`` fine-tuning.
 
     Sums of squares of both, their inner product, the sum of squares of the difference, and the number of elements.
     """

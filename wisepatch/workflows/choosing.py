@@ -28,7 +28,7 @@ Measured = tuple[list[Row], "pd.DataFrame"]  # rows as they are recorded, and wh
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was measured and chosen: all rows as written, the points of each split, the choice and its checkpoint, if any."""
+    """Hold what was measured and chosen: all rows as written, the points of each split, the choice and its checkpoint, if any."""
 
     rows: list[Row]
     points: dict[str, list[Point]]
@@ -70,7 +70,7 @@ def measure_and_choose(
 
 @dataclass(frozen=True)
 class RightAnswers:
-    """Which images of each task are answered rightly, ``(checkpoints, n)``, as :meth:`keep` has seen them."""
+    """Collect which images of each task are answered rightly, ``(checkpoints, n)``, as :meth:`keep` has seen them."""
 
     by_task: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 

@@ -32,7 +32,7 @@ from wisepatch.workflows.sweep_plan import VAL, SweepPlan
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge has measured: candidates, rows as written, the points of each split by number, and what was chosen."""
+    """Hold what a merge has measured: candidates, rows as written, the points of each split by number, and what was chosen."""
 
     run: str
     method: str

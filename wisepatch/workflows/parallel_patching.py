@@ -41,7 +41,7 @@ METHOD = "task-arithmetic"
 
 @dataclass(frozen=True)
 class Coefficients:
-    """How the coefficients of the ends are found: ``equal``, on a ``grid``, or by a ``search`` of so many ``evaluations``."""
+    """Say how the coefficients of the ends are found: ``equal``, on a ``grid``, or by a ``search`` of so many ``evaluations``."""
 
     how: str = EQUAL
     evaluations: int = EVALUATIONS

@@ -30,7 +30,7 @@ Done = tuple[tuple[Finetuned, ...], tuple[Sweep, ...]]
 
 @dataclass(frozen=True)
 class Strategy:
-    """How several tasks are patched; ``coefficients`` are those of the ends of ``parallel``."""
+    """Say how several tasks are patched; ``coefficients`` are those of the ends of ``parallel``."""
 
     name: str = JOINT
     coefficients: Coefficients = field(default_factory=Coefficients)
