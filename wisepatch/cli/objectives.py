@@ -69,7 +69,8 @@ def run_objectives(
 
     if tasks.patching.parts or also:
         raise UsageError(
-            "several objectives are compared on one task, and --also measures nothing then", "name one task"
+            "several objectives are compared on one task, and --also measures nothing then",
+            "name one task, and leave --also out",
         )
     strategy_for(tasks.patching, **several.asked(), balance=several.balance)  # refuses what is about several tasks
     if method != "linear":
