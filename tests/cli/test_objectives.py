@@ -45,6 +45,16 @@ def test_two_objectives_are_shown_in_one_table_and_drawn_in_one_picture(cli, sha
         (("--objective", "cross-entropy,lipsun"), "unknown objective 'lipsun'"),
         (("--objective", "lipsum,car-ft", "--method", "fisher"), "objectives are compared after linear mixes"),
         (("--objective", "lipsum,car-ft", "--plan"), "--plan measures one objective"),
+        (
+            ("--objective", "lipsum,car-ft", "--also", "Textures"),
+            "several objectives are compared on one task, and --also",
+        ),
+        (
+            ("--objective", "lipsum,car-ft", "--task", "Textures"),
+            "several objectives are compared on one task, and --also",
+        ),
+        (("--alpha", "auto", "--plan"), "--alpha auto finds the alphas as it goes, and --plan counts them"),
+        (("--seeds", "0,1", "--also", "Textures"), "--seeds patches one task, and measures nothing besides"),
         (("--objective", "lipsum,car-ft", "--alpha", "auto"), "--alpha auto leaves other alphas for each training"),
         (("--objective", "lipsum,car-ft", "--objective-param", "beta=1"), "the objective lipsum has no setting 'beta'"),
         (
