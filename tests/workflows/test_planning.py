@@ -7,6 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch._subclasses import FakeTensorMode
 
 from wisepatch import ModelConfig, Store, TrainConfig
 from wisepatch.datasets import demo
@@ -155,3 +157,12 @@ def test_a_plan_of_lp_ft_counts_the_features_that_its_linear_classifier_takes(tm
     probe, _ = planned(tmp_path, freeze_encoder=True)
     assert plan.train_seconds > 0
     assert plan.memory > probe.memory
+
+
+def test_tensors_without_memory_are_passed_over(tmp_path):
+    """An export leaves tensors behind that have a size and no memory."""
+    with FakeTensorMode():
+        left_behind = [torch.nn.Parameter(torch.ones(3)), torch.ones(2)]
+    left_behind.append(torch._to_functional_tensor(torch.ones(5)))
+    plan, _ = planned(tmp_path)
+    assert plan.memory > 0

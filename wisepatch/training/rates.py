@@ -6,6 +6,7 @@ import copy
 import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -107,9 +108,12 @@ def measure_rates(
 def _tensor_bytes() -> int:
     """Sum the bytes of all tensors that Python holds in this process."""
     gc.collect()
-    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
-    storages = [each.untyped_storage() for each in tensors if each.layout == torch.strided and not each.is_meta]
-    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+    storages = dict[int, int]()
+    for each in gc.get_objects():
+        if type(each) in (torch.Tensor, torch.nn.Parameter) and each.layout == torch.strided and not each.is_meta:
+            with suppress(RuntimeError):  # what torch.export leaves behind has a size and no memory
+                storages[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+    return sum(storages.values())
 
 
 def _autocast(config: TrainConfig) -> torch.autocast:
