@@ -96,7 +96,7 @@ def test_paths_may_be_texts_and_one_thing_stands_for_a_list_of_one(run_store, sh
 
 def test_what_is_misspelt_is_said_before_any_work(run_store, shapes, tmp_path, monkeypatch):
     monkeypatch.setattr("wisepatch.training.finetuning.load_start", lambda *_: pytest.fail("a model was loaded"))
-    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("wisepatch.workflows.run.evaluate", lambda *_, **__: pytest.fail("measured"))
     model, settings = wp.ModelConfig("demo", ""), {"steps": 1, "batch_size": 4}
     for train in (wp.training.finetuning.finetune, wp.patch):
         with pytest.raises(wp.WisepatchError, match="unknown task 'Colours'"):

@@ -128,7 +128,7 @@ def test_a_setting_that_there_is_not_is_refused_before_training(tmp_path, shapes
 
 
 def test_settings_of_the_sweep_travel_whole(tmp_path, shapes, monkeypatch):
-    from wisepatch.workflows import sweep as module
+    from wisepatch.workflows import run as module
 
     seen, original = [], module.evaluate
     monkeypatch.setattr(module, "evaluate", lambda *a, **k: seen.append(k["settings"]) or original(*a, **k))
@@ -144,7 +144,7 @@ def test_memory_that_runs_out_in_the_sweep_names_the_option_of_the_sweep(cli, sh
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0")
 
-    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", fail)
+    monkeypatch.setattr("wisepatch.workflows.run.evaluate", fail)
     words = ("patch", "--model", "demo", "--task", shapes, "--steps", "1", "--batch-size", "8")
     result = cli(*words)
     assert result.exit_code == 1
@@ -189,7 +189,7 @@ def test_what_stops_the_sweep_names_the_command_that_goes_on(cli, shapes, tmp_pa
         "my run",
     ]
     with monkeypatch.context() as broken:
-        broken.setattr("wisepatch.workflows.sweep.evaluate", fail)
+        broken.setattr("wisepatch.workflows.run.evaluate", fail)
         result = cli("patch", "--model", "demo", "--task", shapes, "--supported", "Colors", *words, *plan)
     assert result.exit_code in (1, 130)
     _, command = result.stderr.rstrip().split("the fine-tuned model is stored; go on with: wisepatch ")

@@ -28,7 +28,7 @@ def no_work(monkeypatch):
     """Nothing is loaded, trained or measured."""
     for name in ("patching.load_clip", "patching.evaluate", "patch_job.finetune", "patch_job.run_sweep"):
         monkeypatch.setattr(f"wisepatch.workflows.{name}", lambda *_, **__: pytest.fail("work was done"))
-    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("wisepatch.workflows.run.evaluate", lambda *_, **__: pytest.fail("measured"))
     monkeypatch.setattr("wisepatch.evaluation.measurement.evaluate", lambda *_, **__: pytest.fail("measured"))
 
 

@@ -154,7 +154,7 @@ def test_without_any_validation_data_of_supported_tasks_the_patching_task_choose
 
 
 def test_max_drop_needs_a_supported_task_that_can_be_judged(cli, run_store, untold, monkeypatch):
-    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("wisepatch.workflows.run.evaluate", lambda *_, **__: pytest.fail("measured"))
     result = cli("interpolate", "--eval", untold, "--select", "max-drop=0.01")
     fails(result, 2, "max-drop needs a supported task with a val split, and there is none: untold", "best-mean")
 
@@ -196,13 +196,13 @@ def test_where_no_alpha_has_a_value_nothing_can_be_chosen(cli, run_store, monkey
 
 
 def test_choice_on_test_data_needs_a_rule(cli, run_store, monkeypatch):
-    monkeypatch.setattr("wisepatch.workflows.sweep.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("wisepatch.workflows.run.evaluate", lambda *_, **__: pytest.fail("measured"))
     fails(cli("interpolate", "--select-on", "test"), 2, "without --select", "--select best-mean")
 
 
 def without_values(monkeypatch, *alphas):
     """Let the metric have no value (NaN) at some alphas."""
-    import wisepatch.workflows.sweep as module
+    import wisepatch.workflows.run as module
 
     original = module.evaluate
 

@@ -57,7 +57,7 @@ def command(
     from wisepatch.evaluation.measurement import evaluate
     from wisepatch.store.wide_records import to_wide
     from wisepatch.workflows.preflight import evaluation_splits, preflight
-    from wisepatch.workflows.sweep import new_run
+    from wisepatch.workflows.run import new_run
     from wisepatch.workflows.tasks_of_run import evaluation_tasks
 
     tasks = evaluation_tasks(named, names.task_words(task), classnames, templates, limit)

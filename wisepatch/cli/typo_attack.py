@@ -125,7 +125,7 @@ def evaluate(
     if output_path:
         check_picture_path(output_path, (".png", ".jpg"))
     data, named = common.data_folder(), o.find_checkpoints(store, checkpoints)
-    from wisepatch.workflows.sweep import new_run
+    from wisepatch.workflows.run import new_run
     from wisepatch.workflows.tasks_of_run import evaluation_tasks
     from wisepatch.workflows.typographic_attacks import find_photos, measure
 

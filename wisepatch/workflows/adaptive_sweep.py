@@ -18,11 +18,12 @@ from wisepatch.evaluation.endpoints import Endpoints
 from wisepatch.evaluation.prediction import predict_many
 from wisepatch.evaluation.recall import about_answers
 from wisepatch.process_group import on_main
-from wisepatch.progress import Progress, Silent
+from wisepatch.progress import Silent
 from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import load_predictions, save_predictions
 from wisepatch.tasks import Task
+from wisepatch.workflows.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,20 +144,18 @@ def race_alphas(
     tasks: Sequence[Task],
     objective: Objective,
     mix: Callable[[float], Checkpoint],
-    store: Store,
-    data: Path,
+    run: Run,
     *,
     baselines: Sequence[Checkpoint] = (),
     split: str,
-    settings: EvalConfig | None = None,
-    progress: Progress | None = None,
 ) -> Raced:
     """Race the grid 0:1:0.01 on ``split`` of the tasks, the patching task first; ``mix`` makes the checkpoint of an alpha.
 
     ``baselines`` are checkpoints beside the line, rows of the race beyond the grid. Answers are kept in the store, those to some
     of the images too: what was answered once is not asked again. Images come in an order that is drawn with seed 0.
     """
-    settings, progress = replace(settings or EvalConfig(), cache_images=False), progress or Silent()
+    store, data, progress = run.store, run.data, run.progress or Silent()
+    settings = replace(run.settings or EvalConfig(), cache_images=False)
     answers = []
     for task in tasks:
         opened = task.dataset.split(split, data)

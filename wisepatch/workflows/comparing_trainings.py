@@ -14,7 +14,6 @@ from wisepatch.analysis.seeds import SeedsDifference, paired_over_seeds
 from wisepatch.analysis.selection import Rule
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import expanded
 from wisepatch.process_group import on_main
@@ -27,7 +26,8 @@ from wisepatch.workflows.layers import layer_problems, layer_scales
 from wisepatch.workflows.mixes import save_mixes
 from wisepatch.workflows.patch_job import finetune_on
 from wisepatch.workflows.patching import training_problems, training_splits
-from wisepatch.workflows.sweep import Sweep, new_run, run_sweep
+from wisepatch.workflows.run import Run, new_run
+from wisepatch.workflows.sweep import Sweep, run_sweep
 from wisepatch.workflows.sweep_plan import TOP1, VAL, SweepPlan, plan_sweep
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ def compare_trainings(
     start = next(iter(ways))
     lines = [(name, each, plans[""]) for name, each in runs.items()]
     lines += [(f"{start}, layers {word}", runs[start], plan) for word, plan in plans.items() if word]
-    right = _answers(lines, store, data, settings, progress)
+    right = _answers(lines, Run(store, data, new_run("patch"), run_name, settings, progress))
     found = []
     for name, of_way, plan in lines:
         sweeps = [
-            run_sweep(plan, run.finetuned, store, data, run=new_run("patch"), run_name=prefix + name, settings=settings)
+            run_sweep(plan, run.finetuned, Run(store, data, new_run("patch"), prefix + name, settings))
             for run in of_way
         ]
         chosen = [each.checkpoints[each.choice.alpha].id for each in sweeps if each.choice]
@@ -164,13 +164,7 @@ def _mismatched(ways: Mapping[str, TrainConfig], plan: SweepPlan, alphas: Any) -
     return found
 
 
-def _answers(
-    lines: Sequence[tuple[str, Sequence[Finetuned], SweepPlan]],
-    store: Store,
-    data: Path,
-    settings: EvalConfig,
-    progress: Progress,
-) -> dict[str, NDArray[np.bool_]]:
+def _answers(lines: Sequence[tuple[str, Sequence[Finetuned], SweepPlan]], run: Run) -> dict[str, NDArray[np.bool_]]:
     """Measure the mixes of all lines (name, trainings, plan) in one pass a split.
 
     Return by checkpoint which test images of the patching task are right. The sweeps recall what is answered here.
@@ -178,10 +172,10 @@ def _answers(
     mixes: dict[str, Checkpoint] = {}
     plan = lines[0][2]
     for _, runs, own in lines:
-        for end in (run.finetuned for run in runs):
-            (start,) = store.parents(end)
-            params = {LAYERS: layer_scales(own, end, store, data, settings, progress)} if own.layers else {}
-            saved = on_main(partial(save_mixes, store, start, end, own, params))
+        for end in (each.finetuned for each in runs):
+            (start,) = run.store.parents(end)
+            params = {LAYERS: layer_scales(own, end, run)} if own.layers else {}
+            saved = on_main(partial(save_mixes, run.store, start, end, own, params))
             mixes |= {mix.id: mix for mix in saved.values()}
     right: dict[str, NDArray[np.bool_]] = {}
 
@@ -191,10 +185,7 @@ def _answers(
             right.update(zip(mixes, found, strict=True))
 
     for split in plan.splits:  # the last is the test data
-        evaluate(
-            list(mixes.values()), plan.tasks_on(split), store, data, split=split, record=False, watch=keep, settings=settings,
-            progress=progress,
-        )  # fmt: skip
+        run.measure(list(mixes.values()), plan.tasks_on(split), split, watch=keep)
     return right
 
 

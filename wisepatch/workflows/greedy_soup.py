@@ -15,18 +15,18 @@ from typing import Any
 from wisepatch.analysis.sweep_frame import points
 from wisepatch.config import EvalConfig, listed
 from wisepatch.errors import DataError
-from wisepatch.evaluation.measurement import evaluate, metrics_for
+from wisepatch.evaluation.measurement import metrics_for
 from wisepatch.files import expanded
 from wisepatch.plugins import find_merge_method
 from wisepatch.process_group import on_main
-from wisepatch.progress import Progress, QuietNotes, Silent
+from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.results import append
 from wisepatch.tasks import Task
 from wisepatch.workflows.merge_candidates import END, MERGED, Candidate, Candidates
 from wisepatch.workflows.merge_parents import merge_parents, tasks_of
 from wisepatch.workflows.merging import Merged, MergeJob, merge_plan, names_of
-from wisepatch.workflows.sweep import new_run
+from wisepatch.workflows.run import Run, new_run
 from wisepatch.workflows.sweep_plan import TEST, VAL
 
 GREEDY_SOUP = "greedy-soup"
@@ -52,7 +52,7 @@ def greedy_soup(
     with ``materialize`` its weights.
     Raises :class:`DataError` without any validation data.
     """
-    data, progress = expanded(data), progress or Silent()
+    data = expanded(data)
     method = find_merge_method("linear")
     found = [store.find(each) if isinstance(each, str) else each for each in listed(checkpoints)]
     parents = replace(merge_parents(store, method, found), start=None)
@@ -67,8 +67,8 @@ def greedy_soup(
     plan = merge_plan(method, parents, [{}], patching, others, None, TEST, listed(metrics))
     plan = replace(plan, select_on=VAL)
     plan.check(data, [(task, [VAL]) for task in held_out], store=store)
-    run, candidates = run or new_run("merge"), Candidates(store, method, parents, run_name, materialize)
-    job = MergeJob(candidates, data, run, settings, progress)
+    candidates = Candidates(store, method, parents, run_name, materialize)
+    job = MergeJob(candidates, Run(store, data, run or new_run("merge"), run_name, settings, progress))
     soup, tried = stir(job, held_out, plan.metrics)
     rows = on_main(partial(append, store.results, tried))
     params = {"weights": [float(end in soup) for end in parents.ends]}
@@ -80,7 +80,7 @@ def greedy_soup(
     rows += on_main(partial(append, store.results, tested))
     note = f"in the soup: {', '.join(end.name for end in soup)}"
     return Merged(
-        run, GREEDY_SOUP, *names_of(plan), tuple(every), rows, {TEST: points(frame)}, selected_on=VAL, choice=chosen,
+        job.run.id, GREEDY_SOUP, *names_of(plan), tuple(every), rows, {TEST: points(frame)}, selected_on=VAL, choice=chosen,
         chosen=merged, note=note,
     )  # fmt: skip
 
@@ -93,9 +93,8 @@ def stir(job: MergeJob, tasks: Sequence[Task], metrics: Sequence[str]) -> tuple[
 
     def scores(checkpoints: Sequence[Checkpoint]) -> list[float]:
         """Return the mean over the tasks of each one's first metric, better when higher."""
-        measured = evaluate(
-            checkpoints, tasks, candidates.store, job.data, split=VAL, metrics=metrics, run=job.run, run_name=candidates.name,
-            record=False, settings=job.settings, progress=QuietNotes(job.progress or Silent()),
+        measured = job.run.measure(
+            checkpoints, tasks, VAL, metrics, notes=False,
             extra_fields=lambda *_: {"alpha": None, "method": GREEDY_SOUP, "role": None},
         )  # fmt: skip
         rows.extend(measured)
@@ -118,7 +117,7 @@ def stir(job: MergeJob, tasks: Sequence[Task], metrics: Sequence[str]) -> tuple[
         (score,) = scores([tried])
         if score > best:
             best, soup = score, [*soup, end]
-        if job.progress:
+        if job.run.progress:
             verdict = "stays" if end in soup else "is left out"
-            job.progress.note(f"{end.name} {verdict}: {score:.4f} on validation data with it, best {best:.4f}")
+            job.run.progress.note(f"{end.name} {verdict}: {score:.4f} on validation data with it, best {best:.4f}")
     return soup, rows

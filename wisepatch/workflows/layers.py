@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from wisepatch.analysis.coefficients import (
     PACKAGE,
@@ -17,16 +16,15 @@ from wisepatch.analysis.coefficients import (
 )
 from wisepatch.analysis.selection import Rule
 from wisepatch.analysis.sweep_frame import sweep_frame
-from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.config import ModelConfig
 from wisepatch.errors import UsageError
-from wisepatch.evaluation.measurement import evaluate
 from wisepatch.process_group import on_main
-from wisepatch.progress import Progress, QuietNotes, Silent
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import weights_file
 from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.depth import VISUAL, depths, read_layers
 from wisepatch.weights.parameters import LAYERS
+from wisepatch.workflows.run import Run
 from wisepatch.workflows.sweep_plan import LEARNED, LINEAR, TEST, SweepPlan
 
 BEGIN = tuple(step / 10 for step in range(11))  # alphas, the same for all blocks, that a search begins with
@@ -61,18 +59,11 @@ def layer_problems(plan: SweepPlan) -> Iterator[UsageError]:
         )
 
 
-def layer_scales(
-    plan: SweepPlan,
-    end: Checkpoint,
-    store: Store,
-    data: Path,
-    settings: EvalConfig | None = None,
-    progress: Progress | None = None,
-) -> dict[str, float]:
+def layer_scales(plan: SweepPlan, end: Checkpoint, run: Run) -> dict[str, float]:
     """Return the scales of layers by the beginnings of tensors' names: those that the plan names, or what it has learned."""
-    names = tensor_names(end, store)
+    names = tensor_names(end, run.store)
     if plan.layers == LEARNED:
-        return learned(plan, end, names, store, data, settings, progress)
+        return learned(plan, end, names, run)
     return read_layers([plan.layers], names)
 
 
@@ -98,23 +89,14 @@ def blocks_of(names: Sequence[str]) -> list[str]:
     return ["", *(block for block in depths(names) if block.startswith(VISUAL))]
 
 
-def learned(
-    plan: SweepPlan,
-    end: Checkpoint,
-    names: Sequence[str],
-    store: Store,
-    data: Path,
-    settings: EvalConfig | None = None,
-    progress: Progress | None = None,
-) -> dict[str, float]:
+def learned(plan: SweepPlan, end: Checkpoint, names: Sequence[str], run: Run) -> dict[str, float]:
     """Search for the scale of each block, from 0 to 1, by the plan's rule on its validation data.
 
     ``theta = theta_0 + c_b (theta_1 - theta_0)`` for block ``b``. The search (CMA-ES) begins with scales that are the same for all
     blocks, which are alphas, and is never worse than they are on this data; at most ``plan.evaluations`` mixes are measured,
     round by round in one pass each. The same seed gives the same scales.
     """
-    (start,), blocks, rule = store.parents(end), blocks_of(names), plan.rule or Rule()
-    notes = progress or Silent()
+    (start,), blocks, rule = run.store.parents(end), blocks_of(names), plan.rule or Rule()
     prefix = f"{checkpoint_prefix(ModelConfig.from_json(end.model))}/{plan.patching.name}"
 
     def mix(candidate: Candidate) -> Checkpoint:
@@ -122,7 +104,7 @@ def learned(
             return end if candidate[0] else start
         recipe = Recipe(LINEAR, (start.id, end.id), {"alpha": 1.0, LAYERS: dict(zip(blocks, candidate, strict=True))})
         name = f"{prefix}/layers={','.join(f'{scale:g}' for scale in candidate)}"
-        return store.save(
+        return run.store.save(
             None, kind="interpolated", name=name[:150], model=end.model, training=end.training, recipe=recipe,
             config=end.config, head=end.head,
         )  # fmt: skip
@@ -132,9 +114,8 @@ def learned(
         by_key = dict(enumerate(dict.fromkeys([zero, *asked])))
         mixes = on_main(lambda: {key: mix(each) for key, each in by_key.items()})
         key_of = {each.id: float(key) for key, each in mixes.items()}
-        rows = evaluate(
-            list(mixes.values()), plan.tasks_on(plan.select_on), store, data, split=plan.select_on, metrics=plan.metrics,
-            record=False, settings=settings, progress=QuietNotes(notes),
+        rows = run.measure(
+            list(mixes.values()), plan.tasks_on(plan.select_on), plan.select_on, plan.metrics, notes=False,
             extra_fields=lambda checkpoint, _: {"alpha": key_of.get(checkpoint.id)},
         )  # fmt: skip
         patched = [each.name for each in plan.patching.each]
@@ -144,5 +125,6 @@ def learned(
     known = searched(measure, equal(BEGIN, len(blocks)), plan.evaluations, end.config.get("seed") or 0)
     best = max(known, key=lambda each: (known[each], -sum(each)))
     words = ", ".join(f"{block or 'the rest'} {scale:g}" for block, scale in zip(blocks, best, strict=True))
-    notes.note(f"layers learned from {len(known)} mixes on {plan.select_on} data: {words}")
+    if run.progress:
+        run.progress.note(f"layers learned from {len(known)} mixes on {plan.select_on} data: {words}")
     return dict(zip(blocks, best, strict=True))

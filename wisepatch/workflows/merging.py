@@ -12,7 +12,6 @@ from wisepatch.analysis.selection import Rule, check_without_order, choose_candi
 from wisepatch.analysis.sweep_frame import PATCHING, SUPPORTED, Point, sweep_frame
 from wisepatch.config import EvalConfig, listed
 from wisepatch.errors import UsageError
-from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.output_ensembles import SPACES, WEIGHTS
 from wisepatch.files import expanded
 from wisepatch.hookspecs import Choice, MergeMethod
@@ -26,7 +25,7 @@ from wisepatch.workflows.choosing import Measured, RightAnswers, measure_and_cho
 from wisepatch.workflows.merge_candidates import MERGED, Candidate, Candidates, candidate_params
 from wisepatch.workflows.merge_parents import Parents, information_for, merge_parents, own_task, tasks_of
 from wisepatch.workflows.preflight import preflight
-from wisepatch.workflows.sweep import new_run
+from wisepatch.workflows.run import Run, new_run
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan
 
 
@@ -116,7 +115,7 @@ def merge(
     ]
     candidates, run = Candidates(store, own, parents, run_name, materialize), run or new_run("merge")
     if plan:
-        return MergeJob(candidates, data, run, settings, progress).measure(plan, grid, space)
+        return MergeJob(candidates, Run(store, data, run, run_name, settings, progress)).measure(plan, grid, space)
     merged = on_main(partial(candidates.save, MERGED, grid[0]))
     return Merged(run, method, (), (), (Candidate(1, MERGED, label(grid[0]), merged, grid[0]),), [], {}, chosen=merged)
 
@@ -142,13 +141,10 @@ def merge_plan(
 
 @dataclass(frozen=True)
 class MergeJob:
-    """A merge that was checked: what is merged and where it is stored, and how it is measured."""
+    """A merge that was checked: what is merged and where it is stored, and the run that measures it."""
 
     candidates: Candidates
-    data: Path
-    run: str
-    settings: EvalConfig | None = None
-    progress: Progress | None = None
+    run: Run
 
     def measure(self, plan: SweepPlan, grid: Sequence[Mapping[str, Any]], space: str) -> Merged:
         """Measure all candidates in one pass a split, choose one as planned, store it, and record all rows."""
@@ -165,11 +161,9 @@ class MergeJob:
             selected = {"select": str(plan.rule), "select_on": plan.select_on}
             return self.candidates.save(MERGED, picked.params, selected) if picked.kind == MERGED else picked.checkpoint
 
-        chosen = measure_and_choose(
-            plan, self.candidates.store, measure, choose_candidate, save, lambda row: row["candidate"]
-        )
+        chosen = measure_and_choose(plan, self.run.store, measure, choose_candidate, save, lambda row: row["candidate"])
         return Merged(
-            self.run, self.candidates.method.name, *names_of(plan), tuple(every), chosen.rows, chosen.points,
+            self.run.id, self.candidates.method.name, *names_of(plan), tuple(every), chosen.rows, chosen.points,
             plan.rule, plan.select_on if plan.rule else None, by_number[int(chosen.choice.alpha)] if chosen.choice else None,
             by_number[1].checkpoint if final else chosen.checkpoint,
         )  # fmt: skip
@@ -186,11 +180,9 @@ class MergeJob:
             # No sweep over alpha: no task is patched along it.
             return {"alpha": own.alpha, "candidate": own.number, "role": role, "patching": None}
 
-        measured = evaluate(
-            unique, plan.tasks_on(split), self.candidates.store, self.data, split=split, metrics=plan.metrics, run=self.run,
-            run_name=self.candidates.name, record=False, progress=self.progress, settings=self.settings, extra_fields=fields,
-            watch=right.keep,
-        )  # fmt: skip
+        measured = self.run.measure(
+            unique, plan.tasks_on(split), split, plan.metrics, extra_fields=fields, watch=right.keep
+        )
         ids = [each.id for each in unique]
         start = next((ids.index(each.checkpoint.id) for each in shown if each.number == 0), None)
         counted = right.counted(measured, ids, start)

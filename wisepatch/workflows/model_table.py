@@ -8,10 +8,8 @@ from typing import Any
 
 from wisepatch.analysis.comparison import LEVEL, Difference, adjusted, difference, too_few
 from wisepatch.analysis.intervals import of_means
-from wisepatch.evaluation.measurement import evaluate
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.process_group import on_main
-from wisepatch.progress import QuietNotes, Silent
 from wisepatch.store.checkpoints import Checkpoint
 from wisepatch.store.results import append
 from wisepatch.training.finetuning import Finetuned
@@ -91,7 +89,7 @@ def model_table(job: PatchJob, runs: Sequence[Finetuned], sweeps: Sequence[Sweep
     Tasks that are measured ``also``, which had no part in training and choice (broad transfer, PAINT section 5), stand below.
     Answers that the store holds are not computed again.
     """
-    plan, store, last = job.plan, job.store, sweeps[-1]
+    plan, store, last = job.plan, job.run.store, sweeps[-1]
     assert last.chosen is not None
     start = runs[0].zeroshot
     below = zeroshot_below(store, start)
@@ -116,9 +114,8 @@ def model_table(job: PatchJob, runs: Sequence[Finetuned], sweeps: Sequence[Sweep
     measured = models | {"patched": _measured(last)}
     checkpoints = list({checkpoint.id: checkpoint for checkpoint in measured.values()}.values())
     known = {(row["checkpoint"], row["task"]) for sweep in sweeps for row in sweep.rows if row["split"] == TEST}
-    rows = evaluate(
-        checkpoints, list(roles), store, job.data, split=TEST, metrics=plan.metrics, run=job.run, run_name=job.run_name,
-        record=False, settings=job.settings, progress=QuietNotes(job.progress or Silent()),
+    rows = job.run.measure(
+        checkpoints, list(roles), TEST, plan.metrics, notes=False,
         extra_fields=lambda _, task: {"alpha": None, "role": roles[task]},  # of no sweep
         watch=lambda predictions: answers.update({predictions.task.name: predictions}),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,10 +22,9 @@ from wisepatch.analysis.selection import Rule
 from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.config import ModelConfig
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.evaluation.measurement import evaluate
 from wisepatch.hookspecs import Choice
 from wisepatch.process_group import on_main
-from wisepatch.progress import Progress, QuietNotes, Silent
+from wisepatch.progress import QuietNotes, Silent
 from wisepatch.store.checkpoints import Checkpoint, Recipe
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.start import checkpoint_prefix
@@ -126,7 +125,7 @@ class Mixer:
         prefix, patching = checkpoint_prefix(ModelConfig.from_json(self.start.model)), self.job.plan.patching
         # A candidate names no rule: another one measures nothing anew.
         several = {"task": patching.base_spec, "tasks": self.tasks, "strategy": self.job.plan.strategy}
-        return self.job.store.save(
+        return self.job.run.store.save(
             None, kind=kind, name=f"{prefix}/{patching.name}/{name}", model=self.ends[0].model,
             training=self.ends[0].training, recipe=recipe, config=self.ends[0].config | several | config,
         )  # fmt: skip
@@ -137,15 +136,14 @@ def run_parallel(job: PatchJob, asked: Coefficients, runs: Sequence[Finetuned]) 
 
     Equal coefficients are a sweep over alpha. Of a grid or a search, equal coefficients, the ends and the choice see test data.
     """
-    plan, store = job.plan, job.store
+    plan, run = job.plan, job.run
     start, ends = runs[0].zeroshot, tuple(run.finetuned for run in runs)
     mixer, number = Mixer(job, start, ends), len(runs)
-    line = {"training": ends[0].training, "method": METHOD, "start": name_of_start(store, start)}
-    published = zeroshot_below(store, start)
-    progress: Progress = job.progress or Silent()
+    line = {"training": ends[0].training, "method": METHOD, "start": name_of_start(run.store, start)}
+    published = zeroshot_below(run.store, start)
     if asked.how == SEARCH:  # its answers are recalled
-        progress = QuietNotes(progress)
-    options: dict[str, Any] = {"run": job.run, "run_name": job.run_name, "settings": job.settings, "progress": progress}
+        run = replace(run, progress=QuietNotes(run.progress or Silent()))
+    options: dict[str, Any] = {}
     if not asked.are_free:
         candidates = {alpha: (alpha,) * number for alpha in plan.alphas}
     elif asked.how == GRID:
@@ -154,7 +152,7 @@ def run_parallel(job: PatchJob, asked: Coefficients, runs: Sequence[Finetuned]) 
         candidates = in_order(search(mixer, asked.evaluations, published))
     mixes = on_main(lambda: {key: mixer.mix(candidate) for key, candidate in candidates.items()})
     if asked.are_free:
-        options |= {
+        options = {
             "coefficients": candidates,
             "reported": {key for key, each in candidates.items() if len(set(each)) == 1 or mixes[key] in ends},
         }  # fmt: skip
@@ -162,7 +160,7 @@ def run_parallel(job: PatchJob, asked: Coefficients, runs: Sequence[Finetuned]) 
     def save(choice: Choice) -> Checkpoint:
         return mixer.patched(candidates[choice.alpha], asked)
 
-    return measure_mixes(plan, mixes, published, line, save, store, job.data, **options)
+    return measure_mixes(plan, mixes, published, line, save, run, **options)
 
 
 def search(mixer: Mixer, evaluations: int, published: Sequence[Checkpoint]) -> list[Candidate]:
@@ -179,9 +177,8 @@ def search(mixer: Mixer, evaluations: int, published: Sequence[Checkpoint]) -> l
         by_key = dict(enumerate(dict.fromkeys([zero, *asked])))
         mixes = on_main(lambda: {key: mixer.mix(each) for key, each in by_key.items()})
         key_of = {mix.id: float(key) for key, mix in mixes.items()}
-        rows = evaluate(
-            [*mixes.values(), *published], plan.tasks_on(plan.select_on), job.store, job.data, split=plan.select_on,
-            metrics=plan.metrics, record=False, settings=job.settings, progress=QuietNotes(job.progress or Silent()),
+        rows = job.run.measure(
+            [*mixes.values(), *published], plan.tasks_on(plan.select_on), plan.select_on, plan.metrics, notes=False,
             extra_fields=lambda mix, _: {"alpha": key_of.get(mix.id)},
         )  # fmt: skip
         patched, judges = (
@@ -192,6 +189,6 @@ def search(mixer: Mixer, evaluations: int, published: Sequence[Checkpoint]) -> l
         return {each: float(of_round[float(key)]) for key, each in by_key.items()}
 
     known = searched(measure, equal(sorted({0.0, *plan.alphas}), ends), evaluations, job.config.seed)
-    if job.progress:
-        job.progress.note(f"search: {len(known)} candidates measured, of {evaluations}")
+    if job.run.progress:
+        job.run.progress.note(f"search: {len(known)} candidates measured, of {evaluations}")
     return list(known)

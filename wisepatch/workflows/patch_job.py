@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig, TrainConfig
 from wisepatch.errors import out_of_memory
 from wisepatch.evaluation.validation import watcher
 from wisepatch.progress import Progress
@@ -13,45 +13,39 @@ from wisepatch.store.checkpoints import Store
 from wisepatch.tasks import RunTasks
 from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
+from wisepatch.workflows.run import Run
 from wisepatch.workflows.sweep import Sweep, run_sweep
 from wisepatch.workflows.sweep_plan import SweepPlan
 
 
 @dataclass(frozen=True)
 class PatchJob:
-    """A patch with all that decides about it: training, tasks, the plan of its sweep, and where it works."""
+    """A patch with all that decides about it: training, tasks, the plan of its sweep, and the run that it is part of."""
 
     config: TrainConfig
     model: ModelConfig
-    store: Store
-    data: Path
     tasks: RunTasks
     plan: SweepPlan
-    settings: EvalConfig
-    run: str
-    run_name: str = ""
+    run: Run
     fresh: bool = False
     fisher_examples: int = EXAMPLES
-    progress: Progress | None = None
 
     def finetune(self) -> Finetuned:
         """Fine-tune on what is to be patched; with ``config.eval_every`` set, look at validation data as it goes."""
+        run = self.run
         return finetune_on(
-            self.config, self.model, self.store, self.data, self.progress, self.tasks, self.run_name, fresh=self.fresh
-        )  # fmt: skip
+            self.config, self.model, run.store, run.data, run.progress, self.tasks, run.name, fresh=self.fresh
+        )
 
     def sweep(self, finished: Finetuned) -> Sweep:
         """Sweep alpha for the end of a training; what fails is told how to go on without training again."""
         try:
-            return run_sweep(
-                self.plan, finished.finetuned, self.store, self.data, run=self.run, run_name=self.run_name,
-                fisher_examples=self.fisher_examples, settings=self.settings, progress=self.progress,
-            )  # fmt: skip
+            return run_sweep(self.plan, finished.finetuned, self.run, fisher_examples=self.fisher_examples)
         except BaseException as error:
             known = out_of_memory(error, "--eval-batch-size") if isinstance(error, Exception) else None
             go_on = self.plan.command(
-                finished.finetuned, self.store, self.data, fisher_examples=self.fisher_examples, run_name=self.run_name,
-                precision=self.settings.mixed_precision,
+                finished.finetuned, self.run.store, self.run.data, fisher_examples=self.fisher_examples, run_name=self.run.name,
+                precision=(self.run.settings or self.config.evaluation).mixed_precision,
             )  # fmt: skip
             (known or error).add_note(f"the fine-tuned model is stored; go on with: {go_on}")
             if known:

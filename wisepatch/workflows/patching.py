@@ -31,8 +31,9 @@ from wisepatch.training.unlabelled import unlabelled_problems
 from wisepatch.workflows.model_table import Table, model_table
 from wisepatch.workflows.patch_job import PatchJob, finetune_on
 from wisepatch.workflows.preflight import evaluation_splits, preflight
+from wisepatch.workflows.run import Run, new_run
 from wisepatch.workflows.several_tasks import Strategy, strategy_for
-from wisepatch.workflows.sweep import Sweep, new_run
+from wisepatch.workflows.sweep import Sweep
 from wisepatch.workflows.sweep_plan import VAL, plan_sweep
 
 
@@ -177,10 +178,8 @@ def patch(
             check = shlex.join(["wisepatch", "datasets", "check", task.base_spec])
             for line in told(task.dataset, same_files(task.dataset, data), "bytes"):
                 progress.note(f"note: {line}; `{check}` names them")
-    job = PatchJob(
-        config, model, store, data, tasks, plan, settings or config.evaluation, run or new_run("patch"), run_name, fresh,
-        fisher_examples, progress,
-    )  # fmt: skip
+    own = Run(store, data, run or new_run("patch"), run_name, settings or config.evaluation, progress)
+    job = PatchJob(config, model, tasks, plan, own, fresh, fisher_examples)
     runs, sweeps = (asked or Strategy()).carry_out(job)
     table = model_table(job, runs, sweeps) if tasks.patching.parts or plan.also else None
     return Patched(runs[-1], sweeps[-1], runs, sweeps, table)

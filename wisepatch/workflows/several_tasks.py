@@ -140,11 +140,13 @@ def config_of(config: TrainConfig, task: Task, supported: tuple[Task, ...], star
 def held_or_trained(job: PatchJob, task: Task) -> Finetuned:
     """Return the end of a task: the one that the store holds, or a new one; all ends have the same start."""
     config = config_of(job.config, task, job.tasks.supported, job.config.start)
-    held = None if job.fresh else held_end(config, job.model, job.store, job.data, task)
+    held = None if job.fresh else held_end(config, job.model, job.run.store, job.run.data, task)
     if held:
-        if job.progress:
+        if job.run.progress:
             end = held.finetuned
-            job.progress.note(f"{task.name}: the store holds this end, {end.name} ({end.id}); --fresh trains it again")
+            job.run.progress.note(
+                f"{task.name}: the store holds this end, {end.name} ({end.id}); --fresh trains it again"
+            )
         return held
     others = tuple(each for each in job.tasks.patching.each if each is not task)
     return replace(job, config=config, tasks=RunTasks(task, (*job.tasks.supported, *others))).finetune()
@@ -164,8 +166,8 @@ def one_after_the_other(job: PatchJob) -> Done:
         config = config_of(job.config, task, (*before, *job.tasks.supported), start)
         plan = replace(job.plan, patching=several_tasks(parts[:number]), reports=number == len(parts))
         tasks = RunTasks(task, (*before, *job.tasks.supported, *rest))
-        if job.progress:
-            job.progress.note(f"task {number} of {len(parts)}: {task.name}")
+        if job.run.progress:
+            job.run.progress.note(f"task {number} of {len(parts)}: {task.name}")
         stage = replace(job, config=config, tasks=tasks, plan=plan)
         try:
             runs.append(stage.finetune())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from wisepatch.analysis.sweep_frame import Point, sweep_frame
 from wisepatch.config import EvalConfig
 from wisepatch.counting import count
 from wisepatch.errors import StoreError, UsageError
-from wisepatch.evaluation.measurement import evaluate
 from wisepatch.files import expanded
 from wisepatch.hookspecs import Choice
 from wisepatch.process_group import on_main
@@ -30,6 +27,7 @@ from wisepatch.workflows.adaptive_sweep import Raced, race_alphas
 from wisepatch.workflows.choosing import Measured, RightAnswers, measure_and_choose
 from wisepatch.workflows.layers import check_layers, layer_problems, layer_scales
 from wisepatch.workflows.mixes import save_mixes, save_patched
+from wisepatch.workflows.run import Run, new_run
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
 from wisepatch.workflows.tasks_of_run import tasks_of_run
 
@@ -75,11 +73,6 @@ class Sweep:
     def at(self, split: str, alpha: float) -> Point:
         """Return the point of a split at an alpha of the sweep."""
         return next(point for point in self.points[split] if point.alpha == alpha)
-
-
-def new_run(command: str) -> str:
-    """Return a name for one run of a command, by which its rows are told from those of others."""
-    return f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 def sweep(
@@ -136,29 +129,23 @@ def sweep(
     if fishers and not plan.method.needs_fisher:
         raise UsageError(f"the method {method} takes no Fisher information", "add --method fisher")
     plan.check(data, problems=layer_problems(plan), store=store, measured_fisher=not fishers)
-    return run_sweep(
-        plan, end, store, data, fisher_examples=fisher_examples, fishers=fishers, materialize=materialize,
-        run=run or new_run("interpolate"), run_name=run_name or names_of_trainings(store.root).get(end.id, ""),
-        settings=settings, progress=progress,
-    )  # fmt: skip
+    run_name = run_name or names_of_trainings(store.root).get(end.id, "")
+    own = Run(store, data, run or new_run("interpolate"), run_name, settings, progress)
+    return run_sweep(plan, end, own, fisher_examples=fisher_examples, fishers=fishers, materialize=materialize)
 
 
 def run_sweep(
     plan: SweepPlan,
     end: Checkpoint,
-    store: Store,
-    data: Path,
+    run: Run,
     *,
-    run: str,
-    run_name: str = "",
     fisher_examples: int = EXAMPLES,
     fishers: Sequence[Path | str] = (),
     materialize: bool = False,
-    settings: EvalConfig | None = None,
-    progress: Progress | None = None,
 ) -> Sweep:
     """Carry out a plan that was checked, for the fine-tuned checkpoint ``end``."""
-    (start,), patching = store.parents(end), plan.patching
+    store, patching = run.store, plan.patching
+    (start,) = store.parents(end)
     published = zeroshot_below(store, start)
     start_name = name_of_start(store, start)
     params: dict[str, Any] = {}
@@ -166,18 +153,15 @@ def run_sweep(
         params["fisher"] = given_fishers(fishers, start, end, store)
     elif plan.method.needs_fisher:
         params["fisher"] = line_fishers(
-            start, end, patching, store, data, examples=fisher_examples, seed=end.config.get("seed") or 0,
-            workers=settings.workers if settings else None, progress=progress,
+            start, end, patching, store, run.data, examples=fisher_examples, seed=end.config.get("seed") or 0,
+            workers=run.settings.workers if run.settings else None, progress=run.progress,
         )  # fmt: skip
     if plan.layers:
-        params[LAYERS] = layer_scales(plan, end, store, data, settings, progress)
-    plan, raced = _race(plan, start, end, published, params, store, data, settings, progress)
+        params[LAYERS] = layer_scales(plan, end, run)
+    plan, raced = _race(plan, start, end, published, params, run)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     line = {"training": end.training, "method": plan.method.name, "start": start_name}
-    swept = measure_mixes(
-        plan, mixes, published, line, partial(save_patched, store, start, end, plan, params), store, data,
-        run=run, run_name=run_name, settings=settings, progress=progress,
-    )  # fmt: skip
+    swept = measure_mixes(plan, mixes, published, line, partial(save_patched, store, start, end, plan, params), run)
     # What a rule says of certified drops needs alphas that were fixed beforehand.
     return replace(swept, note=raced.note, facts=raced.facts) if raced else swept
 
@@ -188,15 +172,10 @@ def measure_mixes(
     published: Sequence[Checkpoint],
     line: Mapping[str, Any],
     save: Callable[[Choice], Checkpoint],
-    store: Store,
-    data: Path,
+    run: Run,
     *,
-    run: str,
-    run_name: str = "",
     coefficients: Mapping[float, tuple[float, ...]] | None = None,
     reported: Container[float] | None = None,
-    settings: EvalConfig | None = None,
-    progress: Progress | None = None,
 ) -> Sweep:
     """Measure mixes by their alpha in one pass a split, choose one as planned, ``save`` it, and record all rows with ``line``.
 
@@ -222,28 +201,27 @@ def measure_mixes(
             if reported is None or choice is None or key in reported or key == choice.alpha
         }  # fmt: skip
         tasks, right = plan.tasks_on(split), RightAnswers()
-        measured = evaluate(
-            [*of_split.values(), *published], tasks, store, data, split=split, metrics=plan.metrics, run=run, run_name=run_name,
-            record=False, progress=progress, settings=settings, extra_fields=fields, watch=right.keep,
-        )  # fmt: skip
+        measured = run.measure(
+            [*of_split.values(), *published], tasks, split, plan.metrics, extra_fields=fields, watch=right.keep
+        )
         start = list(of_split).index(0) if 0 in of_split else None
         counted = right.counted(
             measured, [mix.id for mix in of_split.values()], start, len(of_split) if published else None
         )
         keyed = [row | {"alpha": key_by_id.get(row["checkpoint"])} for row in counted]
         left_out = [task.name for task in plan.others if task not in tasks]
-        if plan.rule and split == plan.select_on and left_out and progress:
-            progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
+        if plan.rule and split == plan.select_on and left_out and run.progress:
+            run.progress.note(f"without a {split} split, and so not used to choose alpha: {', '.join(left_out)}")
         judges = [task.name for task in plan.judges(split)]
         return counted, sweep_frame(keyed, [each.name for each in patching.each], judges)
 
     chosen = measure_and_choose(
-        plan, store, measure, choose_candidate if coefficients else choose, save,
+        plan, run.store, measure, choose_candidate if coefficients else choose, save,
         lambda row: key_by_id.get(row["checkpoint"]),
     )  # fmt: skip
     choice, judging = chosen.choice, chosen.points.get(plan.select_on, [])
     return Sweep(
-        run, patching.name, tuple(task.name for task in plan.others), chosen.rows, chosen.points, dict(mixes), plan.rule,
+        run.id, patching.name, tuple(task.name for task in plan.others), chosen.rows, chosen.points, dict(mixes), plan.rule,
         plan.select_on if plan.rule else None,
         next((point for point in judging if point.alpha == choice.alpha), None) if choice else None, chosen.checkpoint,
         tuple(task.name for task in plan.judges(plan.select_on)) if plan.rule else (), line["start"],
@@ -257,10 +235,7 @@ def _race(
     end: Checkpoint,
     published: Sequence[Checkpoint],
     params: Mapping[str, Any],
-    store: Store,
-    data: Path,
-    settings: EvalConfig | None,
-    progress: Progress | None,
+    run: Run,
 ) -> tuple[SweepPlan, Raced | None]:
     """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
     if not plan.auto or plan.rule is None or end.training.startswith("linear-probe"):
@@ -269,8 +244,8 @@ def _race(
     objective = objective_for(plan.rule, [task.name for task in tasks], [0, *([GRID] if published else [])])
     raced = race_alphas(
         tasks, objective,
-        lambda alpha: on_main(lambda: save_mixes(store, start, end, replace(plan, alphas=(alpha,)), params))[alpha],
-        store, data, baselines=published, split=plan.select_on, settings=settings, progress=progress,
+        lambda alpha: on_main(lambda: save_mixes(run.store, start, end, replace(plan, alphas=(alpha,)), params))[alpha],
+        run, baselines=published, split=plan.select_on,
     )  # fmt: skip
     return replace(plan, alphas=tuple(sorted({0.0, *raced.alphas, 1.0}))), raced
 
