@@ -8,8 +8,8 @@ import pytest
 from wisepatch import ModelConfig, Store, TrainConfig, compare_trainings
 from wisepatch.analysis.seeds import paired_over_seeds
 from wisepatch.errors import WisepatchError
+from wisepatch.evaluation import recall
 from wisepatch.store.results import read
-from wisepatch.workflows import comparing_trainings
 
 DEMO = ModelConfig("demo", "")
 
@@ -20,9 +20,9 @@ def ways(folder, **kinds):
 
 
 def test_each_way_starts_from_one_model_with_the_same_seeds_and_all_is_measured_once(shapes, tmp_path, monkeypatch):
-    passes, original = [], comparing_trainings.evaluate
+    passes, original = [], recall.predict_many
     monkeypatch.setattr(
-        comparing_trainings, "evaluate", lambda checkpoints, *given, **more: passes.append(len(checkpoints)) or original(
+        recall, "predict_many", lambda checkpoints, *given, **more: passes.append(len(checkpoints)) or original(
             checkpoints, *given, **more
         )
     )  # fmt: skip
