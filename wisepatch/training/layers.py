@@ -32,7 +32,10 @@ def depths(names: Iterable[str]) -> dict[str, int]:
 
 
 def freeze_blocks(visual: torch.nn.Module, words: Sequence[str]) -> None:
-    """Freeze blocks of an image tower: ``stem``, numbers from 0 on, ranges ``0-5``. Raises :class:`UsageError` for others."""
+    """Freeze blocks of an image tower: ``stem``, numbers from 0 on, ranges ``0-5``, as Lee et al. 2023 (Surgical Fine-Tuning) do.
+
+    Raises :class:`UsageError` for others.
+    """
     if not words:
         return
     depth = depths(name for name, _ in visual.named_parameters())
@@ -58,7 +61,7 @@ def freeze_blocks(visual: torch.nn.Module, words: Sequence[str]) -> None:
 def decayed_groups(classifier: torch.nn.Module, decay: float | None) -> list[dict[str, Any]]:
     """Return the trained parameters in groups with the ``scale`` of their rate, ``decay`` for each block further from the head.
 
-    As Clark et al. 2020 (ELECTRA, section 3.1) and Bao et al. 2022 (BEiT) do; without ``decay`` there are no groups.
+    As Howard and Ruder 2018 (ULMFiT, section 3.2) and, with 0.65, Bao et al. 2022 (BEiT) do; without ``decay`` there are no groups.
     """
     if decay is None or decay == 1:
         return []
