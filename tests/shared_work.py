@@ -16,11 +16,11 @@ from wisepatch.evaluation.validation import watcher
 from wisepatch.models import zeroshot_head
 from wisepatch.models.tower import Tower
 from wisepatch.ranks import rank
-from wisepatch.training import fisher_information
+from wisepatch.training import squared_gradients
 from wisepatch.workflows.sweep import sweep
 
 SMALL = [
-    (fisher_information, "MAX_BATCH_IMAGES", 3),
+    (squared_gradients, "MAX_BATCH_IMAGES", 3),
     (zeroshot_head, "TEXTS_PER_BATCH", 4),
     (pixels, "IMAGES_PER_WRITE", 3),
 ]
@@ -77,7 +77,7 @@ def work(folder, images):
             stack.enter_context(mock.patch.object(module, name, value))
         stack.enter_context(counted(Tower, "features", "images", done, 1))
         stack.enter_context(counted(zeroshot_head, "text_features", "texts", done, 1))
-        stack.enter_context(counted(fisher_information, "batched", "gradients", done, 2))
+        stack.enter_context(counted(squared_gradients, "batched", "gradients", done, 2))
         measure(folder, images)
     (folder / f"done-{rank()}.json").write_text(json.dumps(done))
     losses = train(folder, images)

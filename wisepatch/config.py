@@ -179,7 +179,7 @@ class TrainConfig(Config):
     lr: float = setting(1e-5, "Peak learning rate. (1e-5; WiSE-FT: 3e-5; head alone: 1e-3)", TRAINING, paper=True)
     batch_size: int = setting(128, "Images a step. (128; WiSE-FT: 512)", TRAINING, paper=True)
     warmup: int | None = setting(None, "Warm-up steps. (200; WiSE-FT: 500; at most a tenth of the run)", TRAINING)
-    wd: float = setting(0.1, "Weight decay.", TRAINING)
+    wd: float = setting(0.1, "Weight decay; l2-sp takes its place.", TRAINING)
     label_smoothing: float = setting(0.0, "Label smoothing.", TRAINING)
     weights: Weights = setting(
         "none", "balanced weighs each image of the loss by how rare its class is in the training data.", TRAINING

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from wisepatch.cli import options as o
-from wisepatch.cli.objectives import objective_names, of_one
+from wisepatch.cli.objectives import objective_names, of_one, unequal_budgets
+from wisepatch.config import TrainConfig
 from wisepatch.datasets import demo
 from wisepatch.errors import UnknownNameError, UsageError
 
@@ -72,6 +73,17 @@ def test_what_is_wrong_is_said_before_anything_is_trained(words, reason, cli, sh
     assert not (tmp_path / "wisepatch-store").exists()
 
 
+def test_papers_defaults_that_differ_are_said_and_settings_that_are_given_are_for_all():
+    plain, probed = (TrainConfig.with_defaults("Digits", head=head) for head in ("frozen", "trained"))
+    assert unequal_budgets({"cross-entropy": plain, "lp-ft": probed}) == (
+        "note: not all are trained for as long and as fast (cross-entropy: 2,000 steps of 128 images at 1e-05; "
+        "lp-ft: 10 epochs of 512 images at 3e-05); --steps, --batch-size and --lr are for all"
+    )
+    given = {"steps": 5, "batch_size": 8, "lr": 1e-3}
+    ways = {head: TrainConfig.with_defaults("Digits", head=head, **given) for head in ("frozen", "trained")}
+    assert not unequal_budgets(ways)
+
+
 def test_a_setting_goes_to_the_objectives_that_have_it():
     names = objective_names("cross-entropy, lipsum,car-ft")
     assert names == ["cross-entropy", "lipsum", "car-ft"]
@@ -85,6 +97,9 @@ def test_a_setting_goes_to_the_objectives_that_have_it():
     train = o.TrainOptions(objective_param=None, distill_on="photos")
     names = ["cross-entropy", "distill"]
     assert [of_one(train, name, names)["distill_on"] for name in names] == [None, "photos"]
+    train = o.TrainOptions(objective_param=None, wd=0.3)
+    assert [of_one(train, name, ["cross-entropy", "l2-sp"])["wd"] for name in ("cross-entropy", "l2-sp")] == [0.3, None]
+    assert of_one(train, "l2-sp", ["l2-sp"])["wd"] == 0.3  # to be refused
     with pytest.raises(UsageError, match="names one twice"):
         objective_names("lipsum,lipsum")
     with pytest.raises(UnknownNameError):

@@ -1,19 +1,15 @@
-"""Fine-tuning: what is trained, what stays, the schedule, and what is written."""
+"""Fine-tuning: what is trained, what stays, and what is written."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from tests.samples import Notes
-from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, find_task, finetune, load_weights, sweep
-from wisepatch.datasets.samples import Split, Subset, set_epoch
+from wisepatch import EvalConfig, ModelConfig, Store, TrainConfig, finetune, load_weights, sweep
+from wisepatch.datasets.samples import set_epoch
 from wisepatch.datasets.training_batches import Seeded
 from wisepatch.errors import DataError, StoreError, TrainingError, UsageError
-from wisepatch.evaluation.features import Features
-from wisepatch.training.finetuning import class_weights, learning_rate, warmup_steps
-from wisepatch.training.objectives.start import loss_of
 from wisepatch.workflows.patching import finetune_watched
 
 DEMO = ModelConfig("demo", "")
@@ -81,28 +77,6 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(shapes, tmp_pa
     same = [run(shapes, tmp_path / str(i), seed=s).finetuned.files for i, s in enumerate((1, 1, 2))]
     assert same[0] == same[1]
     assert same[0] != same[2]
-
-
-def test_balanced_weights_are_scikit_learns_and_every_class_counts_the_same():
-    from sklearn.utils.class_weight import compute_class_weight
-
-    config = TrainConfig.with_defaults("Shapes", weights="balanced")
-    task = find_task("Shapes")
-    labels = torch.tensor([0] * 30 + [1] * 10 + [2] * 5)
-    features = Features(torch.zeros(45, 2), labels)
-    weights = class_weights(
-        config, Seeded(Split("Shapes", "train", (), "top1", features), 0), task, torch.device("cpu")
-    )
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
-    assert weights[:3].tolist() == pytest.approx(expected)
-    logits = torch.randn(45, 10, generator=torch.Generator().manual_seed(0))
-    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    of_classes = [float(each[labels == label].mean()) for label in range(3)]
-    assert float(loss_of(logits, labels, 0.0, weights)) == pytest.approx(sum(of_classes) / 3)
-    assert float(loss_of(logits, labels, 0.0, None)) == pytest.approx(float(each.mean()))
-    assert class_weights(TrainConfig.with_defaults("Shapes"), features, task, torch.device("cpu")) is None
-    with pytest.raises(UsageError, match="the labels of Shapes are not known without reading every image"):
-        class_weights(config, Subset([object()], [0]), task, torch.device("cpu"))
 
 
 def test_balanced_weights_train_another_model_and_are_recorded(shapes, tmp_path):
@@ -201,21 +175,6 @@ def test_bf16_runs_and_keeps_weights_in_fp32(shapes, tmp_path):
     weights = load_weights(Store(tmp_path / "store"), done.finetuned)
     assert {t.dtype for t in weights.values()} == {torch.float32}
     assert all(map(math.isfinite, done.losses))
-
-
-def test_schedule_warms_up_then_follows_half_a_cosine_to_zero():
-    rates = [learning_rate(step, 100, 10, 2.0) for step in range(101)]
-    assert rates[:10] == pytest.approx([2.0 * (i + 1) / 10 for i in range(10)])
-    assert rates[10] == 2.0
-    assert rates[55] == pytest.approx(1.0)
-    assert rates[100] == pytest.approx(0.0)
-
-
-def test_warmup_is_the_papers_at_most_a_tenth_unless_given():
-    paint = TrainConfig.with_defaults("Digits")
-    assert [warmup_steps(paint, steps) for steps in (2000, 5000, 100, 5)] == [200, 200, 10, 0]
-    assert warmup_steps(TrainConfig.with_defaults("Digits", head="trained"), 10_000) == 500
-    assert warmup_steps(TrainConfig.with_defaults("Digits", warmup=7), 10) == 7
 
 
 def test_split_other_than_train_is_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,8 @@ def objective_names(word: str) -> list[str]:
 def of_one(train: o.TrainOptions, name: str, names: Sequence[str]) -> o.TrainOptions:
     """Return the training settings for one of several objectives.
 
-    A setting without the name of one goes to all that have it, unlabelled images to all that take them; what none takes is left
-    in, and said.
+    A setting without the name of one goes to all that have it, unlabelled images to all that take them, weight decay to all that
+    have not replaced it; what none takes is left in, and said.
     """
     kept = []
     for word in train["objective_param"] or ():
@@ -45,7 +45,10 @@ def of_one(train: o.TrainOptions, name: str, names: Sequence[str]) -> o.TrainOpt
             kept.append(word)
     takers = [each for each in names if find_objective(each).unlabelled]
     unlabelled = train.get("distill_on") if name in takers or not takers else None
-    return o.TrainOptions(train | {"objective": name, "objective_param": kept or None, "distill_on": unlabelled})
+    decayed = [each for each in names if not find_objective(each).replaces_decay]
+    decay = train.get("wd") if name in decayed or not decayed else None
+    own = {"objective": name, "objective_param": kept or None, "distill_on": unlabelled, "wd": decay}
+    return o.TrainOptions(train | own)
 
 
 def run_objectives(
@@ -79,6 +82,8 @@ def run_objectives(
         raise UsageError("--plan measures one objective", "name one with --objective")
     output, store, data = common.output, common.open_store(), common.data_folder()
     problems = picture_problems(picture) if picture else []
+    if unequal := unequal_budgets(ways):
+        output.say(unequal)
     found = compare_trainings(
         ways, model, store, data, tasks=tasks, problems=problems, progress=output.progress(), **options
     )
@@ -92,6 +97,18 @@ def run_objectives(
         table = sweep_table(pick_runs(read(store.results)[0], list(names)))
         save_figure(draw_sweep(mean_over_runs(table, names)), picture)
         output.result(f"the picture is {picture}")
+
+
+def unequal_budgets(ways: Mapping[str, TrainConfig]) -> str:
+    """Say how long and how fast each objective is trained, where the papers' defaults differ; nothing where they do not."""
+    budgets = {
+        name: f"{f'{each.steps:,} steps' if each.steps else f'{each.epochs:g} epochs'} of {each.batch_size} images at {each.lr:g}"
+        for name, each in ways.items()
+    }
+    if len(set(budgets.values())) == 1:
+        return ""
+    words = "; ".join(f"{name}: {budget}" for name, budget in budgets.items())
+    return f"note: not all are trained for as long and as fast ({words}); --steps, --batch-size and --lr are for all"
 
 
 def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:

@@ -56,7 +56,8 @@ class Average:
 class MovingAverage(Average):
     """The exponential moving average of the weights, from the start on: each step counts ``1 - decay``.
 
-    Early steps count more, ``1 - (1 + step) / (10 + step)``, or the start would stay in short trainings.
+    That is the mean teacher's (Tarvainen and Valpola 2017, section 2). Early steps count more, ``1 - (1 + step) / (10 + step)`` as
+    in TensorFlow, or the start would stay in short trainings.
     """
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter], decay: float) -> None:

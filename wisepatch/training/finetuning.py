@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,17 +19,14 @@ import torch
 from accelerate.utils import set_seed
 
 from wisepatch.config import ModelConfig, TrainConfig
-from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, same_for_all, worker_count
-from wisepatch.datasets.samples import Samples, Split, labels_of
+from wisepatch.datasets.loading import same_for_all
 from wisepatch.datasets.splits import CUT
-from wisepatch.datasets.training_batches import Plan, Seeded, TrainingBatch, training_batches
-from wisepatch.errors import Stopped, TrainingError, UsageError
-from wisepatch.evaluation.features import Features, split_features
+from wisepatch.datasets.training_batches import Plan, Seeded
+from wisepatch.errors import Stopped, TrainingError
 from wisepatch.evaluation.validation import Validation
 from wisepatch.files import expanded, hash_tensors
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip
-from wisepatch.models.tower import prepare_training
 from wisepatch.models.two_towers import TwoTowers
 from wisepatch.models.zeroshot_head import check_prompts, zeroshot_head
 from wisepatch.plugins import find_objective
@@ -39,10 +36,12 @@ from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task
 from wisepatch.training.averaging import average_of
-from wisepatch.training.layers import decayed_groups, freeze_blocks
-from wisepatch.training.low_rank import adapt, merge
+from wisepatch.training.data import batches_from, class_weights, fixed_features, normalised, open_samples
+from wisepatch.training.layers import decayed_groups, freeze, trained_parameters
+from wisepatch.training.low_rank import merge
 from wisepatch.training.objectives.start import TrainingStart, objective_params, training_name
 from wisepatch.training.resume import Position, Signals, States, check_room_for_training, open_run
+from wisepatch.training.schedule import learning_rate, warmup_steps
 from wisepatch.training.start import (
     check_trainable,
     checkpoint_prefix,
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
 Watcher = Callable[[Clip, Classifier, float], Validation]
 
 STEPS_PER_REPORT = 10  # to look at the loss waits for the device
-MAX_WARMUP_SHARE = 0.1  # of the run, where the warm-up is the paper's and not the user's
 
 
 @dataclass(frozen=True)
@@ -261,111 +259,9 @@ def finetune(
     return Finetuned(zeroshot, finetuned, tuple(at.losses))
 
 
-def open_samples(
-    config: TrainConfig, task: Task, clip: Clip, store: Store, data: Path, accelerator: Accelerator, progress: Progress
-) -> tuple[Samples, int, str]:
-    """Open the training split; return its samples, the number of processes that load them, and the split's fingerprint.
-
-    With a frozen encoder the features are computed once and stand in for the images.
-    """
-    if config.freeze_encoder:
-        features = fixed_features(config, task, clip, store, data, accelerator, progress)
-        return features, 0, task.dataset.split("train", data).fingerprint()
-    split = same_for_all(task.dataset.split("train", data, clip.train_pixels))
-    workers = 0
-    # On a CPU training needs every core itself: with the embedded model, other processes cost it a tenth and more.
-    if config.workers is not None or accelerator.device.type != "cpu":
-        workers = worker_count(
-            config.workers, len(split), clip.batch_bytes(min(config.batch_size, MAX_IMAGES_PER_PIECE))
-        )
-    return Seeded(split, config.seed), workers, split.fingerprint()
-
-
-def fixed_features(
-    config: TrainConfig, task: Task, clip: Clip, store: Store, data: Path, accelerator: Accelerator, progress: Progress
-) -> Features:
-    """Compute the features of the training images, uncropped, by the image tower as it is, or take them from the store."""
-    return split_features(
-        partial(task.dataset.split, "train", data), store, hash_tensors(clip.model.visual.state_dict()), clip.config,
-        lambda: clip, accelerator.device, replace(config.evaluation, batch_size=config.batch_size), progress,
-    )  # fmt: skip
-
-
-def class_weights(config: TrainConfig, samples: Samples, task: Task, device: torch.device) -> torch.Tensor | None:
-    """Return the weight of each class ``(classes,)`` in the loss where they are to be balanced: ``n / (classes * images of it)``.
-
-    Classes without images do not count. Raises :class:`UsageError` where labels are not known without reading every image.
-    """
-    if config.weights == "none":
-        return None
-    inner = samples.samples if isinstance(samples, Seeded) else samples
-    labels = labels_of(inner.samples if isinstance(inner, Split) else inner)
-    if labels is None:
-        reason = f"the labels of {task.name} are not known without reading every image"
-        raise UsageError(reason, "leave --weights balanced out")
-    counts = torch.bincount(torch.tensor(labels), minlength=len(task.dataset.head_names))
-    return (len(labels) / ((counts > 0).sum() * counts.clamp_min(1))).to(device)
-
-
-def freeze(config: TrainConfig, classifier: Classifier) -> list[torch.nn.Parameter]:
-    """Freeze what the settings leave as it is; return the parameters to train."""
-    classifier.visual.requires_grad_(not config.freeze_encoder)
-    if not config.freeze_encoder:
-        prepare_training(classifier.visual)
-    classifier.weight.requires_grad_(config.head == "trained")
-    classifier.bias.requires_grad_(config.head == "trained")
-    freeze_blocks(classifier.visual, config.freeze)
-    if config.lora:
-        adapt(classifier, config.lora)
-    return list(trained_parameters(classifier).values())
-
-
-def trained_parameters(classifier: Classifier) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters that are not frozen, by name."""
-    return {name: parameter for name, parameter in classifier.named_parameters() if parameter.requires_grad}
-
-
 def mean_of_all(value: torch.Tensor, accelerator: Accelerator) -> float:
     """Return the mean of a number over all processes."""
     return float(accelerator.reduce(value, "mean"))
-
-
-def batches_from(
-    at: Position,
-    samples: Samples,
-    plan: Plan,
-    config: TrainConfig,
-    steps: int,
-    workers: int,
-    accelerator: Accelerator,
-    unlabelled: Samples | None = None,
-) -> Iterator[tuple[TrainingBatch, bool]]:
-    """Yield the batches of all ``steps`` from ``at`` on, and whether a step ends with each; epochs and batches are counted there.
-
-    A step does not span two epochs: the last one of an epoch may have fewer batches than ``config.grad_accumulation``. Beside each
-    batch stand as many ``unlabelled`` images, where there are some, shuffled by themselves.
-    """
-    per_epoch, per_step = plan.batches_per_epoch, config.grad_accumulation
-    epochs, rest = divmod(steps, math.ceil(per_epoch / per_step))
-    first, end = at.epoch * per_epoch + at.batches, epochs * per_epoch + min(rest * per_step, per_epoch)
-    batches = training_batches(samples, plan, first, end - first, accelerator.device, workers=workers)
-    if unlabelled is not None:
-        beside = Plan(len(unlabelled), config.batch_size, config.seed)
-        others = training_batches(unlabelled, beside, first, end - first, accelerator.device, workers=workers)
-        batches = (
-            batch._replace(others=other.images, others_weight=other.weight)
-            for batch, other in zip(batches, others, strict=True)
-        )
-    for number, batch in enumerate(batches, first):
-        at.epoch, before = divmod(number, per_epoch)
-        at.batches = before + 1
-        yield batch, at.batches % per_step == 0 or at.batches == per_epoch
-
-
-def normalised(batch: TrainingBatch, clip: Clip) -> TrainingBatch:
-    """Return a batch whose images are normalised as the model expects them."""
-    others = None if batch.others is None else clip.normalise(batch.others)
-    return batch._replace(images=clip.normalise(batch.images), others=others)
 
 
 def take_head_from_text(classifier: Classifier, clip: Clip, task: Task) -> None:
@@ -384,17 +280,3 @@ def train_mode(classifier: torch.nn.Module) -> None:
     for module in classifier.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Return the rate of step ``step`` (from 0): linear warm-up, then half a cosine to zero (PAINT section 3)."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-
-
-def warmup_steps(config: TrainConfig, steps: int) -> int:
-    """Return the warm-up in steps as given, or the paper's, at most a tenth of the run."""
-    if config.warmup is not None:
-        return config.warmup
-    return min(config.paper_warmup, int(steps * MAX_WARMUP_SHARE))

@@ -1,4 +1,4 @@
-"""Tell the blocks of a tower apart by the names of its parameters: to leave some as they are, or to slow the early ones down."""
+"""Choose what is trained: freeze towers, heads and blocks, which names of parameters tell apart, or slow the early blocks down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.config import TrainConfig
 from wisepatch.errors import UsageError
+from wisepatch.models.classifier import Classifier
+from wisepatch.models.tower import prepare_training
+from wisepatch.training.low_rank import adapt
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +21,24 @@ ABOVE = re.compile(  # what comes after the blocks, though not always in the ord
     r"(?:^|\.)(?:proj|ln_post|ln_final|text_projection|logit_scale|logit_bias|attn_pool|attnpool|head|conv_head|norm|fc_norm|trunk\.bn2)(?:\.|$)"
 )
 STEM = "stem"
+
+
+def freeze(config: TrainConfig, classifier: Classifier) -> list[torch.nn.Parameter]:
+    """Freeze what the settings leave as it is; return the parameters to train."""
+    classifier.visual.requires_grad_(not config.freeze_encoder)
+    if not config.freeze_encoder:
+        prepare_training(classifier.visual)
+    classifier.weight.requires_grad_(config.head == "trained")
+    classifier.bias.requires_grad_(config.head == "trained")
+    freeze_blocks(classifier.visual, config.freeze)
+    if config.lora:
+        adapt(classifier, config.lora)
+    return list(trained_parameters(classifier).values())
+
+
+def trained_parameters(classifier: Classifier) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that are not frozen, by name."""
+    return {name: parameter for name, parameter in classifier.named_parameters() if parameter.requires_grad}
 
 
 def depths(names: Iterable[str]) -> dict[str, int]:
@@ -32,7 +54,10 @@ def depths(names: Iterable[str]) -> dict[str, int]:
 
 
 def freeze_blocks(visual: torch.nn.Module, words: Sequence[str]) -> None:
-    """Freeze blocks of an image tower: ``stem``, numbers from 0 on, ranges ``0-5``. Raises :class:`UsageError` for others."""
+    """Freeze blocks of an image tower: ``stem``, numbers from 0 on, ranges ``0-5``, as Lee et al. 2023 (Surgical Fine-Tuning) do.
+
+    Raises :class:`UsageError` for others.
+    """
     if not words:
         return
     depth = depths(name for name, _ in visual.named_parameters())
@@ -58,7 +83,7 @@ def freeze_blocks(visual: torch.nn.Module, words: Sequence[str]) -> None:
 def decayed_groups(classifier: torch.nn.Module, decay: float | None) -> list[dict[str, Any]]:
     """Return the trained parameters in groups with the ``scale`` of their rate, ``decay`` for each block further from the head.
 
-    As Clark et al. 2020 (ELECTRA, section 3.1) and Bao et al. 2022 (BEiT) do; without ``decay`` there are no groups.
+    As Howard and Ruder 2018 (ULMFiT, section 3.2) and, with 0.65, Bao et al. 2022 (BEiT) do; without ``decay`` there are no groups.
     """
     if decay is None or decay == 1:
         return []

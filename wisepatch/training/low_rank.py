@@ -14,7 +14,10 @@ from torch.nn.utils import parametrize
 
 
 class LowRank(torch.nn.Module):
-    """Add ``up @ down`` to a weight, of rank ``rank``: ``down`` is drawn, ``up`` begins as zeros, and so does the update."""
+    """Add ``up @ down`` to a weight, of rank ``rank``: ``down`` is drawn, ``up`` begins as zeros, and so does the update.
+
+    The paper multiplies by ``alpha / rank`` and sets ``alpha`` to the rank that is tried first: that is 1 here.
+    """
 
     def __init__(self, weight: torch.Tensor, rank: int) -> None:
         """Make the factors of an update of ``weight`` ``(out, in, ...)``."""

@@ -25,7 +25,8 @@ from wisepatch.models.tower import Tower
 from wisepatch.models.two_towers import TwoTowers
 from wisepatch.plugins import find_objective
 from wisepatch.tasks import RunTasks
-from wisepatch.training.finetuning import freeze, normalised
+from wisepatch.training.data import normalised
+from wisepatch.training.layers import freeze
 from wisepatch.training.objectives.start import Loss, TrainingStart, objective_params
 
 MEASURED_SECONDS = 1.5  # after which a measurement is long enough

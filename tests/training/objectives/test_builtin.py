@@ -195,7 +195,9 @@ def test_settings_are_given_by_name_and_what_is_off_is_said(shapes, tmp_path):
     ("name", "settings", "reason"),
     [
         ("flyp", {"label_smoothing": 0.1}, "flyp compares each image with the prompts of its batch"),
+        ("flyp", {"weights": "balanced"}, "flyp compares each image with the prompts of its batch"),
         ("l2-sp", {"lora": 2}, "l2-sp keeps weights near the start, and lora trains factors"),
+        ("l2-sp", {"wd": 0.3}, "l2-sp takes the place of weight decay, and --wd is 0.3"),
         ("lipsum", {"distill_on": "Colors"}, "lipsum takes no unlabelled images"),
         ("lipsum", {"objective_param": ("length=31",)}, "texts of 31 random tokens do not fit between the ends of 32"),
         ("cross-entropy", {"freeze": ("9",)}, "the image encoder has the blocks 0 to 4, and --freeze names 9"),

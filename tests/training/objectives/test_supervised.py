@@ -64,9 +64,10 @@ def test_l2_sp_leaves_out_what_is_frozen_and_counts_a_head_that_is_trained():
     assert values == pytest.approx([0, 0.1 / 2 * 3 * 4])
 
 
-def test_lp_ft_begins_with_the_head_that_full_batches_of_adamw_reach():
+@pytest.mark.parametrize("decay", [0.1, 0.7])
+def test_lp_ft_begins_with_the_head_that_full_batches_of_adamw_reach(decay):
     """Decoupled decay, bias-corrected moments (Loshchilov and Hutter 2019, algorithm 2), a batch an epoch: 20 images here."""
-    _, model, start, _ = prepared("lp-ft", "steps=3", "lr=0.05", head="trained")
+    _, model, start, _ = prepared("lp-ft", "steps=3", "lr=0.05", head="trained", wd=decay)
     _, fresh, _, _ = prepared("cross-entropy", head="trained")
     weight, bias = fresh.weight.detach().clone(), fresh.bias.detach().clone()
     features, labels = start.fixed_features().features, start.fixed_features().labels
@@ -78,11 +79,11 @@ def test_lp_ft_begins_with_the_head_that_full_batches_of_adamw_reach():
             first, second = moments[2 * place : 2 * place + 2]
             first.mul_(0.9).add_(0.1 * gradient)
             second.mul_(0.999).add_(0.001 * gradient**2)
-            weights.mul_(1 - 0.05 * 0.1)
+            weights.mul_(1 - 0.05 * decay)
             weights.sub_(0.05 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8))
     assert torch.allclose(model.weight, weight)
     assert torch.allclose(model.bias, bias)
-    loss, model, _, batch = prepared("lp-ft", "steps=3", "lr=0.05", head="trained")
+    loss, model, _, batch = prepared("lp-ft", "steps=3", "lr=0.05", head="trained", wd=decay)
     assert value(loss(model, batch)) == pytest.approx(cross_entropy(logits(model, batch), batch.labels.tolist()))
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from wisepatch.config import CROSS_ENTROPY, TrainConfig
+from wisepatch.errors import UsageError
 from wisepatch.hookspecs import Objective, hookimpl
 
 
@@ -25,7 +26,8 @@ def _no_factors(config: TrainConfig) -> str:
 
 def _no_classes(config: TrainConfig) -> str:
     if config.weights != "none" or config.label_smoothing:
-        return "flyp compares each image with the prompts of its batch: it has no classes to weigh or to smooth"
+        reason = "flyp compares each image with the prompts of its batch: it has no classes to weigh or to smooth"
+        raise UsageError(reason, "leave --weights and --label-smoothing out")
     return ""
 
 

@@ -19,8 +19,9 @@ from wisepatch.training.objectives.start import Loss, TrainingStart
 def flyp(start: TrainingStart) -> Loss:
     """Return CLIP's loss of images and prompts of their classes, one template each at random (Goyal et al. 2023, section 3).
 
-    Equal prompts of a batch count as negatives of each other, as in the paper, and both directions count one half, as in the
-    authors' code, which has nothing to set besides. The batch is that of all processes together.
+    That is the mean over pairs of ``-log softmax(s f_i . g)_i`` and ``-log softmax(s g_i . f)_i``, with features ``f`` of images,
+    ``g`` of prompts, and their scale ``s``. Equal prompts of a batch count as negatives of each other, as in the paper, and both
+    directions count one half, as in the authors' code, which has nothing to set besides. The batch is that of all processes.
     """
     start.clip.model.to(start.device)  # the text tower reads its mask there
     dataset = start.task.dataset

@@ -158,5 +158,7 @@ def _misfits(objective: Objective, config: TrainConfig) -> Iterable[tuple[str, s
         )
     if config.tasks and not objective.several_tasks:
         yield f"{name} trains on one task, and here are {len(config.tasks)}", "add --strategy sequential or parallel"
+    if objective.replaces_decay and config.wd not in (0, TrainConfig.wd):
+        yield f"{name} takes the place of weight decay, and --wd is {config.wd:g}", "leave --wd out"
     if config.distill_on and not objective.unlabelled:
         yield f"{name} takes no unlabelled images", "leave --distill-on out, or add --objective distill"

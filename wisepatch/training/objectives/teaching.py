@@ -28,9 +28,11 @@ def distill(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the distance to the zero-shot answers (Li and Hoiem 2016, equations 2 and 3).
 
     The distance is the Kullback-Leibler divergence at a temperature, over the class names of the task and its supported tasks
-    together (``classes=all``), of the ``task``, or of ``imagenet``, on the task's images or on those of ``--distill-on``. It is
-    times the temperature's square (Hinton et al. 2015, section 2.1), with which gradients keep their size; without it, as Li and
-    Hoiem write it, their weight of 1 at a temperature of 2 is ``weight=0.25`` here.
+    together (``classes=all``), of the ``task``, or of ``imagenet``, on the task's images or on those of ``--distill-on``. (The
+    paper's cross entropy differs by a constant: that of the start with itself.) Temperature 2, weight 1 and the task's images are
+    the paper's. It is times the temperature's square (Hinton et al. 2015, section 2.1), with which gradients keep their size;
+    without it, as Li and Hoiem write it, their weight is ``weight=0.25`` here. They train the new task's head alone before all;
+    here it comes from text.
     """
     head, teach = start.placed(distilled_head(start)), start.teacher()
     weight, temperature = start.params["weight"], start.params["temperature"]
@@ -82,8 +84,8 @@ def divergence(before: torch.Tensor, now: torch.Tensor, temperature: float = 1.0
 def lipsum(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the distance of energies under random texts (Nam et al. 2024, section 5.1).
 
-    Half the mean square over ``texts`` texts of ``length`` random tokens, drawn anew for each batch, of the difference in scaled
-    cosines between image and text features. Weight, number and length are those of the authors' code.
+    That is ``|v(x) - v_0(x)|^2 / (2 texts)``, with ``v`` the scaled cosines between an image and so many texts, each of ``length``
+    random tokens, drawn anew for each batch. Weight, number, length and scale are those of the authors' code.
     """
     start.clip.model.to(start.device)
     random_tokens(start, 0)  # raises before the first step
@@ -146,8 +148,9 @@ def _ends(clip: Clip) -> tuple[int, int]:
 def context(start: TrainingStart) -> Loss:
     """Return the cross entropy and ``weight`` times the divergence of the contexts (Mao et al. 2024, section 3).
 
-    A context is one of CLIP's 80 templates for ImageNet; its text feature is the mean over the task's class names. A weight
-    of 1 is that of an independent reimplementation; no code of the authors was found.
+    That is ``KL(p_0(c | x) || p(c | x))`` of the softmax of scaled cosines with contexts ``c``. A context is one of CLIP's 80
+    templates for ImageNet; its text feature is the mean over the task's class names. The weight of 1 and the direction are those
+    of an independent reimplementation; no code of the authors was found.
     """
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
