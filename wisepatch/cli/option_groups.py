@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from wisepatch.errors import DataError, UsageError
 from wisepatch.files import expanded, in_utf8
 from wisepatch.process_group import join, leave, meet
 from wisepatch.ranks import size
+from wisepatch.terminal import pasted
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
@@ -72,7 +72,7 @@ class Common:
         """Return a command that works when it is pasted: with the store and the data folder of this one."""
         where = [] if self.store == Path(DEFAULT_STORE) else ["--store", str(self.store)]
         where += [] if self.data is None else ["--data", str(self.data)]
-        return shlex.join(["wisepatch", *words, *where])
+        return pasted(["wisepatch", *words, *where])
 
     def data_folder(self) -> Path:
         """Return the data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
