@@ -11,6 +11,7 @@ from wisepatch.files import (
     PARTIAL,
     check_room,
     hash_tensors,
+    in_utf8,
     partial_folder,
     publish,
     remove,
@@ -47,6 +48,17 @@ def test_the_hash_of_tensors_depends_on_names_types_shapes_and_bytes():
         {"w": zeros, "v": zeros},
     ]
     assert len({hash_tensors(tensors) for tensors in different}) == len(different)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("photos", "photos"), ("猫", "猫"), (os.fsdecode(b"caf\xe9"), r"caf\xe9"), ("\ud800 \udce9", r"\ud800 \udce9"),
+        (os.fsdecode("猫".encode() + b"\xff"), r"猫\xff"), ("猫".encode().decode("ascii", "surrogateescape"), "猫"),
+    ],
+)  # fmt: skip
+def test_names_of_files_are_text_whatever_their_bytes(name, text):
+    assert in_utf8(name) == text
 
 
 def folder_with(path, text):

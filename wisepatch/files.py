@@ -28,6 +28,7 @@ PARTIAL = ".wisepatch-partial-"  # begins the names of unfinished files and fold
 PARTIAL_NAME = re.compile(r"\.wisepatch-partial-[0-9a-f]{8}")
 OLDER_PARTIAL_NAME = re.compile(r"\.partial-\d+-[0-9a-f]{8}")  # of 0.1.0, in stores alone
 SEAL = "sha256"
+HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of characters; the others stand for bytes of a file's name
 
 
 def expanded(path: Path | str) -> Path:
@@ -39,14 +40,15 @@ def expanded(path: Path | str) -> Path:
 
 
 def in_utf8(name: str) -> str:
-    """Return the name of a file, or a word of the command line, as the text that it is in UTF-8, whatever the locale.
+    r"""Return the name of a file, or a word of the command line, as the text that it is in UTF-8, whatever the locale.
 
-    Where it is none, it stays as it is.
+    Bytes that are none, and halves of characters, are written out as Python does: ``caf\xe9``.
     """
     try:
         return name if name.isascii() else os.fsencode(name).decode()
     except UnicodeError:
-        return name
+        errors = "backslashreplace" if HALVES.search(name) else "surrogateescape"
+        return name.encode(errors=errors).decode(errors="backslashreplace")
 
 
 def as_file_name(text: str) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from wisepatch.terminal import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
-
-# What a terminal would obey (new lines, escape sequences, text that runs backwards), and halves of characters.
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Progress(Protocol):
@@ -66,11 +64,6 @@ class QuietNotes(Silent):
     def finish(self) -> None:
         """End the stage."""
         self.inner.finish()
-
-
-def harmless(text: str) -> str:
-    """Return one line of text, in which what a terminal would obey is written out, as in Python's strings."""
-    return CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 class RichProgress:

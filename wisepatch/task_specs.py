@@ -57,17 +57,17 @@ def listed_by_comma(words: str) -> list[str]:
         return [words]
     pieces, parts = words.split(","), []
     while pieces:
-        end = next((end for end in range(1, len(pieces) + 1) if _is_own(",".join(pieces[:end]).strip())), 1)
+        end = next((end for end in range(1, len(pieces) + 1) if own_path(",".join(pieces[:end]).strip())), 1)
         part, pieces = ",".join(pieces[:end]), pieces[end:]
         parts.append(part if existing(part) else part.strip())
     return [part for part in parts if part]
 
 
-def _is_own(word: str) -> bool:
-    """Tell whether a word names files that exist, through whatever stands around their path."""
+def own_path(word: str) -> Path | None:
+    """Return the folder or CSV that a task is made of, through whatever stands around its path; ``None`` where there is none."""
     name, at, _ = word.rpartition("@")
     scheme, inner, _ = unwrapped(word)
-    return bool(path_of(word)[0] or (at and _is_own(name)) or (scheme and _is_own(inner)))
+    return path_of(word)[0] or (own_path(name) if at else None) or (own_path(inner) if scheme else None)
 
 
 def with_reading(word: str, reading: Reading) -> str:

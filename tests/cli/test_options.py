@@ -31,6 +31,28 @@ def test_long_list_of_tasks_is_no_file_name(cli):
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("Shapes", "--group", "x"), "note: --group changes nothing: no task is a folder or CSV of yours\n"),
+        (
+            ("Shapes", "Colors", "--colour-managed", "--on-bad-image", "skip"),
+            "note: --colour-managed, --on-bad-image change nothing: no task is a folder or CSV of yours\n",
+        ),
+        (("corrupt:{shapes}:fog:3", "--label-column", "kind"), "note: --label-column changes nothing: no task is a CSV of yours\n"),
+        (("Shapes", "typo:{shapes}@val", "--group", "x"), ""),
+        (("Shapes", "list.csv", "--path-column", "file", "--label-column", "kind"), ""),
+    ],
+)  # fmt: skip
+def test_options_for_own_files_that_change_nothing_are_named(cli, shapes, words, said):
+    Path("list.csv").write_text(
+        "file,kind\n" + "".join(f"{image},{image.parent.name}\n" for image in shapes.glob("*/*"))
+    )
+    stderr = cli("datasets", "check", *(word.format(shapes=shapes) for word in words)).stderr
+    assert said in stderr
+    assert ("nothing" in stderr) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
         (("zeroshot", "--task", "Shpes"), "unknown task 'Shpes'; did you mean Shapes?", "wisepatch datasets"),

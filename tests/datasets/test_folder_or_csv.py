@@ -23,7 +23,7 @@ from wisepatch.datasets.notes import to_tell
 from wisepatch.datasets.reading import Reading
 from wisepatch.datasets.samples import Subset, labels_of
 from wisepatch.datasets.splits import ordered_labels, split_of
-from wisepatch.errors import DataError, UsageError
+from wisepatch.errors import DataError
 from wisepatch.tasks import find_task
 
 
@@ -409,8 +409,9 @@ def test_a_field_that_no_csv_has_is_an_error(tmp_path):
 def test_class_folders_whose_names_are_no_text_are_refused(tmp_path):
     root = draw_folder(tmp_path / "things")
     (root / "circle").rename(root / os.fsdecode(b"bad\xff"))
-    with pytest.raises(UsageError, match=r"the classes of dataset 'things': 'bad\\udcff' is no text"):
+    with pytest.raises(DataError, match=r"the name of the class folder .*/things/bad\\xff is not in UTF-8") as caught:
         task(root)
+    assert caught.value.hint == "rename it"
 
 
 @pytest.fixture(scope="module")

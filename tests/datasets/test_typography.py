@@ -74,6 +74,13 @@ def test_attacked_folder_and_csv_are_tasks(shapes, tmp_path):
         assert opened[0][0].tobytes() == again[0][0].tobytes()
 
 
+@pytest.mark.parametrize("scheme", ["typo:", "corrupt:"])
+def test_images_go_by_the_names_of_the_files_that_they_are_made_of(shapes, tmp_path, scheme):
+    clean, made = (find_task(f"{word}{shapes}").dataset.split("all", tmp_path) for word in ("", scheme))
+    assert made.image_ids() == clean.image_ids()
+    assert made.image_ids()[0].endswith(".png")
+
+
 def test_folder_below_one_with_an_at_sign_in_its_name_names_no_split(tmp_path, monkeypatch):
     draw_folder(tmp_path / "mail@home" / "shapes")
     monkeypatch.chdir(tmp_path)

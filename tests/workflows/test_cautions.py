@@ -34,6 +34,10 @@ RISING = {0: 0.1, 0.5: 0.9, 1: 0.5}
         (swept(RISING, 0.5), []),
         (swept(RISING, 0.5, n=4, half=0.01), ["alpha was chosen on few images (4 images of A, 4 images of B)"]),
         (swept(RISING, 0.5, half=0.5), ["all alphas lie within noise of each other"]),
+        (
+            swept(RISING, 0.5, n=4, half=0.5, coefficients={0: (0, 0), 0.5: (0.5, 0), 1: (0.5, 1)}),
+            ["the coefficients were chosen on few images", "all coefficients lie within noise of each other"],
+        ),
         (swept(RISING, 0), ["alpha 0 was chosen: the patched model is the zero-shot one; try more steps"]),
         (
             swept(RISING, 0, start="demo/A/patched (abc)"),

@@ -9,6 +9,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
+from wisepatch.counting import count
 from wisepatch.reports.numbers import p_value, percent, points
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def command(
             sheet.save(show)
         output.result(f"the picture is {show}")
     if output_path:
-        output.result(f"{write_changes(compared, output_path)} images that are fixed or broken stand in {output_path}")
+        changed = write_changes(compared, output_path)
+        what = count(changed, "image that is fixed or broken stands", "images that are fixed or broken stand")
+        output.result(f"{what} in {output_path}")
 
 
 def show_comparison(output: Output, compared: Comparison) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from wisepatch.errors import DataError, UsageError
 from wisepatch.files import expanded, in_utf8
 from wisepatch.process_group import join, leave, meet
 from wisepatch.ranks import size
+from wisepatch.terminal import pasted
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
@@ -72,7 +72,7 @@ class Common:
         """Return a command that works when it is pasted: with the store and the data folder of this one."""
         where = [] if self.store == Path(DEFAULT_STORE) else ["--store", str(self.store)]
         where += [] if self.data is None else ["--data", str(self.data)]
-        return shlex.join(["wisepatch", *words, *where])
+        return pasted(["wisepatch", *words, *where])
 
     def data_folder(self) -> Path:
         """Return the data folder; one that was named must exist. Raises :class:`DataError` otherwise."""
@@ -219,6 +219,18 @@ class ClassOptions(NameOptions):
     on_bad_image: Literal["error", "skip"] = setting(
         "error", "What to do with an image that cannot be read: error, or skip (counted and named).", YOUR_OWN
     )
+
+    def unused(self, tasks: Sequence[str]) -> str:
+        """Say which of the options for folders and CSVs change nothing, whatever the tasks that are named; empty where all do."""
+        from wisepatch.task_specs import own_path
+
+        given = [f for f in fields(self) if f.metadata["panel"] == YOUR_OWN and getattr(self, f.name) != f.default]
+        paths = [path for task in (split_list(tasks) if given else ()) if (path := own_path(task))]
+        no_csv = all(path.is_dir() for path in paths)
+        idle = [f for f in given if no_csv and (not paths or f.name.endswith("_column"))]
+        options = ", ".join(f"--{f.name.replace('_', '-')}" for f in idle)
+        change, missing = "changes" if len(idle) == 1 else "change", "CSV" if paths else "folder or CSV"
+        return f"{options} {change} nothing: no task is a {missing} of yours" if idle else ""
 
     def task_words(self, tasks: Sequence[str]) -> list[str]:
         """Return the words for tasks, taken apart, with these options after each folder or CSV. Raises :class:`UsageError`."""

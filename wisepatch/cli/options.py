@@ -19,13 +19,13 @@ from wisepatch.cli.option_groups import (
 )
 from wisepatch.cli.settings import with_settings
 from wisepatch.cli.tables import Form
-from wisepatch.cli.words import alphas, find_checkpoints, metric_names, split_list
+from wisepatch.cli.words import alphas, find_checkpoints, metric_names, run_names, split_list
 from wisepatch.config import LIMIT_HELP
 from wisepatch.files import in_utf8
 
 __all__ = [  # from the files beside this one
     "DEFAULT_DATA", "ClassOptions", "Common", "Machine", "ModelOptions", "NameOptions", "SeveralOptions", "TrainOptions", "alphas",
-    "find_checkpoints", "metric_names", "split_list", "with_settings",
+    "find_checkpoints", "metric_names", "run_names", "split_list", "with_settings",
 ]  # fmt: skip
 
 TaskOption = Annotated[

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.cli.tables import Form, render, sentence
-from wisepatch.progress import RichProgress, harmless
+from wisepatch.progress import RichProgress
 from wisepatch.ranks import is_main
+from wisepatch.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence

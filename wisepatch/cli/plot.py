@@ -73,7 +73,5 @@ def command(
     drawn = check_options(kind, data, over_alpha=over_alpha, results=bool(results), run=bool(run), compare=compare)
     picture = output_path or Path("plot.pdf" if look.paper else "plot.png")
     check_picture_path(picture)
-    request = plot_kinds.Request(
-        common, picture, results or [], o.split_list(run or compare), data, look, bool(compare)
-    )
+    request = plot_kinds.Request(common, picture, results or [], o.run_names(run or compare), data, look, bool(compare))
     plot_kinds.DRAW[drawn](request)

@@ -11,7 +11,6 @@ from wisepatch.cli import options as o
 from wisepatch.cli.plot_options import DataOptions, LookOptions
 from wisepatch.counting import count
 from wisepatch.errors import UsageError
-from wisepatch.files import in_utf8
 from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Request:
         from wisepatch.reports.plots.sweeps import check_runs
         from wisepatch.store.results import read_runs
 
-        runs = [in_utf8(each) for each in self.runs] or ([] if self.results else ["newest"])
+        runs = self.runs or ([] if self.results else ["newest"])
         frame, problems = read_runs(self.results or [self.common.open_store().results], runs)
         for problem in problems:
             self.common.output.say(f"warning: {problem}")

@@ -76,6 +76,7 @@ def command(
     `wisepatch predict --checkpoint zeroshot,patched photos/ --output sheet.png --images-per-class 5`
     """  # fmt: skip
     from wisepatch.datasets.any_images import AnyImages, list_images
+    from wisepatch.datasets.csv_listing import SUFFIXES
     from wisepatch.reports.answer_files import check_output
 
     output, store = common.output, common.open_store()
@@ -83,6 +84,8 @@ def command(
     for path in output_path:
         check_output(path)
     asked, images = _take_apart(store, words, checkpoint)
+    if path_column and not any(Path(word).suffix.lower() in SUFFIXES for word in images):
+        output.say("note: --path-column changes nothing: no CSV is named")
     listing = list_images(images, {"path": path_column} if path_column else None)
     if note := listing.note():
         output.say(f"note: {note}")

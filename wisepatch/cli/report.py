@@ -43,7 +43,7 @@ def command(
     for problem in report_problems(output_path):
         raise problem
     tables = write_report(
-        common.open_store(), output_path, runs=[in_utf8(each) for each in o.split_list(run)] or "newest",
+        common.open_store(), output_path, runs=o.run_names(run) or "newest",
         data=common.data_folder(), title=title,
     )  # fmt: skip
     for table in tables:

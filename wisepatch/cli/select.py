@@ -64,7 +64,7 @@ def command(
 
     common = common.printing(form)
     output, rules = common.output, [parse_rule(text) for text in rule]
-    runs = o.split_list(run) or ([] if results else ["newest"])
+    runs = o.run_names(run) or ([] if results else ["newest"])
     frame, problems = read_runs(results or [common.open_store().results], runs)
     for problem in problems:
         output.say(f"warning: {problem}")

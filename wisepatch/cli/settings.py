@@ -12,11 +12,12 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 from wisepatch.cli import completion
-from wisepatch.cli.option_groups import Common, Machine, TrainOptions
-from wisepatch.config import TrainConfig
+from wisepatch.cli.option_groups import ClassOptions, Common, Machine, TrainOptions
+from wisepatch.config import TrainConfig, listed
 from wisepatch.ranks import is_main
 
 COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
+TASKS = ("task", "supported", "also", "images")  # options that name tasks
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
 
@@ -54,7 +55,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         machine = next((each for each in filled.values() if isinstance(each, Machine)), None)
         if machine is None and not is_main():
             return  # the main process does alone what is not shared
+        own = next((each for each in filled.values() if isinstance(each, ClassOptions)), ClassOptions())
+        unused = own.unused([word for name in TASKS for word in listed(given.get(name) or ())])
         with machine.shared() if machine else nullcontext():
+            if unused:
+                filled["common"].output.say(f"note: {unused}")
             command(**{name: value for name, value in given.items() if name not in grouped}, **filled)
 
     run.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from wisepatch.progress import harmless
+from wisepatch.terminal import harmless
 
 if TYPE_CHECKING:
     from rich.table import Table

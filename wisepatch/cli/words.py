@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wisepatch.alphas import AUTO, parse_alphas
 from wisepatch.errors import UnknownNameError
+from wisepatch.files import in_utf8
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Checkpoint, Store
@@ -22,6 +23,11 @@ def split_list(words: Sequence[str] | None) -> list[str]:
     from wisepatch.task_specs import listed_by_comma
 
     return [part for word in words or () for part in listed_by_comma(word)]
+
+
+def run_names(words: Sequence[str] | None) -> list[str]:
+    """Return the runs that were named, as text."""
+    return [in_utf8(name) for name in split_list(words)]
 
 
 def metric_names(words: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from wisepatch.datasets.fonts import FONTS, font, has_all, installed_fonts
-from wisepatch.progress import harmless
+from wisepatch.terminal import harmless
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont

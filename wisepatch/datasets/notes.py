@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from functools import cache
 
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.splits import is_number
-from wisepatch.progress import harmless
+from wisepatch.terminal import harmless, pasted
 
 FIRST_NAMES = 3  # that a note gives
 
@@ -30,7 +29,7 @@ def to_tell(dataset: Dataset) -> list[str]:
     told = list(dataset.notes)
     if dataset.left_out:
         reasons = "; ".join(f"{len(names)}: {reason}" for reason, names in dataset.left_out.items())
-        check = f"`wisepatch datasets check {shlex.quote(dataset.source)}` names them"
+        check = f"`wisepatch datasets check {pasted([dataset.source])}` names them"
         told.append(f"{dataset.name}: {sum(map(len, dataset.left_out.values()))} left out ({reasons}); {check}")
     if dataset.labels and all(map(is_number, dataset.classes)):
         prompt = f'"a photo of a {dataset.classes[0]}."'

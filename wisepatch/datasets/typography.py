@@ -137,7 +137,7 @@ class AttackedSamples:
         try:
             return overlay(image if image.mode == "RGB" else image.convert("RGB"), text, rng, self.style), label, text
         except DataError as error:
-            raise DataError(f"image {samples.image_ids(self.samples)[index]}: {error.message}", error.hint) from error
+            raise DataError(f"image {self.image_ids()[index]}: {error.message}", error.hint) from error
 
     def written_class(self, index: int, label: int) -> int:
         """Return the class whose name is written on image ``index`` of class ``label``, or -1; decodes nothing.
@@ -167,6 +167,10 @@ class AttackedSamples:
         else:
             return text
         return others[int(rng.integers(len(others)))]
+
+    def image_ids(self) -> list[str]:
+        """Name each image as the clean task does."""
+        return samples.image_ids(self.samples)
 
     def own_files(self) -> list[str]:
         """Return the files of the clean images, where they are a user's own."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.terminal import pasted
 
 LOG_IN = "run `hf auth login` with a token that may write, or set HF_TOKEN"
 
@@ -57,7 +57,7 @@ def _answers(folder: Path, repository: str) -> Iterator[None]:
     """Turn what the Hub answers, or that nobody answers, into a :class:`HubError`."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-    again = f"the folder {folder} is whole; then push it with `hf upload {repository} {shlex.quote(str(folder))}`"
+    again = f"the folder {folder} is whole; then push it with `hf upload {repository} {pasted([str(folder)])}`"
     try:
         yield
     except Exception as error:

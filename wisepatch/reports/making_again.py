@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -13,11 +12,13 @@ from wisepatch.alphas import DEFAULT_ALPHAS, parse_alphas
 from wisepatch.analysis.sweep_frame import SUPPORTED
 from wisepatch.config import SCHEMAS, ModelConfig, TrainConfig
 from wisepatch.errors import StoreError, UnknownNameError, UsageError
+from wisepatch.files import in_utf8
 from wisepatch.plugins import find_merge_method
 from wisepatch.reports.checkpoint_tables import ancestors
 from wisepatch.reports.evidence import Evidence, evidence
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.task_specs import WRAPPERS
+from wisepatch.terminal import pasted
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.weights.depth import gradient
 from wisepatch.weights.parameters import LAYERS
@@ -39,7 +40,7 @@ def public(word: str) -> str:
         if word.startswith(scheme):
             return scheme + public(word.removeprefix(scheme))
     path, mark, options = word.partition("?")
-    return f"{Path(path).name}{mark}{options}" if Path(path).is_absolute() else word
+    return in_utf8(f"{Path(path).name}{mark}{options}") if Path(path).is_absolute() else word
 
 
 def commands(store: Store, checkpoint: Checkpoint, found: Evidence, kind: str) -> str:
@@ -60,7 +61,7 @@ def sweep_lines(store: Store, mix: Checkpoint, found: Evidence) -> list[str]:
 
 
 def _as_lines(commands: Sequence[Sequence[str]]) -> list[str]:
-    return [f"wisepatch {shlex.join(words)}" for words in commands]
+    return [f"wisepatch {pasted(words)}" for words in commands]
 
 
 def _making(store: Store, checkpoint: Checkpoint, found: Evidence, *, whole: bool = False) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError, WisepatchError
+from wisepatch.files import in_utf8
 from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import STYLES, Look, marker_of
 from wisepatch.reports.plots.sheet import Sheet
@@ -63,7 +64,7 @@ def load_trainings(store: Store | Path | str, runs: Sequence[str] | str = "newes
     logs = {
         each.name
         if each.name and names.count(each.name) == 1
-        else f"{each.name or Path(each.task).name} ({identity})": each.entries
+        else f"{each.name or in_utf8(Path(each.task).name)} ({identity})": each.entries
         for identity, each in chosen.items()
     }
     return training_table(logs)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import StoreError
-from wisepatch.files import SEAL, write_durably
+from wisepatch.files import SEAL, in_utf8, write_durably
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.sharing import use
 
@@ -48,7 +48,7 @@ def save_predictions(
 
     kinds = COLUMNS | (SCORES if {*SCORES} <= {*columns} else {})
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
-    arrays = {name: [*map(_text, columns[name])] if name == "image" else np.asarray(columns[name]) for name in kinds}
+    arrays = {name: [*map(in_utf8, columns[name])] if name == "image" else np.asarray(columns[name]) for name in kinds}
     table = pa.table(arrays, schema=schema)
     details = {**about, "checkpoint": checkpoint.id, "task": task, "split": split}
     if not store.owns(checkpoint):
@@ -65,14 +65,6 @@ def save_predictions(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, before + hashlib.sha256(before + after).hexdigest().encode() + after)
     return path
-
-
-def _text(name: str) -> str:
-    """Return the name of an image as text; bytes of it that are no UTF-8 are written out as Python does."""
-    try:
-        return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    except UnicodeEncodeError:  # half a character
-        return name.encode(errors="backslashreplace").decode()
 
 
 def home_of_predictions(path: Path) -> Path | None:

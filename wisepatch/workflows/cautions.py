@@ -21,9 +21,11 @@ def _of_choice(sweep: Sweep) -> Iterator[str]:
     few = {row["task"]: row["n"] for row in rows if row["n"] and row["n"] < FEW_IMAGES}
     if few:
         listed = ", ".join(f"{count(n, 'image')} of {task}" for task, n in few.items())
-        yield f"alpha was chosen on few images ({listed}): another sample may choose another"
+        were = "the coefficients were" if sweep.coefficients else "alpha was"
+        yield f"{were} chosen on few images ({listed}): another sample may choose another"
     if _within_noise(rows):
-        yield "all alphas lie within noise of each other (their 95 % intervals overlap): the choice may be chance"
+        every = "coefficients" if sweep.coefficients else "alphas"
+        yield f"all {every} lie within noise of each other (their 95 % intervals overlap): the choice may be chance"
     yield from _at_an_end(sweep)
     if not sweep.supported:
         yield "without --supported nothing tells what the patch costs elsewhere; name tasks that must not get worse"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +27,7 @@ from wisepatch.files import expanded, refused
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import answered, read_predictions
 from wisepatch.tasks import find_task
+from wisepatch.terminal import pasted
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.tasks_of_run import evaluation_tasks
 
@@ -178,7 +178,7 @@ def task_key(word: str, split: str, known: Sequence[Key]) -> Key:
 def eval_command(ends: Sequence[Checkpoint], specs: Sequence[str], split: str, *again: str) -> str:
     """Return the command that evaluates checkpoints on a split of some tasks, to be pasted."""
     at = [] if split == "test" else ["--split", split]
-    return shlex.join(["wisepatch", "eval", *(each.id for each in ends), "--task", ",".join(specs), *at, *again])
+    return pasted(["wisepatch", "eval", *(each.id for each in ends), "--task", ",".join(specs), *at, *again])
 
 
 def _missing(

@@ -11,7 +11,7 @@ from typing import Any
 from wisepatch.config import ModelConfig
 from wisepatch.errors import UsageError
 from wisepatch.evaluation.output_ensembles import WEIGHTS, ensembles, output_weights
-from wisepatch.files import check_room
+from wisepatch.files import check_room, in_utf8
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.recipes import merged_head, weights_size, weights_writer
@@ -86,7 +86,7 @@ class Candidates:
         """Store a candidate: ``merged``, by the name that was given, or ``interpolated``, a recipe by its parameters."""
         ends, recipe = self.parents.ends, self.recipe(params)
         prefix = checkpoint_prefix(ModelConfig.from_json(ends[0].model))
-        tasks = "+".join(dict.fromkeys(Path(str(end.config.get("task", end.name))).name for end in ends))
+        tasks = "+".join(dict.fromkeys(in_utf8(Path(str(end.config.get("task", end.name))).name) for end in ends))
         name = f"{prefix}/{tasks}/{self.method.name}"
         name = self.name or name if kind == MERGED else f"{name}/{described(params)}"
         trainings = {end.training for end in ends}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import RunTasks, Task, as_tasks
+from wisepatch.terminal import pasted
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.training.objectives.start import objective_problems
@@ -175,7 +175,7 @@ def patch(
     plan.check(data, training_splits(tasks, config), problems, store=store)
     if progress and is_main():
         for task in tasks.patching.each:
-            check = shlex.join(["wisepatch", "datasets", "check", task.base_spec])
+            check = pasted(["wisepatch", "datasets", "check", task.base_spec])
             for line in told(task.dataset, same_files(task.dataset, data), "bytes"):
                 progress.note(f"note: {line}; `{check}` names them")
     own = Run(store, data, run or new_run("patch"), run_name, settings or config.evaluation, progress)

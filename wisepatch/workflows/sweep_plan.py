@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.tasks import MEASURE_AFTERWARDS, Task
+from wisepatch.terminal import pasted
 from wisepatch.weights.parameters import params_problem
 from wisepatch.workflows.preflight import preflight
 
@@ -96,7 +96,7 @@ class SweepPlan:
             "--store": str(store.root),
             "--data": str(data) if data.is_dir() else "",  # a folder that is named must be there
         }
-        return shlex.join(["wisepatch", "interpolate", *(f"{key}={value}" for key, value in options.items() if value)])
+        return pasted(["wisepatch", "interpolate", *(f"{key}={value}" for key, value in options.items() if value)])
 
     def check(
         self,

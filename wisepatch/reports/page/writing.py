@@ -17,7 +17,6 @@ from wisepatch.config import listed
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError, UsageError, WisepatchError
 from wisepatch.files import check_writable, expanded, refused, replacing
-from wisepatch.progress import harmless
 from wisepatch.reports.numbers import percent
 from wisepatch.reports.page.content import RunContent, run_content
 from wisepatch.reports.page.curves import frontier_chart, frontier_points, run_name
@@ -25,6 +24,7 @@ from wisepatch.reports.page.tables import Table, mix_words, split_words
 from wisepatch.reports.page.thumbnails import Budget
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.results import read_runs
+from wisepatch.terminal import harmless
 from wisepatch.workflows.stored_sweep import stored_sweep
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets.fonts import has_all, installed_fonts
 from wisepatch.errors import UsageError
-from wisepatch.progress import harmless
 from wisepatch.reports.plots.look import Look
 from wisepatch.reports.plots.words import MAX_NAME_LETTERS, start_words, without_middle
+from wisepatch.terminal import harmless
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import UnknownNameError
 from wisepatch.plugins import find_metric
-from wisepatch.progress import harmless
+from wisepatch.terminal import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
