@@ -9,7 +9,7 @@ from wisepatch.cli import options as o
 from wisepatch.config import Balance, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.plugins import find_objective
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

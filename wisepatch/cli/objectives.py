@@ -14,7 +14,7 @@ from wisepatch.plugins import find_objective
 from wisepatch.reports.numbers import percent
 
 if TYPE_CHECKING:
-    from wisepatch.tasks import RunTasks
+    from wisepatch.task_roles import RunTasks
     from wisepatch.workflows.comparing_trainings import TrainingWay
 
 

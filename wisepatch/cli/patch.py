@@ -19,7 +19,7 @@ from wisepatch.cli.results import show_seeds, show_sweep
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.reports.numbers import percent
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from wisepatch.cli import options as o
 from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
 from wisepatch.counting import count
 from wisepatch.errors import UsageError
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 
 
 def show_plan(

@@ -34,7 +34,8 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks, Task
+from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import Task
 from wisepatch.training.averaging import average_of
 from wisepatch.training.data import batches_from, class_weights, fixed_features, normalised, open_samples
 from wisepatch.training.layers import decayed_groups, freeze, trained_parameters

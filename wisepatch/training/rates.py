@@ -24,7 +24,7 @@ from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
 from wisepatch.models.two_towers import TwoTowers
 from wisepatch.plugins import find_objective
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 from wisepatch.training.data import normalised
 from wisepatch.training.layers import freeze
 from wisepatch.training.objectives.start import Loss, TrainingStart, objective_params

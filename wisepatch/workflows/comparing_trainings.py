@@ -20,7 +20,7 @@ from wisepatch.files import expanded
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.layers import layer_problems, layer_scales

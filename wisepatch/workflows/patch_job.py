@@ -10,7 +10,7 @@ from wisepatch.errors import out_of_memory
 from wisepatch.evaluation.validation import watcher
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Store
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.workflows.sweep import Sweep, run_sweep

@@ -21,7 +21,8 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks, Task, as_tasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import Task, as_tasks
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.training.objectives.start import objective_problems

@@ -21,7 +21,8 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.recipes import load_weights
-from wisepatch.tasks import RunTasks, Task
+from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import Task
 from wisepatch.training.rates import Images, measure_rates
 from wisepatch.training.resume import room_for_training
 from wisepatch.training.start import check_trainable, head_of

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from wisepatch.config import TrainConfig
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.tasks import RunTasks, Task, several_tasks
+from wisepatch.task_roles import RunTasks, several_tasks
+from wisepatch.tasks import Task
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.start import check_trainable
 from wisepatch.workflows.parallel_patching import (
