@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wisepatch.config import Balance, TrainConfig, listed
+from wisepatch.config import listed
 from wisepatch.datasets.several import joint_dataset
 from wisepatch.datasets.splits import CUT
 from wisepatch.errors import UsageError
 from wisepatch.tasks import Task, check_names_of_one, find_task, find_tasks
+from wisepatch.train_config import Balance, TrainConfig
 
 MEASURE_AFTERWARDS = "measure it afterwards: wisepatch eval zeroshot patched --task {}"  # a split of a dataset's own
 

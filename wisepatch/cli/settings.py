@@ -13,8 +13,8 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.option_groups import Common, Machine, TrainOptions
-from wisepatch.config import TrainConfig
 from wisepatch.ranks import is_main
+from wisepatch.train_config import TrainConfig
 
 COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
