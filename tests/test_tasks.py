@@ -14,8 +14,9 @@ from wisepatch.datasets.renaming import renamed
 from wisepatch.datasets.typography import attacked
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.plugins import registry
+from wisepatch.task_roles import RunTasks
 from wisepatch.task_specs import existing, listed_by_comma
-from wisepatch.tasks import RunTasks, find_task, find_tasks
+from wisepatch.tasks import find_task, find_tasks
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wisepatch.analysis.seeds import over_seeds
     from wisepatch.analysis.selection import Rule, choose, parse_rule
     from wisepatch.analysis.sweep_frame import Point, sweep_frame
-    from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+    from wisepatch.config import EvalConfig, ModelConfig
     from wisepatch.datasets.base import Dataset
     from wisepatch.datasets.image_files import FileSamples
     from wisepatch.datasets.published.readers import open_folders
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from wisepatch.store.results import load as load_results
     from wisepatch.store.results import read as read_results
     from wisepatch.tasks import Task, find_task, find_tasks
+    from wisepatch.train_config import TrainConfig
     from wisepatch.training.finetuning import finetune
     from wisepatch.training.objectives.start import TrainingStart
     from wisepatch.weights.methods import interpolate
@@ -92,7 +93,7 @@ _NAMES = {  # module: the public names in it
     "analysis.selection": "Rule choose parse_rule",
     "analysis.sweep_frame": "Point sweep_frame",
     "alphas": "parse_alphas",
-    "config": "EvalConfig ModelConfig TrainConfig",
+    "config": "EvalConfig ModelConfig",
     "datasets.base": "Dataset",
     "datasets.samples": "Annotations Split Subset",
     "datasets.training_batches": "TrainingBatch",
@@ -122,6 +123,7 @@ _NAMES = {  # module: the public names in it
     "store.recipes": "load_weights",
     "store.results": "load_results read_results",
     "tasks": "Task find_task find_tasks",
+    "train_config": "TrainConfig",
     "training.finetuning": "finetune",
     "training.objectives.start": "TrainingStart",
     "weights.methods": "interpolate",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from wisepatch.config import TrainConfig
 from wisepatch.datasets.base import Dataset
+from wisepatch.train_config import TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,9 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
 from wisepatch.store.checkpoints import Store
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.finetuning import finetune
 from wisepatch.workflows.sweep import sweep
 

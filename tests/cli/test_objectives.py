@@ -7,9 +7,9 @@ from PIL import Image
 
 from wisepatch.cli import options as o
 from wisepatch.cli.objectives import objective_names, of_one, unequal_budgets
-from wisepatch.config import TrainConfig
 from wisepatch.datasets import demo
 from wisepatch.errors import UnknownNameError, UsageError
+from wisepatch.train_config import TrainConfig
 
 TRAINING = ("--model", "demo", "--steps", "2", "--batch-size", "4", "--lr", "1e-2", "--warmup", "0")
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.samples import draw_folder
 from wisepatch.datasets.samples import image_ids, labels_of, set_epoch
-from wisepatch.errors import UsageError
-from wisepatch.tasks import RunTasks, find_task, several_tasks
+from wisepatch.task_roles import several_tasks
+from wisepatch.tasks import find_task
 
 
 @pytest.fixture
@@ -64,27 +64,3 @@ def test_images_that_come_once_more_are_drawn_anew_and_the_same_again(tasks, dat
     assert ids(0) == first
     assert balanced.fingerprint() == opened(tasks, "tasks", data).fingerprint()
     assert balanced.fingerprint() != opened(tasks, "examples", data).fingerprint()
-
-
-def test_two_tasks_of_one_name_are_refused(tmp_path, tasks):
-    other = draw_folder(tmp_path / "other" / "small", classes=("circle", "star"))
-    with pytest.raises(UsageError, match=r"two tasks to patch are called 'small': .*small and .*other/small"):
-        RunTasks.find([tasks[0].spec, str(other)])
-    with pytest.raises(UsageError, match="two tasks to patch are called 'Digits'"):
-        RunTasks.find(["Digits", "digits"])
-
-
-def test_a_task_that_is_patched_and_supported_is_refused(tasks):
-    with pytest.raises(UsageError, match="Colors is to be patched, and supported too"):
-        RunTasks.find(["Digits", "Colors"], ["Shapes", "colors"])
-
-
-def test_class_names_are_those_of_one_task():
-    with pytest.raises(UsageError, match="class names are given for several tasks"):
-        RunTasks.find(["Digits", "Colors"], (), ["a"] * 10)
-
-
-def test_one_task_stays_as_it_is():
-    tasks = RunTasks.find(["Digits"], ["Shapes"])
-    assert tasks.patching == find_task("Digits")
-    assert tasks.patching.each == (tasks.patching,)

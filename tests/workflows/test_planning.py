@@ -15,7 +15,7 @@ from wisepatch.datasets import demo
 from wisepatch.errors import UsageError
 from wisepatch.hookspecs import Objective
 from wisepatch.models.clip import load_clip
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 from wisepatch.training import rates
 from wisepatch.workflows import planning
 from wisepatch.workflows.planning import plan_patch

@@ -15,7 +15,7 @@ from wisepatch.analysis.coefficients import equal
 from wisepatch.analysis.sweep_frame import frames_of_runs, points
 from wisepatch.errors import Stopped, UsageError
 from wisepatch.reports.plots import sweep_table
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
 from wisepatch.training import finetuning, rates
 from wisepatch.workflows.patching import finetune_watched
 from wisepatch.workflows.planning import plan_patch

@@ -9,7 +9,8 @@ import typer
 
 from wisepatch.cli.options import Common, FreshOption, Machine, with_settings
 from wisepatch.cli.patch import run_patch
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
+from wisepatch.train_config import TrainConfig
 
 TASK, SUPPORTED = "Digits", ("Shapes", "Colors", "Textures")
 TRAINING: dict[str, Any] = {"steps": 300, "batch_size": 64, "lr": 2e-4}  # gentle: a small move mixes well

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from wisepatch.alphas import DEFAULT_ALPHAS
 from wisepatch.cli import options as o
-from wisepatch.config import Balance, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.plugins import find_objective
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.train_config import Balance, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

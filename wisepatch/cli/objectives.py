@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.cli import options as o
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
 from wisepatch.counting import count
 from wisepatch.errors import UsageError
 from wisepatch.plugins import find_objective
 from wisepatch.reports.numbers import percent
+from wisepatch.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from wisepatch.tasks import RunTasks
+    from wisepatch.task_roles import RunTasks
     from wisepatch.workflows.comparing_trainings import TrainingWay
 
 

@@ -16,13 +16,14 @@ from wisepatch.cli import completion
 from wisepatch.cli.output import Output
 from wisepatch.cli.tables import Form
 from wisepatch.cli.words import split_list
-from wisepatch.config import MODEL, SPEED, Balance, ModelConfig, setting
+from wisepatch.config import MODEL, SPEED, ModelConfig, setting
 from wisepatch.devices import computing_on
 from wisepatch.errors import DataError, UsageError
 from wisepatch.files import expanded, in_utf8
 from wisepatch.process_group import join, leave, meet
 from wisepatch.ranks import size
 from wisepatch.terminal import pasted
+from wisepatch.train_config import Balance
 
 if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
@@ -36,7 +37,7 @@ Found = Literal["equal", "grid", "search"]
 
 
 class TrainOptions(dict[str, Any]):
-    """The training settings that were given, for :meth:`~wisepatch.config.TrainConfig.with_defaults`."""
+    """The training settings that were given, for :meth:`~wisepatch.train_config.TrainConfig.with_defaults`."""
 
 
 @dataclass(frozen=True)

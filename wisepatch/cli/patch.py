@@ -16,10 +16,11 @@ from wisepatch.cli.model_table import show_patched, summary_of_table
 from wisepatch.cli.objectives import objective_names, of_one, run_objectives
 from wisepatch.cli.plan import show_plan
 from wisepatch.cli.results import show_seeds, show_sweep
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.errors import UsageError
 from wisepatch.reports.numbers import percent
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,11 @@ from typing import Any
 
 from wisepatch.alphas import AUTO
 from wisepatch.cli import options as o
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.counting import count
 from wisepatch.errors import UsageError
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.train_config import TrainConfig
 
 
 def show_plan(

@@ -13,8 +13,9 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli.option_groups import ClassOptions, Common, Machine, TrainOptions
-from wisepatch.config import TrainConfig, listed
+from wisepatch.config import listed
 from wisepatch.ranks import is_main
+from wisepatch.train_config import TrainConfig
 
 COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
 TASKS = ("task", "supported", "also", "images")  # options that name tasks

@@ -8,7 +8,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from wisepatch.config import Balance
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.joined import Joined
 from wisepatch.datasets.samples import (
@@ -19,6 +18,7 @@ from wisepatch.datasets.samples import (
     labels_of,
     set_epoch,
 )
+from wisepatch.train_config import Balance
 
 SEED_STREAM = 29  # the first number of every seed here, so that no other random numbers are the same
 

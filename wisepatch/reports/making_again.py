@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.alphas import DEFAULT_ALPHAS, parse_alphas
 from wisepatch.analysis.sweep_frame import SUPPORTED
-from wisepatch.config import SCHEMAS, ModelConfig, TrainConfig
+from wisepatch.config import SCHEMAS, ModelConfig
 from wisepatch.errors import StoreError, UnknownNameError, UsageError
 from wisepatch.files import in_utf8
 from wisepatch.plugins import find_merge_method
@@ -19,6 +19,7 @@ from wisepatch.reports.evidence import Evidence, evidence
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.task_specs import WRAPPERS
 from wisepatch.terminal import pasted
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.weights.depth import gradient
 from wisepatch.weights.parameters import LAYERS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from wisepatch.config import TrainConfig
+    from wisepatch.train_config import TrainConfig
 
 SWA_BEGINS = 0.75  # of the steps (Izmailov et al. 2018, section 4: three quarters of the budget)
 

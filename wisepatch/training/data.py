@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wisepatch.config import TrainConfig
 from wisepatch.datasets.loading import MAX_IMAGES_PER_PIECE, same_for_all, worker_count
 from wisepatch.datasets.samples import Samples, Split, labels_of
 from wisepatch.datasets.training_batches import Plan, Seeded, TrainingBatch, training_batches
@@ -22,6 +21,7 @@ from wisepatch.models.clip import Clip
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Store
 from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.resume import Position
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate.utils import set_seed
 
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
 from wisepatch.datasets.loading import same_for_all
 from wisepatch.datasets.splits import CUT
 from wisepatch.datasets.training_batches import Plan, Seeded
@@ -34,7 +34,9 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks, Task
+from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.averaging import average_of
 from wisepatch.training.data import batches_from, class_weights, fixed_features, normalised, open_samples
 from wisepatch.training.layers import decayed_groups, freeze, trained_parameters

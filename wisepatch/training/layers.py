@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.config import TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.tower import prepare_training
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.low_rank import adapt
 
 if TYPE_CHECKING:

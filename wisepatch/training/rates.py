@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from wisepatch.config import EvalConfig, TrainConfig
+from wisepatch.config import EvalConfig
 from wisepatch.datasets.loading import batches_on
 from wisepatch.datasets.samples import Split, Subset
 from wisepatch.datasets.training_batches import TrainingBatch
@@ -24,7 +24,8 @@ from wisepatch.models.clip import Clip
 from wisepatch.models.tower import Tower
 from wisepatch.models.two_towers import TwoTowers
 from wisepatch.plugins import find_objective
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.data import normalised
 from wisepatch.training.layers import freeze
 from wisepatch.training.objectives.start import Loss, TrainingStart, objective_params

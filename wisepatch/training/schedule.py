@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from wisepatch.config import TrainConfig
+from wisepatch.train_config import TrainConfig
 
 MAX_WARMUP_SHARE = 0.1  # of the run, where the warm-up is the paper's and not the user's
 

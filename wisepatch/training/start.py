@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
 from wisepatch.devices import device, set_up_accelerate
 from wisepatch.errors import TrainingError, UsageError
 from wisepatch.evaluation.endpoints import check_numbers
@@ -21,6 +21,7 @@ from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
 from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.objectives.start import objective_problems
 from wisepatch.training.tracking import trackers
 

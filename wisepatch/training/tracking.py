@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
-from wisepatch.config import TrainConfig
 from wisepatch.errors import UnknownNameError, UsageError, WisepatchError
 from wisepatch.progress import Progress
 from wisepatch.store.runs import Run
+from wisepatch.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

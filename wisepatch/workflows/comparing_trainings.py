@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.alphas import AUTO
 from wisepatch.analysis.seeds import SeedsDifference, paired_over_seeds
 from wisepatch.analysis.selection import Rule
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
+from wisepatch.config import EvalConfig, ModelConfig, listed
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.files import expanded
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.layers import layer_problems, layer_scales

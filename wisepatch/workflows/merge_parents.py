@@ -13,7 +13,8 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import WEIGHTS, Checkpoint, Store
 from wisepatch.store.recipes import load_weights, merged_head
-from wisepatch.tasks import Task, other_tasks, several_tasks
+from wisepatch.task_roles import other_tasks, several_tasks
+from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, endpoint_fisher
 from wisepatch.training.gram_matrices import gram_matrices
 from wisepatch.weights.methods import check_same, with_one_head

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
 from wisepatch.errors import out_of_memory
 from wisepatch.evaluation.validation import watcher
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Store
-from wisepatch.tasks import RunTasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.workflows.run import Run

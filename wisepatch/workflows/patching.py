@@ -9,7 +9,7 @@ from typing import Any
 
 from wisepatch.analysis.metrics import missing_needs
 from wisepatch.analysis.selection import Rule
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig, listed
+from wisepatch.config import EvalConfig, ModelConfig, listed
 from wisepatch.datasets.duplicates import same_files, told
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.evaluation.measurement import evaluate
@@ -20,8 +20,10 @@ from wisepatch.process_group import on_main
 from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import RunTasks, Task, as_tasks
+from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import Task, as_tasks
 from wisepatch.terminal import pasted
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.training.objectives.start import objective_problems

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wisepatch.config import EvalConfig, ModelConfig, TrainConfig
+from wisepatch.config import EvalConfig, ModelConfig
 from wisepatch.datasets.samples import Split
 from wisepatch.datasets.training_batches import Plan
 from wisepatch.errors import UsageError, WisepatchError
@@ -21,7 +21,9 @@ from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.recipes import load_weights
-from wisepatch.tasks import RunTasks, Task
+from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.rates import Images, measure_rates
 from wisepatch.training.resume import room_for_training
 from wisepatch.training.start import check_trainable, head_of

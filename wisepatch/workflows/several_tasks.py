@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from wisepatch.config import TrainConfig
 from wisepatch.errors import UsageError, WisepatchError
-from wisepatch.tasks import RunTasks, Task, several_tasks
+from wisepatch.task_roles import RunTasks, several_tasks
+from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.finetuning import Finetuned
 from wisepatch.training.start import check_trainable
 from wisepatch.workflows.parallel_patching import (

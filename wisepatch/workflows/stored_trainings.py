@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wisepatch.config import ModelConfig, TrainConfig
+from wisepatch.config import ModelConfig
 from wisepatch.errors import StoreError
 from wisepatch.process_group import on_main
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import finished_trainings
 from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.finetuning import Finetuned
 
 # Names of other tasks, how often they are looked at, and what loads images decide nothing about the weights of an end.

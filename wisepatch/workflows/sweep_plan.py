@@ -14,7 +14,8 @@ from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.plugins import find_merge_method, find_metric
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.tasks import MEASURE_AFTERWARDS, Task
+from wisepatch.task_roles import MEASURE_AFTERWARDS
+from wisepatch.tasks import Task
 from wisepatch.terminal import pasted
 from wisepatch.weights.parameters import params_problem
 from wisepatch.workflows.preflight import preflight

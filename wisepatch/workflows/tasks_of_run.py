@@ -8,16 +8,9 @@ from typing import Any
 from wisepatch.datasets.splits import CUT, FIRST_CUT
 from wisepatch.errors import UsageError
 from wisepatch.store.checkpoints import Checkpoint
+from wisepatch.task_roles import other_tasks, several_tasks
 from wisepatch.task_specs import canonical, without_split
-from wisepatch.tasks import (
-    Task,
-    as_tasks,
-    check_names_of_one,
-    distinct,
-    find_task,
-    other_tasks,
-    several_tasks,
-)
+from wisepatch.tasks import Task, as_tasks, check_names_of_one, distinct, find_task
 
 
 def tasks_of_run(

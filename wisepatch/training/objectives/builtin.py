@@ -6,9 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from wisepatch.config import CROSS_ENTROPY, TrainConfig
 from wisepatch.errors import UsageError
 from wisepatch.hookspecs import Objective, hookimpl
+from wisepatch.train_config import CROSS_ENTROPY, TrainConfig
 
 
 def _in(module: str, name: str) -> Callable[[Any], Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import TrainConfig
 from wisepatch.datasets.training_batches import TrainingBatch
 from wisepatch.errors import UsageError
 from wisepatch.evaluation.features import Features
@@ -21,6 +20,7 @@ from wisepatch.models.clip import Clip
 from wisepatch.models.tower import prepare_training
 from wisepatch.plugins import find_objective
 from wisepatch.tasks import Task
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.joint_loss import by_task
 
 Loss = Callable[[Any, TrainingBatch], torch.Tensor]

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody knows
 
-from wisepatch.config import TrainConfig
 from wisepatch.datasets.prompts import prompts
 from wisepatch.datasets.training_batches import TrainingBatch
 from wisepatch.errors import UsageError
@@ -19,6 +18,7 @@ from wisepatch.models.classifier import at_least_single
 from wisepatch.models.clip import Clip
 from wisepatch.models.open_clip_assumptions import reads_end_token_causally
 from wisepatch.models.zeroshot_head import mean_text_head, text_features
+from wisepatch.train_config import TrainConfig
 from wisepatch.training.objectives.start import Loss, TrainingStart, objective_params
 
 CLASSES = ("all", "task", "imagenet")
