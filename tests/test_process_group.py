@@ -72,7 +72,9 @@ def contents(folder):
             if path.suffix in (".safetensors", ".parquet", ".npy"):
                 files[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
         lines = (folder / store / "results.jsonl").read_text().splitlines()
-        files[store] = [{k: v for k, v in json.loads(line).items() if k not in ("time", "run")} for line in lines]
+        files[store] = [
+            {k: v for k, v in json.loads(line).items() if k not in ("time", "run", "sha256")} for line in lines
+        ]
         files[f"{store} checkpoints"] = sorted(path.name for path in (folder / store / "checkpoints").glob("[!.]*"))
     return files
 

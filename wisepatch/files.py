@@ -200,9 +200,9 @@ def drawing(path: Path) -> AbstractContextManager[None]:
     return refused(f"the picture {path}", UsageError, "name another with --output")
 
 
-def seal(record: Mapping[str, Any]) -> bytes:
+def seal(record: Mapping[str, Any], indent: int | None = 2) -> bytes:
     """Return a record as JSON, with the sha256 of its bytes (without these 64 letters) as its last field."""
-    before, empty, after = json.dumps({**record, SEAL: ""}, indent=2).rpartition('""')
+    before, empty, after = json.dumps({**record, SEAL: ""}, indent=indent).rpartition('""')
     digest = hashlib.sha256(f"{before}{empty}{after}".encode()).hexdigest()
     return f'{before}"{digest}"{after}'.encode()
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from wisepatch.errors import ResultsError, StoreError
+from wisepatch.files import unseal
 from wisepatch.store import results
 from wisepatch.store.results import COLUMNS, EXTRA, RowsNotKeptError, append, pick_runs, read, read_runs, showing
 from wisepatch.store.wide_records import to_wide
@@ -78,11 +79,41 @@ def test_the_method_of_older_rows_was_the_training(path, method, training, merge
 
 def test_rows_are_stamped_and_complete_and_come_back_as_written(path):
     written = append(path, [{"task": "Shapes", "metric": "top1", "value": 0.5, "role": "patching"}])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == written
+    assert [unseal(line) for line in path.read_bytes().splitlines()] == written
     assert set(written[0]) == {*COLUMNS, "role"}
     assert written[0]["alpha"] is None
     assert written[0]["version"] == version("wisepatch")
     assert datetime.fromisoformat(written[0]["time"]).tzinfo is not None
+
+
+def test_a_result_that_was_changed_is_named_and_left_out(path, cli):
+    append(path, [row(alpha=alpha) for alpha in (0, 0.5, 1)])
+    whole = path.read_bytes()
+    assert cli("store", "verify", "--store", path.parent).exit_code == 0
+    path.write_bytes(whole.replace(b"\n", b"\r\n"))
+    assert read(path)[1] == []
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], lines[1].replace(b'"value": 0.75', b'"value": 0.95'), lines[2]]))
+    frame, (problem,) = read(path)
+    assert list(frame["alpha"]) == [0, 1]
+    assert (
+        "line 2 is not a result and was left out: it is damaged: it does not have the sha256 that it names" in problem
+    )
+    verified = cli("store", "verify", "--store", path.parent)
+    assert verified.exit_code == 1
+    assert "error: damage beside the checkpoints in 1 place: " in verified.stderr
+    assert "results.jsonl, line 2 is not a result" in verified.stderr
+
+
+def test_no_flipped_bit_changes_a_result(path):
+    (written,) = append(path, [row()])
+    whole = path.read_bytes()
+    for bit in range(0, 8 * (len(whole) - 1), 7):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped + whole)
+        frame, problems = read(path)
+        assert problems or frame[list(written)].iloc[0].equals(frame[list(written)].iloc[1]), flipped
 
 
 def test_appending_leaves_earlier_bytes_alone(path):

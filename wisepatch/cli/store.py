@@ -112,13 +112,14 @@ def diff(
 def verify(
     common: o.Common,
 ) -> None:
-    """Hash every checkpoint, cache entry, file of predictions and record of a training; exit code 1 if one is damaged.
+    """Hash every checkpoint, cache entry, file of predictions, result and record of a training; exit code 1 if one is damaged.
 
     Example: `wisepatch store verify`
     """
     from wisepatch.errors import StoreError
     from wisepatch.store.manifests import UnreadableManifestError
     from wisepatch.store.predictions import prediction_problems
+    from wisepatch.store.results import result_problems
     from wisepatch.store.runs import run_problems
     from wisepatch.store.sharing import NewerStoreError
 
@@ -133,7 +134,9 @@ def verify(
         (error.folder.name if isinstance(error, UnreadableManifestError) else "-", "-", error.message)
         for error in unreadable
     ]
-    others = [*place.cache.problems(), *prediction_problems(place), *run_problems(place.root)]
+    others = [
+        *place.cache.problems(), *prediction_problems(place), *result_problems(place.results), *run_problems(place.root)
+    ]  # fmt: skip
     output.records(
         (
             {"id": id_, "name": name, "ok": not problem, "problem": problem}
@@ -157,8 +160,8 @@ def verify(
     if others:
         raise StoreError(
             f"damage beside the checkpoints in {count(len(others), 'place')}: {others[0]}",
-            "no checkpoint is damaged: the cache is made again when it is needed, predictions by `wisepatch eval`, and a training "
-            "begins again or goes on from an older state",
+            "no checkpoint is damaged: the cache is made again when it is needed, predictions by `wisepatch eval`; a line of "
+            "results is left out; a training begins again or goes on from an older state",
         )
 
 

@@ -1,4 +1,4 @@
-"""Results on disk: an append-only ``results.jsonl``, one measurement a line, to and from pandas.
+"""Results on disk: an append-only ``results.jsonl``, one measurement a line that ends with its sha256, to and from pandas.
 
 ``training`` names how the end was made, ``method`` how weights were merged, ``params`` (a dict) its parameters beside ``alpha``.
 The papers' own wide records are read as well (:mod:`~wisepatch.store.wide_records`).
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError, StoreError
-from wisepatch.files import expanded, refused
+from wisepatch.files import expanded, refused, seal, unseal
 from wisepatch.locks import LOCK, locked
 from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
 from wisepatch.store.wide_records import from_wide
@@ -81,7 +81,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
 
     stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": version("wisepatch")}
     complete = [{name: row.get(name) for name in COLUMNS} | dict(row) | stamp for row in rows]
-    lines = "".join(json.dumps(row) + "\n" for row in complete).encode()
+    lines = b"".join(seal(row, indent=None) + b"\n" for row in complete)
     hint = "name another folder with --store or WISEPATCH_STORE"
     with showing(complete), refused(f"the results {path}", StoreError, hint):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,9 +234,7 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode(errors="replace"))
-            if not isinstance(record, dict):
-                raise ValueError("it is not a JSON object")
+            record = unseal(line.strip())
             if record.get("type", "result") not in PRINTED:  # a choice, an error: what --json prints beside results
                 continue
             tidy = "metric" in record and "value" in record
@@ -247,6 +245,11 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             problems.append(f"{path}, line {number} is not a result and was left out: {str(error)[:200]}")
     return rows, problems
+
+
+def result_problems(path: Path) -> list[str]:
+    """Return one sentence for each line that is no result, or not as it was written."""
+    return _read_rows(path)[1] if path.exists() else []
 
 
 def _check(row: Mapping[str, Any], required: Sequence[str] = ()) -> None:
