@@ -70,6 +70,7 @@ HOSTILE = {
     "types of times": (np.zeros(2, "M8[s]"), "of the type 'M8'"),
     "complex numbers": (np.zeros(2, complex), "of the type 'c16'"),
     "keys of tuples": ({((1,), 2): 3}, "keys are no texts"),
+    "keys of equal hashes": ({2**61: 1, 2**62: 1}, "keys are no texts or small numbers"),
     "sets": ({1, 2}, "asks for __builtin__.set|no pickle of arrays"),
     "subclass": (Reduced(np.zeros(0).__reduce__()[0], (np.matrix, (0,), b"b")), "asks for numpy"),
     "codec": (Reduced(pickle.loads, (b"",)), "asks for .*pickle.loads"),

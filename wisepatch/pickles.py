@@ -13,7 +13,7 @@ import math
 import pickle
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ OBJECT = ("O", "O4", "O8")
 NDARRAY = "numpy.ndarray"  # stands for the class, which is never called
 MAX_USES, SPARE_BYTES = 4, 1 << 20  # how often a file may use its bytes, and as many more
 MAX_ARGUMENTS = 16  # of a builder
+MAX_NUMBER = 2**32  # as a key, or as a place in the memo: hashes of larger ones can all be made equal
+MAX_SHOWN = 80  # characters of a value or name in an error
 COSTS: dict[type, int] = {
     str: 1,
     bytes: 1,
@@ -143,12 +145,18 @@ BUILDERS: dict[tuple[str, str], Any] = {
 
 def shown(value: Any) -> str:
     """Write a value for an error; of all but texts and numbers the type alone: lists within lists may take for ever."""
-    return repr(value)[:80] if type(value) in (str, int, float) else f"a {type(value).__name__}"
+    return repr(value)[:MAX_SHOWN] if type(value) in (str, int, float) else f"a {type(value).__name__}"
 
 
 def refusal(name: str) -> pickle.UnpicklingError:
     """Make the error that names what a file asks for."""
-    return pickle.UnpicklingError(f"it asks for {name}, and no code of a file is run")
+    return pickle.UnpicklingError(f"it asks for {name[:MAX_SHOWN]}, and no code of a file is run")
+
+
+def check_keys(keys: Iterable[Any]) -> None:
+    """Refuse keys of a dict that may take for ever to hash (nested tuples), or to find among others (large numbers)."""
+    if not all(type(key) in (str, bytes) or (type(key) is int and abs(key) < MAX_NUMBER) for key in keys):
+        raise pickle.UnpicklingError("it holds a dict whose keys are no texts or small numbers")
 
 
 Unpickler: Any = pickle._Unpickler
@@ -187,17 +195,22 @@ class ArrayUnpickler(Unpickler):  # type: ignore[misc]
         self.use(self.stack[-1])
         self.load_build()
 
-    def _with_text_keys(self, keys: slice, load: Callable[[Any], None]) -> None:
-        # To hash a key of nested tuples may take for ever.
-        if not all(type(key) in (str, int, bytes) for key in self.stack[keys]):
-            raise pickle.UnpicklingError("it holds a dict whose keys are no texts")
+    def _with_checked_keys(self, keys: slice, load: Callable[[Any], None]) -> None:
+        check_keys(self.stack[keys])
         load(self)
+
+    def _put(self) -> None:
+        place = int(self.readline())
+        if not 0 <= place < MAX_NUMBER:
+            raise pickle.UnpicklingError("it keeps a value at a place that is none")
+        self.memo[place] = self.stack[-1]
 
     dispatch = {  # noqa: RUF012 -- as in the class above
         **{code: Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in INSTRUCTIONS)},
         pickle.REDUCE[0]: _reduce,
         pickle.BUILD[0]: _build,
-        pickle.SETITEM[0]: lambda self: self._with_text_keys(slice(-2, -1), Unpickler.load_setitem),
-        pickle.SETITEMS[0]: lambda self: self._with_text_keys(slice(0, None, 2), Unpickler.load_setitems),
-        pickle.DICT[0]: lambda self: self._with_text_keys(slice(0, None, 2), Unpickler.load_dict),
+        pickle.PUT[0]: _put,
+        pickle.SETITEM[0]: lambda self: self._with_checked_keys(slice(-2, -1), Unpickler.load_setitem),
+        pickle.SETITEMS[0]: lambda self: self._with_checked_keys(slice(0, None, 2), Unpickler.load_setitems),
+        pickle.DICT[0]: lambda self: self._with_checked_keys(slice(0, None, 2), Unpickler.load_dict),
     }

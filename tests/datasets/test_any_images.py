@@ -1,5 +1,7 @@
 """Images without labels: files, folders, CSVs, PIL images and arrays, as a viewer shows them."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,9 @@ def test_what_names_no_image_is_an_error_before_any_work(tmp_path):
         assert hint in caught.value.hint
     with pytest.raises(UsageError, match="no images are named"):
         list_images([])
+
+
+def test_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg holds no images"):
+        list_images([tmp_path / "a.jpg"])

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from tests.fuzzing import damaged
 from wisepatch.errors import ModelError
-from wisepatch.weights.restricted_unpickler import Placeholder, StoredTensor
+from wisepatch.weights.restricted_unpickler import Placeholder
 from wisepatch.weights.state_dicts import read_state_dict
+from wisepatch.weights.stored_tensors import StoredTensor
 from wisepatch.weights.torch_files import read_torch_file, said_of
 
 TENSORS = {
@@ -238,6 +239,9 @@ def test_half_a_file_and_a_flipped_bit_are_said(tmp_path, how):
             read_all(read_torch_file(path))
 
 
+EQUAL_HASHES = [each * (2**61 - 1) for each in range(1, 200_000)]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -252,15 +256,48 @@ def test_half_a_file_and_a_flipped_bit_are_said(tmp_path, how):
         b"T\xff\xff\xff\x7f.",
         b"Nr\xff\xff\xff\x7f.",
         b"(" + b"ccollections\nOrderedDict\n(((((I1\ntI2\ntI3\nttltR.",
+        b"(" + b"".join(b"I%d\nN" % each for each in EQUAL_HASHES) + b"d.",
+        b"ccollections\nCounter\n((" + b"".join(b"(I%d\nNt" % each for each in EQUAL_HASHES) + b"ltR.",
+        b"N" + b"".join(b"p%d\n" % each for each in EQUAL_HASHES) + b".",
     ],
-    ids=range(9),
+    ids=range(12),
 )
-def test_depth_references_and_lengths_take_neither_time_nor_memory(tmp_path, data):
+def test_depth_references_lengths_and_equal_hashes_take_neither_time_nor_memory(tmp_path, data):
     (tmp_path / "w.pt").write_bytes(data)
     begun = time.monotonic()
     with suppress(ModelError):
         read_torch_file(tmp_path / "w.pt")
     assert time.monotonic() - begun < 60
+
+
+def test_directory_of_a_zip_that_no_model_has_is_refused_before_it_is_read(tmp_path):
+    entry = b"PK\x01\x02" + b"\0" * 24 + b"\1" + b"\0" * 17 + b"a"
+    number, size = 400_000, 400_000 * len(entry)
+    end = b"PK\x06\x06" + struct.pack("<Q2H2L4Q", 44, 45, 45, 0, 0, number, number, size, 4)
+    end += b"PK\x06\x07" + struct.pack("<LQL", 0, 4 + size, 1)
+    end += b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
+    (tmp_path / "w.pt").write_bytes(b"PK\x03\x04" + entry * number + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="more parts than any model"):
+            read_torch_file(tmp_path / "w.pt")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_long_name_is_cut_in_the_error(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"cos\n" + b"a" * 1_000_000 + b"\n)R.")
+    with pytest.raises(ModelError, match=r"asks for os\.a+, and no code") as caught:
+        read_torch_file(tmp_path / "w.pt")
+    assert len(caught.value.message) < 300
+
+
+def test_pipe_is_no_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"w\.pt is no file"):
+        read_state_dict(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("use", [
@@ -282,7 +319,7 @@ def test_one_value_that_is_used_again_and_again_takes_no_memory(tmp_path, use):
 
 
 def test_more_parts_than_a_model_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("wisepatch.weights.restricted_unpickler.MAX_READS", 1000)
+    monkeypatch.setattr("wisepatch.weights.stored_tensors.MAX_READS", 1000)
     (tmp_path / "w.pt").write_bytes(b"I1\n0" * 600 + b"N.")
     with pytest.raises(ModelError, match="it has more parts than any model"):
         read_torch_file(tmp_path / "w.pt")

@@ -126,7 +126,7 @@ def list_images(words: Iterable[Path | str], columns: Mapping[str, str] | None =
                     listing.left_out.setdefault(reason, []).extend(names)
             elif path.suffix.lower() in SUFFIXES and path.exists():
                 listing.paths += csv_images(path, columns)
-            elif path.exists():
+            elif path.is_file():
                 listing.paths.append(str(path))
         except OSError as error:
             raise DataError(

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError
-from wisepatch.weights.restricted_unpickler import Placeholder, StoredTensor
+from wisepatch.pickles import MAX_SHOWN
+from wisepatch.weights.restricted_unpickler import Placeholder
+from wisepatch.weights.stored_tensors import StoredTensor
 from wisepatch.weights.streaming import read_weights
 from wisepatch.weights.torch_files import read_torch_file, said_of
 
@@ -77,6 +79,8 @@ def read_state_dict(path: Path) -> FoundWeights:
 
     Raises :class:`ModelError` that names the file and what is wrong with it.
     """
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path} is no file", HINT)  # to open a pipe may take for ever
     if path.suffix == ".json" or _is_safetensors(path):
         tensors = read_weights(path)[0]
         return FoundWeights(_with_bias({new: tensors[old] for new, old in _plain_names(tensors, path).items()}))
@@ -157,7 +161,7 @@ def _note(prefix: str, module: Placeholder, path: Path, found: FoundWeights) -> 
 
 def _describe(content: Any) -> str:
     if isinstance(content, Placeholder):
-        return f"a {content.path}"
+        return f"a {content.path[:MAX_SHOWN]}"
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
     keys = [str(key)[:40] for key in list(content)[:5]]

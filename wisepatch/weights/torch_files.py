@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from wisepatch.errors import ModelError
-from wisepatch.pickles import shown
-from wisepatch.weights.restricted_unpickler import File, Name, Storage, TensorUnpickler
+from wisepatch.pickles import MAX_SHOWN, shown
+from wisepatch.weights.restricted_unpickler import Name, TensorUnpickler
+from wisepatch.weights.stored_tensors import File, Storage
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what files of before PyTorch 1.6 begin with
 ZIP = b"PK\x03\x04"
+MAX_DIRECTORY_BYTES = 16_000_000  # of a zip: that of a CLIP with its optimizer has a hundredth
 DTYPES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
     "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
@@ -120,7 +122,7 @@ def _read_zip(file: File) -> Any:
         key = _key(pid)
         entry = entries.get(f"{folder}data/{key}")
         if entry is None:
-            raise pickle.UnpicklingError(f"it has no record {key!r}, which it names")
+            raise pickle.UnpicklingError(f"it has no record {shown(key)}, which it names")
         load = lambda: _record(file, entry)  # noqa: E731 -- bound to this entry
         return storages.setdefault(key, Storage(_dtype(pid[1]), _count(pid[4]), file, load=load))
 
@@ -148,9 +150,11 @@ def _directory(file: File) -> Iterable[zipfile.ZipInfo]:
 
         def read(self, size: int = -1) -> bytes:
             end = len(file.data) if size < 0 else self.position + size
-            part = bytes(file.data[self.position : end])
+            part = file.data[self.position : end]
+            if len(part) > MAX_DIRECTORY_BYTES:
+                raise pickle.UnpicklingError("it has more parts than any model")
             self.position += len(part)
-            return part
+            return bytes(part)
 
     archive: Any = Bytes()
     with zipfile.ZipFile(archive) as content:
@@ -192,7 +196,9 @@ def _dtype(kind: Any) -> str:
     path = kind.path if isinstance(kind, Name) else ""
     dtype = DTYPES.get(path.rpartition(".")[2].removesuffix("Storage"))
     if not path.startswith("torch.") or dtype is None:
-        raise pickle.UnpicklingError(f"it holds numbers of the type {path or shown(kind)}, which is not known here")
+        raise pickle.UnpicklingError(
+            f"it holds numbers of the type {path[:MAX_SHOWN] or shown(kind)}, which is not known here"
+        )
     return dtype
 
 
