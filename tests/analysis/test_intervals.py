@@ -97,6 +97,7 @@ def test_the_bootstrap_covers_also_with_rare_classes(statistic, classes, imbalan
 
 def test_the_interval_of_a_mean_over_tasks_covers_it_and_is_that_of_one_task():
     assert of_means([0.5], [0.4], [0.7]) == pytest.approx((0.4, 0.7))
+    assert of_means([0.5, 0.7], [0.4, 0.6], [0.7, 0.9], ["Shapes", "corrupt:Shapes"]) == pytest.approx((0.5, 0.8))
     generator, sizes, truths = np.random.default_rng(0), [50, 200, 1000], [0.98, 0.9, 0.6]
     kept = []
     for _ in range(1000):

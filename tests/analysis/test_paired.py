@@ -11,6 +11,7 @@ from wisepatch.analysis.paired import (
     holm,
     images_to_certify,
     mcnemar,
+    mean_difference_interval,
     mean_drop_limit,
 )
 
@@ -84,3 +85,18 @@ def test_the_limit_of_a_mean_drop_covers_it():
         fixed, broken = (np.stack([each[:, kind] for each in draws], -1) for kind in (0, 1))
         missed = float((mean_drop_limit(fixed, broken, n) < lost - won).mean())
         assert missed < 0.05 + 3 * (0.05 * 0.95 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "tasks", [("Shapes", "corrupt:Shapes:fog:3"), ("ImageNet", "typo:ImageNet", "ImageNetRValClasses")]
+)
+def test_the_limit_of_a_mean_drop_covers_it_where_tasks_show_the_same_images(tasks):
+    """As hard as can be: an image that one of them breaks all of them break."""
+    generator, won, lost = np.random.default_rng(0), 0.005, 0.015
+    fixed, broken, _ = generator.multinomial(1000, [won, lost, 1 - won - lost], size=4000).T
+    alike = [np.stack([kind] * len(tasks), -1) for kind in (fixed, broken)]
+    allowed = 0.05 + 3 * (0.05 * 0.95 / 4000) ** 0.5
+    assert float((mean_drop_limit(*alike, 1000) < lost - won).mean()) > allowed  # were their images others
+    assert float((mean_drop_limit(*alike, 1000, tasks=tasks) < lost - won).mean()) < allowed
+    low, high = mean_difference_interval(*alike, 1000, tasks=tasks)
+    assert float(((low > won - lost) | (won - lost > high)).mean()) < allowed

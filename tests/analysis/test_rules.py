@@ -73,6 +73,15 @@ def test_each_certifies_every_task_where_the_mean_hides_one():
     assert "the drop of each of B, C is 3.5 points as seen" in refused.note
 
 
+@pytest.mark.parametrize(
+    ("other", "chosen", "least"), [("C", 0.1, 211), ("corrupt:B", 0.0, 299), ("typo:corrupt:B:fog", 0.0, 299)]
+)
+def test_tasks_that_show_the_same_images_certify_no_more_than_one_of_them(other, chosen, least):
+    frame = framed([0.1, 0.9], [[(0, 0), (0, 0)], [(0, 0), (0, 0)]], 290, ("B", other))
+    assert choose(frame, "max-drop=0.01@95").alpha == chosen
+    assert images_needed(frame, Bound(0.01, 0.95)) == least
+
+
 @pytest.mark.parametrize(("n", "broken", "enough"), [(300, 1, True), (300, 6, False)])
 def test_what_cannot_be_certified_says_how_many_images_would_do(n, broken, enough):
     frame, bound = framed([0.1, 0.9], [[(0, 0)], [(broken, 0)]], n), Bound(0.01, 0.95)

@@ -1,5 +1,7 @@
 """Models side by side: marks of changes, and means over the tasks of a role."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_marks_are_adjusted_for_the_tasks_that_are_looked_at_together():
 
 
 def test_the_mean_is_over_the_tasks_of_a_role_and_has_an_interval():
-    cells = (cell(value=0.9), cell(value=0.5, low=0.4, high=0.6), cell(role="also"))
+    cells = (cell(value=0.9), replace(cell(value=0.5, low=0.4, high=0.6), task="other"), cell(role="also"))
     table = Table({"zero-shot": None}, {"zero-shot": cells})
     value, low, high = table.mean("zero-shot", "supported")
     assert value == pytest.approx(0.7)

@@ -104,9 +104,9 @@ def adjusted(differences: Iterable[Difference]) -> list[Difference]:
 
 
 def mean_difference(differences: Sequence[Difference]) -> tuple[float, float, float]:
-    """Return the mean difference of several tasks, each with images of its own, and its 95 % interval."""
+    """Return the mean difference of several tasks, which are the names, and its 95 % interval."""
     fixed, broken, n = ([getattr(each, field) for each in differences] for field in ("fixed", "broken", "n"))
-    low, high = mean_difference_interval(fixed, broken, n)
+    low, high = mean_difference_interval(fixed, broken, n, tasks=[each.name for each in differences])
     return sum(each.difference for each in differences) / len(differences), float(low), float(high)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,7 @@ def _limit(frame: pd.DataFrame, bound: Bound, reference: str) -> pd.Series[Any]:
 
     broken, fixed = (by_task(frame, f"{name}{reference}", SUPPORTED).fillna(0) for name in COUNTS)
     n = by_task(frame, "n", SUPPORTED)
-    limits = upper_limits(fixed.to_numpy(), broken.to_numpy(), n.to_numpy(), bound)
+    limits = upper_limits(fixed.to_numpy(), broken.to_numpy(), n.to_numpy(), bound, list(n.columns))
     return pd.Series(limits, index=n.index)
 
 
@@ -183,12 +184,12 @@ def certified(limits: NDArray[Any], bound: Bound) -> NDArray[Any]:
     return np.logical_and.accumulate(passed, axis=-1)
 
 
-def upper_limits(fixed: Any, broken: Any, n: Any, bound: Bound) -> Any:
+def upper_limits(fixed: Any, broken: Any, n: Any, bound: Bound, tasks: Sequence[str] = ()) -> Any:
     """Compute the one-sided upper limits of the drop from counts ``(..., tasks)``: of the mean, or the largest of each task."""
     assert bound.confidence is not None
     if bound.each:  # all have to pass at the full level: no correction (intersection-union test)
         return drop_limit(fixed, broken, n, bound.confidence).max(-1)
-    return mean_drop_limit(fixed, broken, n, bound.confidence)
+    return mean_drop_limit(fixed, broken, n, bound.confidence, tasks)
 
 
 def _told(
@@ -234,14 +235,15 @@ def images_needed(frame: pd.DataFrame, bound: Bound, alpha: float | None = None)
     """
     import numpy as np
 
-    rates = np.zeros((2, frame.loc[frame["role"] == SUPPORTED, "task"].nunique()))
+    tasks = list(frame.loc[frame["role"] == SUPPORTED, "task"].unique())
+    rates = np.zeros((2, len(tasks)))
     if alpha is not None:
         rows = frame[(frame["role"] == SUPPORTED) & (frame["alpha"] == alpha)]
         rates = np.stack([(rows[name] / rows["n"]).to_numpy() for name in ("fixed", "broken")])
 
     def enough(n: int) -> bool:
         fixed, broken = rates * n
-        return bool(upper_limits(fixed, broken, n, bound) <= bound.drop)
+        return bool(upper_limits(fixed, broken, n, bound, tasks) <= bound.drop)
 
     most = 1
     while not enough(most):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from wisepatch.analysis.same_images import combined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,16 +54,16 @@ def of_mean(values: ArrayLike, lowest: float, highest: float) -> tuple[float, fl
     return max(float(mean - half), lowest), min(float(mean + half), highest)
 
 
-def of_means(values: ArrayLike, lows: ArrayLike, highs: ArrayLike) -> tuple[float, float]:
-    """Compute the interval of the mean of independent values ``(m,)`` from the interval of each (Zou and Donner 2008).
+def of_means(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, tasks: Sequence[str] = ()) -> tuple[float, float]:
+    """Compute the interval of the mean of values ``(m,)`` of ``tasks``, by name, from the interval of each.
 
-    The distances from the values to their limits are squared and added.
+    The distances from the values to their limits are :func:`~wisepatch.analysis.same_images.combined`.
     """
     import numpy as np
 
     values, lows, highs = (np.asarray(each, float) for each in (values, lows, highs))
     mean, m = values.mean(), len(values)
-    below, above = np.sqrt(((values - lows) ** 2).sum()) / m, np.sqrt(((highs - values) ** 2).sum()) / m
+    below, above = combined(values - lows, tasks) / m, combined(highs - values, tasks) / m
     return float(mean - below), float(mean + above)
 
 

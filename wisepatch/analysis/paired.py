@@ -6,7 +6,7 @@ counts, and broadcast over arrays of them:
 
 - :func:`mcnemar` ``(fixed, broken)``: the exact p-value of no difference;
 - :func:`drop_limit` ``(fixed, broken, n, confidence)``: the one-sided upper limit of the drop;
-- :func:`mean_drop_limit` ``(fixed, broken, n, confidence)``: that of the mean drop of tasks, which are the last axis;
+- :func:`mean_drop_limit` ``(fixed, broken, n, confidence, tasks)``: that of the mean drop of tasks, which are the last axis;
 - :func:`difference_interval` ``(fixed, broken, n, confidence)``: the two-sided interval of the difference;
 - :func:`images_to_certify` ``(drop, confidence)``: how many images certify a drop, where not one is broken;
 - :func:`holm` ``(p_values)``: p-values adjusted for looking at several.
@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.intervals import beta_limits
+from wisepatch.analysis.same_images import combined
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -53,18 +54,20 @@ def drop_limit(fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: fl
     return np.minimum(limit, 1.0)[()]
 
 
-def mean_drop_limit(fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> Any:
-    """Compute the one-sided upper confidence limit of the mean drop of several tasks, each with images of its own.
+def mean_drop_limit(
+    fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: float = 0.95, tasks: Sequence[str] = ()
+) -> Any:
+    """Compute the one-sided upper confidence limit of the mean drop of several ``tasks``, by name.
 
-    The last axis is that of the tasks; the distances from the drops to their limits are squared and added. Of one task it is that
-    task's limit.
+    The last axis is that of the tasks; the distances from the drops to their limits are
+    :func:`~wisepatch.analysis.same_images.combined`. Of one task it is that task's limit.
     """
     import numpy as np
 
     fixed, broken, n = np.broadcast_arrays(fixed, broken, n)
     drops = (broken - fixed) / n
     distances = np.asarray(drop_limit(fixed, broken, n, confidence)) - drops
-    return (drops.mean(-1) + np.sqrt((distances**2).sum(-1)) / drops.shape[-1])[()]
+    return (drops.mean(-1) + combined(distances, tasks) / drops.shape[-1])[()]
 
 
 def difference_interval(fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Any, Any]:
@@ -74,11 +77,11 @@ def difference_interval(fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confi
 
 
 def mean_difference_interval(
-    fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: float = 0.95
+    fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: float = 0.95, tasks: Sequence[str] = ()
 ) -> tuple[Any, Any]:
-    """Compute the two-sided interval of the mean difference of several tasks, which are the last axis."""
+    """Compute the two-sided interval of the mean difference of several ``tasks``, which are the last axis."""
     one_sided = (1 + confidence) / 2
-    return -mean_drop_limit(fixed, broken, n, one_sided), mean_drop_limit(broken, fixed, n, one_sided)
+    return -mean_drop_limit(fixed, broken, n, one_sided, tasks), mean_drop_limit(broken, fixed, n, one_sided, tasks)
 
 
 def images_to_certify(drop: float, confidence: float = 0.95) -> int:

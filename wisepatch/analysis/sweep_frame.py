@@ -123,7 +123,7 @@ def paired_counts(right: NDArray[Any], reference: NDArray[Any]) -> dict[str, int
 def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
     """Return results in which several patching tasks of a run are one, called as the run calls them, with the mean accuracy.
 
-    The first metric of each task counts, its interval is that of a mean of independent values. Other runs stay as they are.
+    The first metric of each task counts, its interval is that of a mean. Other runs stay as they are.
     """
     import pandas as pd
 
@@ -148,7 +148,9 @@ def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
                 "n": each["n"].sum(),
             }
             if each["ci_low"].notna().all():
-                row["ci_low"], row["ci_high"] = of_means(each["value"], each["ci_low"], each["ci_high"])
+                row["ci_low"], row["ci_high"] = of_means(
+                    each["value"], each["ci_low"], each["ci_high"], list(each["task"])
+                )
             means.append(row)
         parts.append(pd.concat([rows[~rows["task"].isin(tasks)], pd.DataFrame(means)[rows.columns]]))
     return pd.concat(parts, ignore_index=True) if parts else results

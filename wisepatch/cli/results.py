@@ -214,7 +214,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]], value: float | None) -> dict[st
     known = [row for row in rows if row.get("ci_low") is not None]
     if value is None or not known or len(known) < sum(bool(row) for row in rows):
         return {"value": value}
-    low, high = of_means(*([row[name] for row in known] for name in ("value", "ci_low", "ci_high")))
+    low, high = of_means(*([row[name] for row in known] for name in ("value", "ci_low", "ci_high", "task")))
     return {"value": value, "ci_low": low, "ci_high": high}
 
 

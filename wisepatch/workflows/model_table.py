@@ -68,7 +68,9 @@ class Table:
             return None
         values, lows, highs = ([getattr(cell, name) for cell in cells] for name in ("value", "low", "high"))
         value = sum(values) / len(values)
-        return (value, None, None) if None in lows else (value, *of_means(values, lows, highs))
+        if None in lows:
+            return value, None, None
+        return value, *of_means(values, lows, highs, [cell.task for cell in cells])
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each cell as JSON types."""

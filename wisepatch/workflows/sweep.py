@@ -237,7 +237,7 @@ def _race(
     params: Mapping[str, Any],
     run: Run,
 ) -> tuple[SweepPlan, Raced | None]:
-    """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
+    """Return the plan with the alphas that a race leaves; a linear classifier's grid costs next to nothing."""
     if not plan.auto or plan.rule is None or end.training.startswith("linear-probe"):
         return plan, None
     tasks = plan.tasks_on(plan.select_on)
@@ -247,7 +247,7 @@ def _race(
         lambda alpha: on_main(lambda: save_mixes(run.store, start, end, replace(plan, alphas=(alpha,)), params))[alpha],
         run, baselines=published, split=plan.select_on,
     )  # fmt: skip
-    return replace(plan, alphas=tuple(sorted({0.0, *raced.alphas, 1.0}))), raced
+    return replace(plan, alphas=raced.alphas), raced
 
 
 def name_of_start(store: Store, start: Checkpoint) -> str:

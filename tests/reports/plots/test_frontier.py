@@ -233,13 +233,14 @@ def test_points_and_runs_are_counted_in_words(cli, run_store):
     assert "drew 3 points of 2 runs to" in cli("plot", "--run", "all").stdout
 
 
-def test_the_interval_of_the_supported_mean_is_that_of_independent_means():
+def test_the_interval_of_the_supported_mean_takes_tasks_of_the_same_images_together():
     from wisepatch.analysis.intervals import of_means
 
     results = measured()
     row = sweep_table(results).set_index("alpha").loc[0.6]
     rows = results[(results["alpha"] == 0.6) & (results["task"] != "Digits")]
-    low, high = of_means(rows["value"], rows["ci_low"], rows["ci_high"])
+    low, high = of_means(rows["value"], rows["ci_low"], rows["ci_high"], list(rows["task"]))
+    assert low < of_means(rows["value"], rows["ci_low"], rows["ci_high"])[0]
     assert (row["supported_low"], row["supported_high"]) == (low, high)
     assert row["supported"] - low != pytest.approx(high - row["supported"])  # near 100 % it is no symmetric one
     results.loc[results["task"] == "Shapes", ["ci_low", "ci_high"]] = float("nan")

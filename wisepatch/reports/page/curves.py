@@ -83,7 +83,7 @@ def _mean_interval(
     there = [rows[task, alpha] for task in tasks if (task, alpha) in rows]
     if not there or any(row["ci_low"] is None for row in there):
         return None, None
-    return of_means(*([row[name] for row in there] for name in ("value", "ci_low", "ci_high")))
+    return of_means(*([row[name] for row in there] for name in ("value", "ci_low", "ci_high", "task")))
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -140,7 +140,7 @@ def _means(others: pd.DataFrame) -> pd.DataFrame:
 
     rows = {}
     for alpha, group in others.groupby("alpha", dropna=False):
-        low, high = of_means(group["value"], group["ci_low"], group["ci_high"])
+        low, high = of_means(group["value"], group["ci_low"], group["ci_high"], list(group["task"]))
         rows[alpha] = {"supported": group["value"].mean(), "supported_low": low, "supported_high": high}
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["supported", "supported_low", "supported_high"], dtype=float

@@ -156,7 +156,7 @@ def _mean(parts: Sequence[pd.DataFrame], reference: pd.DataFrame, on: str) -> pd
     rows = {}
     for alpha, group in by_alpha:
         if len(group) == len(parts):
-            low, high = of_means(group["value"], group["ci_low"], group["ci_high"])
+            low, high = of_means(group["value"], group["ci_low"], group["ci_high"], list(group["shift"]))
             rows[alpha] = {
                 "value": group["value"].mean(skipna=False),
                 "ci_low": low,
