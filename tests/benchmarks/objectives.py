@@ -35,6 +35,7 @@ WAYS = {
     "EMA 0.95": {"ema": 0.95},
     "SWA": {"swa": True},
     "layer decay 0.65": {"layer_decay": 0.65},
+    "freeze": {"freeze": ("stem", "0", "1")},
     "LoRA 8": {"lora": 8},
 }
 COST_STEPS = 12

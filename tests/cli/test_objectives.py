@@ -23,7 +23,7 @@ def test_two_objectives_are_shown_in_one_table_and_drawn_in_one_picture(cli, sha
     rows = [line for line in told.stdout.splitlines() if line.startswith("│")]
     assert [row.split("│")[1].strip() for row in rows] == ["cross-entropy", "lipsum"]
     assert "than cross-entropy, at the alphas that were chosen, " in told.stdout
-    assert "(paired by image, 1 seed, the same way in each, Holm)" in told.stdout
+    assert "(paired by image over 1 seed, in the same direction in each, p after Holm)" in told.stdout
     with Image.open("both.png") as picture:
         assert picture.width > 500
     records = [json.loads(line) for line in cli(*words, "--json").stdout.splitlines()]

@@ -116,7 +116,7 @@ def test_one_that_is_removed_between_look_up_and_use_is_not_found(store, monkeyp
             shutil.rmtree(end.home)
         use(root, name)
 
-    monkeypatch.setattr("wisepatch.store.checkpoints.use", removed_before)
+    monkeypatch.setattr("wisepatch.store.references.use", removed_before)
     assert store.find("zeroshot") == start
 
 

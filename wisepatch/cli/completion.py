@@ -58,7 +58,7 @@ def _store(ctx: typer.Context) -> Store:
 @_completer
 def checkpoints(ctx: typer.Context) -> Iterable[str]:
     """Return the words for the newest checkpoints, and all names and ids."""
-    from wisepatch.store.checkpoints import REFERENCES
+    from wisepatch.store.references import REFERENCES
 
     known = _store(ctx).everything()
     return [*REFERENCES, *dict.fromkeys(each.name for each in known), *(each.id for each in known)]

@@ -129,7 +129,7 @@ def show_confusions(output: Output, of_task: Predictions, names: Mapping[str, st
 
 def of_other_runs(common: o.Common, words: Sequence[str], named: Sequence[Checkpoint]) -> str:
     """Say which of the newest checkpoints of their kinds belong to different runs; an empty string where all are of one."""
-    from wisepatch.store.checkpoints import REFERENCES
+    from wisepatch.store.references import REFERENCES
 
     newest = [checkpoint for checkpoint in named if checkpoint.id not in words and set(words) & set(REFERENCES)]
     store = common.open_store()

@@ -146,7 +146,7 @@ def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:
     ]
     output.result(
         f"than {first.name}, at the alphas that were chosen, {'; '.join(words) or 'none is better or worse beyond chance'} "
-        f"(paired by image, {count(len(first.sweeps), 'seed')}, the same way in each, Holm)"
+        f"(paired by image over {count(len(first.sweeps), 'seed')}, in the same direction in each, p after Holm)"
     )
 
 

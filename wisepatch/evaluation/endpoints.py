@@ -22,7 +22,8 @@ from wisepatch.hookspecs import MergeMethod
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Progress
-from wisepatch.store.checkpoints import Checkpoint, Store, check_head, part_of
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.parts import check_head, part_of
 from wisepatch.store.recipes import load_weights
 from wisepatch.weights.finite import not_finite
 from wisepatch.weights.methods import Merge, add_vector, check_same, merge_tensor, survey, with_one_head

@@ -25,7 +25,8 @@ from wisepatch.models import transformers_format
 from wisepatch.models.clip import describe, save_tokenizer
 from wisepatch.models.model_files import CONFIG_NAME
 from wisepatch.models.zeroshot_head import NO_TEXT
-from wisepatch.store.checkpoints import Checkpoint, Store, check_head
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.parts import check_head
 from wisepatch.store.recipes import has_text, load_weights, weights_size, weights_writer
 
 if TYPE_CHECKING:

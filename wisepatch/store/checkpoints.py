@@ -7,15 +7,13 @@ manifest is whole. Nothing is removed but what wisepatch can have written.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.errors import StoreError, UnknownNameError
+from wisepatch.errors import StoreError
 from wisepatch.files import (
     check_room,
     check_writable,
@@ -27,24 +25,22 @@ from wisepatch.files import (
     write_durably,
     write_tensors,
 )
-from wisepatch.store import removal, verification
+from wisepatch.store import references, removal, verification
 from wisepatch.store.cache import Cache, versions
 from wisepatch.store.manifests import (
-    ID,
     MANIFEST,
     WEIGHTS,
     Checkpoint,
     Recipe,
-    UnreadableManifestError,
     describe,
     identify,
-    is_gone,
     manifest_bytes,
-    manifest_content,
+    manifests_below,
     parse_manifest,
     read_manifest,
 )
-from wisepatch.store.sharing import NewerStoreError, add_to_lease, next_moment, store_lock, use, writing
+from wisepatch.store.parts import hash_parts, part_of
+from wisepatch.store.sharing import NewerStoreError, add_to_lease, next_moment, store_lock, writing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -54,18 +50,6 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 __all__ = ["MANIFEST", "WEIGHTS", "Checkpoint", "Recipe", "Store", "describe"]
-
-# What find() knows beside names and ids: the kinds of checkpoints, how they are called, and the command that makes one.
-REFERENCES = {
-    "zeroshot": (("zeroshot",), "zero-shot", "zeroshot --task TASK"),
-    "finetuned": (("finetuned",), "fine-tuned", "finetune --task TASK"),
-    "interpolated": (("interpolated",), "interpolated", "interpolate"),
-    "patched": (("patched",), "patched", "patch --task TASK --supported TASKS"),
-    "merged": (("merged",), "merged", "merge CHECKPOINT..."),
-    "latest": (("finetuned", "patched"), "fine-tuned", "finetune --task TASK"),
-}
-CREATED = re.compile(rb'"created": *"([^"]*)"')
-DAMAGED_HINT = "remove it with `wisepatch store rm` and make it again"
 
 
 class Store:
@@ -120,11 +104,11 @@ class Store:
             with partial_folder(self.checkpoints) as partial:
                 path = partial / WEIGHTS
                 if callable(weights):
-                    content = replace(content, files={WEIGHTS: weights(path)}, parts=_hash_parts(path))
+                    content = replace(content, files={WEIGHTS: weights(path)}, parts=hash_parts(path))
                 elif weights is not None:
                     check_room(self.root, sum(tensor.nbytes for tensor in weights.values()))
                     write_tensors(path, weights)
-                    content = replace(content, files={WEIGHTS: sha256(path)}, parts=_hash_parts(path))
+                    content = replace(content, files={WEIGHTS: sha256(path)}, parts=hash_parts(path))
                 return self._publish(partial, content)
 
     def _publish(self, partial: Path, content: Checkpoint) -> Checkpoint:
@@ -152,7 +136,7 @@ class Store:
     def scan(self) -> tuple[list[Checkpoint], list[StoreError]]:
         """Return all checkpoints, oldest first, and why other manifests cannot be read."""
         checkpoints, problems = [], []
-        for folder, content in self._manifests():
+        for folder, content in manifests_below(self.checkpoints):
             try:
                 if isinstance(content, StoreError):
                     raise content
@@ -160,40 +144,6 @@ class Store:
             except StoreError as error:
                 problems.append(error)
         return sorted(checkpoints, key=lambda checkpoint: checkpoint.created), problems
-
-    def _manifests(self) -> Iterator[tuple[Path, bytes | StoreError]]:
-        """Yield each folder that has a manifest with its content, or why that cannot be read; a foreign folder is no matter."""
-        try:
-            folders = [path for path in self.checkpoints.iterdir() if path.name[0] != "."]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise StoreError(
-                f"{self.checkpoints} cannot be read: {error.strerror}", "look at its permissions"
-            ) from error
-        for folder in folders:
-            try:
-                yield folder, manifest_content(folder)
-            except UnreadableManifestError as error:
-                if not is_gone(error) and ID.fullmatch(folder.name):
-                    yield folder, error
-
-    def _newest(self, words: Sequence[str], fits: Callable[[Checkpoint], bool]) -> Checkpoint | None:
-        """Return the newest checkpoint that ``fits``; manifests without one of the words are not parsed, nor are older ones."""
-        needles = [json.dumps(word).encode() for word in words]
-        candidates = [
-            ((CREATED.findall(content) or [b""])[-1], folder, content)
-            for folder, content in self._manifests()
-            if isinstance(content, bytes) and any(needle in content for needle in needles)
-        ]
-        for _, folder, content in sorted(candidates, key=lambda candidate: candidate[0], reverse=True):
-            try:
-                checkpoint = parse_manifest(content, folder)
-            except StoreError:
-                continue
-            if fits(checkpoint):
-                return checkpoint
-        return None
 
     def owns(self, checkpoint: Checkpoint) -> bool:
         """Tell whether a checkpoint lies in this store."""
@@ -206,76 +156,27 @@ class Store:
             raise StoreError(f"{checkpoint.name} ({checkpoint.id}) lies in another store", hint)
 
     def find(self, reference: str) -> Checkpoint:
-        """Return the checkpoint that ``reference`` names, which other processes cannot remove until this one ends.
+        """Return the checkpoint that a word names, which other processes cannot remove until this one ends.
 
-        That is ``zeroshot``, ``finetuned``, ``interpolated``, ``patched`` (the newest of the kind), ``latest`` (the newest
-        fine-tuned or patched one), a name (the newest of that name), the beginning of an id, or the path of a checkpoint's folder.
-
-        Raises :class:`StoreError` where the store holds none of the kind, :class:`UnknownNameError` for any other word.
+        See :func:`~wisepatch.store.references.find`: ``zeroshot``, ``finetuned``, ``patched``, ``latest``, a name, the beginning of
+        an id, or a path.
         """
-        while True:
-            checkpoint = self.look_up(reference)
-            use(checkpoint.home.parent.parent, checkpoint.id)
-            if _is_file(checkpoint.home / MANIFEST):  # not removed between the two
-                return checkpoint
+        return references.find(self, reference)
 
     def look_up(self, reference: str) -> Checkpoint:
-        """Return the checkpoint that ``reference`` names as :meth:`find` does, for one that may be removed at any time."""
-        if reference in REFERENCES:
-            return self._newest_of_kind(*REFERENCES[reference])
-        found = self._read(reference) or self._newest([reference], lambda checkpoint: checkpoint.name == reference)
-        if found:
-            return found
-        checkpoints = self.everything()
-        begun = [c for c in checkpoints if len(reference) >= 3 and c.id.startswith(reference)]
-        if len(begun) > 1:
-            ids = ", ".join(checkpoint.id for checkpoint in begun)
-            raise StoreError(f"{reference!r} begins {len(begun)} ids: {ids}", "give more of the id")
-        if begun:
-            return begun[0]
-        folder = Path(reference)
-        folder = folder.parent if folder.name == MANIFEST else folder
-        if _is_file(folder / MANIFEST):
-            return read_manifest(folder.resolve())
-        hint = "`wisepatch store list` lists the names and ids there are"
-        raise UnknownNameError("checkpoint", reference, [*REFERENCES, *(each.name for each in checkpoints)], hint)
-
-    def _newest_of_kind(self, kinds: Sequence[str], described: str, command: str) -> Checkpoint:
-        newest = self._newest(kinds, lambda checkpoint: checkpoint.kind in kinds)
-        if newest:
-            return newest
-        none, unreadable = f"no {described} checkpoint in the store {self.root}", self.unreadable()
-        if unreadable:
-            raise StoreError(f"{none} can be read: {unreadable[0].message}", unreadable[0].hint)
-        raise StoreError(f"{none} yet", f"run `wisepatch {command}` first, or name a store with --store")
+        """Return the checkpoint that a word names as :meth:`find` does, for one that may be removed at any time."""
+        return references.look_up(self, reference)
 
     def look_up_damaged(self, reference: str) -> Checkpoint:
         """Return what :meth:`look_up` does, also for the id of one whose manifest cannot be read: to be removed, nothing else."""
-        folder = self.checkpoints / reference
-        try:
-            return self.look_up(reference)
-        except UnreadableManifestError as error:
-            if ID.fullmatch(reference):
-                return Checkpoint(reference, "damaged", "", {}, home=folder)
-            raise error
+        return references.look_up_damaged(self, reference)
 
     def get(self, identity: str) -> Checkpoint:
         """Return the checkpoint with exactly this id. Raises :class:`StoreError` if it is gone."""
-        checkpoint = self._read(identity)
+        checkpoint = references.by_id(self, identity)
         if checkpoint is None:
             raise StoreError(f"checkpoint {identity} is not in the store {self.root}", "it was removed; make it again")
         return checkpoint
-
-    def _read(self, identity: str) -> Checkpoint | None:
-        """Return the checkpoint with exactly this id, ``None`` where there is none."""
-        if not ID.fullmatch(identity):
-            return None
-        try:
-            return read_manifest(self.checkpoints / identity)
-        except UnreadableManifestError as error:
-            if is_gone(error):
-                return None
-            raise
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         """Return the tensors of a checkpoint that has weights; raises :class:`StoreError` where they differ by one bit."""
@@ -297,17 +198,19 @@ class Store:
                 # Copied out of the memory map: where a tensor begins in memory decides about the last bit of a product.
                 tensors = {short: file.get_tensor(name).clone() for short, name in names.items()}
         except (OSError, SafetensorError) as error:
-            raise StoreError(f"{label} has lost {WEIGHTS}, or it is damaged: {error}", DAMAGED_HINT) from error
+            raise StoreError(
+                f"{label} has lost {WEIGHTS}, or it is damaged: {error}", verification.DAMAGED_HINT
+            ) from error
         if hash_tensors(tensors) != checkpoint.parts[part]:
             reason = f"its {part} tensors do not have the hash that its manifest names"
-            raise StoreError(f"{label} is damaged: {reason}", DAMAGED_HINT)
+            raise StoreError(f"{label} is damaged: {reason}", verification.DAMAGED_HINT)
         return tensors
 
     def weights_path(self, checkpoint: Checkpoint) -> Path:
         """Return the file of a checkpoint that has weights, verified. Raises :class:`StoreError` as :meth:`read` does."""
         problem = self.problem(checkpoint)
         if problem:
-            raise StoreError(problem, DAMAGED_HINT)
+            raise StoreError(problem, verification.DAMAGED_HINT)
         return checkpoint.home / WEIGHTS
 
     def problem(self, checkpoint: Checkpoint) -> str:
@@ -317,14 +220,18 @@ class Store:
     def problems(self, checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
         """Return what is wrong with each checkpoint, by id; those that another process removes meanwhile are left out."""
         found = {checkpoint.id: self.problem(checkpoint) for checkpoint in checkpoints}
-        return {identity: problem for identity, problem in found.items() if not problem or self._read(identity)}
+        return {
+            identity: problem for identity, problem in found.items() if not problem or references.by_id(self, identity)
+        }
 
     def parents(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """Return what a checkpoint was merged or trained from; StoreError where that is gone or is the checkpoint itself."""
         store = _home(checkpoint)
         if checkpoint.recipe and checkpoint.is_recipe:
             if problem := verification.params_problem(checkpoint.recipe):
-                raise StoreError(f"checkpoint {checkpoint.id} ({checkpoint.name}) is a recipe {problem}", DAMAGED_HINT)
+                raise StoreError(
+                    f"checkpoint {checkpoint.id} ({checkpoint.name}) is a recipe {problem}", verification.DAMAGED_HINT
+                )
             verification.check_ancestors(store, checkpoint)
         return [store.get(parent) for parent in checkpoint.parents]
 
@@ -363,41 +270,9 @@ class Store:
         return removal.collect_garbage(self, caches=caches, runs=runs)
 
 
-def check_head(checkpoint: Checkpoint, rows: int) -> None:
-    """Raise :class:`StoreError` where a trained head has another number of rows than its manifest has class names."""
-    names = checkpoint.head["classes"] if checkpoint.head else ()
-    if rows != len(names):
-        raise StoreError(
-            f"the trained head of {checkpoint.name} ({checkpoint.id}) has {rows} classes, and {len(names)} names of classes",
-            "make or import the checkpoint again, with a name for each class",
-        )
-
-
 def _home(checkpoint: Checkpoint) -> Store:
     """Return the store in which a checkpoint lies."""
     return Store(checkpoint.home.parent.parent)
-
-
-def part_of(names: Iterable[str], part: str) -> dict[str, str]:
-    """Return the names of a part's tensors in a checkpoint, by their names in the part.
-
-    ``visual`` (named as in the image tower), ``classifier`` (the trained head), and ``text``, all the rest.
-    """
-    if part == "text":
-        return {name: name for name in names if name.partition(".")[0] not in ("visual", "classifier")}
-    return {name.removeprefix("visual."): name for name in names if name.startswith(f"{part}.")}
-
-
-def _hash_parts(path: Path) -> dict[str, str]:
-    """Hash the tensors of a file of weights by part."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)
-    return {
-        part: hash_tensors({short: tensors[name] for short, name in names.items()})
-        for part in ("visual", "text", "classifier")
-        if (names := part_of(tensors, part))
-    }
 
 
 def _is_whole(checkpoint: Checkpoint) -> bool:
@@ -407,11 +282,4 @@ def _is_whole(checkpoint: Checkpoint) -> bool:
     except NewerStoreError:
         raise
     except StoreError:
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,19 @@ def _from_schema_1(data: dict[str, Any]) -> dict[str, Any]:
         recipe = {"method": merge, "parents": parents, "params": {"alpha": alpha} | fisher}
     trained_from = [] if recipe else parents
     return data | {"training": training, "recipe": recipe, "trained_from": trained_from, "parts": {}, "config": config}
+
+
+def manifests_below(folder: Path) -> Iterator[tuple[Path, bytes | StoreError]]:
+    """Yield each folder in another that has a manifest, with its content or why that cannot be read; others are no matter."""
+    try:
+        inside = [path for path in folder.iterdir() if path.name[0] != "."]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read: {error.strerror}", "look at its permissions") from error
+    for path in inside:
+        try:
+            yield path, manifest_content(path)
+        except UnreadableManifestError as error:
+            if not is_gone(error) and ID.fullmatch(path.name):
+                yield path, error

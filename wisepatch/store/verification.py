@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wisepatch.store.checkpoints import Store
 
 MAX_ALPHA = 1e6
+DAMAGED_HINT = "remove it with `wisepatch store rm` and make it again"
 
 
 def problem(store: Store, checkpoint: Checkpoint) -> str:

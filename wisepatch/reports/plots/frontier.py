@@ -210,6 +210,8 @@ def _note(table: pd.DataFrame, look: Look) -> str:
     tasks, numbers = zip(*counts, strict=True)
     intervals = table[["patching_low", "supported_low"]].notna().to_numpy().any()
     bars = "bars: 95 % intervals" if intervals else "no intervals without it"
+    if "averaged" in table:
+        bars = f"means over {table['averaged'].max():.0f} runs"
     return f"{images_words(tasks, numbers, look.labels)}; {bars}"
 
 

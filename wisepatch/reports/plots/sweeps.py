@@ -54,7 +54,7 @@ def no_curve(rows: pd.DataFrame) -> ResultsError:
 def mean_over_runs(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Average what ``sweep_table`` returns over runs of one name, such as seeds: one curve a name, without marked choices.
 
-    A name of one run keeps it as it is, marks and all.
+    ``averaged`` is their number. A name of one run keeps it as it is, marks and all.
     """
     import pandas as pd
 
@@ -67,8 +67,9 @@ def mean_over_runs(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
         limits = [str(column) for column in rows if str(column).endswith(("_low", "_high"))]
         means = rows.groupby("alpha")[["patching", "supported"]].mean()
         averaged = first.assign(
-            run=name, run_name=name, chosen=False, patching=means["patching"], supported=means["supported"]
-        )
+            run=name, run_name=name, chosen=False, patching=means["patching"], supported=means["supported"],
+            averaged=rows["run"].nunique(),
+        )  # fmt: skip
         averaged[limits] = float("nan")
         curves.append(averaged.reset_index())
     return pd.concat(curves, ignore_index=True)
