@@ -131,7 +131,7 @@ def _dataset(
         source=str(path),
         labels=tuple(every),
         notes=tuple(f"{in_utf8(path.name)}: {note}" for note in notes),
-        left_out={reason: tuple(listed) for reason, listed in left_out.items()},
+        left_out={reason: tuple(sorted(listed)) for reason, listed in left_out.items()},
     )
 
 
