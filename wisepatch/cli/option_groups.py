@@ -204,8 +204,8 @@ class NameOptions:
 
 
 @dataclass(frozen=True)
-class ClassOptions(NameOptions):
-    """Class names and prompts that replace those of the task, and how a user's own folder or CSV is read."""
+class FileOptions:
+    """How a user's own folder or CSV is read."""
 
     group: str = setting(
         "", "Regular expression: images in whose path it finds the same text stay in one split.", YOUR_OWN
@@ -246,3 +246,8 @@ class ClassOptions(NameOptions):
             "skip" if self.on_bad_image == "skip" else "",
         )  # fmt: skip
         return with_reading(task, reading)
+
+
+@dataclass(frozen=True)
+class ClassOptions(FileOptions, NameOptions):
+    """Class names and prompts that replace those of the task, and how a user's own folder or CSV is read."""
