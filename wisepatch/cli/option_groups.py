@@ -25,6 +25,7 @@ from wisepatch.ranks import size
 from wisepatch.terminal import pasted
 
 if TYPE_CHECKING:
+    from wisepatch.datasets.reading import Reading
     from wisepatch.store.checkpoints import Store
 
 DEFAULT_DATA, DEFAULT_STORE = Path("~/data"), "wisepatch-store"
@@ -238,14 +239,18 @@ class FileOptions:
 
     def task_word(self, task: str) -> str:
         """Return the word for one task, with these options where it is a folder or CSV. Raises :class:`UsageError`."""
-        from wisepatch.datasets.reading import Reading
         from wisepatch.task_specs import with_reading
 
-        reading = Reading(
+        return with_reading(task, self.reading())
+
+    def reading(self) -> Reading:
+        """Return these options for the files themselves. Raises :class:`UsageError`."""
+        from wisepatch.datasets.reading import Reading
+
+        return Reading(
             self.group, self.path_column, self.label_column, self.split_column, "managed" if self.colour_managed else "",
             "skip" if self.on_bad_image == "skip" else "",
         )  # fmt: skip
-        return with_reading(task, reading)
 
 
 @dataclass(frozen=True)

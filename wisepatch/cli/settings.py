@@ -56,7 +56,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if machine is None and not is_main():
             return  # the main process does alone what is not shared
         own = next((each for each in filled.values() if isinstance(each, FileOptions)), FileOptions())
-        unused = own.unused([word for name in TASKS for word in listed(given.get(name) or ())])
+        unused = own.unused([str(word) for name in TASKS for word in listed(given.get(name) or ())])
         with machine.shared() if machine else nullcontext():
             if unused:
                 filled["common"].output.say(f"note: {unused}")
