@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 from tests.samples import broken_png, draw_folder, fails, write_mnist
@@ -73,17 +74,17 @@ def test_datasets_check_names_sizes_that_differ_from_the_published_ones(cli, tmp
     assert "note: MNIST (test) has 20 images, its publisher 10000" in result.stderr
 
 
-def test_datasets_check_deep_names_every_broken_file(cli, shapes):
+@pytest.mark.parametrize("deep", [(), ("--deep",)])
+def test_datasets_check_names_every_broken_file(cli, shapes, deep):
     victims = sorted(shapes.rglob("*.png"))
-    for path in (victims[1], victims[-2]):
+    for path in (victims[0], victims[1], victims[-2]):
         broken_png(path)
-    result = cli("datasets", "check", shapes, "--deep")
+    result = cli("datasets", "check", f"corrupt:{shapes}:fog:3", *deep)
     assert result.exit_code == 1
-    assert "error: 2 images cannot be read" in result.stderr
-    for path in (victims[1], victims[-2]):
+    assert "error: 3 images cannot be read" in result.stderr
+    for path in (victims[0], victims[1], victims[-2]):
         assert f"image {path} cannot be read: " in result.stderr
     assert "images per class" in result.stdout
-    broken_png(victims[0])
 
 
 def test_datasets_check_deep_counts_what_plain_checking_cannot(cli, monkeypatch):

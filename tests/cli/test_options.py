@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.samples import fails
+from tests.samples import broken_png, fails
 from wisepatch import EvalConfig, Recipe, TrainConfig
 from wisepatch.cli.options import TrainOptions, with_settings
 from wisepatch.config import setting
@@ -50,6 +50,30 @@ def test_options_for_own_files_that_change_nothing_are_named(cli, shapes, words,
     stderr = cli("datasets", "check", *(word.format(shapes=shapes) for word in words)).stderr
     assert said in stderr
     assert ("nothing" in stderr) == bool(said)
+
+
+@pytest.mark.parametrize("command", [("interpolate", "--alpha", "0"), ("merge", "finetuned", "zeroshot")])
+def test_own_files_that_are_measured_besides_are_read_as_the_options_say(cli, run_store, shapes, command):
+    broken_png(sorted(shapes.glob("*/*"))[0])
+    Path("list.csv").write_text(
+        "file,kind\n" + "".join(f"{image},{image.parent.name}\n" for image in shapes.glob("*/*"))
+    )
+    words = (
+        "--eval",
+        "list.csv@all",
+        "--path-column",
+        "file",
+        "--label-column",
+        "kind",
+        "--on-bad-image",
+        "skip",
+        "--limit",
+        "20",
+    )
+    result = cli(*command, *words, "--json")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {row["n"] for row in rows if row.get("task") == "list"} == {17}
 
 
 @pytest.mark.parametrize(

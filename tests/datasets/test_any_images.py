@@ -68,7 +68,7 @@ def test_folders_and_csvs_are_listed_and_what_is_no_image_is_counted(tmp_path):
     listing = list_images([tmp_path / "photos", str(tmp_path / "photos" / "a.png")])
     names = [path.removeprefix(f"{tmp_path}/photos/") for path in listing.paths]
     assert sorted(names) == ["a.png", "a.png", "b/10.png", "b/9.png", "b/c/d.jpg"]
-    assert listing.note() == "1 file is left out (1: no image)"
+    assert listing.note() == "1 file is left out (no image: notes.txt)"
     (tmp_path / "list.csv").write_text("picture\nphotos/a.png\nphotos/gone.png\nphotos/a.png\n")
     with pytest.raises(DataError, match="has no column path; its first line has: picture") as caught:
         list_images([tmp_path / "list.csv"])
@@ -82,7 +82,7 @@ def test_what_names_no_image_is_an_error_before_any_work(tmp_path):
     (tmp_path / "empty" / "notes.txt").write_text("no image")
     for word, problem, hint in (
         (tmp_path / "gone.jpg", "there is no image, folder or CSV", "check the path"),
-        (tmp_path / "empty", "holds no images", "1 file is left out (1: no image)"),
+        (tmp_path / "empty", "holds no images", "1 file is left out (no image: notes.txt)"),
         ("https://example.org/a.png", "is an address", "fetch the image"),
     ):
         with pytest.raises(DataError, match=problem) as caught:

@@ -2,10 +2,11 @@
 
 import codecs
 import os
+import unicodedata
 
 import pytest
 
-from wisepatch.datasets.csv_listing import list_csv
+from wisepatch.datasets.csv_listing import csv_images, list_csv
 from wisepatch.datasets.folder_or_csv import csv_dataset
 from wisepatch.datasets.notes import to_tell
 from wisepatch.errors import DataError
@@ -79,12 +80,41 @@ def test_words_for_splits_are_those_of_folders(shapes, word, split):
     assert listed(path) == {split: ROWS[:1]}
 
 
-def test_ids_without_suffix_are_an_error_that_says_so(shapes):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("shapes/circle/0", "shapes/square/1"),
+        ("circle/0", "1"),
+        ("Shapes/Circle/0.PNG", "a"),
+        (r"shapes\circle\0.png", "b"),
+    ],
+)
+def test_ids_without_suffix_or_folder_and_names_in_other_letters_are_an_error_that_says_so(shapes, names):
     path = shapes.parent / "set.csv"
-    path.write_text("id,label\nshapes/circle/0,circle\nshapes/square/1,square\n")
+    path.write_text("id,label\n" + "".join(f"{name},{number}\n" for number, name in enumerate(names)))
     with pytest.raises(DataError, match="names 2 missing files") as caught:
         list_csv(path)
-    assert caught.value.hint == "names need their suffix: 0.png is there"
+    hint = "names are taken letter by letter, with folder and suffix: shapes/circle/0.png is there"
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(("written", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_as_one_sign_or_two(shapes, written, on_disk):
+    folder, path = shapes / unicodedata.normalize(on_disk, "Café"), shapes.parent / "set.csv"
+    (shapes / "circle").rename(folder)
+    names = [f"shapes/{unicodedata.normalize(form, 'Café')}/0.png" for form in (written, on_disk)]
+    path.write_text("path,label\n" + "".join(f"{name},Café\n" for name in names))
+    listing = list_csv(path)
+    assert listing.files == {"train": [(str(folder / "0.png"), "Café")]}
+    assert listing.repeated == 1
+    assert csv_images(path) == [str(folder / "0.png")]
+
+
+def test_a_missing_file_that_nothing_is_like_is_named(tmp_path):
+    (tmp_path / "set.csv").write_text("path,label\n../x/0.png,a\n")
+    with pytest.raises(DataError, match=r"names 1 missing file, the first .*\.\./x/0\.png") as caught:
+        list_csv(tmp_path / "set.csv")
+    assert caught.value.hint == "paths are read relative to the folder of the CSV"
 
 
 def test_a_row_that_is_repeated_is_taken_once_and_counted(shapes):

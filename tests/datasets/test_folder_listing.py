@@ -168,6 +168,34 @@ def test_a_folder_wrapped_around_everything_is_looked_through(tmp_path):
         folder_dataset(tmp_path / "round")
 
 
+def test_a_folder_wrapped_around_the_classes_of_each_split_is_looked_through(tmp_path):
+    for split in ("train", "test"):
+        draw_folder(tmp_path / "intel" / split / f"seg_{split}", per_class=3)
+    dataset = folder_dataset(tmp_path / "intel")
+    assert dataset.classes == ("circle", "square", "triangle")
+    first, second = (tmp_path / "intel" / split / f"seg_{split}" for split in ("test", "train"))
+    assert dataset.notes[0] == f"intel: the classes are taken from {first}, {second}"
+    assert not dataset.left_out
+    write(tmp_path / "intel" / "train" / "notes.txt")
+    assert folder_dataset(tmp_path / "intel").left_out == {"beside the folder that holds all": ("train/notes.txt",)}
+    draw_folder(tmp_path / "intel" / "test", classes=("star",))  # beside the wrapper, which is a class then
+    with pytest.raises(DataError, match="class 'seg_test' is in test and not in train"):
+        folder_dataset(tmp_path / "intel")
+
+
+def test_folders_that_may_be_splits_and_are_taken_for_classes_are_named(tmp_path):
+    for name in ("seg_train", "Test-images", "other"):
+        draw_folder(tmp_path / "intel" / name)
+    assert "intel: Test-images, seg_train are taken for classes; if they are splits, call them test, train" in to_tell(
+        folder_dataset(tmp_path / "intel")
+    )
+    for one, other in (("train", "car"), ("a test", "a dev")):
+        things = draw_folder(tmp_path / one, classes=("circle", "star"))
+        (things / "circle").rename(things / f"a {one}")
+        (things / "star").rename(things / other)
+        assert not [note for note in to_tell(folder_dataset(things)) if "if they are splits" in note]
+
+
 @pytest.mark.parametrize("below", [".", "more"])
 def test_one_class_is_no_wrapper(tmp_path, below):
     draw_folder(tmp_path / "things", classes=("star",))

@@ -24,8 +24,9 @@ def test_deep_look_decodes_all_in_order_and_goes_on_after_broken_images(shapes, 
     assert json.loads(json.dumps(reports[0].to_json())) == reports[0].to_json()
 
 
-def test_split_without_one_image_that_can_be_decoded_is_an_error(shapes, tmp_path):
+@pytest.mark.parametrize("deep", [False, True])
+def test_split_without_one_image_that_can_be_decoded_is_an_error(shapes, tmp_path, deep):
     for path in shapes.rglob("*.png"):
         broken_png(path)
     with pytest.raises(DataError, match=r"no image can be decoded; the first: image .* cannot be read"):
-        inspection.inspect(folder_dataset(shapes), "train", tmp_path, deep=True)
+        inspection.inspect(folder_dataset(shapes), "train", tmp_path, deep=deep)

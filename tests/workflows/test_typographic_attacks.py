@@ -460,6 +460,17 @@ def test_folder_whose_writing_is_sometimes_right_still_sums_to_one(measured, tmp
     assert {row["n"] for row in rows} == {6}
 
 
+def test_attacked_images_that_cannot_be_read_are_skipped_where_it_is_asked_for(cli, measured, tmp_path):
+    store, checkpoint = measured
+    for text in ("circle", "star", "heart"):
+        Image.new("RGB", (64, 64), "teal").save(tmp_path / f"label=circle_text={text}.png")
+    (tmp_path / "label=star_text=heart.png").write_bytes(b"")
+    words = ("typo-attack", "eval", checkpoint.id, "--images", tmp_path, "--store", store.root, "--json")
+    assert "it is empty" in cli(*words).stderr
+    result = cli(*words, "--on-bad-image", "skip")
+    assert {json.loads(line)["n"] for line in result.stdout.splitlines()} == {3}
+
+
 def test_accuracy_is_measured_whatever_the_metric_of_the_task(measured, tmp_path, shapes):
     from dataclasses import replace
 

@@ -101,6 +101,7 @@ def describe(dataset: Dataset, owner: str, folder: Path) -> dict[str, Any]:
 @o.with_settings
 def show(
     common: o.Common,
+    files: o.FileOptions,
     task: Tasks,
 ) -> None:
     """Tell what is known of a task: class names, prompts, layout on disk, size, licence, source, published accuracy.
@@ -110,7 +111,7 @@ def show(
     from wisepatch.plugins import registry
 
     output, folder = common.output, common.data_folder()
-    tasks = [each.dataset for each in _named(task)]
+    tasks = [each.dataset for each in _named(files.task_words(task))]
     records = [describe(dataset, registry().owners.get(dataset.name, "your own"), folder) for dataset in tasks]
     output.records(records, "dataset")
     for dataset, record in zip(tasks, records, strict=True):
@@ -207,7 +208,7 @@ def _named(words: list[str]) -> list[Task]:
     """Look up the tasks that are named. Raises :class:`UsageError` for none."""
     from wisepatch.tasks import find_tasks
 
-    return find_tasks(_some(o.split_list(words)))
+    return find_tasks(_some(words))
 
 
 def _raise(problems: list[WisepatchError], output: Output) -> None:
@@ -232,7 +233,7 @@ def download(
 
     output, folder = common.output, expanded(common.data or o.DEFAULT_DATA)
     problems = []
-    for each in _named(task):
+    for each in _named(o.split_list(task)):
         dataset = each.dataset
         if dataset.downloads:
             size = f" ({dataset.gigabytes:g} GB)" if dataset.gigabytes else ""

@@ -17,6 +17,7 @@ from wisepatch.config import EvalConfig
 @o.with_settings
 def command(
     evaluation: EvalConfig,
+    files: o.FileOptions,
     machine: o.Machine,
     common: o.Common,
     alpha: o.AlphaOption = [DEFAULT_ALPHAS],  # noqa: B006 -- Typer copies defaults
@@ -76,7 +77,7 @@ def command(
     alphas, rule = o.alphas(alpha), parse_rule(select) if select else None
     fishers, method = o.split_list([fisher]), "fisher" if fisher and method == "linear" else method
     find_merge_method(method)
-    others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
+    others = None if tasks is None else find_tasks(files.task_words(tasks), limit=limit)
     store, data = common.open_store(), common.data_folder()
     end = store.find(checkpoint)
     from wisepatch.store.wide_records import to_wide

@@ -71,6 +71,7 @@ MaterializeOption = Annotated[
 def command(
     checkpoints: o.CheckpointsArgument,
     evaluation: EvalConfig,
+    files: o.FileOptions,
     machine: o.Machine,
     common: o.Common,
     method: MethodOption = "linear",
@@ -107,7 +108,7 @@ def command(
     from wisepatch.workflows.merging import merge
 
     rule = parse_rule(select) if select else None
-    others = None if tasks is None else find_tasks(o.split_list(tasks), limit=limit)
+    others = None if tasks is None else find_tasks(files.task_words(tasks), limit=limit)
     shared: dict[str, Any] = {
         "tasks": others, "metrics": metrics, "limit": limit, "run_name": name, "materialize": materialize,
         "settings": evaluation, "progress": output.progress(),

@@ -26,6 +26,7 @@ from wisepatch.terminal import pasted
 from wisepatch.train_config import Balance
 
 if TYPE_CHECKING:
+    from wisepatch.datasets.reading import Reading
     from wisepatch.store.checkpoints import Store
 
 DEFAULT_DATA, DEFAULT_STORE = Path("~/data"), "wisepatch-store"
@@ -205,8 +206,8 @@ class NameOptions:
 
 
 @dataclass(frozen=True)
-class ClassOptions(NameOptions):
-    """Class names and prompts that replace those of the task, and how a user's own folder or CSV is read."""
+class FileOptions:
+    """How a user's own folder or CSV is read."""
 
     group: str = setting(
         "", "Regular expression: images in whose path it finds the same text stay in one split.", YOUR_OWN
@@ -239,11 +240,20 @@ class ClassOptions(NameOptions):
 
     def task_word(self, task: str) -> str:
         """Return the word for one task, with these options where it is a folder or CSV. Raises :class:`UsageError`."""
-        from wisepatch.datasets.reading import Reading
         from wisepatch.task_specs import with_reading
 
-        reading = Reading(
+        return with_reading(task, self.reading())
+
+    def reading(self) -> Reading:
+        """Return these options for the files themselves. Raises :class:`UsageError`."""
+        from wisepatch.datasets.reading import Reading
+
+        return Reading(
             self.group, self.path_column, self.label_column, self.split_column, "managed" if self.colour_managed else "",
             "skip" if self.on_bad_image == "skip" else "",
         )  # fmt: skip
-        return with_reading(task, reading)
+
+
+@dataclass(frozen=True)
+class ClassOptions(FileOptions, NameOptions):
+    """Class names and prompts that replace those of the task, and how a user's own folder or CSV is read."""

@@ -11,6 +11,7 @@ from wisepatch.cli.option_groups import (
     DEFAULT_DATA,
     ClassOptions,
     Common,
+    FileOptions,
     Machine,
     ModelOptions,
     NameOptions,
@@ -24,8 +25,8 @@ from wisepatch.config import LIMIT_HELP
 from wisepatch.files import in_utf8
 
 __all__ = [  # from the files beside this one
-    "DEFAULT_DATA", "ClassOptions", "Common", "Machine", "ModelOptions", "NameOptions", "SeveralOptions", "TrainOptions", "alphas",
-    "find_checkpoints", "metric_names", "run_names", "split_list", "with_settings",
+    "DEFAULT_DATA", "ClassOptions", "Common", "FileOptions", "Machine", "ModelOptions", "NameOptions", "SeveralOptions",
+    "TrainOptions", "alphas", "find_checkpoints", "metric_names", "run_names", "split_list", "with_settings",
 ]  # fmt: skip
 
 TaskOption = Annotated[

@@ -12,13 +12,13 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 from wisepatch.cli import completion
-from wisepatch.cli.option_groups import ClassOptions, Common, Machine, TrainOptions
+from wisepatch.cli.option_groups import Common, FileOptions, Machine, TrainOptions
 from wisepatch.config import listed
 from wisepatch.ranks import is_main
 from wisepatch.train_config import TrainConfig
 
 COMPLETED = {"objective": completion.objectives}  # of settings that are declared where nothing is completed
-TASKS = ("task", "supported", "also", "images")  # options that name tasks
+TASKS = ("task", "tasks", "supported", "also", "images")  # options that name tasks
 SHARED = ("workers", "mixed_precision")  # of training and evaluation: one option for both
 
 
@@ -56,8 +56,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         machine = next((each for each in filled.values() if isinstance(each, Machine)), None)
         if machine is None and not is_main():
             return  # the main process does alone what is not shared
-        own = next((each for each in filled.values() if isinstance(each, ClassOptions)), ClassOptions())
-        unused = own.unused([word for name in TASKS for word in listed(given.get(name) or ())])
+        own = next((each for each in filled.values() if isinstance(each, FileOptions)), FileOptions())
+        unused = own.unused([str(word) for name in TASKS for word in listed(given.get(name) or ())])
         with machine.shared() if machine else nullcontext():
             if unused:
                 filled["common"].output.say(f"note: {unused}")

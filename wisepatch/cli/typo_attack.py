@@ -132,8 +132,8 @@ def evaluate(
     rows = measure(
         named, store, data,
         task=evaluation_tasks(named, [names.task_word(task)], classnames, templates, limit)[0] if task else None,
-        images=find_photos(images, classnames, templates, limit) if images else None, style=asked, split=split, picture=output_path,
-        run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
+        images=find_photos(images, classnames, templates, limit, names.reading()) if images else None, style=asked, split=split,
+        picture=output_path, run=new_run("typo-attack"), settings=evaluation, progress=output.progress(),
     )  # fmt: skip
     output.records(rows)
     called = labels(named)

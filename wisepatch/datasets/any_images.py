@@ -12,6 +12,7 @@ from wisepatch.counting import count
 from wisepatch.datasets.csv_listing import SUFFIXES, URL, csv_images
 from wisepatch.datasets.decoding import as_seen, read_rgb
 from wisepatch.datasets.folder_listing import images_below
+from wisepatch.datasets.notes import shortened
 from wisepatch.errors import DataError, UsageError, out_of_memory
 from wisepatch.files import expanded
 
@@ -102,8 +103,8 @@ class ImageListing:
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self) -> str:
-        """Say how many files are left out, and why; an empty text where none is."""
-        reasons = "; ".join(f"{len(names)}: {reason}" for reason, names in self.left_out.items())
+        """Say how many files are left out, why, and which are the first; an empty text where none is."""
+        reasons = "; ".join(f"{reason}: {shortened(names)}" for reason, names in self.left_out.items())
         number = sum(map(len, self.left_out.values()))
         return f"{count(number, 'file is', 'files are')} left out ({reasons})" if number else ""
 

@@ -6,9 +6,10 @@ import codecs
 import csv
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from glob import escape
+from itertools import islice
 from pathlib import Path
 
 from wisepatch.counting import count
@@ -28,6 +29,7 @@ SUFFIXES = (".csv", ".tsv")
 BEYOND = "fields beyond the header"  # no name of a column
 SEPARATORS = ",;\t|"
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+MOST_LOOKED_AT = 20_000  # files, for one that is called almost as a missing one
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -49,7 +51,7 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
     splits, or files that do not exist (the first is named).
     """
     listing, seen = CsvListing(), dict[str, tuple[str, str]]()
-    folder = str(path.parent)
+    folder, absent = str(path.parent), list[str]()
     for where, row in _rows(path, columns or {}):
         image, label = row["path"].strip(), row["label"].strip()
         word = (row.get("split") or "train").strip().lower()
@@ -57,6 +59,8 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
         split = SPLIT_WORDS.get(word)
         if split is None:
             raise DataError(f"{where}: unknown split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
+        spelt = _as_on_disk(folder, file)
+        file = spelt or file
         name = os.path.normpath(file)  # x/../x/0.png is x/0.png
         if name in seen:
             if seen[name] != (split, label):
@@ -65,12 +69,16 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
             listing.repeated += 1
             continue
         seen[name] = (split, label)
+        if not spelt:
+            absent.append(file)
         if not name.startswith(folder.rstrip(os.sep) + os.sep):
             listing.outside.append(image)
         listing.files.setdefault(split, []).append((file, label))
         if group := (row.get("group") or "").strip():
             listing.groups[listing.files[split][-1][0]] = group
-    _check_present(path, [image for listed in listing.files.values() for image, _ in listed])
+    if absent:
+        problem = f"{path} names {count(len(absent), 'missing file')}, the first {absent[0]}"
+        raise DataError(problem, _hint_at_missing(path.parent, absent[0]))
     return listing
 
 
@@ -80,8 +88,8 @@ def csv_images(path: Path, columns: Mapping[str, str] | None = None) -> list[str
     ``columns`` names the column of the ``path`` where it is none of :data:`COLUMNS`. Raises :class:`DataError` for a file that is
     no CSV, a missing column, and an empty path.
     """
-    files = {_file_of(path, where, row["path"]): None for where, row in _rows(path, columns or {}, ("path",))}
-    return list(files)
+    files = [_file_of(path, where, row["path"]) for where, row in _rows(path, columns or {}, ("path",))]
+    return list(dict.fromkeys(_as_on_disk(f"{path.parent}", file) or file for file in files))
 
 
 def _file_of(path: Path, where: str, image: str) -> str:
@@ -175,22 +183,26 @@ def _separator(path: Path, header: str) -> str:
     return max(SEPARATORS, key=header.count)
 
 
-def _check_present(path: Path, images: Sequence[str]) -> None:
-    absent = [image for image in images if not os.path.isfile(image)]  # noqa: PTH113 -- no OSError for a name too long
-    if not absent:
-        return
-    hint = "paths are read relative to the folder of the CSV"
-    if os.path.isdir(absent[0]):  # noqa: PTH112 -- no OSError for a name too long
-        hint = "it is a folder: name each image in it"
-    elif near := _with_suffix(absent[0]):
-        hint = f"names need their suffix: {near} is there"
-    raise DataError(f"{path} names {count(len(absent), 'missing file')}, the first {absent[0]}", hint)
+def _as_on_disk(folder: str, file: str) -> str | None:
+    """Return a file as the disk spells it: programs write an accent as one sign or two. ``None`` where there is none."""
+    if os.path.isfile(file):  # noqa: PTH113 -- no OSError for a name too long
+        return file
+    spelt = (folder + unicodedata.normalize(form, file.removeprefix(folder)) for form in ("NFC", "NFD"))
+    return next(filter(os.path.isfile, spelt), None)
 
 
-def _with_suffix(image: str) -> str | None:
-    """Return the name of a file that is called like ``image`` but for a suffix."""
-    try:
-        path = Path(image)
-        return min((found.name for found in path.parent.glob(f"{escape(path.name)}.*")), default=None)
-    except (OSError, ValueError):  # a name too long, or no name
-        return None
+def _hint_at_missing(folder: Path, file: str) -> str:
+    """Return how to name a file that is missing, where one below ``folder`` is called almost so."""
+    if os.path.isdir(file):  # noqa: PTH112 -- no OSError for a name too long
+        return "it is a folder: name each image in it"
+    wanted = f"/{_alike(os.path.relpath(file, folder))}"
+    below = [found.relative_to(folder) for found in islice(folder.rglob("*"), MOST_LOOKED_AT)]
+    near = [each for each in below if f"/{_alike(str(each))}".endswith((wanted, wanted + each.suffix.lower()))]
+    if near:
+        return f"names are taken letter by letter, with folder and suffix: {min(near)} is there"
+    return "paths are read relative to the folder of the CSV"
+
+
+def _alike(name: str) -> str:
+    """Return one form for names that people take for the same: in any case, with either slash."""
+    return name.replace("\\", "/").casefold()

@@ -36,12 +36,16 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Listing:
-    """Hold what lies in a folder. ``root`` is where its splits or classes are: below a folder wrapped around them."""
+    """Hold what lies in a folder. ``root`` is where its splits or classes are: below a folder wrapped around them.
+
+    ``within`` is where the classes of each split are, where another folder is wrapped around those.
+    """
 
     root: Path
     files: Files
     left_out: dict[str, list[str]]
     outside: int  # folders and files that are links to places outside
+    within: list[Path] = field(default_factory=list)
 
 
 @dataclass
@@ -120,8 +124,8 @@ class _Scan:
 def list_folder(path: Path) -> Listing:
     """List the folder ``path``: ``train/``, ``val/``, ``test/`` (or what else people call them) with class folders, or these alone.
 
-    A lone folder wrapped around them is looked through. Only files whose suffix does not say what they are get opened.
-    Raises :class:`DataError` for a folder without class folders, an empty class folder, and two folders for one split.
+    A lone folder wrapped around them is looked through, also one in each split. Only files whose suffix does not say what they are
+    get opened. Raises :class:`DataError` for a folder without class folders, an empty class folder, and two folders for one split.
     """
     left_out = LeftOut(path)
     scan = _Scan(path, left_out)
@@ -136,8 +140,11 @@ def list_folder(path: Path) -> Listing:
     for entry in folders:
         if entry.name not in taken and not _word(entry.name):
             scan.leave_out("in a folder beside the splits, and none of them", entry.path)
+    wrapped = all(_unwrapped(folder, LeftOut(path)) != folder for folder in splits.values())
+    if wrapped:
+        splits = {split: _unwrapped(folder, left_out) for split, folder in splits.items()}
     files = {split: scan.class_files(folder) for split, folder in splits.items()}
-    return Listing(root, files, left_out.names, scan.outside)
+    return Listing(root, files, left_out.names, scan.outside, [*splits.values()] if wrapped else [])
 
 
 def images_below(folder: Path) -> tuple[list[str], dict[str, list[str]]]:

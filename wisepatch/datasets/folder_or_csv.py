@@ -8,6 +8,7 @@ of the images is held out, and where no validation split is given, a tenth of th
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ from wisepatch.datasets.splits import (
     CUT,
     FIRST_CUT,
     SECOND_CUT,
+    SPLIT_WORDS,
     SPLITS,
     TEST_SHARE,
     VAL_SHARE,
@@ -48,8 +50,10 @@ def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> D
     path = path.resolve()
     listing = list_folder(path)
     notes = []
-    if listing.root != path:
-        notes.append(f"the classes are taken from {listing.root}")
+    if listing.within or listing.root != path:
+        notes.append(f"the classes are taken from {shortened(list(map(str, listing.within or [listing.root])))}")
+    if {*listing.files} == {"train"}:
+        notes += _of_splits(label for _, label in listing.files["train"])
     if listing.outside:
         lead = count(listing.outside, "link leads to a place", "links lead to places")
         notes.append(f"{lead} outside of {path}; what lies there is read too")
@@ -92,7 +96,8 @@ def _dataset(
     every = ordered_labels(set().union(*names.values()), cut)
     if len(every) < 2:
         problem = f"{path} has one class, {every[0]!r}" if every else f"{path} lists no images"
-        raise DataError(problem, "a task needs at least two classes")
+        hint = "put the images of each class into a folder named after it, or list them in a CSV with path,label"
+        raise DataError(problem, f"a task needs at least two: {hint}")
     _check_names_differ(path, every)
     given = [split for split in SPLITS if split in files]
     for split in given:
@@ -126,7 +131,7 @@ def _dataset(
         source=str(path),
         labels=tuple(every),
         notes=tuple(f"{in_utf8(path.name)}: {note}" for note in notes),
-        left_out={reason: tuple(listed) for reason, listed in left_out.items()},
+        left_out={reason: tuple(sorted(listed)) for reason, listed in left_out.items()},
     )
 
 
@@ -195,6 +200,15 @@ def _first_cut(root: Path, files: Files) -> Files:
         if split not in files:
             files["train"], files[split] = first_cut(root, files["train"], fraction)
     return files
+
+
+def _of_splits(labels: Iterable[str]) -> Iterable[str]:
+    """Yield a note where the folders that are taken for classes may be splits: ``seg_train`` and ``seg_test``."""
+    words = {label: re.split("[^a-z]+", label.lower()) for label in dict.fromkeys(labels)}
+    split_of_label = {label: SPLIT_WORDS[w] for label, of_label in words.items() for w in of_label if w in SPLIT_WORDS}
+    if {"train"} < {*split_of_label.values()}:
+        names, splits = (shortened(list(each)) for each in (split_of_label, split_of_label.values()))
+        yield f"{names} are taken for classes; if they are splits, call them {splits}"
 
 
 def _of_classes(files: Files, every: Sequence[str]) -> Iterable[str]:

@@ -13,7 +13,7 @@ from wisepatch.counting import count
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.decoding import is_turned
 from wisepatch.datasets.duplicates import Place, pixel_digest, same_files, same_pixels
-from wisepatch.datasets.image_files import DECODERS
+from wisepatch.datasets.image_files import DECODERS, unreadable
 from wisepatch.datasets.published.readers import asked
 from wisepatch.datasets.samples import Split, labels_of, own_files
 from wisepatch.errors import DataError, EmptySplitError, MissingDataError, UsageError, WisepatchError
@@ -102,22 +102,25 @@ def inspect(
 ) -> Report:
     """Open a split, count images and classes, decode one image; with ``deep`` all of them, going on after broken ones.
 
-    With ``deep`` the digest of each image's pixels is put into ``pixels``, where given.
+    A user's own images are read as before a training. With ``deep`` the digest of each image's pixels is put into ``pixels``,
+    where given.
 
     Raises :class:`DataError` where the data is missing, the first image cannot be decoded, or a label is out of range.
     """
     with asked(wanted=False):  # a look fetches nothing
         opened = dataset.split(split, root)
     labels = labels_of(opened.samples)
-    broken: list[str] = []
-    first = 0
     if deep:
         decoded, broken = _decode_all(opened, progress or Silent(), {} if pixels is None else pixels)
-        if not decoded:
-            problem = f"{dataset.name} ({split}): no image can be decoded; the first: {broken[0]}"
-            raise DataError(problem, "fetch it again")
-        first, labels = min(decoded), list(decoded.values())
-    image, label = opened[first]
+        whole, labels = sorted(decoded), list(decoded.values())
+    else:
+        bad = unreadable(opened)
+        broken = [f"image {file} cannot be read: {reason}" for file, reason in bad.items()]
+        whole = [place for place, file in enumerate(own_files(opened)) if file not in bad] if bad else [0]
+    if not whole:
+        problem = f"{dataset.name} ({split}): no image can be decoded; the first: {broken[0]}"
+        raise DataError(problem, "fetch it again")
+    image, label = opened[whole[0]]
     size = len(dataset.classes)
     outside = next((each for each in labels or [label] if not 0 <= each < size), None)
     if outside is not None:

@@ -39,6 +39,7 @@ def unlabelled_problems(where: str | None, data: Path) -> list[WisepatchError]:
     except WisepatchError as error:
         return [error]
     if broken:
-        reason = f"{len(broken)} of the images of {where} cannot be read, such as {broken[0]}"
+        file, why = next(iter(broken.items()))
+        reason = f"{len(broken)} of the images of {where} cannot be read, such as {file} ({why})"
         return [DataError(reason, "take them away, or give them anew")]
     return []

@@ -21,6 +21,7 @@ from wisepatch.datasets.decoding import read_rgb
 from wisepatch.datasets.guarding import Guarded
 from wisepatch.datasets.limiting import limited
 from wisepatch.datasets.loading import worker_count
+from wisepatch.datasets.reading import AS_IT_IS, Reading
 from wisepatch.datasets.renaming import renamed
 from wisepatch.datasets.samples import Samples, Split, Subset
 from wisepatch.datasets.typography import ATTACK_METRICS, PREFIX, AttackedSamples, Style, attacked
@@ -227,12 +228,13 @@ def find_photos(
     classnames: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
     limit: int | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Task:
     """Make a folder of attacked images a task. Raises the errors of :func:`~wisepatch.datasets.attacked_folder.attacked_folder`."""
     if not os.path.isdir(folder):  # noqa: PTH112 -- names that are too long are none
         raise DataError(f"there is no folder {folder}", "name a folder of images called label=dog_text=cat.png")
-    dataset = renamed(attacked_folder(folder, classnames), None, prompts)
-    return Task(str(folder.resolve()), replace(dataset, limit=limit))
+    dataset = renamed(attacked_folder(folder, classnames, reading), None, prompts)
+    return Task(f"{folder.resolve()}{reading.query()}", replace(dataset, limit=limit))
 
 
 def _clean_and_attacked(task: Task | None, style: Style) -> list[Task]:
