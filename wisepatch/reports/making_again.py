@@ -76,7 +76,7 @@ def _making(store: Store, checkpoint: Checkpoint, found: Evidence, *, whole: boo
     if end and (imported := end.config.get("imported")):
         before = _making_named(store, imported["parent"]) if "parent" in imported else []
         mixed = [[*words, "--checkpoint", end.name] for words in mixing]
-        return [*before, ["import", *map(public, imported["command"])], *mixed]
+        return [*before, ["import", *map(public, imported.get("command", [imported["from"]]))], *mixed]
     if "task" not in config:
         return [["zeroshot", *_model_words(checkpoint), "--task", "TASK"]] if checkpoint.kind == "zeroshot" else mixing
     first = _first_training(checkpoint, lineage.values())
