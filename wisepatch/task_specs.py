@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wisepatch.datasets.base import Dataset
@@ -49,6 +49,13 @@ def unwrapped(name: str) -> tuple[str, str, str]:
         inner, corruption = split_corruption(inner)
         suffix = str(corruption)
     return scheme, inner, suffix
+
+
+def class_options(classnames: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Return class names and prompts as options of a command; names with a comma in them need a file, ``names.txt``."""
+    commas = any("," in name for name in classnames)
+    named = ["--classnames", "names.txt" if commas else ",".join(classnames)] if classnames else []
+    return named + [f"--template={template}" for template in templates]
 
 
 def listed_by_comma(words: str) -> list[str]:

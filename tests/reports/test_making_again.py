@@ -14,6 +14,8 @@ PATCH = ("patch", "--model", "demo", "--supported", "kept", *TRAINING, "--alpha"
 SEVERAL = (*PATCH, "--task", "first,second", "--strategy")
 FINETUNE = ("finetune", "--model", "demo", "--task", "first", "--supported", "kept", *TRAINING)
 INTERPOLATE = ("interpolate", "--alpha", "0,0.5,1", "--select")
+CLIP = ("import", "clip-state-dict.pt", "--activation", "quickgelu", "--name", "clip")
+PAIR = ("import", "patching-checkpoint_0.pt", "patching-checkpoint_5.pt", "--parent", "clip", "--task", "first")
 RUNS = {
     "a training": [(
         *PATCH, "--task", "first", "--classnames", "a disc,a sun", "--template", "a {}.", "--template", "one {}", "--seed", 3,
@@ -40,6 +42,10 @@ RUNS = {
     "from a patched model": [
         (*PATCH, "--task", "second"), (*FINETUNE[:1], *FINETUNE[3:], "--from", "patched"), (*INTERPOLATE, "knee"),
     ],
+    "an imported pair": [
+        CLIP, (*PAIR, "--classnames", "a disc,a sun", "--template", "a {}."), (*INTERPOLATE, "knee", "--eval", "kept"),
+    ],
+    "from an imported model": [CLIP, (PATCH[0], *PATCH[3:], "--task", "first", "--from", "clip")],
 }  # fmt: skip
 
 COLUMNS = [
@@ -49,7 +55,9 @@ COLUMNS = [
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path, papers):
+    for file in papers.glob("*.pt"):
+        (tmp_path / file.name).symlink_to(file)
     for name, classes in {
         "first": ("circle", "star"),
         "second": ("heart", "ring"),
@@ -72,7 +80,8 @@ def rows_of(store, run=None):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name != "a grid" else ()) for name in RUNS]
+    "name",
+    [pytest.param(name, marks=() if name in ("a grid", "an imported pair") else pytest.mark.slow) for name in RUNS],
 )
 def test_commands_make_the_checkpoints_and_the_results_of_the_run(cli, folders, name):
     carry_out(cli, RUNS[name], "first-store")
@@ -86,9 +95,11 @@ def test_commands_make_the_checkpoints_and_the_results_of_the_run(cli, folders, 
 
 
 @pytest.mark.slow
-def test_commands_make_a_merge_and_its_ends(cli, folders):
-    second = (*FINETUNE[:3], "--task", "second", *FINETUNE[5:])
-    carry_out(cli, [FINETUNE, second], "first-store")
+@pytest.mark.parametrize("start", [("--model", "demo"), ("--from", "clip")], ids=["published", "imported"])
+def test_commands_make_a_merge_and_its_ends(cli, folders, start):
+    first = (FINETUNE[0], *start, *FINETUNE[3:])
+    second = (*first[:3], "--task", "second", *first[5:])
+    carry_out(cli, [CLIP, first, second], "first-store")
     store = wp.Store(folders / "first-store")
     ends = [each.id for each in store.everything() if each.kind == "finetuned"]
     merge = (

@@ -37,7 +37,7 @@ def test_card_of_a_patched_model_has_its_evidence_lineage_and_way_back(swept, tm
     for row in (row for row in sweep.rows if row["split"] == "test" and row["alpha"] == sweep.choice.alpha):
         interval = f"{100 * row['value']:.1f} ({100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f})"
         assert re.search(rf"\| {row['task']} \| test \| top1 \|.*\*\*{re.escape(interval)}\*\*", card), card
-    assert "| n |" in card
+    assert "| task | split | metric | this model | zero-shot | fine-tuned | n |" in card
     with Image.open(tmp_path / "mine" / "sweep.png") as picture:
         assert picture.width > 500
     assert "](sweep.png)" in card
@@ -51,6 +51,34 @@ def test_card_of_a_patched_model_has_its_evidence_lineage_and_way_back(swept, tm
         "--steps", "4", "--lr", "0.01", "--batch-size", "8", "--warmup", "0", "--select", "best-mean", "--alpha", "0,0.5,1",
     ]  # fmt: skip
     assert commands[1] == "wisepatch export patched DIR"
+
+
+def test_zeroshot_model_and_fine_tuned_end_stand_beside_the_patched_model(swept, tmp_path):
+    store, sweep = swept
+    card = card_of(store, sweep.chosen, tmp_path / "mine")
+    tested = [row for row in sweep.rows if row["split"] == "test" and row["task"] == "Colors"]
+    zeroshot, finetuned = (next(row for row in tested if row["alpha"] == alpha) for alpha in (0, 1))
+    shown = [
+        f"{100 * row['value']:.1f} ({100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f})"
+        for row in (zeroshot, finetuned)
+    ]
+    (line,) = (line for line in card.splitlines() if line.startswith("| Colors | test | top1 |"))
+    assert line.endswith(f"** | {shown[0]} | {shown[1]} | {tested[0]['n']} |")
+
+
+def test_card_of_a_merge_tells_how_its_parameters_were_chosen(run_store, tmp_path):
+    by_hand = wp.merge(run_store, tmp_path, "finetuned", method="task-arithmetic", measure=False, run_name="one").chosen
+    card = card_of(run_store, by_hand, tmp_path / "one")
+    assert '- **mix**: task-arithmetic {"alpha": 0.4}\n- **parameters**: given by hand\n' in card
+    chosen = run_store.save(
+        None, kind="merged", name="two", model=by_hand.model, recipe=by_hand.recipe,
+        config=by_hand.config | {"select": "best-mean", "select_on": "val"},
+    )  # fmt: skip
+    wp.evaluate(["zeroshot", "finetuned", chosen], "Colors", run_store, tmp_path, metrics="top1")
+    card = card_of(run_store, chosen, tmp_path / "two")
+    assert "- **parameters**: chosen by the rule best-mean on validation data\n" in card
+    assert "| this model | zero-shot | fine-tuned | n |" in card
+    assert re.search(r"\| Colors \| test \| top1 \| \*\*.+\*\* \| \d.+ \| \d.+ \| 60 \|", card)
 
 
 def test_commands_of_a_card_are_understood(swept, tmp_path):

@@ -183,8 +183,12 @@ def test_papers_own_files_become_a_classifier_with_their_logits(papers, tmp_path
     logits = features @ head["classifier.weight"].T + head["classifier.bias"]
     assert (logits - torch.tensor(expected["logits"]["0.5"])).abs().max() < 2e-5
     card = (tmp_path / "out" / "README.md").read_text()
-    imported = f"wisepatch import wiseft-zeroshot.pt wiseft-finetuned.pt --task CIFAR10 --parent {whole.name}"
-    assert f"{imported}\nwisepatch interpolate --alpha 0.5\n" in card
+    assert (
+        "wisepatch import clip-state-dict.pt --activation quickgelu\n"
+        f"wisepatch import wiseft-zeroshot.pt wiseft-finetuned.pt --name pair --parent {whole.name} --task CIFAR10\n"
+        "wisepatch interpolate --alpha 0.5 --checkpoint pair/finetuned\n"
+    ) in card
+    assert f"| {whole.name} | {whole.id} | zeroshot, imported from clip-state-dict.pt" in card
     assert f"imported from wiseft-zeroshot.pt (`{sha256(papers / 'wiseft-zeroshot.pt')}`)" in card
 
 

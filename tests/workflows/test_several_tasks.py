@@ -15,6 +15,7 @@ from wisepatch.analysis.coefficients import equal
 from wisepatch.analysis.sweep_frame import frames_of_runs, points
 from wisepatch.errors import Stopped, UsageError
 from wisepatch.reports.plots import sweep_table
+from wisepatch.reports.publishing import export
 from wisepatch.task_roles import RunTasks
 from wisepatch.training import finetuning, rates
 from wisepatch.workflows.patching import finetune_watched
@@ -128,6 +129,11 @@ def test_sequential_patches_each_task_from_the_model_patched_before(folders, tmp
     assert [set(sweep.points) for sweep in done.sweeps] == [{"val"}, {"val"}, {"val", "test"}]
     assert {row["task"] for row in done.sweeps[1].rows} == {"first", "second", "kept"}
     assert done.sweep.chosen.config["strategy"] == "sequential"
+    export(Store(tmp_path / "store"), done.sweep.chosen, tmp_path / "model")
+    assert (
+        "- **strategy**: sequential: the tasks were patched one after the other"
+        in (tmp_path / "model" / "README.md").read_text()
+    )
     assert list(done.table.models) == ["zero-shot", "patched on first", "patched on first and second", "patched"]
     assert store.problem(done.sweep.chosen) == ""
     assert load_weights(store, done.sweep.chosen).keys() == load_weights(store, done.runs[0].zeroshot).keys()

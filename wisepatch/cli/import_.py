@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.config import ModelConfig
+from wisepatch.config import ModelConfig, setting
 from wisepatch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Say of models from elsewhere what their files do not."""
+
+    name: str = setting("", "What to call it. (default: MODEL/FILE)", None)
+    parent: str | None = setting(
+        None,
+        "The checkpoint that it was fine-tuned from; gives a text tower back that is gone.",
+        None,
+        complete=completion.checkpoints,
+    )
+    model: str = setting(
+        "",
+        "Its architecture, an open_clip name; published weights give back a text tower that is gone.",
+        None,
+        complete=completion.models,
+    )
+    pretrained: str = setting("", "Which published weights of --model those are. (default: openai)", None)
+    activation: Literal["quickgelu", "gelu"] | None = setting(
+        None, "For weights, which do not tell it: quickgelu (OpenAI's) or gelu.", None
+    )
+    task: str = setting(
+        "",
+        "What it was fine-tuned on; names the classes of its head.",
+        None,
+        flags=("--task", "-t"),
+        complete=completion.tasks,
+    )
+
+    def published(self) -> ModelConfig | None:
+        """Return the model whose weights give what is missing. Raises :class:`UsageError` for weights of no model."""
+        if self.pretrained and not self.model:
+            raise UsageError("--pretrained says which weights of a model give what is missing", "name it with --model")
+        return ModelConfig(self.model, self.pretrained) if self.model else None
 
 
 @o.with_settings
@@ -22,42 +59,10 @@ def command(
             show_default=False,
         ),
     ],
+    told: ImportOptions,
     names: o.ClassOptions,
     machine: o.Machine,
     common: o.Common,
-    name: Annotated[str, typer.Option("--name", help="What to call it. (default: MODEL/FILE)")] = "",
-    parent: Annotated[
-        str | None,
-        typer.Option(
-            "--parent",
-            help="The checkpoint that it was fine-tuned from; gives a text tower back that is gone.",
-            autocompletion=completion.checkpoints,
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            help="Its architecture, an open_clip name; published weights give back a text tower that is gone.",
-            autocompletion=completion.models,
-        ),
-    ] = "",
-    pretrained: Annotated[
-        str, typer.Option("--pretrained", help="Which published weights of --model those are. (default: openai)")
-    ] = "",
-    activation: Annotated[
-        Literal["quickgelu", "gelu"] | None,
-        typer.Option("--activation", help="For weights, which do not tell it: quickgelu (OpenAI's) or gelu."),
-    ] = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            "--task",
-            "-t",
-            help="What it was fine-tuned on; names the classes of its head.",
-            autocompletion=completion.tasks,
-        ),
-    ] = "",
 ) -> None:
     """Take in checkpoints from elsewhere: a model, or a zero-shot one and what was fine-tuned from it.
 
@@ -75,20 +80,16 @@ def command(
 
     `wisepatch import my-lora-adapter --parent zeroshot`
     """
-    from wisepatch.tasks import find_task
-
-    output, store = common.output, common.open_store()
-    classnames, templates = names.names(), names.templates()
-    if pretrained and not model:
-        raise UsageError("--pretrained says which weights of a model give what is missing", "name it with --model")
-    published = ModelConfig(model, pretrained) if model else None
-    trained_on = find_task(names.task_word(task), classnames, templates) if task else None
     from wisepatch.store.checkpoints import describe
+    from wisepatch.tasks import find_task
     from wisepatch.workflows.importing import import_checkpoints
 
+    output, classnames, templates = common.output, names.names(), names.templates()
+    published = told.published()
+    task = find_task(names.task_word(told.task), classnames, templates) if told.task else None
     done = import_checkpoints(
-        store, files, name=name, parent=parent, model=published, activation=activation or "", task=trained_on,
-        classnames=classnames, templates=templates,
+        common.open_store(), files, name=told.name, parent=told.parent, model=published, activation=told.activation or "",
+        task=task, classnames=classnames, templates=templates,
     )  # fmt: skip
     output.records([describe(checkpoint) for checkpoint in done.checkpoints], "checkpoint")
     output.table(
@@ -100,10 +101,9 @@ def command(
     )
     for note in done.notes:
         output.say(f"note: {note}")
-    last, known = done.checkpoints[-1], "task" in done.checkpoints[-1].config
-    if done.can_be_measured and len(done.checkpoints) > 1:
-        output.say(
-            f"next: {common.again('interpolate', '--checkpoint', last.id, *(() if known else ('--eval', 'Shapes')))}"
-        )
-    elif done.can_be_measured:
-        output.say(f"next: {common.again('eval', last.id, *(() if known else ('--task', 'Shapes')))}")
+    last = done.checkpoints[-1]
+    if done.can_be_measured:
+        several, known = len(done.checkpoints) > 1, "task" in last.config
+        words = ("interpolate", "--checkpoint", last.id) if several else ("eval", last.id)
+        tasks = () if known else ("--eval" if several else "--task", "Shapes")
+        output.say(f"next: {common.again(*words, *tasks)}")

@@ -112,10 +112,13 @@ def _lineage(store: Store, checkpoint: Checkpoint) -> Iterable[str]:
 
 
 def ancestors(store: Store, checkpoint: Checkpoint) -> Iterable[Checkpoint | str]:
-    """Yield each checkpoint that one comes from, parents first, each once; of one that was removed the id."""
+    """Yield each checkpoint that one comes from, parents first, each once; of one that was removed the id.
+
+    An imported one comes from the parent that it was given too, whose text tower it may have.
+    """
     from wisepatch.errors import StoreError
 
-    seen, waiting = set(), list(checkpoint.parents)
+    seen, waiting = set(), _made_from(checkpoint)
     while waiting:
         identity = waiting.pop(0)
         if identity in seen:
@@ -127,4 +130,9 @@ def ancestors(store: Store, checkpoint: Checkpoint) -> Iterable[Checkpoint | str
             yield identity
             continue
         yield parent
-        waiting += parent.parents
+        waiting += _made_from(parent)
+
+
+def _made_from(checkpoint: Checkpoint) -> list[str]:
+    given = checkpoint.config.get("imported", {}).get("parent")
+    return [*checkpoint.parents, *([given] if given else [])]

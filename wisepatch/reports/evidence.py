@@ -21,11 +21,12 @@ KEY = ["task", "split", "metric"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Hold what was measured of a checkpoint: its rows, the run in which alpha was swept, and that run's rows."""
+    """Hold what was measured of a checkpoint: its rows, the run in which alpha was swept, that run's rows, and all rows."""
 
     rows: list[dict[str, Any]]
     run: str | None
     sweep: pd.DataFrame
+    results: pd.DataFrame
 
 
 def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
@@ -33,7 +34,7 @@ def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
     import pandas as pd
 
     if not store.results.exists():
-        return Evidence([], None, pd.DataFrame())
+        return Evidence([], None, pd.DataFrame(), pd.DataFrame())
     frame, _ = read(store.results)
     mine = frame[frame["checkpoint"].isin(_same_weights(store, checkpoint))]
     of_mixes = mine["alpha"].notna() | (mine["candidate"].notna() if "candidate" in mine else False)
@@ -45,7 +46,7 @@ def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
     tested = set(rows[rows["split"] == "test"]["task"])
     rows = rows[(rows["split"] == "test") | ~rows["task"].isin(tested)]
     records: list[dict[str, Any]] = [dict(row) for _, row in rows.iterrows()]
-    return Evidence(records, run, pick_runs(frame, [run]) if run else frame[:0])
+    return Evidence(records, run, pick_runs(frame, [run]) if run else frame[:0], frame)
 
 
 def _same_weights(store: Store, checkpoint: Checkpoint) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +17,7 @@ from wisepatch.plugins import find_merge_method
 from wisepatch.reports.checkpoint_tables import ancestors
 from wisepatch.reports.evidence import Evidence, evidence
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.task_specs import WRAPPERS
+from wisepatch.task_specs import WRAPPERS, class_options
 from wisepatch.terminal import pasted
 from wisepatch.train_config import TrainConfig
 from wisepatch.training.fisher_information import EXAMPLES
@@ -67,20 +67,21 @@ def _as_lines(commands: Sequence[Sequence[str]]) -> list[str]:
 
 def _making(store: Store, checkpoint: Checkpoint, found: Evidence, *, whole: bool = False) -> list[list[str]]:
     """Return the words of the commands that make a checkpoint; those of a ``whole`` sweep make all of its mixes."""
-    config, lineage = checkpoint.config, [*ancestors(store, checkpoint), checkpoint]
-    imported = [each.config for each in lineage if not isinstance(each, str) and "imported" in each.config]
+    config = checkpoint.config
+    lineage = {each.id: each for each in ancestors(store, checkpoint) if not isinstance(each, str)}
+    if checkpoint.kind == "merged" or (checkpoint.kind == "interpolated" and checkpoint.method == TASK_ARITHMETIC):
+        return _merging(store, checkpoint)
     mixing = (
         [_interpolate_words(checkpoint, found, whole=whole)] if checkpoint.kind in ("interpolated", "patched") else []
     )
-    if imported:
-        files, last = dict.fromkeys(each["imported"]["from"] for each in imported), imported[-1]
-        named = ["--task", public(last["task"])] if "task" in last else []
-        return [["import", *files, *named, *map(public, last["imported"].get("options", ()))], *mixing]
-    if checkpoint.kind == "merged" or (checkpoint.kind == "interpolated" and checkpoint.method == TASK_ARITHMETIC):
-        return _merging(store, checkpoint)
+    end = lineage.get(checkpoint.parents[-1]) if mixing else checkpoint
+    if end and (imported := end.config.get("imported")):
+        before = _making_named(store, imported["parent"]) if "parent" in imported else []
+        mixed = [[*words, "--checkpoint", end.name] for words in mixing]
+        return [*before, ["import", *map(public, imported.get("command", [imported["from"]]))], *mixed]
     if "task" not in config:
         return [["zeroshot", *_model_words(checkpoint), "--task", "TASK"]] if checkpoint.kind == "zeroshot" else mixing
-    first = _first_training(checkpoint, lineage)
+    first = _first_training(checkpoint, lineage.values())
     trained = TrainConfig.from_json(config | {"start": first.config.get("start")})
     words = [*([] if trained.start else _model_words(checkpoint)), *_training_words(trained), *_strategy_words(config)]
     before = _making_start(store, first) if trained.start else []
@@ -130,12 +131,13 @@ def _model_words(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
-def _first_training(checkpoint: Checkpoint, lineage: Sequence[Checkpoint | str]) -> Checkpoint:
+def _first_training(checkpoint: Checkpoint, lineage: Iterable[Checkpoint]) -> Checkpoint:
     """Return the checkpoint that says what a training began with; of tasks that were patched one after the other, the first end."""
     if checkpoint.config.get("strategy") != SEQUENTIAL:
         return checkpoint
-    ends = [each for each in lineage if not isinstance(each, str) and each.kind == "finetuned"]
-    return next((each for each in ends if each.config.get("task") == checkpoint.config["tasks"][0]), checkpoint)
+    first = checkpoint.config["tasks"][0]
+    ends = (each for each in lineage if each.kind == "finetuned" and each.config.get("task") == first)
+    return next(ends, checkpoint)
 
 
 def _making_start(store: Store, trained: Checkpoint) -> list[list[str]]:
@@ -152,10 +154,7 @@ def _training_words(trained: TrainConfig) -> list[str]:
     words = ["--task", ",".join(map(public, trained.tasks or (trained.task,)))]
     if trained.supported:
         words += ["--supported", ",".join(map(public, trained.supported))]
-    if trained.classnames:
-        commas = any("," in name for name in trained.classnames)
-        words += ["--classnames", "names.txt" if commas else ",".join(trained.classnames)]
-    words += [f"--template={template}" for template in trained.templates or ()]
+    words += class_options(trained.classnames or (), trained.templates or ())
     for field in fields(trained):
         if "help" not in field.metadata or field.name in NOT_OF_THE_WEIGHTS:
             continue

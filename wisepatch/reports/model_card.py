@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wisepatch.config import DEMO, ModelConfig
 from wisepatch.counting import count
@@ -14,9 +14,6 @@ from wisepatch.reports.evidence import KEY, Evidence
 from wisepatch.reports.making_again import commands, public
 from wisepatch.store.checkpoints import Checkpoint, Store
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 CARD, PICTURE = "README.md", "sweep.png"
 MAX_CLASSES = 12  # that the card names; the files beside it have all
 PAPERS = {name: f"[arXiv {name}](https://arxiv.org/abs/{name})" for name in ("2208.05592", "2109.01903")}
@@ -24,6 +21,11 @@ TRAININGS = {
     "paint": f"PAINT ({PAPERS['2208.05592']}): the image encoder was fine-tuned against a frozen head from text",
     "wise-ft": f"WiSE-FT ({PAPERS['2109.01903']}): image encoder and zero-shot head were fine-tuned end to end",
     "linear-probe": f"WiSE-FT's linear classifier ({PAPERS['2109.01903']}): the head alone was trained",
+}
+STRATEGIES = {
+    "joint": "joint: the tasks were patched together, in one training",
+    "sequential": "sequential: the tasks were patched one after the other, each from the model patched before",
+    "parallel": "parallel: each task was trained from the same start, and the task vectors are added",
 }
 LOADING = {
     "open_clip": """\
@@ -78,7 +80,7 @@ def model_card(
         f"# {place.rpartition('/')[2]}",
         _summary(checkpoint),
         f"## What it is\n\n{_facts(checkpoint, found, head, base)}",
-        f"## What was measured\n\n{_measured(found, checkpoint)}",
+        f"## What was measured\n\n{_measured(store, checkpoint, found)}",
         *([f"![Accuracy on the patching task over that on the supported tasks]({PICTURE})"] if picture else []),
         f"## How to load it\n\n{_loading(kind, place, hub=hub, head=head)}",
         f"## Where it comes from\n\n{_lineage(store, checkpoint, files)}",
@@ -105,7 +107,8 @@ def _front_matter(checkpoint: Checkpoint, kind: str, base: str) -> str:
 
 def _summary(checkpoint: Checkpoint) -> str:
     task = _tasks(checkpoint)
-    patched = f", patched on {task}" if task and checkpoint.kind != "zeroshot" else ""
+    verb = "fine-tuned" if checkpoint.kind == "finetuned" else "patched"
+    patched = f", {verb} on {task}" if task and checkpoint.kind != "zeroshot" else ""
     if checkpoint.kind == "merged":
         return (
             f"{_model(checkpoint)}{patched}: several fine-tuned models, merged by {checkpoint.method} with wisepatch."
@@ -136,11 +139,9 @@ def _facts(checkpoint: Checkpoint, found: Evidence, head: Mapping[str, Any] | No
         "task": _tasks(checkpoint),
         "supported tasks": supported and f"{supported}: they were not to get worse",
         "training": TRAININGS.get(checkpoint.training, ""),
+        "strategy": STRATEGIES.get(config.get("strategy", ""), ""),
         "mix": _mix(checkpoint),
-        "alpha": _alpha(checkpoint, found),
-        "coefficients": ", ".join(
-            f"{value:g} ({public(task)})" for task, value in (config.get("coefficients") or {}).items()
-        ),
+        **_choice(checkpoint, found),
         "head": head and f"{_classes(head['classes'])}{'' if head.get('templates') is None else ', from text'}",
         "checkpoint": f"{checkpoint.name} ({checkpoint.id})",
         "made with": ", ".join(f"{name} {version}" for name, version in checkpoint.versions.items()),
@@ -164,43 +165,53 @@ def _mix(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.method}{f' {json.dumps(known)}' if known else ''}"
 
 
-def _alpha(checkpoint: Checkpoint, found: Evidence) -> str:
-    if checkpoint.alpha is None or checkpoint.kind == "merged":  # one of the parameters of the mix
-        return ""
-    rule, on = checkpoint.config.get("select"), checkpoint.config.get("select_on")
-    if not rule or checkpoint.kind != "patched":
-        return f"{checkpoint.alpha:g}, given by hand"
-    data = "validation data" if on == "val" else "TEST DATA, so that figures of it are too good"
-    alphas = found.sweep["alpha"].dropna().nunique() if found.run else 0
-    return f"{checkpoint.alpha:g}, chosen by the rule {rule} on {data}{f' among {alphas} values' if alphas else ''}"
+def _choice(checkpoint: Checkpoint, found: Evidence) -> dict[str, str]:
+    """Tell alpha or coefficients, and how they, or the parameters of a merge, were chosen: by which rule on which data."""
+    config, rule, how = checkpoint.config, checkpoint.config.get("select"), "given by hand"
+    if rule and checkpoint.kind in ("patched", "merged"):
+        data = (
+            "validation data" if config.get("select_on") == "val" else "TEST DATA, so that figures of it are too good"
+        )
+        mixes = [found.sweep[name].dropna().nunique() for name in ("candidate", "alpha") if name in found.sweep]
+        number = next(filter(None, mixes), 0)
+        how = f"chosen by the rule {rule} on {data}{f' among {number} values' if number else ''}"
+    if coefficients := config.get("coefficients"):
+        return {
+            "coefficients": f"{', '.join(f'{each:g} ({public(task)})' for task, each in coefficients.items())}, {how}"
+        }
+    if checkpoint.kind == "merged":
+        return {"parameters": how}
+    return {} if checkpoint.alpha is None else {"alpha": f"{checkpoint.alpha:g}, {how}"}
 
 
-def _measured(found: Evidence, checkpoint: Checkpoint) -> str:
-    """Write a table, a row for each task, with the ends of the line beside it."""
+def _measured(store: Store, checkpoint: Checkpoint, found: Evidence) -> str:
+    """Write a table, a row for each task, with the zero-shot model and the fine-tuned end of a line beside it."""
     if not found.rows:
         return "Nothing was measured of these weights."
-    ends = {} if found.run is None else {"before": 0.0, "after": 1.0}
-    ends = {name: alpha for name, alpha in ends.items() if alpha != checkpoint.alpha}
-    header = ["task", "split", "metric", *(["before the fine-tuning"] if "before" in ends else []), "this model",
-              *(["after it"] if "after" in ends else []), "n"]  # fmt: skip
+    beside = _models_beside(store, checkpoint)
+    header = ["task", "split", "metric", "this model", *beside, "n"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for row in found.rows:
-        cells = [public(row["task"]).replace("|", "\\|"), row["split"], row["metric"]]
-        at = {name: _at(found.sweep, row, alpha) for name, alpha in ends.items()}
-        cells += [
-            *([at["before"]] if "before" in at else []),
-            f"**{_value(row)}**",
-            *([at["after"]] if "after" in at else []),
-        ]
-        cells.append("-" if row["n"] != row["n"] else f"{row['n']:g}")
+        same = found.results[(found.results[[*KEY, "n"]] == [row[name] for name in (*KEY, "n")]).all(axis=1)]
+        of_others = [same[same["checkpoint"] == identity] for identity in beside.values()]
+        cells = [
+            public(row["task"]).replace("|", "\\|"), row["split"], row["metric"], f"**{_value(row)}**",
+            *(_value(dict(rows.iloc[-1])) if len(rows) else "-" for rows in of_others),
+            "-" if row["n"] != row["n"] else f"{row['n']:g}",
+        ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    after = " Test data was looked at after alpha was chosen." if checkpoint.config.get("select_on") == "val" else ""
+    after = " Test data was looked at after the choice." if checkpoint.config.get("select_on") == "val" else ""
     return "\n".join([*lines, "", f"Per cent, with 95 % intervals.{after}"])
 
 
-def _at(sweep: pd.DataFrame, row: Mapping[str, Any], alpha: float) -> str:
-    same = sweep[(sweep["alpha"] == alpha) & (sweep[KEY] == [row[name] for name in KEY]).all(axis=1)]
-    return _value(dict(same.iloc[-1])) if len(same) else "-"
+def _models_beside(store: Store, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the ids of the zero-shot model that a mix began with, and of the one end that it has; none for what is no mix."""
+    if checkpoint.recipe is None:
+        return {}
+    lineage = [each for each in ancestors(store, checkpoint) if not isinstance(each, str)]
+    starts = [each.id for each in lineage if each.kind in ("zeroshot", "start")]
+    ends = [each.id for each in lineage if each.kind == "finetuned" and each.id in checkpoint.recipe.parents]
+    return {**({"zero-shot": starts[0]} if starts else {}), **({"fine-tuned": ends[0]} if len(ends) == 1 else {})}
 
 
 def _value(row: Mapping[str, Any]) -> str:

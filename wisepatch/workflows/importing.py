@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig, listed
 from wisepatch.counting import count
-from wisepatch.datasets.splits import CUT
 from wisepatch.errors import ModelError, StoreError, UsageError
 from wisepatch.files import expanded
 from wisepatch.models.classifier import Classifier
@@ -27,6 +27,7 @@ from wisepatch.training.start import checkpoint_prefix, classifier_tensors
 from wisepatch.weights.finite import not_finite
 from wisepatch.weights.methods import check_same
 from wisepatch.weights.state_dicts import HEAD, FoundWeights, without_head
+from wisepatch.workflows.import_settings import ImportSettings, file_name
 
 if TYPE_CHECKING:
     import torch
@@ -61,17 +62,6 @@ class _End:
     source: Source | None = None
 
 
-@dataclass(frozen=True)
-class _Words:
-    """Hold what a user says of the models beside their files."""
-
-    model: ModelConfig | None
-    activation: str
-    task: Task | None
-    classnames: Sequence[str] | None
-    notes: list[str] = field(default_factory=list)
-
-
 def import_checkpoints(
     store: Store,
     files: Sequence[Path | str] | Path | str,
@@ -96,56 +86,46 @@ def import_checkpoints(
     ``quickgelu`` or ``gelu``, for weights that do not tell it. Raises :class:`UsageError` for what has to be said,
     :class:`ModelError` for files that cannot be read or do not fit, :class:`StoreError` for a name that is taken.
     """
-    task = find_task(task, classnames, templates) if isinstance(task, str) else task
-    start = store.find(parent) if isinstance(parent, str) else parent
-    if start and (model or activation):
-        raise UsageError(f"the parent {start.name} already says which model", "leave --model and --activation out")
-    if model and activation:
-        raise UsageError(f"the model {model.model} already says its activation", "leave --activation out, or --model")
-    words = _Words(model, activation, task, classnames)
-    sources, head = _read(listed(files), start, model)
+    settings = ImportSettings(
+        name,
+        store.find(parent) if isinstance(parent, str) else parent,
+        model,
+        activation,
+        find_task(task, classnames, templates) if isinstance(task, str) else task,
+        tuple(listed(classnames or ())),
+        tuple(listed(templates or ())),
+    )
+    labels, start, notes = [str(each) for each in listed(files)], settings.parent, list[str]()
+    sources, head = _read(labels, settings)
     parent_weights = load_weights(store, start) if start else {}
     if head and not sources:
         found = FoundWeights(without_head(parent_weights) | head.found.tensors)
         sources, head = [Source(head.label, found, head.digest)], None
-    config, giver, given = _model_of(sources, start, parent_weights, words)
-    ends = [_End(completed(each, given, giver, words.notes), each) for each in sources]
+    config, giver, given = _model_of(sources, parent_weights, settings, notes)
+    ends = [_End(completed(each, given, giver, notes), each) for each in sources]
     if start and len(ends) == 1:
         ends.insert(0, _End(dict(parent_weights)))
     for end in ends[1:]:
         check_same(without_head(ends[0].weights), end.weights, source="files")
-    clip = _confirm(config, ends, words)
-    details = _with_heads(store, clip, ends, head, start, words)
-    settings = {
-        "classnames": listed(classnames) if classnames else None,
-        "templates": listed(templates) if templates else None,
-    }
-    trained_on: dict[str, Any] = {"task": task.base_spec, "supported": [], "cut": CUT, **settings} if task else {}
+    clip = _confirm(config, ends, settings.activation, notes)
+    about = _with_heads(store, clip, ends, head, settings)
     names = _names(store, config, [end.source for end in ends if end.source], name)
-    told = [
-        *(("--parent", start.name) if start else ()),
-        *(("--model", model.model) if model else ()),
-        *(("--pretrained", model.pretrained) if model and model.pretrained else ()),
-        *(("--activation", activation) if activation else ()),
-    ]
-    saved = on_main(lambda: _save(store, config, ends, names, start, details, trained_on, told))
-    return Imported(tuple(saved), tuple(words.notes))
+    saved = on_main(lambda: _save(store, config, ends, names, about, settings, settings.words(labels)))
+    return Imported(tuple(saved), tuple(notes))
 
 
-def _read(
-    files: Sequence[Any], start: Checkpoint | None, model: ModelConfig | None
-) -> tuple[list[Source], Source | None]:
+def _read(labels: Sequence[str], settings: ImportSettings) -> tuple[list[Source], Source | None]:
     """Read all files; return the models, the one that an adapter adapts before it, and the head of a file of its own."""
-    sources = [_read_one(str(each), model) for each in files]
+    sources = [_read_one(label, settings.model) for label in labels]
     heads, sources = [each for each in sources if each.is_head], [each for each in sources if not each.is_head]
     if len(heads) > 1:
         raise UsageError(f"{heads[0].label} and {heads[1].label} are both heads", "name one of them")
-    if sources and sources[0].is_adapter and not start:
+    if sources and sources[0].is_adapter and not settings.parent:
         base, label = sources[0].base, sources[0].label
         if not base:
             raise UsageError(f"{label} does not say what it adapts", "name that before it, or --parent CHECKPOINT")
         sources.insert(0, read_source(base if expanded(base).is_dir() else f"hf-hub:{base}"))
-    if not sources and not start:
+    if not sources and not settings.parent:
         raise UsageError(
             f"{heads[0].label} is a head without a model", "name its model's files too, or --parent CHECKPOINT"
         )
@@ -162,14 +142,14 @@ def _read_one(word: str, model: ModelConfig | None) -> Source:
 
 
 def _model_of(
-    sources: Sequence[Source], start: Checkpoint | None, parent_weights: Tensors, words: _Words
+    sources: Sequence[Source], parent_weights: Tensors, settings: ImportSettings, notes: list[str]
 ) -> tuple[ModelConfig, str, Tensors]:
     """Return the model that all sources are of, and who gives them what they lack: its name and weights, empty for nobody."""
-    if start:
+    if start := settings.parent:
         return ModelConfig.from_json(start.model), start.name, without_head(parent_weights)
     whole = next((each for each in sources if is_whole(each.found.tensors)), None)
-    if words.model:
-        config = ModelConfig(words.model.model, words.model.pretrained or ("" if whole else "openai"))
+    if model := settings.model:
+        config = ModelConfig(model.model, model.pretrained or ("" if whole else "openai"))
         if not whole:
             return config, str(config), dict(load_clip(config).model.state_dict())
     else:
@@ -177,15 +157,15 @@ def _model_of(
         first = whole or sources[0]
         heads = next((each.found.heads for each in sources if each.found.heads), {})
         found = replace(first.found, activation=first.found.activation or told, heads=first.found.heads or heads)
-        config = first.model or recognise(found, first.label, words.activation, first.beyond)
+        config = first.model or recognise(found, first.label, settings.activation, first.beyond)
         if config.settings and not first.model and not found.heads:
-            words.notes.append(
+            notes.append(
                 f"no model of open_clip's has the shapes of {first.label}: heads of attention are taken to be 64 wide"
             )
     return (config, whole.label, whole.found.model) if whole else (config, "", {})
 
 
-def _confirm(config: ModelConfig, ends: Sequence[_End], words: _Words) -> Clip:
+def _confirm(config: ModelConfig, ends: Sequence[_End], activation: str, notes: list[str]) -> Clip:
     """Load the first into its model, and check the others. Raises :class:`ModelError`."""
     try:
         clip = load_clip(config, ends[0].weights)
@@ -195,21 +175,21 @@ def _confirm(config: ModelConfig, ends: Sequence[_End], words: _Words) -> Clip:
     for end in ends:
         if end.source is None:
             continue
-        if not words.activation:  # which was compared with what the files tell
+        if not activation:  # which was compared with what the files tell
             check_activation(clip.model, end.source.found, end.source.label)
         if broken := not_finite(end.weights):
             tensors = count(len(broken), "tensor holds", "tensors hold")
             reason = f"{end.source.label}: {tensors} NaN or infinities, such as {broken[0]}"
             raise ModelError(reason, "a model with them cannot be measured or mixed")
     if not clip.has_text:
-        words.notes.append(
+        notes.append(
             "there is no text tower: heads from class names and export need one, which --parent CHECKPOINT or --model NAME gives"
         )
     return clip
 
 
 def _with_heads(
-    store: Store, clip: Clip, ends: Sequence[_End], head: Source | None, start: Checkpoint | None, words: _Words
+    store: Store, clip: Clip, ends: Sequence[_End], head: Source | None, settings: ImportSettings
 ) -> dict[str, Any] | None:
     """Put trained heads behind the weights; return what a manifest says of them, ``None`` where there is none.
 
@@ -220,7 +200,7 @@ def _with_heads(
     if source is None:
         ends[0].weights = without_head(ends[0].weights)  # of a parent
         return None
-    details, task = _class_names(source, words), words.task
+    about, start, task = settings.head(source), settings.parent, settings.task
     width = source.found.head[f"{HEAD}weight"].shape[1]
     if width != clip.model.visual.output_dim:
         reason = f"{source.label} has a head over {width} features, and the model has {clip.model.visual.output_dim}"
@@ -228,29 +208,14 @@ def _with_heads(
     for end, tensors in zip(ends[-len(heads) :], heads, strict=True):
         end.weights |= tensors
     first = ends[0]
-    has_own = first.source or (start and start.head and start.head["classes"] == details["classes"])
+    has_own = first.source or (start and start.head and start.head["classes"] == about["classes"])
     if not has_own or f"{HEAD}weight" not in first.weights:
         if task is None:
             reason = f"{source.label} has a trained head, and what it was fine-tuned from has none for its classes"
             raise UsageError(reason, "--task TASK tells class names and prompts, and one is made from them")
         weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
         first.weights |= classifier_tensors(Classifier(clip.model.visual, weight))
-    return details
-
-
-def _class_names(source: Source, words: _Words) -> dict[str, Any]:
-    """Return the task and the class names of a trained head. Raises :class:`UsageError` where they are missing or too many."""
-    rows, task = len(source.found.head[f"{HEAD}weight"]), words.task
-    classes = words.classnames or (task.dataset.head_names if task else (source.head or {}).get("classes"))
-    if not classes:
-        reason = f"{source.label} has a head of {rows} classes and does not name them"
-        raise UsageError(reason, "name them with --task TASK, or --classnames FILE")
-    if len(classes) != rows:
-        whose = f"the task {task.name}" if task and not words.classnames else "the list of names"
-        raise UsageError(
-            f"{source.label} has a head of {rows} classes, and {whose} has {len(classes)}", "name those of the head"
-        )
-    return {"task": task.name if task else (source.head or {}).get("task") or "", "classes": list(classes)}
+    return about
 
 
 def _names(store: Store, config: ModelConfig, sources: Sequence[Source], name: str) -> list[str]:
@@ -286,44 +251,38 @@ def _save(
     config: ModelConfig,
     ends: Sequence[_End],
     names: Sequence[str],
-    start: Checkpoint | None,
     head: Mapping[str, Any] | None,
-    trained_on: Mapping[str, Any],
-    told: Sequence[str],
+    settings: ImportSettings,
+    words: Sequence[str],
 ) -> list[Checkpoint]:
     """Save all ends; a parent that lies in the store stays as it is, unless it got another head."""
+    start = settings.parent
+    save = partial(store.save, model=config.to_json(), head=head)
+    giver = {"parent": start.id} if start else {}
+
+    def origin(source: Source) -> dict[str, Any]:
+        record = {"from": file_name(source.label), "sha256": source.digest, "command": list(words), **giver}
+        return {**settings.trained_on(), "imported": record}
+
     first, *others = ends
-    model = config.to_json()
     if first.source:
-        saved = [
-            store.save(
-                first.weights, kind=ZEROSHOT, name=names[0], model=model, training=ZEROSHOT, head=head,
-                config={**trained_on, **_origin(first.source, told)},
-            )
-        ]  # fmt: skip
+        beginning = save(first.weights, kind=ZEROSHOT, name=names[0], training=ZEROSHOT, config=origin(first.source))
     elif start and head == start.head:
-        saved = [start]
+        beginning = start
     else:
         assert start is not None
-        beginning = f"{checkpoint_prefix(config)}/{head['task'] + '/' if head and head['task'] else ''}{START}"
-        saved = [
-            store.save(
-                first.weights, kind=START, name=beginning, model=model, training=ZEROSHOT, head=head, trained_from=[start.id]
-            )
-        ]  # fmt: skip
-    for end, name in zip(others, names[-len(others) :], strict=True) if others else ():
+        name = f"{checkpoint_prefix(config)}/{head['task'] + '/' if head and head['task'] else ''}{START}"
+        beginning = save(first.weights, kind=START, name=name, training=ZEROSHOT, trained_from=[start.id])
+    saved = [beginning]
+    for end, name in zip(others, names[len(names) - len(others) :], strict=True):
         assert end.source is not None
-        saved.append(store.save(
-            end.weights, kind=FINETUNED, name=name, model=model, training=_training(first.weights, end.weights), head=head,
-            trained_from=[saved[0].id], config={**trained_on, **_origin(end.source, told)},
-        ))  # fmt: skip
+        training = _training(first.weights, end.weights)
+        saved.append(
+            save(
+                end.weights, kind=FINETUNED, name=name, training=training, trained_from=[beginning.id], config=origin(end.source)
+            )
+        )  # fmt: skip
     return saved
-
-
-def _origin(source: Source, told: Sequence[str]) -> dict[str, Any]:
-    """Return name and hash of a file, and the options that said what it does not, for the record of a checkpoint."""
-    name = source.label if ":" in source.label else Path(source.label).name
-    return {"imported": {"from": name, "sha256": source.digest, **({"options": list(told)} if told else {})}}
 
 
 def _training(first: Tensors, end: Tensors) -> str:

@@ -176,7 +176,7 @@ def _commands(
         missing["lineage"] = "The checkpoints of this run were removed."
         missing["commands"] = f"{missing['lineage'][:-1]}: how they were made is not known any more."
         return []
-    found = Evidence([], sweep.run, rows)
+    found = Evidence([], sweep.run, rows, rows)
     mix = sweep.chosen or next((each for each in sweep.checkpoints.values() if each.recipe), target)
     *_, export = command_lines(store, target, found)
     return [*sweep_lines(store, mix, found), "wisepatch report --output report.html", export]
