@@ -70,6 +70,11 @@ def test_a_limit_that_only_alpha_0_keeps_leaves_alpha_0():
     assert race.evaluations < 0.2 * GRID * 1000
 
 
+def test_both_ends_answer_all_images_also_where_they_have_lost():
+    race, _ = racing([rising(3000, 50) & falling(3000, 60)], Objective((1.0,)))
+    assert {0, 100} < set(race.run())
+
+
 def test_a_bet_is_won_by_chance_no_more_often_than_it_may():
     """Of images of which exactly as many are gained as the margin allows, and one more, a wrong verdict is rare at any look."""
     generator, wrong = np.random.default_rng(0), 0

@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from functools import partial
+from itertools import product
 
 import pytest
 
 from tests.samples import fails
 from wisepatch import ModelConfig, Rule, Store, TrainConfig, finetune, sweep
+from wisepatch.analysis.racing import Race
 from wisepatch.datasets import demo
 from wisepatch.errors import WisepatchError
+from wisepatch.evaluation import recall
 from wisepatch.evaluation.endpoints import Endpoints
 from wisepatch.workflows import adaptive_sweep
 
@@ -119,3 +123,23 @@ def test_auto_stands_alone_and_without_supported_tasks_the_patching_task_is_race
 def test_several_seeds_are_not_raced(cli, shapes):
     words = ("--model", "demo", "--task", shapes, "--supported", "Colors", "--alpha", "auto", "--seeds", "0,1")
     fails(cli("patch", *words), 2, "--alpha auto leaves other alphas for each seed", "0:1:0.1")
+
+
+def test_no_image_is_asked_twice_of_an_alpha_and_the_note_counts_them_all(tmp_path, monkeypatch):
+    """Also of the ends, which the sweep reports: a race may drop them half-way."""
+    monkeypatch.setattr(adaptive_sweep, "Race", partial(Race, epsilon=0.95))  # in which nearly all lose soon
+    store, asked = Store(tmp_path), []
+    finetune(TrainConfig.with_defaults("Shapes", steps=3, batch_size=20, lr=1e-3), ModelConfig("demo"), store, tmp_path)
+    for place in (adaptive_sweep, recall):
+        original = place.predict_many
+
+        def counting(checkpoints, *given, original=original, **more):
+            for answers in original(checkpoints, *given, **more):
+                if answers.split == "val":
+                    pairs = product(checkpoints, answers.image_ids)
+                    asked.extend((each.id, answers.task.name, image) for each, image in pairs)
+                yield answers
+
+        monkeypatch.setattr(place, "predict_many", counting)
+    raced = sweep(store, tmp_path, alphas="auto", tasks=["Colors"], rule=Rule())
+    assert len(asked) == len(set(asked)) == raced.facts["evaluations"]

@@ -104,7 +104,7 @@ class Race:
             self.seen[group] = blocks
 
     def run(self) -> list[int]:
-        """Race; return the alphas of the grid (their rows) that have answered all images, among which the best is to be taken."""
+        """Race; return the alphas, rows of the grid, that have answered all images: both ends, and those to take the best of."""
         self.candidates = {(row, row) for row in range(0, GRID, COARSE)}
         self.candidates |= {(low, low + COARSE) for low in range(0, GRID - 1, COARSE)}
         blocks = min(max(self.blocks // FIRST_SHARE, MIN_BLOCKS), self.blocks)
@@ -122,6 +122,7 @@ class Race:
             self._drop()
             if self.candidates:
                 self._go_on(max(self.candidates, key=lambda each: (*self._hope(each), -each[0])))
+        self.answer({0, GRID - 1}, self.blocks)  # a sweep reports both ends, whatever came of them
         return [row for row in range(GRID) if self.seen[row] == self.blocks]
 
     def _go_on(self, ends: tuple[int, int]) -> None:

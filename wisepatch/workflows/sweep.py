@@ -262,7 +262,7 @@ def _race(
     settings: EvalConfig | None,
     progress: Progress | None,
 ) -> tuple[SweepPlan, Raced | None]:
-    """Return the plan with the alphas that a race leaves, and both ends; a linear classifier's grid costs next to nothing."""
+    """Return the plan with the alphas that a race leaves; a linear classifier's grid costs next to nothing."""
     if not plan.auto or plan.rule is None or end.training.startswith("linear-probe"):
         return plan, None
     tasks = plan.tasks_on(plan.select_on)
@@ -272,7 +272,7 @@ def _race(
         lambda alpha: on_main(lambda: save_mixes(store, start, end, replace(plan, alphas=(alpha,)), params))[alpha],
         store, data, baselines=published, split=plan.select_on, settings=settings, progress=progress,
     )  # fmt: skip
-    return replace(plan, alphas=tuple(sorted({0.0, *raced.alphas, 1.0}))), raced
+    return replace(plan, alphas=raced.alphas), raced
 
 
 def name_of_start(store: Store, start: Checkpoint) -> str:
