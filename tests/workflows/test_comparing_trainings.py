@@ -82,7 +82,7 @@ def test_what_a_later_way_looks_at_in_training_is_opened_before_the_first_step(t
     broken = next((tmp_path / "own" / "val").rglob("*.png"))
     broken.write_bytes(b"no image")
     kinds = ways(tmp_path / "own", first={}, watched={"eval_every": 1.0})
-    with pytest.raises(WisepatchError, match="val.*no image"):
+    with pytest.raises(WisepatchError, match=r"val.*no image"):
         compare_trainings(kinds, DEMO, Store(tmp_path / "store"), tmp_path, select_on="test")
     assert not (tmp_path / "store").exists()
 
