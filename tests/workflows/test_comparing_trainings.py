@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.samples import draw_folder
 from wisepatch import ModelConfig, Store, TrainConfig, compare_trainings
 from wisepatch.analysis.seeds import paired_over_seeds
 from wisepatch.errors import WisepatchError
@@ -72,6 +73,17 @@ def test_each_way_starts_from_one_model_with_the_same_seeds_and_all_is_measured_
 def test_what_is_wrong_with_any_of_them_is_said_before_the_first_step(kinds, options, reason, shapes, tmp_path):
     with pytest.raises(WisepatchError, match=reason):
         compare_trainings(ways(shapes, **kinds), DEMO, Store(tmp_path / "store"), tmp_path, **options)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_a_later_way_looks_at_in_training_is_opened_before_the_first_step(tmp_path):
+    for split in ("train", "val", "test"):
+        draw_folder(tmp_path / "own" / split)
+    broken = next((tmp_path / "own" / "val").rglob("*.png"))
+    broken.write_bytes(b"no image")
+    kinds = ways(tmp_path / "own", first={}, watched={"eval_every": 1.0})
+    with pytest.raises(WisepatchError, match=r"val.*no image"):
+        compare_trainings(kinds, DEMO, Store(tmp_path / "store"), tmp_path, select_on="test")
     assert not (tmp_path / "store").exists()
 
 

@@ -15,7 +15,9 @@ from wisepatch.datasets import demo
 from wisepatch.errors import UsageError
 from wisepatch.hookspecs import Objective
 from wisepatch.models.clip import load_clip
+from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.task_roles import RunTasks
+from wisepatch.tasks import find_task
 from wisepatch.training import rates
 from wisepatch.workflows import planning
 from wisepatch.workflows.planning import plan_patch
@@ -81,10 +83,30 @@ def test_seconds_are_those_of_a_step_and_an_image_times_their_number(tmp_path, m
         planning, "measure_rates", lambda *given: real(*given)._replace(step=0.5, forward=0.25, preparation=0)
     )
     monkeypatch.setattr(planning, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(planning, "text_seconds", lambda *_, **__: 0)
     plan, _ = planned(tmp_path)
     reading = {each.purpose: each.seconds for each in plan.readings}
     assert plan.train_seconds == pytest.approx(10 * 16 * (0.5 + reading["training"]))
     assert plan.eval_seconds == pytest.approx(sum(n * (3 * 0.25 + reading["the sweep"]) for n in (30, 30, 40, 40)))
+
+
+def test_texts_count_once_for_each_head_and_at_every_alpha_where_their_tower_is_trained(tmp_path, monkeypatch):
+    none, _ = planned(tmp_path / "none")
+    monkeypatch.setattr(planning, "_seconds_of_head", lambda *_: 1000.0)
+    plain, store = planned(tmp_path / "plain")
+    assert plain.eval_seconds // 1000 == 1  # Colors': that of Shapes is made for the plan
+    zeroshot_head(load_clip(ModelConfig("demo", "")), *head_of_task("Colors"), store)
+    again, _ = planned(tmp_path / "plain")
+    assert again.eval_seconds < 1000
+    flyp, _ = planned(tmp_path / "flyp", objective="flyp", also=("Textures",), eval_every=1.0)
+    assert flyp.eval_seconds // 1000 == 3 * 3  # alphas, heads
+    assert flyp.train_seconds // 1000 == 2 * 1  # heads, looks: an epoch of 90 images has 6 steps of 16
+    assert none.train_seconds + none.eval_seconds < 1000
+
+
+def head_of_task(name):
+    dataset = find_task(name).dataset
+    return dataset.head_names, dataset.templates
 
 
 def test_plan_prints_a_table_or_an_object_and_says_all_that_is_wrong(cli, monkeypatch):

@@ -104,7 +104,7 @@ class Race:
             self.seen[group] = blocks
 
     def run(self) -> list[int]:
-        """Race; return the alphas of the grid (their rows) that have answered all images, both ends among them: the best is to be taken."""
+        """Race; return the alphas, rows of the grid, that have answered all images: both ends, and those to take the best of."""
         self.candidates = {(row, row) for row in range(0, GRID, COARSE)}
         self.candidates |= {(low, low + COARSE) for low in range(0, GRID - 1, COARSE)}
         blocks = min(max(self.blocks // FIRST_SHARE, MIN_BLOCKS), self.blocks)

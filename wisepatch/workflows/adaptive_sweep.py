@@ -140,6 +140,72 @@ def _part(task: Task, opened: dict[Any, Split], images: NDArray[np.int64]) -> Ta
     return replace(task, dataset=cast("Dataset", _Part(task.dataset, opened, images)), split=None)
 
 
+@dataclass
+class Asked:
+    """Answer what a race asks of its rows: recall what the store holds, compute what is missing in one pass, keep it all.
+
+    ``mix`` makes the checkpoint of an alpha; ``checkpoints`` begins with the baselines, rows beyond the grid. ``computed`` counts
+    image evaluations.
+    """
+
+    answers: list[Answers]
+    mix: Callable[[float], Checkpoint]
+    checkpoints: dict[int, Checkpoint]
+    store: Store
+    data: Path
+    split: str
+    settings: EvalConfig
+    progress: Progress
+    rows: set[int] = field(default_factory=set)
+    computed: int = 0
+
+    def __post_init__(self) -> None:
+        """Prepare to read the ends and to open the splits, each once."""
+        self._endpoints = Endpoints(self.store, device())
+        self._opened: list[dict[Any, Split]] = [{} for _ in self.answers]
+
+    def ask(self, rows: Sequence[int], images: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
+        """Return by task whether ``rows`` have its ``images`` right, ``(rows, images)``."""
+        for row in rows:
+            if row not in self.rows:
+                self._recall(row)
+        lacking: dict[tuple[int, ...], list[int]] = {}  # rows: the tasks that they have not answered, in one pass
+        for number, (each, places) in enumerate(zip(self.answers, images, strict=True)):
+            missing = tuple(row for row in rows if row not in each.known or not each.known[row][places].all())
+            if missing:
+                lacking.setdefault(missing, []).append(number)
+        for missing, numbers in lacking.items():
+            self._compute(missing, numbers, images)
+        return [each.right(rows, places) for each, places in zip(self.answers, images, strict=True)]
+
+    def _recall(self, row: int) -> None:
+        self.rows.add(row)
+        if row not in self.checkpoints:
+            self.checkpoints[row] = self.mix(coefficients([row])[0])
+        if not self.settings.again:
+            for each in self.answers:
+                each.recall(row, self.checkpoints[row], self.store)
+
+    def _compute(self, rows: Sequence[int], numbers: Sequence[int], images: Sequence[NDArray[np.int64]]) -> None:
+        """Compute the answers of ``rows`` to the images of the tasks of these ``numbers``."""
+        mixes = [self.checkpoints[row] for row in rows]
+        parts = [_part(self.answers[number].task, self._opened[number], images[number]) for number in numbers]
+        passes = predict_many(
+            mixes, parts, self.store, self.data, split=self.split, settings=self.settings, endpoints=self._endpoints
+        )
+        for number, given in zip(numbers, passes, strict=True):
+            for index, row in enumerate(rows):
+                columns = {"label": given.labels, "answer": given.predicted[index], **given.scores_of(index)._asdict()}
+                self.answers[number].take(row, images[number], columns)
+            self.computed += given.predicted.size
+            self.progress.advance(given.predicted.size)
+
+    def save(self) -> None:
+        """Keep in the store what was computed."""
+        for each in self.answers:
+            each.save(self.checkpoints, self.store)
+
+
 def race_alphas(
     tasks: Sequence[Task],
     objective: Objective,
@@ -160,44 +226,14 @@ def race_alphas(
     for task in tasks:
         opened = task.dataset.split(split, data)
         answers.append(Answers(task, opened, about_answers(task, opened.fingerprint(), settings)))
-    checkpoints: dict[int, Checkpoint] = {GRID + number: each for number, each in enumerate(baselines)}
-    computed, asked, endpoints = 0, set[int](), Endpoints(store, device())
-    splits: list[dict[Any, Split]] = [{} for _ in tasks]
-
-    def ask(rows: Sequence[int], images: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
-        nonlocal computed
-        for row in rows:
-            if row not in asked:
-                asked.add(row)
-                checkpoints.setdefault(row, mix(coefficients([row])[0]) if row < GRID else baselines[row - GRID])
-                if not settings.again:
-                    for each in answers:
-                        each.recall(row, checkpoints[row], store)
-        lacking: dict[tuple[int, ...], list[int]] = {}  # rows: the tasks that they have not answered, in one pass
-        for number, (each, places) in enumerate(zip(answers, images, strict=True)):
-            missing = tuple(row for row in rows if row not in each.known or not each.known[row][places].all())
-            if missing:
-                lacking.setdefault(missing, []).append(number)
-        for missing, numbers in lacking.items():
-            mixes = [checkpoints[row] for row in missing]
-            parts = [_part(answers[number].task, splits[number], images[number]) for number in numbers]
-            passes = predict_many(mixes, parts, store, data, split=split, settings=settings, endpoints=endpoints)
-            for number, given in zip(numbers, passes, strict=True):
-                for index, row in enumerate(missing):
-                    scores = given.scores_of(index)._asdict()
-                    columns = {"label": given.labels, "answer": given.predicted[index], **scores}
-                    answers[number].take(row, images[number], columns)
-                computed += given.predicted.size
-                progress.advance(given.predicted.size)
-        return [each.right(rows, places) for each, places in zip(answers, images, strict=True)]
-
-    race = Race([len(each.opened) for each in answers], objective, ask, rows=GRID + len(baselines))
+    beside = {GRID + number: each for number, each in enumerate(baselines)}
+    asked = Asked(answers, mix, beside, store, data, split, settings, progress)
+    race = Race([len(each.opened) for each in answers], objective, asked.ask, rows=GRID + len(baselines))
     progress.start(f"racing alphas on {split} images", GRID * sum(race.sizes) // USUAL_SHARE)
     try:
         full = race.run()
         progress.finish()
     finally:  # also when it is interrupted
         if is_main():
-            for each in answers:
-                each.save(checkpoints, store)
-    return Raced(tuple(coefficients(full)), len(asked), computed, GRID * sum(race.sizes))
+            asked.save()
+    return Raced(tuple(coefficients(full)), len(asked.rows), asked.computed, GRID * sum(race.sizes))

@@ -109,7 +109,8 @@ def compare_trainings(
         for word in ("", *listed(layers))
     }
     met = [*problems, *_mismatched(ways, plans[""], alphas), *_problems(ways, tasks, plans.values(), data)]
-    plans[""].check(data, training_splits(tasks, first), met, store=store)
+    read = [each for config in ways.values() for each in training_splits(tasks, config)]
+    plans[""].check(data, read, met, store=store)
     settings, runs = settings or first.evaluation, dict[str, list[Finetuned]]()
     prefix = f"{run_name}: " if run_name else ""
     for name, config in ways.items():

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wisepatch.config import EvalConfig, ModelConfig
+from wisepatch.datasets.prompts import prompts
 from wisepatch.datasets.samples import Split
 from wisepatch.datasets.training_batches import Plan
 from wisepatch.errors import UsageError, WisepatchError
 from wisepatch.files import expanded
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
+from wisepatch.models.zeroshot_head import head_key, mean_text_head
+from wisepatch.plugins import find_objective
 from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import size
 from wisepatch.store.checkpoints import Store
@@ -33,7 +36,8 @@ from wisepatch.workflows.several_tasks import Strategy
 from wisepatch.workflows.sweep_plan import TEST, SweepPlan
 
 IMAGES_READ = 16  # of each split, to see how long one takes
-UNLABELLED = "training, unlabelled"
+TEXTS_ENCODED = 64  # of each head
+IN_TRAINING, UNLABELLED = "validation in training", "training, unlabelled"
 ROW_BYTES, ANSWER_BYTES = 500, 24  # of a result, and of an image in the predictions, as they were measured
 
 
@@ -53,6 +57,7 @@ class Reading:
 class PatchPlan:
     """Hold what a patch will take. Seconds and bytes are estimates from a short measurement on this machine, of one process.
 
+    Seconds are those of images and of the texts of heads, which a trained text tower encodes anew at every alpha.
     ``memory`` is the training's (weights, gradients, moments, activations), ``disk`` what the store will grow by at most
     meanwhile, ``kept`` what stays.
     """
@@ -139,7 +144,7 @@ def _plan_training(
     besides = [_reading(task, task.split or TEST, "the end", models, clip, data) for task in sweep.also]
     computed = [*swept, *besides]
     readings = [*_trainings(config, tasks, clip, data, steps / per_epoch, images_seen), *computed]
-    during = [each for each in readings if each.purpose == "validation in training"]
+    during = [each for each in readings if each.purpose == IN_TRAINING]
     of_training = [each for each in readings if each.purpose == "training"]
     reading = sum(each.seconds * each.images for each in of_training) / sum(each.images for each in of_training)
     beside = sum(each.seconds for each in readings if each.purpose == UNLABELLED)
@@ -149,16 +154,20 @@ def _plan_training(
     if not config.freeze_encoder:
         train_seconds += images_seen * (rates.step + reading + beside)
     train_seconds += sum(each.passes * each.images * (rates.forward + each.seconds) for each in during)
+    named = {task.name: task for task in (*tasks.patching.each, *sweep.patching.each, *sweep.others, *sweep.also)}
+    trains_text = find_objective(config.objective).trains_text
+    if trains_text:
+        train_seconds += text_seconds(during, named, clip, store, anew=True)
+    eval_seconds = sum(each.images * (each.passes * rates.forward + each.seconds) for each in computed)
+    eval_seconds += text_seconds(computed, named, clip, store, anew=trains_text)
     checkpoint, states = room_for_training(
         clip.model, rates.classifier, rates.trained, saves=0 < config.save_every < (config.steps or math.inf)
     )
     answers = sum(each.images * each.passes * ANSWER_BYTES for each in computed)
     kept = 2 * checkpoint + answers + sum(each.passes for each in computed) * ROW_BYTES
     return PatchPlan(
-        tuple(readings), steps, config.batch_size, steps / per_epoch, train_seconds,
-        sum(each.images * (each.passes * rates.forward + each.seconds) for each in computed),
-        rates.memory, kept + states, kept, _free(store.root),
-        sweep.mixes_on(sweep.select_on) if swept else 0,
+        tuple(readings), steps, config.batch_size, steps / per_epoch, train_seconds, eval_seconds, rates.memory, kept + states,
+        kept, _free(store.root), sweep.mixes_on(sweep.select_on) if swept else 0,
     )  # fmt: skip
 
 
@@ -174,7 +183,7 @@ def _trainings(
     if config.distill_on:
         others = open_unlabelled(config.distill_on, data, clip.pixels)
         listed.append(_measured(config.distill_on, others, UNLABELLED, math.ceil(images_seen / len(others))))
-    return listed + [_reading(task, "val", "validation in training", looks, clip, data) for task, _ in watched if looks]
+    return listed + [_reading(task, "val", IN_TRAINING, looks, clip, data) for task, _ in watched if looks]
 
 
 def _sweeps(sweep: SweepPlan, clip: Clip, data: Path) -> list[Reading]:
@@ -182,6 +191,34 @@ def _sweeps(sweep: SweepPlan, clip: Clip, data: Path) -> list[Reading]:
     return [
         _reading(task, task.split or split, "the sweep", sweep.mixes_on(split), clip, data) for task, split in splits
     ]
+
+
+def text_seconds(
+    readings: Sequence[Reading], tasks: Mapping[str, Task], clip: Clip, store: Store, *, anew: bool
+) -> float:
+    """Estimate what the heads from text of ``tasks``, by name, take: those that the store does not hold, once.
+
+    With ``anew``, where the text tower is trained, all of them, each time that images are computed: those of an alpha are the same
+    on validation and on test data.
+    """
+    times: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
+    for each in readings:
+        dataset = tasks[each.task].dataset
+        head = tuple(dataset.head_names), tuple(dataset.templates)
+        times[head] = max(times.get(head, 0), each.passes)
+    if not anew:
+        times = {head: 1 for head in times if store.cache.find("heads", head_key(clip, *head)) is None}
+    return sum(number * _seconds_of_head(clip, *head) for head, number in times.items())
+
+
+def _seconds_of_head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> float:
+    """Encode some of the texts of a head, to see how long all of them take."""
+    texts = list(dict.fromkeys(text for name in classes for text in prompts(name, templates)))
+    some = texts[:: max(len(texts) // TEXTS_ENCODED, 1)][:TEXTS_ENCODED]
+    mean_text_head(clip, [some[:1]])  # the first text also loads libraries
+    began = time.perf_counter()
+    mean_text_head(clip, [some])
+    return (time.perf_counter() - began) * len(texts) / len(some)
 
 
 def _sum(plans: Sequence[PatchPlan]) -> PatchPlan:
