@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from wisepatch.errors import StoreError
 from wisepatch.files import (
@@ -17,8 +18,10 @@ from wisepatch.files import (
     remove,
     remove_leftovers,
     seal,
+    set_aside,
     unseal,
     write_durably,
+    write_tensors,
 )
 
 
@@ -166,3 +169,23 @@ def test_what_is_no_sealed_record_is_an_error(data):
 
 def test_a_record_without_a_seal_is_read(tmp_path):
     assert unseal(b'{"schema": 2}') == {"schema": 2}
+
+
+def test_tensors_are_written_from_where_they_are_and_shared_ones_each(tmp_path, monkeypatch):
+    base, copied, clone = torch.arange(12.0).reshape(3, 4), [], torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: copied.append(tensor.shape) or clone(tensor))
+    tensors = {"whole": base, "tied": base, "row": base[1], "turned": base.T, "own": torch.ones(2)}
+    write_tensors(tmp_path / "tensors", tensors)
+    assert {name: each.tolist() for name, each in load_file(tmp_path / "tensors").items()} == {
+        name: each.tolist() for name, each in tensors.items()
+    }
+    assert copied == [(3, 4), (4,)]
+
+
+def test_what_is_set_aside_is_the_same_and_leaves_nothing_in_the_folder(tmp_path):
+    tensors = {"w": torch.randn(3, 5), "turned": torch.randn(4, 2).T, "ids": torch.arange(3)}
+    aside = set_aside(tensors, tmp_path)
+    assert all(torch.equal(aside[name], tensor) for name, tensor in tensors.items())
+    assert aside["w"].data_ptr() != tensors["w"].data_ptr()
+    assert list(tmp_path.iterdir()) == []
+    assert set_aside(tensors, tmp_path / "gone") is tensors

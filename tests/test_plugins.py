@@ -332,6 +332,7 @@ def test_splits_of_a_plugins_own_are_tasks_and_their_rows_carry_the_name(used, c
         refused = cli("patch", "--model", "demo", *words)
         assert refused.exit_code == 2
         assert "hint: measure it afterwards: wisepatch eval zeroshot patched --task Colours@testA" in refused.stderr
+    assert "--task Colours@testA, or at once with patch --also Colours@testA" in refused.stderr
     checked = [json.loads(line) for line in cli("datasets", "check", "Colours", "--json").stdout.splitlines()]
     assert [(each["split"], each["images"]) for each in checked] == [
         ("train", 18), ("val", 2), ("test", 6), ("testA", 8), ("val_unseen", 4),

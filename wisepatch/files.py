@@ -57,13 +57,34 @@ def as_file_name(text: str) -> str:
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Write a safetensors file and wait until the disk has it."""
+    """Write a safetensors file and wait until the disk has it; copied in memory are only tensors that share some."""
     from safetensors.torch import save_file
 
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(copies, path, {"format": "pt"})
+    written: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        if own.untyped_storage().data_ptr() in places:  # which safetensors refuses
+            own = own.clone()
+        places.add(own.untyped_storage().data_ptr())
+        written[name] = own
+    save_file(written, path, {"format": "pt"})
     path.chmod(0o644)  # safetensors writes files that only their owner can read
     sync_file(path)
+
+
+def set_aside(tensors: Tensors, folder: Path) -> Tensors:
+    """Return the same tensors as pages of a file in ``folder``, which the system may take from memory; nobody else sees the file.
+
+    Where none can be written they stay as they are.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    with suppress(OSError, SafetensorError), partial_path(folder) as path:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        return load_file(path)
+    return tensors
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -70,6 +70,7 @@ def test_candidates_of_a_merge_are_chosen_from_again(cli, run_store, rule):
     (again,) = map(json.loads, cli("select", "--run", rows[0]["run"], "--rule", rule, "--json").stdout.splitlines())
     names = ("candidate", "params", "rule", "selected_on")
     assert [again[name] for name in names] == [first[name] for name in names]
+    assert json.loads(cli("select", "--rule", rule, "--json").stdout) == again  # the newest run
     assert f"candidate {first['candidate']:g} (" in cli("select", "--run", rows[0]["run"], "--rule", rule).stdout
     fails(cli("select", "--run", rows[0]["run"], "--rule", "max-drop=0.1@95"), 2, "in their order", "knee")
     fails(cli("plot", "--run", rows[0]["run"]), 1, "is a merge", f"`wisepatch select --run {rows[0]['run']}`")

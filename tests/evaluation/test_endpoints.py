@@ -162,8 +162,12 @@ def test_a_costly_merge_is_made_once_for_all_scales_and_for_the_next_evaluation(
 ):
     start, end = run_store.find("zeroshot"), run_store.find("finetuned")
     made = []
-    merge = kept_merges.merge_read_tensors
+    aside = []
+    merge, set_aside = kept_merges.merge_read_tensors, kept_merges.set_aside
     monkeypatch.setattr(kept_merges, "merge_read_tensors", lambda *given: made.append(1) or merge(*given))
+    monkeypatch.setattr(
+        kept_merges, "set_aside", lambda each, *given: aside.append(len(each)) or set_aside(each, *given)
+    )
     scales = (0.0, 0.5, 1.0)
 
     def mixes(method, **params):
@@ -178,6 +182,7 @@ def test_a_costly_merge_is_made_once_for_all_scales_and_for_the_next_evaluation(
     for _ in range(2):
         (answers,) = predict_many(mixes("tsv-m"), tasks[:1], run_store, tmp_path, split="train")
         assert len(made) == 1
+    assert set(aside) == {1}  # never two merged tensors in memory
     assert answers.confidence[0].tolist() == predicted_alone(start, tasks[0], run_store, tmp_path)[1]
     dare = {"drop": 0.5, "seed": 0}
     list(predict_many([*mixes("dare", **dare), *mixes("dare", **dare | {"seed": 1})], tasks[:1], run_store, tmp_path))

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wisepatch.errors import StoreError
+from wisepatch.store import recipes
 from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
-from wisepatch.store.recipes import load_weights, merged_head, weights_file, weights_writer
+from wisepatch.store.recipes import load_all, load_weights, merged_head, weights_file, weights_writer
 from wisepatch.weights.methods import interpolate
 
 
@@ -55,6 +56,26 @@ def test_recipes_may_be_mixed_from_recipes(store):
     expected = interpolate(interpolate(weights(1), weights(2), 0.5), interpolate(weights(2), weights(1), 0.25), 0.75)
     mixed = load_weights(store, nested)
     assert all(torch.equal(mixed[name], expected[name]) for name in expected)
+
+
+def test_of_several_recipes_none_stays_in_memory_and_one_alone_does(store, monkeypatch):
+    merged, original = [], recipes.merge_weights
+    monkeypatch.setattr(recipes, "merge_weights", lambda *given: merged.append(1) or original(*given))
+    start, end = save(store, weights(1), "start"), save(store, weights(2), "end")
+    mixes = [save_recipe(store, start, end, alpha) for alpha in (0.25, 0.5, 0.75)]
+    before = sorted(store.checkpoints.iterdir())
+    loaded = list(load_all(store, [start, *mixes]))
+    assert not merged  # in memory
+    for one, checkpoint in zip(loaded, [start, *mixes], strict=True):
+        expected = load_weights(store, checkpoint)
+        assert all(torch.equal(one[name], expected[name]) for name in expected)
+    assert sorted(store.checkpoints.iterdir()) == before
+    merged.clear()
+    list(load_all(store, [mixes[0], end]))
+    assert len(merged) == 1
+    monkeypatch.setattr(store, "can_be_written", lambda: False)
+    list(load_all(store, mixes))
+    assert len(merged) == 4
 
 
 def test_a_recipe_whose_parent_is_gone_is_an_error(store):

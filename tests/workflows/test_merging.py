@@ -18,6 +18,7 @@ from wisepatch.progress import Silent
 from wisepatch.store.checkpoints import Recipe
 from wisepatch.store.results import load
 from wisepatch.tasks import find_task, find_tasks
+from wisepatch.training import gram_matrices
 from wisepatch.workflows.greedy_soup import greedy_soup
 from wisepatch.workflows.merge_parents import tasks_of
 from wisepatch.workflows.merging import merge
@@ -213,6 +214,14 @@ def test_a_merge_of_gram_matrices_measures_each_end_on_its_own_training_images(r
     assert run_store.problem(first) == ""
 
 
+@pytest.mark.parametrize("method", ["regmean", "regmean++"])
+def test_gram_matrices_of_any_number_of_ends_are_measured_in_one_model(run, monkeypatch, method):
+    built, original = [], gram_matrices.load_clip
+    monkeypatch.setattr(gram_matrices, "load_clip", lambda *given: built.append(1) or original(*given))
+    run(method=method, params=["images=3"], measure=False)
+    assert len(built) == 1
+
+
 def test_block_by_block_the_inputs_are_those_of_the_merged_blocks_before(run, run_store):
     plain, other = (
         run(method=method, params=["images=6"], measure=False).chosen for method in ("regmean", "regmean++")
@@ -235,6 +244,7 @@ def test_a_greedy_soup_keeps_what_makes_validation_data_better(run_store, ends, 
     broken = save_end(run_store, ends[0], "broken", -1.0)
     done = greedy_soup(run_store, tmp_path, [broken, *ends], limit=8, tasks=[])
     assert done.chosen.kind == "merged"
+    assert done.chosen.name == "demo/shapes/greedy-soup"
     weights = dict(zip(done.chosen.recipe.parents, done.chosen.recipe.params["weights"], strict=True))
     assert weights[broken.id] == 0
     assert {*weights.values()} <= {0.0, 1.0}

@@ -31,7 +31,7 @@ def command(
         list[str],
         typer.Option(
             "--run",
-            help="Runs, by id or name. (default: the newest of the store, all of a file)",
+            help="Runs, by id or name. (default: the newest sweep or merge of the store, all of a file)",
             autocompletion=completion.runs,
         ),
     ] = [],  # noqa: B006
@@ -65,7 +65,7 @@ def command(
     common = common.printing(form)
     output, rules = common.output, [parse_rule(text) for text in rule]
     runs = o.run_names(run) or ([] if results else ["newest"])
-    frame, problems = read_runs(results or [common.open_store().results], runs)
+    frame, problems = read_runs(results or [common.open_store().results], runs, merges=True)
     for problem in problems:
         output.say(f"warning: {problem}")
     frames = frames_of_runs(frame, patching=patching, supported=o.split_list(supported), split=split, metric=metric)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from wisepatch.plugins import find_merge_method
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.parts import check_head, part_of
-from wisepatch.store.recipes import load_weights
+from wisepatch.store.recipes import load_all, load_weights
 from wisepatch.weights.finite import not_finite
 from wisepatch.weights.methods import Merge, add_vector, check_same, merge_tensor, survey, with_one_head
 
@@ -52,30 +51,25 @@ class Endpoints:
     progress: Progress | None = None
 
     def read(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Read the checkpoints that were not read before, two at a time: verifying a file keeps one core busy."""
+        """Read the checkpoints that were not read before."""
         missing = {each.id: each for each in checkpoints if each.id not in self._weights}
-        with ThreadPoolExecutor(2) as pool:
-            for checkpoint, weights in zip(missing.values(), pool.map(self._load, missing.values()), strict=True):
-                model = ModelConfig.from_json(checkpoint.model)
-                self._names[checkpoint.id] = list(weights)
-                for part in (TEXT, VISUAL):
-                    self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(
-                        {short: weights[name] for short, name in part_of(weights, part).items()}
-                    )
-                if model not in self._clips:
-                    self._clips[model] = load_clip(model, weights)
-                    self._clips[model].model.visual.to(self.device)
-                    self._text_of_clip[model] = self._hashes[checkpoint.id, TEXT]
-                self._weights[checkpoint.id] = {
-                    name: tensor.to(self.device)
-                    for name, tensor in weights.items()
-                    if name.startswith((f"{VISUAL}.", f"{CLASSIFIER}."))
-                }
-
-    def _load(self, checkpoint: Checkpoint) -> Tensors:
-        weights = load_weights(self.store, checkpoint)
-        check_numbers(checkpoint, weights)
-        return weights
+        weights_of_all = load_all(self.store, list(missing.values()), check_numbers)
+        for checkpoint, weights in zip(missing.values(), weights_of_all, strict=True):
+            model = ModelConfig.from_json(checkpoint.model)
+            self._names[checkpoint.id] = list(weights)
+            for part in (TEXT, VISUAL):
+                self._hashes[checkpoint.id, part] = checkpoint.parts.get(part) or hash_tensors(
+                    {short: weights[name] for short, name in part_of(weights, part).items()}
+                )
+            if model not in self._clips:
+                self._clips[model] = load_clip(model, weights)
+                self._clips[model].model.visual.to(self.device)
+                self._text_of_clip[model] = self._hashes[checkpoint.id, TEXT]
+            self._weights[checkpoint.id] = {
+                name: tensor.to(self.device)
+                for name, tensor in weights.items()
+                if name.startswith((f"{VISUAL}.", f"{CLASSIFIER}."))
+            }
 
     def weights(self, checkpoint: Checkpoint) -> Tensors:
         """Return the image tower and the trained head of an endpoint, under their names in the checkpoint."""

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.files import set_aside
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.process_group import made_together
 from wisepatch.progress import Progress
 from wisepatch.store.cache import MERGED_ENTRIES, versions
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.recipes import load_weights
+from wisepatch.store.recipes import load_all
 from wisepatch.weights.methods import Merge, merge_tensor, merged_vector, survey, with_one_head
 from wisepatch.weights.parameters import LAYERS, described
 
@@ -75,7 +76,7 @@ def merge_read_tensors(
 ) -> dict[str, torch.Tensor]:
     """Merge the tensors that evaluation reads, with the first pass over the whole model where the method has one."""
     assert recipe.recipe is not None
-    weights = with_one_head([load_weights(store, parent) for parent in parents])
+    weights = with_one_head(list(load_all(store, parents)))
     params = unscaled(method, recipe.recipe.params)
     merge = Merge(method, params, store.read_fishers(recipe), survey(method, weights, params))
     merged: dict[str, torch.Tensor] = {}
@@ -83,7 +84,7 @@ def merge_read_tensors(
         tensors = [each[name].to(device) for each in weights]
         settings = merge.settings(name, tensors[0].shape)
         if not method.of_vectors:
-            merged[name] = merge_tensor(method, tensors, settings).cpu()
+            merged |= set_aside({name: merge_tensor(method, tensors, settings).cpu()}, store.checkpoints)
         elif (vector := merged_vector(method, tensors, settings)) is not None:
-            merged[name] = vector.cpu()
+            merged |= set_aside({name: vector.cpu()}, store.checkpoints)
     return merged

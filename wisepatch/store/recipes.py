@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from wisepatch.plugins import find_merge_method
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.weights.built_in_methods import LINEAR
 from wisepatch.weights.methods import merge_weights
-from wisepatch.weights.streaming import stream_weights
+from wisepatch.weights.streaming import read_weights, stream_weights
 
 if TYPE_CHECKING:
     import torch
+
+    Tensors = Mapping[str, torch.Tensor]
 
 
 def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -28,9 +31,33 @@ def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     if not checkpoint.is_recipe:
         return store.read(checkpoint)
     assert checkpoint.recipe is not None
-    parents = [load_weights(store, parent) for parent in store.parents(checkpoint)]
+    parents = list(load_all(store, store.parents(checkpoint)))
     method = find_merge_method(checkpoint.recipe.method)
     return merge_weights(method, parents, checkpoint.recipe.params, store.read_fishers(checkpoint))
+
+
+def load_all(
+    store: Store, checkpoints: Sequence[Checkpoint], check: Callable[[Checkpoint, Tensors], None] | None = None
+) -> Iterator[Tensors]:
+    """Read the weights of several checkpoints, as :func:`load_weights` does, two at a time: verifying a file keeps one core busy.
+
+    Those that have files are mapped, and of several recipes each is merged into a file that is mapped and has no name any more:
+    memory does not grow with their number. ``check`` is called with each checkpoint and its weights, and may raise an error.
+    """
+    into_files = sum(each.is_recipe for each in checkpoints) > 1 and store.can_be_written()
+
+    def load(checkpoint: Checkpoint) -> Tensors:
+        if into_files and checkpoint.is_recipe:
+            with weights_file(store, checkpoint, store.checkpoints) as path:
+                weights = read_weights(path)[0]
+        else:
+            weights = load_weights(store, checkpoint)
+        if check:
+            check(checkpoint, weights)
+        return weights
+
+    with ThreadPoolExecutor(2) as pool:
+        yield from pool.map(load, checkpoints)
 
 
 def merged_head(parents: Sequence[Checkpoint]) -> dict[str, Any] | None:

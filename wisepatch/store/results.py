@@ -135,15 +135,15 @@ def read(*paths: Path | str) -> tuple[pd.DataFrame, list[str]]:
     return _to_frame(rows), problems
 
 
-def read_runs(paths: Sequence[Path], runs: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def read_runs(paths: Sequence[Path], runs: Sequence[str], *, merges: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Read some runs, named as for :func:`pick_runs`, as :func:`read` does; lines of other runs are not parsed.
 
     Raises :class:`ResultsError` as these two do.
     """
-    newest = _newest_run(paths) if "newest" in runs else None
+    newest = _newest_run(paths, merges=merges) if "newest" in runs else None
     if not runs or "all" in runs or ("newest" in runs and newest is None):
         frame, problems = read(*paths)
-        return pick_runs(frame, runs), problems
+        return pick_runs(frame, runs, merges=merges), problems
     names = {newest if run == "newest" and newest else run for run in runs}
     rows, problems = [], []
     for path in paths:
@@ -158,8 +158,8 @@ def read_runs(paths: Sequence[Path], runs: Sequence[str]) -> tuple[pd.DataFrame,
     return _to_frame(rows), problems
 
 
-def _newest_run(paths: Sequence[Path]) -> str | None:
-    """Return the last run that swept alpha, found from the end; ``None`` where files have to be parsed to tell."""
+def _newest_run(paths: Sequence[Path], *, merges: bool) -> str | None:
+    """Return the last run that swept alpha, or merged, found from the end; ``None`` where files have to be parsed to tell."""
     for path in reversed(paths):
         try:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -170,7 +170,8 @@ def _newest_run(paths: Sequence[Path]) -> str | None:
                     begin, end = content.rfind(b"\n", 0, place) + 1, place
                     line_end = content.find(b"\n", place)
                     record = json.loads(content[begin : line_end if line_end >= 0 else None])
-                    if record["patching"] is not None and record["alpha"] is not None:
+                    swept = record["patching"] is not None and record["alpha"] is not None
+                    if swept or (merges and record.get("candidate") is not None):
                         return str(record["run"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -273,17 +274,19 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LETTERS and not SURROGATES.search(value)
 
 
-def pick_runs(frame: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
+def pick_runs(frame: pd.DataFrame, runs: Sequence[str], *, merges: bool = False) -> pd.DataFrame:
     """Return the rows of some runs, named by id or by the name that they were given.
 
-    ``all`` (also when none is named) are all runs, ``newest`` is the last one that swept alpha.
+    ``all`` (also when none is named) are all runs, ``newest`` is the last one that swept alpha, or with ``merges`` measured the
+    candidates of a merge.
 
     Raises :class:`ResultsError` for a run that is not there, and where no run swept alpha.
     """
     if not runs or "all" in runs:
         return frame
     if "newest" in runs:
-        swept = frame[frame["patching"].notna() & frame["alpha"].notna()]
+        is_swept = frame["patching"].notna() & frame["alpha"].notna()
+        swept = frame[is_swept | frame["candidate"].notna() if merges else is_swept]
         if swept.empty:
             hint = "run `wisepatch interpolate` or `wisepatch patch` first"
             raise ResultsError("no run in these results swept alpha", hint)

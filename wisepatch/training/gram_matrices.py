@@ -24,6 +24,7 @@ from wisepatch.datasets.loading import batches_on, same_for_all, worker_count
 from wisepatch.datasets.samples import Samples, Subset
 from wisepatch.devices import device as this_device
 from wisepatch.errors import UsageError
+from wisepatch.files import set_aside
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.tower import prepare_reading
 from wisepatch.plugins import find_merge_method
@@ -31,7 +32,7 @@ from wisepatch.process_group import add_up, made_together
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.cache import GRAM_ENTRIES, versions
 from wisepatch.store.checkpoints import Checkpoint, Store
-from wisepatch.store.recipes import load_weights
+from wisepatch.store.recipes import load_all
 from wisepatch.tasks import Task
 from wisepatch.weights.depth import VISUAL, block_of, depths
 from wisepatch.weights.methods import check_same, merge_weights
@@ -61,11 +62,18 @@ def gram_matrices(
     images are drawn. Raises the errors of data, model and store, and :class:`UsageError` where no tower has a linear layer.
     """
     progress = progress or Silent()
-    weights = [load_weights(store, end) for end in ends]
+    weights = list(load_all(store, ends))
     check_same(*weights)
+    models = [ModelConfig.from_json(end.model) for end in ends]
+    clips: dict[ModelConfig, Clip] = {}
+    for model, theta in zip(models, weights, strict=True):
+        if model not in clips:
+            clips[model] = load_clip(model, theta)
+            clips[model].model.visual.to(this_device()).eval().requires_grad_(False)
+            prepare_reading(clips[model].model.visual)
     towers = [
-        _Tower(ModelConfig.from_json(end.model), theta, task, data, int(params["images"]), seed, workers, progress)
-        for end, theta, task in zip(ends, weights, tasks, strict=True)
+        _Tower(clips[model], task, data, int(params["images"]), seed, workers, progress)
+        for model, task in zip(models, tasks, strict=True)
     ]
     about: list[Any] = [
         method, [end.id for end in ends], [tower.split.fingerprint() for tower in towers], params["images"], seed,
@@ -77,7 +85,7 @@ def gram_matrices(
         if method != REGMEAN_PLUS_PLUS:
             return towers[place].grams(weights[place])
         if "all" not in of_all:
-            of_all["all"] = grams_block_by_block(towers, weights, params)
+            of_all["all"] = grams_block_by_block(towers, weights, params, store.checkpoints)
         return of_all["all"][place]
 
     of_all: dict[str, list[dict[str, torch.Tensor]]] = {}
@@ -96,11 +104,12 @@ def gram_matrices(
 
 
 def grams_block_by_block(
-    towers: Sequence[_Tower], weights: Sequence[Tensors], params: Mapping[str, Any]
+    towers: Sequence[_Tower], weights: Sequence[Tensors], params: Mapping[str, Any], folder: Path
 ) -> list[dict[str, torch.Tensor]]:
     """Measure each block of every end on what comes out of the blocks merged before, and merge it then (RegMean++, algorithm 1).
 
-    What is in no block is averaged before the first one; its matrices are measured last.
+    What is in no block is averaged before the first one; its matrices are measured last. Those that are measured lie in files in
+    ``folder`` until all are.
     """
     method = find_merge_method(REGMEAN_PLUS_PLUS)
     settings = {"reduction": params["reduction"], "images": params["images"]}
@@ -115,17 +124,16 @@ def grams_block_by_block(
     grams: list[dict[str, torch.Tensor]] = [{} for _ in weights]
     for group in [*blocks, matrices]:
         for own, tower, theta in zip(grams, towers, weights, strict=True):
-            own |= tower.grams({**theta, **merged}, group)
+            own |= set_aside(tower.grams({**theta, **merged}, group), folder)
         merged |= merge_weights(method, [{name: each[name] for name in group} for each in weights], settings, grams)
     return grams
 
 
 @dataclass
 class _Tower:
-    """An image tower with the training images that its inputs are read from."""
+    """The image tower of a model, which takes the weights of any end, with the training images that its inputs are read from."""
 
-    model: ModelConfig
-    theta: Tensors
+    clip: Clip
     task: Task
     data: Path
     images: int
@@ -135,15 +143,11 @@ class _Tower:
 
     def __post_init__(self) -> None:
         """Draw the images; nothing is computed."""
-        self.clip: Clip = load_clip(self.model, self.theta)
         self.split = same_for_all(self.task.dataset.split("train", self.data, self.clip.pixels))
         self.count = min(self.images, len(self.split))
         generator = torch.Generator().manual_seed(self.seed)
         chosen = sorted(torch.randperm(len(self.split), generator=generator)[: self.count].tolist())
         self.samples: Samples = Subset(self.split, chosen)
-        self.device = this_device()
-        self.clip.model.visual.to(self.device).eval().requires_grad_(False)
-        prepare_reading(self.clip.model.visual)
 
     def grams(self, weights: Tensors, names: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """Return the Gram matrix of each linear layer of the tower with these weights, or of those in ``names``."""
@@ -170,7 +174,7 @@ class _Tower:
         return reader.grams()
 
     def _batches(self, workers: int) -> Iterator[torch.Tensor]:
-        for _, images, _ in batches_on(self.samples, BATCH, self.device, workers=workers):
+        for _, images, _ in batches_on(self.samples, BATCH, this_device(), workers=workers):
             yield self.clip.normalise(images)
 
 

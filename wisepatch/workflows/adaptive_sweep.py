@@ -18,7 +18,7 @@ from wisepatch.evaluation.endpoints import Endpoints
 from wisepatch.evaluation.prediction import predict_many
 from wisepatch.evaluation.recall import about_answers
 from wisepatch.process_group import on_main
-from wisepatch.progress import Silent
+from wisepatch.progress import Progress, Silent
 from wisepatch.ranks import is_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.predictions import load_predictions, save_predictions

@@ -67,7 +67,7 @@ def greedy_soup(
     plan = merge_plan(method, parents, [{}], patching, others, None, TEST, listed(metrics))
     plan = replace(plan, select_on=VAL)
     plan.check(data, [(task, [VAL]) for task in held_out], store=store)
-    candidates = Candidates(store, method, parents, run_name, materialize)
+    candidates = Candidates(store, method, parents, run_name, materialize, made_by=GREEDY_SOUP)
     job = MergeJob(candidates, Run(store, data, run or new_run("merge"), run_name, settings, progress))
     soup, tried = stir(job, held_out, plan.metrics)
     rows = on_main(partial(append, store.results, tried))

@@ -70,13 +70,17 @@ def candidate_params(
 
 @dataclass(frozen=True)
 class Candidates:
-    """Make the checkpoints of a merge's candidates; the merge that is stored by ``name`` as weights with ``materialize``."""
+    """Make the checkpoints of a merge's candidates; the merge that is stored by ``name`` as weights with ``materialize``.
+
+    Without a ``name`` it is called after its tasks and how it was made, which is ``made_by`` where that is more than the method.
+    """
 
     store: Store
     method: MergeMethod
     parents: Parents
     name: str
     materialize: bool = False
+    made_by: str = ""
 
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
         """Return the recipe of a candidate."""
@@ -87,8 +91,10 @@ class Candidates:
         ends, recipe = self.parents.ends, self.recipe(params)
         prefix = checkpoint_prefix(ModelConfig.from_json(ends[0].model))
         tasks = "+".join(dict.fromkeys(in_utf8(Path(str(end.config.get("task", end.name))).name) for end in ends))
-        name = f"{prefix}/{tasks}/{self.method.name}"
-        name = self.name or name if kind == MERGED else f"{name}/{described(params)}"
+        if kind == MERGED:
+            name = self.name or f"{prefix}/{tasks}/{self.made_by or self.method.name}"
+        else:
+            name = f"{prefix}/{tasks}/{self.method.name}/{described(params)}"
         trainings = {end.training for end in ends}
         first, *rest = (end.config for end in ends)
         shared = {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}

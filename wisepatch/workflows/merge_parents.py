@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import EvalConfig
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.hookspecs import MergeMethod
 from wisepatch.progress import Progress, Silent
 from wisepatch.store.checkpoints import WEIGHTS, Checkpoint, Store
-from wisepatch.store.recipes import load_weights, merged_head
+from wisepatch.store.recipes import load_all, merged_head
 from wisepatch.task_roles import other_tasks, several_tasks
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, endpoint_fisher
@@ -20,6 +20,11 @@ from wisepatch.training.gram_matrices import gram_matrices
 from wisepatch.weights.methods import check_same, with_one_head
 from wisepatch.weights.streaming import read_weights
 from wisepatch.workflows.tasks_of_run import tasks_of_run
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
 
 WITHOUT_A_START = "linear, slerp, fisher or regmean"
 PARTS = ("visual", "text")
@@ -82,10 +87,12 @@ def _check_models(ends: Sequence[Checkpoint]) -> None:
 
 def _check_tensors(store: Store, parents: Sequence[Checkpoint]) -> tuple[str, ...]:
     """Compare names and shapes before any work; files are mapped, not read. Return the names of all tensors."""
-    files = {
+    found: dict[str, Tensors] = {
         parent.id: read_weights(parent.home / WEIGHTS)[0] for parent in parents if (parent.home / WEIGHTS).is_file()
     }
-    weights = with_one_head([files.get(parent.id) or load_weights(store, parent) for parent in parents])
+    recipes = [parent for parent in parents if parent.id not in found]
+    found |= zip((recipe.id for recipe in recipes), load_all(store, recipes), strict=True)
+    weights = with_one_head([found[parent.id] for parent in parents])
     check_same(*weights)
     return tuple(weights[0])
 
@@ -185,7 +192,7 @@ def information_for(
             ends, known, method.name, params, store, data, seed=seed, workers=workers, progress=progress
         )
         return {"gram": found}
-    weights = [load_weights(store, end) for end in ends]
+    weights = list(load_all(store, ends))
     changed = {
         name for name, tensor in weights[0].items() if any(not tensor.equal(other[name]) for other in weights[1:])
     }

@@ -125,12 +125,11 @@ class SweepPlan:
             )
         for task in (*self.patching.each, *(self.others if self.rule else ())):
             if task.split:
-                yield UsageError(
-                    f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}",
-                    MEASURE_AFTERWARDS.format(task.spec)
-                    if task.is_own_split
-                    else f"write {task.name}: its splits are used as needed",
-                )
+                hint = f"write {task.name}: its splits are used as needed"
+                if task.is_own_split:
+                    hint = MEASURE_AFTERWARDS.format(task.spec)
+                    hint += f", or at once with patch --also {task.spec}" if task in self.others else ""
+                yield UsageError(f"{task.spec} names a split, and alpha is to be chosen on {self.select_on}", hint)
         if self.auto:
             yield from self._auto_problems()
         if not self.rule:
