@@ -17,13 +17,24 @@ TRAINING = ("--model", "demo", "--steps", "2", "--batch-size", "4", "--lr", "1e-
 def test_two_objectives_are_shown_in_one_table_and_drawn_in_one_picture(cli, shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "SIZES", {"train": 20, "val": 20, "test": 20})
     words = ("patch", "--task", shapes, "--supported", "Colors", "--alpha", "0,1", *TRAINING)
-    words = (*words, "--objective", "cross-entropy,lipsum", "--objective-param", "texts=3", "--select", "max-drop=0.5")
+    words = (
+        *words,
+        "--objective",
+        "cross-entropy,lipsum",
+        "--objective-param",
+        "texts=3",
+        "--select",
+        "max-drop=0.5",
+        "--seeds",
+        "0,1",
+    )
     told = cli(*words, "--output", "both.png")
     assert told.exit_code == 0, told.output
     rows = [line for line in told.stdout.splitlines() if line.startswith("│")]
     assert [row.split("│")[1].strip() for row in rows] == ["cross-entropy", "lipsum"]
     assert "than cross-entropy, at the alphas that were chosen, " in told.stdout
-    assert "(paired by image over 1 seed, in the same direction in each, p after Holm)" in told.stdout
+    assert all(row.count("±") == 4 for row in rows)  # chosen and at alpha 1: patching and supported
+    assert "(paired by image over 2 seeds, in the same direction in each, p after Holm)" in told.stdout
     with Image.open("both.png") as picture:
         assert picture.width > 500
     records = [json.loads(line) for line in cli(*words, "--json").stdout.splitlines()]

@@ -118,7 +118,8 @@ def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:
     body = []
     for way in found:
         patching, supported = way.accuracies()
-        row, difference = way.record(), way.against
+        ends = way.accuracies(1.0) if way.reaches_the_end else ([], [])
+        difference = way.against
         change, p = "-", "-"
         if difference is not None:
             change = f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
@@ -126,7 +127,7 @@ def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:
         body.append(
             (
                 way.name, ", ".join(f"{alpha:g}" for alpha in way.alphas), _spread(patching), change, p, _spread(supported),
-                percent(row.get("patching_finetuned")), percent(row.get("supported_finetuned")),
+                *map(_spread, ends),
             )
         )  # fmt: skip
     sweep = first.sweeps[0]
@@ -136,17 +137,17 @@ def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:
     )  # fmt: skip
     output.result(f"test data, per cent; alpha chosen by {sweep.rule} on {sweep.selected_on} data")
     output.table(columns, body)
-    told = [way for way in found if way.against and way.against.is_beyond_chance]
-    better = [way for way in told if way.against and way.against.value > 0]
-    worse = [way for way in told if way not in better]
+    told = [(way.name, way.against.value > 0) for way in found if way.against and way.against.is_beyond_chance]
     words = [
-        f"{verb} {', '.join(way.name for way in those)}"
-        for verb, those in (("better:", better), ("worse:", worse))
-        if those
+        f"{word}: {', '.join(names)}"
+        for word, sign in (("better", True), ("worse", False))
+        if (names := [name for name, better in told if better is sign])
     ]
+    seeds = len(first.sweeps)
+    over = f" over {count(seeds, 'seed')}, in the same direction in each" if seeds > 1 else ""
     output.result(
         f"than {first.name}, at the alphas that were chosen, {'; '.join(words) or 'none is better or worse beyond chance'} "
-        f"(paired by image over {count(len(first.sweeps), 'seed')}, in the same direction in each, p after Holm)"
+        f"(paired by image{over}, p after Holm)"
     )
 
 

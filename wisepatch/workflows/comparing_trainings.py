@@ -55,6 +55,11 @@ class TrainingWay:
         """Return the alpha that was chosen for each seed."""
         return tuple(each.choice.alpha for each in self.sweeps if each.choice)
 
+    @property
+    def reaches_the_end(self) -> bool:
+        """Tell whether alpha 1, the fine-tuned model, was measured for each seed."""
+        return all(1.0 in each.checkpoints for each in self.sweeps)
+
     def accuracies(self, alpha: float | None = None) -> tuple[list[float], list[float]]:
         """Return test accuracies on the patching task, and supported means, seed by seed: at ``alpha``, or the chosen one."""
         at = [self.alphas[number] if alpha is None else alpha for number in range(len(self.sweeps))]
@@ -66,7 +71,7 @@ class TrainingWay:
         """Return the row of the table as JSON types; of one seed the deviations are missing."""
         row: dict[str, Any] = {"objective": self.name, "seeds": len(self.sweeps), "alphas": list(self.alphas)}
         row["runs"] = [each.run for each in self.sweeps]
-        ends = [("_finetuned", 1.0)] if all(1.0 in each.checkpoints for each in self.sweeps) else []
+        ends = [("_finetuned", 1.0)] if self.reaches_the_end else []
         for when, alpha in (("", None), *ends):
             for what, values in zip(("patching", "supported"), self.accuracies(alpha), strict=True):
                 row[f"{what}{when}"] = mean(values) if values else None

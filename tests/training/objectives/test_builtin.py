@@ -183,6 +183,7 @@ def test_settings_are_given_by_name_and_what_is_off_is_said(shapes, tmp_path):
         ("distill", "temperature=0", "the setting temperature of distill must not be 0"),
         ("distill", "classes=none", "the setting classes of distill is all, task, imagenet, not 'none'"),
         ("cross-entropy", "weight=1", "the objective cross-entropy has no setting 'weight'"),
+        ("cross-entropy", "lipsum.weigth=1", "the objective lipsum has no setting 'weigth'"),
     ):
         with pytest.raises(UsageError, match=reason):
             train(shapes, tmp_path / "none", name, objective_param=(given,))

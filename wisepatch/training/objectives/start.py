@@ -107,15 +107,15 @@ def objective_params(config: TrainConfig) -> dict[str, Any]:
     params = dict(objective.params)
     for word in config.objective_param:
         name, _, value = word.partition("=")
-        owner, dot, short = name.strip().rpartition(".")
-        if dot and owner != objective.name:
-            find_objective(owner)
-            continue
-        if short not in params:
-            has = f"it has {', '.join(params)}" if params else "it has none"
+        owner_name, dot, short = name.strip().rpartition(".")
+        owner = find_objective(owner_name) if dot else objective
+        if short not in owner.params:
+            has = f"it has {', '.join(owner.params)}" if owner.params else "it has none"
             raise UsageError(
-                f"the objective {objective.name} has no setting {short!r}", f"{has}; `OBJECTIVE.NAME=VALUE` is for one"
+                f"the objective {owner.name} has no setting {short!r}", f"{has}; `OBJECTIVE.NAME=VALUE` is for one"
             )
+        if owner.name != objective.name:
+            continue
         kind: Any = type(objective.params[short])
         try:
             read: Any = kind(value.strip())
