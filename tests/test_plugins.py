@@ -111,7 +111,10 @@ def test_installation_without_builtin_entry_points_says_to_install_again(monkeyp
     ("text", "problem"),
     [
         ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
-        (GOOD.replace("register_datasets", "register_dataset"), "unknown hook 'register_dataset' in plugin"),
+        (
+            GOOD.replace("register_datasets", "register_dataset"),
+            "unknown hook 'register_dataset'; hooks are register_datasets, ",
+        ),
         (GOOD.replace("@wp.hookimpl", ""), "it has no hook: mark its functions with @wisepatch.hookimpl"),
         (GOOD.replace("datasets():", "datasets(color):"), "Plugin 'plugin_bad' for hook 'register_datasets'"),
         (

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import sys
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 import wisepatch.testing
+from wisepatch import plugins
 from wisepatch.errors import PluginError, UnknownNameError
 from wisepatch.testing import check_plugin, inspect_plugin, refused_network, write_images
 
@@ -107,6 +109,15 @@ def test_distribution_is_found_in_any_spelling(write, monkeypatch):
     entry_point.__dict__["dist"] = Installed()
     monkeypatch.setattr(wisepatch.testing, "entry_points", lambda group: [entry_point])
     assert [dataset.name for dataset in check_plugin("wisepatch-pets")] == ["Pets"]
+
+
+def test_a_name_that_another_plugin_takes_is_a_problem(write, monkeypatch):
+    write()
+    known = plugins.registry()
+    clash = plugins.Plugin("pets", "not installed", problem="the name 'pets' is taken by plugin 'cats' (cats 1.0)")
+    monkeypatch.setattr(plugins, "registry", lambda: replace(known, plugins=(clash,)))
+    with pytest.raises(PluginError, match=r"pets, hooks: the name 'pets' is taken by plugin 'cats'"):
+        check_plugin("pets")
 
 
 def test_unknown_plugin_lists_those_installed(write):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +30,7 @@ REGISTERED: dict[str, type] = {  # hook: the type of what it returns
     "register_rules": SelectionRule,
     "register_objectives": Objective,
 }
+UNKNOWN_HOOK = re.compile(r"(unknown hook \S+) in plugin <module .*>")  # as pluggy says it
 RESERVED = ",@=\n"  # in names: the command line reads A,B and NAME@SPLIT and NAME=VALUE
 Registered = TypeVar("Registered")
 
@@ -147,6 +149,7 @@ def load(entry_point: metadata.EntryPoint, distribution: str = "") -> Plugin:
     except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a plugin raises, it is skipped and named
         expected = isinstance(error, WisepatchError | pluggy.PluginValidationError)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        reason = UNKNOWN_HOOK.sub(rf"\1; hooks are {', '.join([*REGISTERED, 'find_dataset'])}", reason)
         return Plugin(entry_point.name, distribution, problem=" ".join(reason.split()))
     return Plugin(entry_point.name, distribution, registered, lambda name: manager.hook.find_dataset(name=name))
 

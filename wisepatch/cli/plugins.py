@@ -86,6 +86,8 @@ def check(
     output.table(
         ("plugin or task", "check", "state"), [(f.subject, f.check, f.problem or "passed") for f in report.findings]
     )
+    if common.data is None and report.datasets:
+        output.say("note: no split was opened; name the folder of the data with --data")
     if report.problems:
         raise PluginError(
             f"the plugin {report.plugin} has {count(len(report.problems), 'problem')}",

@@ -243,9 +243,8 @@ def _open(
     if not files[split]:
         number = sum(map(len, files.values()))
         problem = f"{path}: too few images to hold out a {split} split: of {number}, none falls into it by its name"
-        otherwise = (
-            "choose alpha on test data with --select-on test" if split == "val" else "evaluate all with --split all"
-        )
+        on_test = "choose alpha on test data with --select-on test"
+        otherwise = on_test if split == "val" else f"evaluate all as {Path(path).name}@all"
         raise EmptySplitError(problem, f"add images, put some into a folder {split}, or {otherwise}")
     listed = files[split]
     if reading.bad:

@@ -128,8 +128,12 @@ def _check_hooks(source: EntryPoint, module: object) -> Plugin:
     hooks = [name for name in (*plugins.REGISTERED, "find_dataset") if hasattr(module, name)]
     unmarked = [name for name in hooks if not hasattr(getattr(module, name), f"{GROUP}_impl")]
     require(not unmarked, f"{' and '.join(unmarked)} must be marked with @wisepatch.hookimpl")
-    (plugin,) = plugins.skip_taken([plugins.load(source)], plugins.registry().builtins)
+    known = plugins.registry()
+    (plugin,) = plugins.skip_taken([plugins.load(source)], known.builtins)
     require(not plugin.problem, plugin.problem)
+    # Beside another installed plugin that takes one of its names, it is skipped as both are.
+    same = [each for each in known.skipped if (each.name, each.distribution) == (plugin.name, plugin.distribution)]
+    require(not same, same[0].problem if same else "")
     return plugin
 
 
