@@ -265,13 +265,13 @@ def test_parent_of_another_architecture_or_model_is_refused(store, papers, tmp_p
         wp.import_checkpoints(store, [tmp_path / "small.pt", papers / "clip-state-dict.pt"], activation="gelu")
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_what_export_wrote_comes_back_in_with_its_head(store, tmp_path, kind, papers):
+@pytest.mark.parametrize(("kind", "form"), [("vit", "open_clip"), ("resnet", "open_clip"), ("vit", "transformers")])
+def test_what_export_wrote_comes_back_in_with_its_head(store, tmp_path, kind, form):
     weights = {**tiny_weights(kind), "classifier.weight": torch.randn(10, 16), "classifier.bias": torch.randn(10)}
     (first,) = wp.import_checkpoints(
         store, saved(tmp_path / "w.pt", weights), activation="gelu", task="CIFAR10"
     ).checkpoints
-    folder = wp.export(store, first, tmp_path / "out").folder
+    folder = wp.export(store, first, tmp_path / "out", format=form).folder
     (again,) = wp.import_checkpoints(store, folder).checkpoints
     assert again.head == first.head
     assert same_bits(wp.load_weights(store, again), wp.load_weights(store, first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.config import EvalConfig, PassConfig
+from wisepatch.config import EvalConfig, PassConfig, setting
 from wisepatch.counting import count
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 
@@ -24,6 +25,29 @@ if TYPE_CHECKING:
 MAX_NAMED = 20  # images that cannot be read; --json and --output have them all
 
 
+@dataclass(frozen=True)
+class PredictOptions:
+    """Say which checkpoints are asked about which classes, and where the answers go."""
+
+    checkpoint: list[str] | None = setting(
+        None, "Checkpoints to ask, by comma; then all words may be images.", None, complete=completion.checkpoints
+    )
+    task: str | None = setting(
+        None,
+        "Choose from the classes of this task. (default: of the one that was trained)",
+        None,
+        flags=("--task", "-t"),
+        complete=completion.tasks,
+    )
+    top: int = setting(5, "How many classes to tell.", None, min=1)
+    output: list[Path] | None = setting(
+        None, "A table (.csv, .parquet), or a sheet of images (.png, .jpg).", None, flags=("--output", "-o")
+    )
+    images_per_class: int = setting(10, "Surest images of each class on a sheet.", None, min=1)
+    path_column: str = setting("", "Column of a CSV that names the images.", None)
+    colour_managed: bool = setting(default=False, help="Convert colours to sRGB.", panel=None)
+
+
 @o.with_settings
 def command(
     words: Annotated[
@@ -34,36 +58,11 @@ def command(
             autocompletion=completion.checkpoints,
         ),
     ],
+    told: PredictOptions,
     names: o.NameOptions,
     passes: PassConfig,
     machine: o.Machine,
     common: o.Common,
-    checkpoint: Annotated[
-        list[str],
-        typer.Option(
-            "--checkpoint",
-            help="Checkpoints to ask, by comma; then all words may be images.",
-            autocompletion=completion.checkpoints,
-        ),
-    ] = [],  # noqa: B006 -- Typer copies defaults
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            "-t",
-            help="Choose from the classes of this task. (default: of the one that was trained)",
-            autocompletion=completion.tasks,
-        ),
-    ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to tell.")] = 5,
-    output_path: Annotated[
-        list[Path], typer.Option("--output", "-o", help="A table (.csv, .parquet), or a sheet of images (.png, .jpg).")
-    ] = [],  # noqa: B006
-    per_class: Annotated[
-        int, typer.Option("--images-per-class", min=1, help="Surest images of each class on a sheet.")
-    ] = 10,
-    path_column: Annotated[str, typer.Option("--path-column", help="Column of a CSV that names the images.")] = "",
-    colour_managed: Annotated[bool, typer.Option("--colour-managed", help="Convert colours to sRGB.")] = False,
 ) -> None:
     """Say what images show: class names with probabilities, from one checkpoint or several.
 
@@ -81,29 +80,31 @@ def command(
 
     output, store = common.output, common.open_store()
     classnames, templates = names.names(), names.templates()
-    for path in output_path:
+    paths = told.output or []
+    for path in paths:
         check_output(path)
-    asked, images = _take_apart(store, words, checkpoint)
-    if path_column and not any(Path(word).suffix.lower() in SUFFIXES for word in images):
+    asked, images = _take_apart(store, words, told.checkpoint or [])
+    if told.path_column and not any(Path(word).suffix.lower() in SUFFIXES for word in images):
         output.say("note: --path-column changes nothing: no CSV is named")
-    listing = list_images(images, {"path": path_column} if path_column else None)
+    listing = list_images(images, {"path": told.path_column} if told.path_column else None)
     if note := listing.note():
         output.say(f"note: {note}")
     from wisepatch.evaluation.answers import answers
     from wisepatch.workflows.predicting import asked_task
 
-    wanted, sources = asked_task(asked, task, classnames, templates), AnyImages(listing.paths, managed=colour_managed)
+    wanted = asked_task(asked, told.task, classnames, templates)
+    sources = AnyImages(listing.paths, managed=told.colour_managed)
     settings = EvalConfig(**passes.to_json())
-    stream = answers(asked, sources, wanted, store, top=top, settings=settings, progress=output.progress())
-    shown = _Shown(common, several=len(asked) > 1, lines=not output_path)
-    _keep(shown, stream, sources, output_path, top, per_class)
+    stream = answers(asked, sources, wanted, store, top=told.top, settings=settings, progress=output.progress())
+    shown = _Shown(common, several=len(asked) > 1, lines=not paths)
+    _keep(shown, stream, sources, paths, told)
     if output.helps:
         return
     if shown.unreadable == len(sources):
         raise DataError("none of the images can be read", "name others")
     read = f"answered {len(sources) - shown.unreadable:,} of {count(len(sources), 'image')}"
     rest = f", {shown.unreadable} cannot be read" if shown.unreadable else ""
-    written = f"; written to {' and '.join(map(str, output_path))}" if output_path else ""
+    written = f"; written to {' and '.join(map(str, paths))}" if paths else ""
     output.say(f"{read}{rest}{written}")
 
 
@@ -135,18 +136,16 @@ class _Shown:
             self.output.result(f"{answer.image}{of}: {told}")
 
 
-def _keep(
-    shown: _Shown, stream: Iterable[Answer], sources: AnyImages, paths: list[Path], top: int, per_class: int
-) -> None:
+def _keep(shown: _Shown, stream: Iterable[Answer], sources: AnyImages, paths: list[Path], told: PredictOptions) -> None:
     """Print answers, and write them to every file that was asked for."""
     from wisepatch.reports.answer_files import TABLES, Sheet, table
 
     if shown.output.helps:
         paths = []
     with ExitStack() as stack:
-        tables = [stack.enter_context(table(path, top)) for path in paths if path.suffix.lower() in TABLES]
+        tables = [stack.enter_context(table(path, told.top)) for path in paths if path.suffix.lower() in TABLES]
         pictures = [path for path in paths if path.suffix.lower() not in TABLES]
-        sheet = Sheet(per_class)
+        sheet = Sheet(told.images_per_class)
         for answer in stream:
             shown.add(answer)
             for each in tables:

@@ -143,14 +143,21 @@ def _read_open_clip(label: str, config: Path, fetch: Fetch) -> Source:
     model = ModelConfig(label if is_hub else f"{LOCAL}{config.parent.resolve()}", "")
     description = read_description(model, model.model)
     weights = _first(label, fetch, OPEN_CLIP_WEIGHTS)
-    found, head = read_state_dict(weights), fetch(CLASSIFIER)
+    found = read_state_dict(weights)
     if not is_hub and not description["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
         model = ModelConfig(config.parent.resolve().name, "", json.dumps(description))
-    if head and (trained := fetch(CLASSIFIER_WEIGHTS)):
-        found.tensors |= {
-            name: tensor for name, tensor in read_state_dict(trained).tensors.items() if name.startswith(HEAD)
-        }
-    return Source(label, found, sha256(weights), model, head=read_json(head) if head else None)
+    return Source(label, found, sha256(weights), model, head=_head_beside(fetch, found))
+
+
+def _head_beside(fetch: Fetch, found: FoundWeights) -> dict[str, Any] | None:
+    """Add the head that export writes beside a model of any format; return what is said of it, ``None`` where there is none."""
+    about, weights = fetch(CLASSIFIER), fetch(CLASSIFIER_WEIGHTS)
+    if not (about and weights):
+        return None
+    found.tensors |= {
+        name: tensor for name, tensor in read_state_dict(weights).tensors.items() if name.startswith(HEAD)
+    }
+    return read_json(about)
 
 
 def _read_transformers(label: str, config: dict[str, Any], fetch: Fetch) -> Source:
@@ -163,7 +170,7 @@ def _read_transformers(label: str, config: dict[str, Any], fetch: Fetch) -> Sour
     if path := fetch("preprocessor_config.json"):
         preprocessing = transformers_names.preprocessing(read_json(path))
         beyond |= {} if _is_default(preprocessing) else {"preprocess_cfg": preprocessing}
-    return Source(label, found, sha256(weights), beyond=beyond)
+    return Source(label, found, sha256(weights), beyond=beyond, head=_head_beside(fetch, found))
 
 
 def _is_default(preprocessing: dict[str, Any]) -> bool:
