@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 import wisepatch as wp
 from tests.samples import recipes
 from wisepatch.analysis.comparison import class_differences, confusions, difference
+from wisepatch.analysis.intervals import wilson
 from wisepatch.datasets import demo
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError
 from wisepatch.evaluation.measurement import evaluate
@@ -56,6 +57,8 @@ def test_differences_are_paired_tested_exactly_and_adjusted_over_the_tasks(run_s
     assert low < value < high
     assert shapes.calibrations[0]["brier"].value == pytest.approx(0.25)
     assert [each["task"] for each in compared.records()] == [each.task for each in compared.tasks]
+    (record,) = (each for each in compared.records() if each["task"] == shapes.task)
+    assert (record["before_low"], record["before_high"]) == wilson(70 / 90, 90)
     json.dumps(compared.records())
 
 
@@ -135,6 +138,12 @@ def test_the_command_prints_draws_and_writes_what_changed(cli, run_store, tmp_pa
     words = ("compare", "zeroshot", "finetuned")
     result = cli(*words, "--per-class", "--confusion", "--show", "changed.png", "--output", "changed.csv")
     assert result.exit_code == 0, result.output
+    for legend in (
+        "in brackets 95 % intervals",
+        "p: McNemar's exact test; p (Holm): adjusted over",
+        "too few images: at 95 %",
+    ):
+        assert legend in result.stdout
     compared = wp.compare(run_store, "zeroshot", "finetuned")
     table = pd.read_csv("changed.csv")
     assert len(table) == sum(each.difference.fixed + each.difference.broken for each in compared.tasks) > 0

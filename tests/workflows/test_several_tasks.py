@@ -145,6 +145,19 @@ def test_sequential_patches_each_task_from_the_model_patched_before(folders, tmp
     assert (set(drawn["task"]), list(drawn["alpha"])) == ({done.sweep.patching}, [0, 0.5, 1])
 
 
+def test_choices_one_after_the_other_share_what_a_certified_drop_may_be_wrong(folders, tmp_path):
+    """Each may break its promise, and the next builds on it."""
+    progress = Notes()
+    done = run(
+        folders, tmp_path / "store", tasks=NAMES[:2], strategy="sequential", rule="max-drop=0.3@90", progress=progress
+    )
+    assert [str(sweep.rule) for sweep in done.sweeps] == ["max-drop=0.3@95"] * 2
+    assert (
+        "each of the 2 choices is made by max-drop=0.3@95, so that max-drop=0.3@90 holds of all together"
+        in progress.notes
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["in the second training", "after the second training"])
 def test_sequential_goes_on_after_a_kill(folders, tmp_path, monkeypatch, stop_at, when):  # noqa: F811

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wisepatch.analysis.intervals import wilson
 from wisepatch.analysis.metrics import measurements
 from wisepatch.analysis.paired import difference_interval, drop_limit, holm, mcnemar, mean_difference_interval
 from wisepatch.hookspecs import Measured, Scores
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 WORSE, TOO_FEW = "*", "?"
+TOO_FEW_IMAGES = "too few images"
 TELLING_DROP = 0.01  # too few images to tell: a drop of more than this is neither shown nor excluded
 
 
@@ -49,16 +51,27 @@ class Difference:
         """Return the difference, a fraction."""
         return (self.fixed - self.broken) / self.n
 
+    def accuracy(self, when: str) -> dict[str, float]:
+        """Return the accuracy ``before`` or ``after`` with Wilson's 95 % interval, as a row of results has them."""
+        value = getattr(self, when)
+        return dict(zip(("value", "ci_low", "ci_high"), (value, *wilson(value, self.n)), strict=True))
+
     def record(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
-        return asdict(self) | {"difference": self.difference, "verdict": self.verdict}
+        ends = {
+            f"{when}_{end.removeprefix('ci_')}": limit
+            for when in ("before", "after")
+            for end, limit in self.accuracy(when).items()
+            if end != "value"
+        }
+        return asdict(self) | ends | {"difference": self.difference, "verdict": self.verdict}
 
     @property
     def verdict(self) -> str:
         """Say ``better`` or ``worse`` where the adjusted p-value is below 0.05, ``too few images`` or ``no difference``."""
         if self.p_holm < LEVEL:
             return "better" if self.fixed > self.broken else "worse"
-        return "too few images" if too_few(self.fixed, self.broken, self.n) else "no difference"
+        return TOO_FEW_IMAGES if too_few(self.fixed, self.broken, self.n) else "no difference"
 
 
 class Confusion(NamedTuple):

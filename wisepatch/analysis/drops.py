@@ -69,6 +69,13 @@ def write_number(value: float) -> str:
     return f"{value:.12g}"
 
 
+def shared_out(bound: Bound, choices: int) -> Bound:
+    """Return the bound that each of several choices is to be certified by, so that all of them hold together (Bonferroni)."""
+    if bound.confidence is None:
+        return bound
+    return replace(bound, confidence=float(f"{1 - (1 - bound.confidence) / choices:.12g}"))
+
+
 def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
     """Maximise ``P(a)`` among the alphas that drop by no more than the bound ``d``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis import drops, rules
@@ -52,6 +52,10 @@ class Rule:
     def __str__(self) -> str:
         """Return what :func:`parse_rule` reads."""
         return self.name if self.value is None else f"{self.name}={self.value}"
+
+    def shared_out(self, choices: int) -> Rule:
+        """Return the rule for each of several choices that build on each other: what is certified holds of all of them together."""
+        return replace(self, value=drops.shared_out(self.value, choices)) if self.is_certified else self
 
     @property
     def is_certified(self) -> bool:

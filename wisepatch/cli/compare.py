@@ -10,15 +10,16 @@ import typer
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.counting import count
-from wisepatch.reports.numbers import p_value, percent, points
+from wisepatch.reports.numbers import measured, p_value, points, with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from wisepatch.analysis.comparison import Difference
     from wisepatch.cli.output import Output
     from wisepatch.workflows.comparing import Comparison, TaskComparison
 
+MIN_COLUMNS = 150  # that accuracies with their intervals need
 MOST_PAIRS = 20  # of classes that are confused, for people
 
 BeforeArgument = Annotated[
@@ -96,10 +97,11 @@ def show_comparison(output: Output, compared: Comparison) -> None:
     output.records(compared.records(), "comparison")
     output.result(
         f"before: {compared.before.name} ({compared.before.id}), after: {compared.after.name} ({compared.after.id}); "
-        "accuracy in per cent, differences in points"
+        "accuracy in per cent, differences in points, in brackets 95 % intervals"
     )
     several = len(compared.tasks) > 1
-    rows = [(each.task, each.split, *_cells(each.difference, adjusted=several)) for each in compared.tasks]
+    whole = (output.width or MIN_COLUMNS) >= MIN_COLUMNS
+    rows = [(each.task, each.split, *_cells(each.difference, adjusted=several, whole=whole)) for each in compared.tasks]
     ends: tuple[int, ...] = ()
     if several:
         value, low, high = compared.mean
@@ -107,6 +109,7 @@ def show_comparison(output: Output, compared: Comparison) -> None:
         rows.append(("mean", "", "", "", "", points(value, low, high), "", "", "", *([""] if several else []), ""))
         ends = (len(rows) - 2,)
     output.table(("task", "split", *_columns(adjusted=several)), rows, ends=ends)
+    _legend(output, [each.difference for each in compared.tasks], "tasks")
     output.table(
         ("calibration", "ECE before", "ECE after", "Brier before", "Brier after"),
         [
@@ -121,6 +124,7 @@ def show_comparison(output: Output, compared: Comparison) -> None:
             for each in compared.tasks
         ],
     )
+    output.result("ECE, the calibration error, and Brier, from 0 to 2: 0 is best")
 
 
 def show_classes(output: Output, compared: TaskComparison) -> None:
@@ -129,10 +133,12 @@ def show_classes(output: Output, compared: TaskComparison) -> None:
         ({"task": compared.task, "split": compared.split, **each.record()} for each in compared.by_class),
         "class_comparison",
     )
+    whole = (output.width or MIN_COLUMNS) >= MIN_COLUMNS
     output.table(
         (f"class of {compared.task}", *_columns(adjusted=True)),
-        [(each.name, *_cells(each, adjusted=True)) for each in compared.by_class],
+        [(each.name, *_cells(each, adjusted=True, whole=whole)) for each in compared.by_class],
     )
+    _legend(output, compared.by_class, "classes")
 
 
 def show_confusions(output: Output, compared: TaskComparison) -> None:
@@ -154,12 +160,21 @@ def show_confusions(output: Output, compared: TaskComparison) -> None:
         output.result(f"{len(compared.confusions) - len(shown)} pairs more; --json has all")
 
 
+def _legend(output: Output, differences: Sequence[Difference], over: str) -> None:
+    """Say what stands in the columns of differences."""
+    from wisepatch.analysis.comparison import TOO_FEW_IMAGES
+
+    output.result("p: McNemar's exact test" + (f"; p (Holm): adjusted over the {over}" if len(differences) > 1 else ""))
+    if any(each.verdict == TOO_FEW_IMAGES for each in differences):
+        output.result(f"{TOO_FEW_IMAGES}: at 95 %, they leave open whether accuracy drops by more than 1 point")
+
+
 def _columns(*, adjusted: bool) -> Iterable[str]:
     return (
         "n",
         "before",
         "after",
-        "difference, 95 % interval",
+        "difference",
         "fixed",
         "broken",
         "p",
@@ -168,9 +183,10 @@ def _columns(*, adjusted: bool) -> Iterable[str]:
     )
 
 
-def _cells(each: Difference, *, adjusted: bool) -> Iterable[object]:
+def _cells(each: Difference, *, adjusted: bool, whole: bool) -> Iterable[object]:
     p_values = [each.p, each.p_holm] if adjusted else [each.p]
+    ends = [(with_interval if whole else measured)(each.accuracy(when)) for when in ("before", "after")]
     return (
-        each.n, percent(each.before), percent(each.after), points(each.difference, each.low, each.high), each.fixed, each.broken,
-        *map(p_value, p_values), each.verdict,
+        each.n, *ends,
+        points(each.difference, each.low, each.high), each.fixed, each.broken, *map(p_value, p_values), each.verdict,
     )  # fmt: skip

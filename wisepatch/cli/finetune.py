@@ -36,7 +36,8 @@ def command(
     interrupted.
 
     With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
-    steps and costs other tasks more. With 1,000 images `--steps 1000 --lr 2e-4`.
+    steps and costs other tasks more. With 1,000 images `--steps 1000 --lr 2e-4` or `--steps 300 --lr 1e-3`:
+    which of them is better depends on the task.
 
     Example: `wisepatch finetune --task MNIST --supported CIFAR10,STL10`, `wisepatch finetune --task MNIST --seeds 0,1,2`
     """

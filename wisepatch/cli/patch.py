@@ -68,7 +68,8 @@ def command(
     --alpha auto has the resolution of 0:1:0.01 for about a tenth of its evaluations.
 
     With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
-    steps and costs other tasks more. With 1,000 images `--steps 1000 --lr 2e-4`.
+    steps and costs other tasks more. With 1,000 images `--steps 1000 --lr 2e-4` or `--steps 300 --lr 1e-3`:
+    which of them is better depends on the task.
 
     Several objectives by comma are compared after mixing: `--objective cross-entropy,lipsum --select max-drop=0.02@95`.
 

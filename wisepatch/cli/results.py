@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wisepatch.workflows.sweep import Sweep
 
 Column = tuple[str, list[str]]  # its name and its cells
+INTERVALS = "; in brackets 95 % intervals"
 INTERVAL_COLUMNS = 26  # of a value with its interval and mark, and the lines beside it
 
 
@@ -130,7 +131,8 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         seen = "chosen on this split" if split == sweep.selected_on else f"alpha was chosen on {sweep.selected_on}"
         note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
     words = " / ".join(name if better else f"{name} (lower is better)" for name, better in higher.items())
-    output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}")
+    brackets = INTERVALS if any(row.get("ci_low") is not None for row in measured.values()) else ""
+    output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}{brackets}")
     body = zip(*(cells for _, cells in columns), strict=True)
     output.table([name for name, _ in columns], body, strong=chosen.index(True) if any(chosen) else None)
     if set(marks.values()) - {""}:

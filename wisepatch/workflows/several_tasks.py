@@ -160,12 +160,19 @@ def one_after_the_other(job: PatchJob) -> Done:
     A patch that stopped goes on: trainings resume, and what the store holds is neither trained nor measured again.
     """
     parts, start = job.tasks.patching.each, job.config.start
+    rule = (
+        job.plan.rule.shared_out(len(parts)) if job.plan.rule else None
+    )  # one false promise spoils all that is built on it
+    if rule != job.plan.rule and job.progress:
+        job.progress.note(
+            f"each of the {len(parts)} choices is made by {rule}, so that {job.plan.rule} holds of all together"
+        )
     runs: list[Finetuned] = []
     sweeps: list[Sweep] = []
     for number, task in enumerate(parts, start=1):
         before, rest = parts[: number - 1], parts[number:]
         config = config_of(job.config, task, (*before, *job.tasks.supported), start)
-        plan = replace(job.plan, patching=several_tasks(parts[:number]), reports=number == len(parts))
+        plan = replace(job.plan, rule=rule, patching=several_tasks(parts[:number]), reports=number == len(parts))
         tasks = RunTasks(task, (*before, *job.tasks.supported, *rest))
         if job.run.progress:
             job.run.progress.note(f"task {number} of {len(parts)}: {task.name}")
