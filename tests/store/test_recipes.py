@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wisepatch.errors import StoreError
-from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.store import recipes
+from wisepatch.store.checkpoints import MANIFEST, WEIGHTS, Recipe, Store
 from wisepatch.store.recipes import load_all, load_weights, merged_head, weights_file, weights_writer
 from wisepatch.weights.methods import interpolate
 
