@@ -75,6 +75,13 @@ def available() -> list[str]:
     return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
+def has_room(device: torch.device, size: int) -> bool:
+    """Tell whether so many bytes take no more than half of what a GPU has free: the rest is for what is computed."""
+    import torch
+
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] // 2
+
+
 def set_up_accelerate() -> bool:
     """Let Accelerate compute on the same device; return what :class:`accelerate.Accelerator` is to be given as ``cpu``."""
     from accelerate.state import AcceleratorState, PartialState

@@ -1,4 +1,4 @@
-"""W8: one start and several ends on disk, their merge on disk, by methods of every kind."""
+"""W8: one start and several ends on disk, their merge on disk, by methods of every kind, and measured on an image."""
 
 import os
 import threading
@@ -9,6 +9,7 @@ from tests.benchmarks.harness import measure
 
 ENDS, SCALE = 8, 0.3
 METHODS = ("task-arithmetic", "ties", "dare", "model-stock", "iso-c", "tsv-m")
+MEASURED = ("task-arithmetic", "dare")  # one that mixes all ends for each candidate, one whose task vector is kept
 POLL_SECONDS = 0.01
 
 
@@ -94,6 +95,51 @@ def merge(clock, folder, ends, method):
     return watch.more
 
 
+def stored(clock, folder, model, ends):
+    """Start and ends as checkpoints of a store, whose files are links to them."""
+    from wisepatch import ModelConfig, Store
+    from wisepatch.files import sha256
+
+    def save(name, kind, **more):
+        def write(path):
+            os.link(folder / f"{name}.safetensors", path)
+            return sha256(path)
+
+        return store.save(write, kind=kind, name=name, model=ModelConfig(model, "openai").to_json(), **more)
+
+    store = Store(folder / "store")
+    start = save("start", "zeroshot", training="zeroshot")
+    for number in range(ends):
+        save(f"end{number}", "finetuned", training="paint", trained_from=[start.id])
+
+
+def measured(clock, folder, ends, method):
+    """Wisepatch, as it measures a candidate: ends read and verified, merged into the working image tower, which sees an image."""
+    import torch
+
+    from wisepatch import Store
+    from wisepatch.config import EvalConfig
+    from wisepatch.evaluation.endpoints import Endpoints, mixes_of
+    from wisepatch.evaluation.passes import Pass
+    from wisepatch.plugins import find_merge_method
+    from wisepatch.progress import Silent
+    from wisepatch.store.checkpoints import Recipe
+    from wisepatch.weights.parameters import read_params
+
+    store = Store(folder / "store")
+    parents = [store.find(name) for name in ("start", *(f"end{number}" for number in range(ends)))]
+    (params,) = read_params(find_merge_method(method), [], ends)
+    recipe = Recipe(method, tuple(parent.id for parent in parents), params)
+    merge = store.save(None, kind="merged", name=method, model=parents[0].model, recipe=recipe)
+    with Watch() as watch, clock, torch.inference_mode():
+        endpoints = Endpoints(store, torch.device("cpu"))
+        (mix,) = mixes_of([merge], endpoints)
+        tower = Pass([mix], endpoints, EvalConfig(batch_size=1), Silent()).tower
+        mix.set_weights(tower.visual)
+        tower.features(tower.take(torch.zeros(1, 3, 224, 224)))
+    return watch.more
+
+
 def difference(clock, folder):
     """The largest difference between wisepatch's sum and that of the loop."""
     from safetensors.torch import load_file
@@ -102,9 +148,19 @@ def difference(clock, folder):
     return max(float((mine[name] - theirs[name]).abs().max()) for name in theirs)
 
 
-def several(bench):
+def b32(bench):
+    """Merges of ViT-B/32."""
+    yield from several(bench, "ViT-B-32")
+
+
+def l14(bench):
+    """Merges of ViT-L/14: 10 GB of disk, and an hour."""
+    yield from several(bench, "ViT-L-14")
+
+
+def several(bench, model):
     """Task arithmetic in memory beside wisepatch's, and every other method by itself: seconds, and memory beside mapped files."""
-    model, ends = ("ViT-S-32", 3) if bench.quick else ("ViT-B-32", ENDS)
+    model, ends = ("ViT-S-32", 3) if bench.quick else (model, ENDS)
     size = bench.do(several_models, folder=bench.folder, model=model, ends=ends)
     variant = f"{model}, a start and {ends} ends of {size / 1e9:.2g} GB"
     loop = [measure(all_in_memory, "fresh", folder=bench.folder, ends=ends)]
@@ -117,3 +173,9 @@ def several(bench):
         agree = off <= 1e-5 if same else mine[0].result < 2 * size / 1e6
         more = {"own_mb": mine[0].result, "bytes": size}
         yield bench.row(f"{variant}: {method}", loop if same else (), mine, agree, None, note, **more)
+    bench.do(stored, folder=bench.folder, model=model, ends=ends)
+    for method in MEASURED:
+        mine = [measure(partial(measured, method=method), "fresh", folder=bench.folder, ends=ends)]
+        own = mine[0].result
+        note = f"{own:.0f} MB beside mapped files"
+        yield bench.row(f"{variant}: {method}, measured", (), mine, own < 2 * size / 1e6, None, note, own_mb=own)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tests.samples import recipes, with_head_of
 from wisepatch import ModelConfig, Store, TrainConfig, finetune, interpolate, load_clip, load_weights, predict_many
 from wisepatch.errors import StoreError, UsageError
+from wisepatch.evaluation import endpoints as endpoints_module
 from wisepatch.evaluation import kept_merges
 from wisepatch.evaluation.endpoints import Endpoints, mixes_of
 from wisepatch.evaluation.heads import Heads
@@ -296,6 +297,26 @@ def test_probes_with_heads_of_other_classes_cannot_be_mixed(probe, tasks, tmp_pa
     cut = save_like(probe, end, weights | {"classifier.bias": weights["classifier.bias"][:2].clone()}, "cut")
     with pytest.raises(StoreError, match=r"1 shapes differ, such as classifier.bias \(3,\) and \(2,\)"):
         list(predict_many(recipes(probe, [0.5], parents=(start, cut)), tasks[:1], probe, tmp_path))
+
+
+@pytest.mark.parametrize("method", ["linear", "fisher"])
+def test_on_a_full_device_tensors_are_copied_there_when_a_mix_needs_them(run_store, monkeypatch, method):
+    start, end = run_store.find("zeroshot"), run_store.find("finetuned")
+    recipe = Recipe("linear", (start.id, end.id), {"alpha": 0.5})
+    mix = run_store.save(None, kind="interpolated", name="half", model=end.model, training=end.training, recipe=recipe)
+    rooms = iter([True, False, False, False])
+    monkeypatch.setattr(endpoints_module, "has_room", lambda device, size: next(rooms))
+    device = torch.device("meta")  # stands for a GPU: tensors of both cannot be mixed
+    endpoints = Endpoints(run_store, device)
+    (made,) = mixes_of([mix], endpoints)
+    name = "visual.head.proj.weight"
+    if method == "fisher":
+        halves = tuple(endpoints.held({name: torch.ones_like(load_weights(run_store, end)[name])}) for _ in range(2))
+        made = replace(made, method=find_merge_method("fisher"), fishers=halves)
+    assert made.tensor(name).device == device
+    assert {endpoints.weights(each)[name].device.type for each in (start, end)} == (
+        {"meta", "cpu"} if method == "linear" else {"cpu"}
+    )
 
 
 def test_no_checkpoint_is_an_error(run_store):

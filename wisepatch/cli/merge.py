@@ -14,7 +14,7 @@ from wisepatch.errors import UsageError
 from wisepatch.files import in_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from wisepatch.workflows.merging import Merged
 
@@ -102,7 +102,6 @@ def command(
     store, data = common.open_store(), common.data_folder()
     found = o.find_checkpoints(store, checkpoints)
     from wisepatch.analysis.selection import parse_rule
-    from wisepatch.plugins import find_merge_method
     from wisepatch.tasks import find_tasks
     from wisepatch.workflows.greedy_soup import GREEDY_SOUP, greedy_soup
     from wisepatch.workflows.merging import merge
@@ -125,15 +124,8 @@ def command(
             select_on=select_on, space=space, **shared,
         )  # fmt: skip
     show_merged(output, done)
-    if done.chosen:
-        output.say(_sentence(done))
-        if done.note:
-            output.say(done.note)
-        if done.chosen.is_recipe and find_merge_method(done.chosen.method).costly:
-            output.say("it is a recipe: export merges it anew, for which --materialize stores its weights")
-        output.say(f"next: {common.again('export', done.chosen.id, 'merged-model')}")
-    elif done.rows:
-        output.say("without --select no candidate is chosen; add --select best-mean")
+    for line in _closing(done, common):
+        output.say(line)
 
 
 def _refuse_for_soup(given: Mapping[str, object]) -> None:
@@ -141,6 +133,21 @@ def _refuse_for_soup(given: Mapping[str, object]) -> None:
     if option := next((name for name, value in given.items() if value), ""):
         reason = f"a greedy soup chooses by validation data itself, and takes no {option}"
         raise UsageError(reason, f"leave {option} out")
+
+
+def _closing(done: Merged, common: o.Common) -> Iterator[str]:
+    """Yield what was chosen and stored, and what comes next."""
+    from wisepatch.plugins import find_merge_method
+
+    if done.chosen:
+        yield _sentence(done)
+        if done.note:
+            yield done.note
+        if done.chosen.is_recipe and find_merge_method(done.chosen.method).costly:
+            yield "it is a recipe: export merges it anew, for which --materialize stores its weights"
+        yield f"next: {common.again('export', done.chosen.id, 'merged-model')}"
+    elif done.rows:
+        yield "without --select no candidate is chosen; add --select best-mean"
 
 
 def _sentence(done: Merged) -> str:

@@ -1,7 +1,8 @@
 """Mix endpoints for evaluation: each is read once, and every mix is written into one working copy of the image tower.
 
-Endpoints are the checkpoints that mixes are made from. Image tower and trained head of each stay on the device, text
-towers do not, and Fisher information only where a mix needs it: memory does not grow with the number of alphas.
+Endpoints are the checkpoints that mixes are made from. On a CPU their tensors are pages of files, which the system may take from
+memory; on a GPU image towers and trained heads stay, as far as there is room, and other tensors are copied when a mix needs them.
+So memory does not grow with the number of alphas, nor beyond the device with that of endpoints.
 Nothing is read before it is needed: manifests name the hash of each part, and tell which towers are the same.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig
 from wisepatch.counting import count
+from wisepatch.devices import has_room
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.evaluation.kept_merges import kept_merge, unscaled
 from wisepatch.files import hash_tensors
@@ -41,7 +43,7 @@ class Endpoints:
 
     store: Store
     device: torch.device
-    _weights: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    _weights: dict[str, Tensors] = field(default_factory=dict)
     _classifiers: dict[str, Tensors] = field(default_factory=dict)
     _hashes: dict[tuple[str, str], str] = field(default_factory=dict)
     _clips: dict[ModelConfig, Clip] = field(default_factory=dict)
@@ -65,14 +67,17 @@ class Endpoints:
                 self._clips[model] = load_clip(model, weights)
                 self._clips[model].model.visual.to(self.device)
                 self._text_of_clip[model] = self._hashes[checkpoint.id, TEXT]
-            self._weights[checkpoint.id] = {
-                name: tensor.to(self.device)
-                for name, tensor in weights.items()
-                if name.startswith((f"{VISUAL}.", f"{CLASSIFIER}."))
-            }
+            self._weights[checkpoint.id] = self.held({
+                name: tensor for name, tensor in weights.items() if name.startswith((f"{VISUAL}.", f"{CLASSIFIER}."))
+            })  # fmt: skip
+
+    def held(self, tensors: Tensors) -> Tensors:
+        """Return tensors on the device where it has room for them, else as they are."""
+        fits = has_room(self.device, sum(tensor.nbytes for tensor in tensors.values()))
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()} if fits else tensors
 
     def weights(self, checkpoint: Checkpoint) -> Tensors:
-        """Return the image tower and the trained head of an endpoint, under their names in the checkpoint."""
+        """Return image tower and trained head of an endpoint, by their names in the checkpoint; on a full device not on it."""
         self.read([checkpoint])
         return self._weights[checkpoint.id]
 
@@ -154,7 +159,8 @@ class Mix:
 
     def tensor(self, name: str, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the tensor ``name`` of the mix, written into ``out`` where given."""
-        return self._merged(name, [self.endpoints.weights(parent)[name] for parent in self.parents], out)
+        device = self.endpoints.device
+        return self._merged(name, [self.endpoints.weights(parent)[name].to(device) for parent in self.parents], out)
 
     def classifier(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the trained head: weight ``(classes, dim)`` and bias ``(classes,)``."""
@@ -233,7 +239,7 @@ def mixes_of(checkpoints: Sequence[Checkpoint], endpoints: Endpoints) -> list[Mi
             fishers.setdefault(files, ())
         elif files not in fishers:
             tensors = endpoints.store.read_fishers(checkpoint) or ()
-            fishers[files] = tuple({name: each.to(endpoints.device) for name, each in one.items()} for one in tensors)
+            fishers[files] = tuple(map(endpoints.held, tensors))
         mixes.append(
             Mix(
                 checkpoint, tuple(endpoints.store.parents(checkpoint)), endpoints, method, checkpoint.recipe.params,

@@ -55,8 +55,7 @@ def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
         return linear(parents, params, out)
     weights = params.get("weights") or uniform(parents)
     shares = [
-        weight * each.to(parents[0].dtype).clamp(min=FISHER_FLOOR)
-        for weight, each in zip(weights, fishers, strict=True)
+        weight * each.to(parents[0]).clamp(min=FISHER_FLOOR) for weight, each in zip(weights, fishers, strict=True)
     ]
     total = sum(shares[1:], shares[0])
     merged = parents[0]

@@ -54,7 +54,7 @@ def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     if fishers is None or params["alpha"] in (0, 1):
         return linear(parents, params, out)
     start, end = parents
-    share = fisher_share(fishers[0].to(start.dtype), fishers[1].to(start.dtype), params["alpha"])
+    share = fisher_share(fishers[0].to(start), fishers[1].to(start), params["alpha"])
     near = share < 0.5
     base, other = torch.where(near, start, end), torch.where(near, end, start)
     step = torch.sub(base, other, out=out).mul_(torch.where(near, share, 1 - share))

@@ -93,7 +93,7 @@ def survey(
 
     def vectors() -> Iterator[tuple[str, list[torch.Tensor]]]:
         for name in parents[0]:
-            tensors = [parent[name] for parent in parents]
+            tensors = [parent[name].to(parents[0][name].device) for parent in parents]
             for block, _ in blocks(method, tensors, {}) if _is_moved(tensors) else ():
                 yield name, _vectors(_widened(block)[1])
 
@@ -303,5 +303,5 @@ def check_same(*parents: Tensors, source: str = "checkpoints") -> None:
             names = ", ".join(sorted(map(str, types)))
             raise StoreError(f"{name} is of different types in the {source}: {names}", same_model)
         may_differ = tensor.is_floating_point() or name.endswith(COUNTERS)
-        if not may_differ and not all(torch.equal(tensor, each) for each in tensors):
+        if not may_differ and not all(torch.equal(tensor, each.to(tensor.device)) for each in tensors):
             raise StoreError(f"the integer buffer {name} differs between the {source}", "it cannot be mixed")

@@ -90,16 +90,8 @@ def merge(
     found = [store.find(each) if isinstance(each, str) else each for each in listed(checkpoints)]
     parents = merge_parents(store, own, found, start)
     grid = candidate_params(own, parents, params, layers)
-    if space not in SPACES:
-        raise UsageError(f"there is no space {space!r}", f"--space takes {' or '.join(SPACES)}")
     rule = parse_rule(rule) if isinstance(rule, str) else rule
-    if rule:
-        check_without_order(rule)
-    if not measure and (rule or len(grid) > 1):
-        raise UsageError(
-            f"{'a choice' if rule else f'{len(grid)} candidates'} cannot go without measurements",
-            "leave --no-eval out" if rule else "leave --no-eval out, or give each parameter one value",
-        )
+    _check_choice(rule, len(grid), space, measure=measure)
     reads = own.needs_fisher or own.needs_grams
     train = [(own_task(own, end, limit), ["train"]) for end in parents.ends] if reads else []
     plan: SweepPlan | None = None
@@ -118,6 +110,19 @@ def merge(
         return MergeJob(candidates, Run(store, data, run, run_name, settings, progress)).measure(plan, grid, space)
     merged = on_main(partial(candidates.save, MERGED, grid[0]))
     return Merged(run, method, (), (), (Candidate(1, MERGED, label(grid[0]), merged, grid[0]),), [], {}, chosen=merged)
+
+
+def _check_choice(rule: Rule | None, candidates: int, space: str, *, measure: bool) -> None:
+    """Raise :class:`UsageError` where so many candidates cannot be measured, or chosen from, as it is asked for."""
+    if space not in SPACES:
+        raise UsageError(f"there is no space {space!r}", f"--space takes {' or '.join(SPACES)}")
+    if rule:
+        check_without_order(rule)
+    if not measure and (rule or candidates > 1):
+        raise UsageError(
+            f"{'a choice' if rule else f'{candidates} candidates'} cannot go without measurements",
+            "leave --no-eval out" if rule else "leave --no-eval out, or give each parameter one value",
+        )
 
 
 def merge_plan(
