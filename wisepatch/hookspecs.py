@@ -158,10 +158,10 @@ class Objective:
 
     ``head`` says that the head must be ``frozen`` or ``trained``. Without ``on_features`` a frozen encoder is refused. With
     ``trains_text`` the text tower is trained too, and ``model(batch.images, tokens=...)`` gives image features, text features and
-    the scale of logits. ``replaces_decay`` says that it takes the place of weight decay, for which ``--wd`` is refused, ``unlabelled``
-    that it takes images of ``--distill-on`` as ``batch.others``, ``several_tasks`` that it serves a joint training on several.
-    ``check(config)`` says in words what in the settings does not go with it, or raises an error of its own, ``paper`` says where it
-    comes from.
+    the scale of logits. ``replaces_decay`` says that it takes the place of weight decay, for which ``--wd`` is refused;
+    ``unlabelled`` that it takes images of ``--distill-on`` as ``batch.others``; ``several_tasks`` that it serves a joint training
+    on several. ``check(config)`` says in words what in the settings does not go with it, or raises an error of its own; ``paper``
+    says where it comes from.
     """
 
     name: str

@@ -160,11 +160,10 @@ def one_after_the_other(job: PatchJob) -> Done:
     A patch that stopped goes on: trainings resume, and what the store holds is neither trained nor measured again.
     """
     parts, start = job.tasks.patching.each, job.config.start
-    rule = (
-        job.plan.rule.shared_out(len(parts)) if job.plan.rule else None
-    )  # one false promise spoils all that is built on it
-    if rule != job.plan.rule and job.progress:
-        job.progress.note(
+    # One false promise spoils all that is built on it.
+    rule = job.plan.rule.shared_out(len(parts)) if job.plan.rule else None
+    if rule != job.plan.rule and job.run.progress:
+        job.run.progress.note(
             f"each of the {len(parts)} choices is made by {rule}, so that {job.plan.rule} holds of all together"
         )
     runs: list[Finetuned] = []
