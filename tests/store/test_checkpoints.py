@@ -1,6 +1,7 @@
 """The checkpoint store: atomic, hashed, verified; found by name, kind, id or path."""
 
 import json
+import os
 import resource
 import shutil
 
@@ -659,3 +660,10 @@ def test_the_newest_whose_manifest_can_be_read_is_found(store):
     older, newer = save(store, 1.0, name="same"), save(store, 2.0, name="same")
     (newer.home / MANIFEST).write_bytes((newer.home / MANIFEST).read_bytes()[:-2])
     assert store.find("same") == store.find("zeroshot") == older
+
+
+def test_a_store_whose_name_is_no_utf_8_is_refused_before_any_work(tmp_path):
+    with pytest.raises(StoreError, match=r"the store .*/caf\\xe9: its name is not in UTF-8") as caught:
+        Store(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert "--store" in caught.value.hint
+    assert Store(tmp_path / "café").root.name == "café"
