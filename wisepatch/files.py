@@ -56,6 +56,11 @@ def as_file_name(text: str) -> str:
     return text if text.isascii() else os.fsdecode(text.encode(errors="surrogateescape"))
 
 
+def is_utf8(name: str) -> bool:
+    """Tell whether the bytes of the name of a file are UTF-8."""
+    return as_file_name(in_utf8(name)) == name
+
+
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Write a safetensors file and wait until the disk has it; copied in memory are only tensors that share some."""
     from safetensors.torch import save_file

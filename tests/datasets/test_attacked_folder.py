@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import pytest
 from hypothesis import example, given, settings
@@ -236,3 +237,10 @@ def test_fuzzed_indexes_become_tasks_or_give_an_error(tmp_path_factory, data):
         opened = find_task(str(folder)).dataset.split("test", folder)
         assert opened.annotations.written is not None
         assert [opened[index][0].size for index in range(len(opened))] == [(8, 8)] * len(opened)
+
+
+def test_a_folder_whose_name_is_no_utf_8_has_a_name_that_is(tmp_path):
+    folder = tmp_path / os.fsdecode(b"att\xe9")
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "label=dog_text=cat.png")
+    assert attacked_folder(folder).name == r"att\xe9"

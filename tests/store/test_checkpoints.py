@@ -1,6 +1,7 @@
 """The checkpoint store: atomic, hashed, verified."""
 
 import json
+import os
 import resource
 import shutil
 
@@ -524,3 +525,10 @@ def test_room_is_looked_for_before_weights_are_written(store, monkeypatch):
     with pytest.raises(StoreError, match="needs 0 MB"):
         store.cache.tensors("features", "f", lambda: {"features": torch.ones(3)})
     assert len(store.everything()) == 1
+
+
+def test_a_store_whose_name_is_no_utf_8_is_refused_before_any_work(tmp_path):
+    with pytest.raises(StoreError, match=r"the store .*/caf\\xe9: its name is not in UTF-8") as caught:
+        Store(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert "--store" in caught.value.hint
+    assert Store(tmp_path / "café").root.name == "café"

@@ -25,6 +25,7 @@ from wisepatch.datasets.reading import AS_IT_IS, Reading
 from wisepatch.datasets.samples import Annotations, Samples, Transform
 from wisepatch.datasets.typography import ATTACK_METRICS, plain
 from wisepatch.errors import DataError, UsageError
+from wisepatch.files import in_utf8
 
 Attacked = tuple[Path, str, str]  # image, label, text
 
@@ -110,7 +111,7 @@ def attacked_folder(folder: Path, classnames: Sequence[str] | None = None, readi
     files = tuple((path, class_of[_spaced(label)]) for path, label, _ in images)
     written = tuple(class_of.get(_spaced(text), -1) for _, _, text in images)
     return Dataset(
-        name=folder.name,
+        name=in_utf8(folder.name),
         classes=tuple(classnames),
         open=partial(_open, files=files, written=written, reading=reading),
         templates=TEMPLATES["simple"],

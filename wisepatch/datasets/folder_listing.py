@@ -11,7 +11,7 @@ from pathlib import Path
 from wisepatch.datasets.decoding import reason_not_read
 from wisepatch.datasets.splits import SPLIT_WORDS, natural_key
 from wisepatch.errors import DataError
-from wisepatch.files import as_file_name, in_utf8
+from wisepatch.files import in_utf8, is_utf8
 
 Files = dict[str, list[tuple[str, str]]]  # split -> (image, label as written)
 
@@ -111,7 +111,7 @@ class _Scan:
         files = []
         for entry in classes:
             label = in_utf8(entry.name)
-            if as_file_name(label) != entry.name:
+            if not is_utf8(entry.name):
                 raise DataError(f"the name of the class folder {folder}{os.sep}{label} is not in UTF-8", "rename it")
             images = [(path, label) for path in self.images(entry.path, (str(self.root), str(folder)))]
             if not images:

@@ -19,6 +19,8 @@ from wisepatch.files import (
     check_writable,
     expanded,
     hash_tensors,
+    in_utf8,
+    is_utf8,
     partial_folder,
     publish,
     sha256,
@@ -56,8 +58,11 @@ class Store:
     """A folder of checkpoints, results, predictions and cached things."""
 
     def __init__(self, root: Path | str) -> None:
-        """Name the folder; nothing is read or made yet."""
+        """Name the folder; nothing is read or made yet. Raises :class:`StoreError` for a name that safetensors cannot open."""
         self.root = expanded(root)
+        if not is_utf8(str(self.root)):
+            problem = f"the store {in_utf8(str(self.root))}: its name is not in UTF-8, as safetensors needs it"
+            raise StoreError(problem, "name another folder with --store or WISEPATCH_STORE")
         self.checkpoints = self.root / "checkpoints"
         self.predictions = self.root / "predictions"
         self.results = self.root / "results.jsonl"
