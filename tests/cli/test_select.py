@@ -17,7 +17,9 @@ def test_rules_choose_from_the_papers_records(cli):
     best, kept = map(json.loads, done.stdout.splitlines())
     assert (best["rule"], best["alpha"], best["patching"], best["supported"]) == ("best-mean", 0.33, 0.9798, 0.8809)
     assert (kept["type"], kept["alpha"], kept["selected_on"]) == ("choice", 0.28, "test")
-    assert "0.33" in cli("select", *words).stdout
+    shown = cli("select", *words).stdout
+    assert "0.33" in shown
+    assert "interval" not in shown  # the paper gives none
 
 
 def test_a_sweep_of_the_store_is_chosen_from_again_and_certified_from_its_rows(cli, run_store):
@@ -30,7 +32,10 @@ def test_a_sweep_of_the_store_is_chosen_from_again_and_certified_from_its_rows(c
     names = ("alpha", "rule", "selected_on", "note", "certified", "limit", "confidence")
     assert [first[name] for name in names] == [choice[name] for name in names]
     assert (first["selected_on"], each["of"]) == ("val", "each")
-    assert choice["note"] in cli("select", "--rule", "max-drop=0.02@95").stdout
+    shown = cli("select", "--rule", "max-drop=0.02@95").stdout
+    assert choice["note"] in shown
+    assert "in brackets 95 % intervals" in shown
+    assert first["supported_low"] < first["supported"] < first["supported_high"] or first["supported"] in (0, 1)
     assert json.loads(cli("select", "--split", "test", "--json").stdout)["selected_on"] == "test"
 
 

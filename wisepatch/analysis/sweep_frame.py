@@ -38,9 +38,9 @@ def sweep_frame(
     """Gather rows of results of one run and split into one row an alpha and task, in order of alpha; several tasks may be patched.
 
     Columns: ``alpha, task, role`` (``patching`` or ``supported``), ``metric`` (the first of the task), its ``value``, ``score``
-    (the value, with its sign changed where lower is better), ``n``, and the images that are right at alpha 0 alone (``broken``) or
-    at this alpha alone (``fixed``), NaN where nobody counted. A row without alpha is the zero-shot model below a sweep that starts
-    at another checkpoint: then ``score_zeroshot``, ``broken_zeroshot`` and ``fixed_zeroshot`` compare with it.
+    (the value, with its sign changed where lower is better), ``n, ci_low, ci_high``, and the images that are right at alpha 0 alone
+    (``broken``) or at this alpha alone (``fixed``), NaN where nobody counted. A row without alpha is the zero-shot model below a
+    sweep that starts at another checkpoint: then ``score_zeroshot``, ``broken_zeroshot`` and ``fixed_zeroshot`` compare with it.
 
     Raises :class:`ResultsError` where a task was not measured, or not at some alpha.
     """
@@ -61,7 +61,7 @@ def sweep_frame(
         below = part[part["alpha"].isna()]
         parts.append(part.assign(score_zeroshot=below["score"].iloc[0]) if len(below) else part)
     frame = pd.concat(parts)
-    columns = ["alpha", "task", "role", "metric", "value", "score", "n", *COUNTS]
+    columns = ["alpha", "task", "role", "metric", "value", "score", "n", "ci_low", "ci_high", *COUNTS]
     if "score_zeroshot" in frame and frame["score_zeroshot"].notna().all():
         columns += [f"{name}{BELOW}" for name in ("score", *COUNTS)]
     frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
@@ -113,6 +113,17 @@ def points(frame: pd.DataFrame) -> list[Point]:
     supported = judged.mean(axis=1, skipna=False).tolist() if len(judged.columns) else [None] * len(values)
     means = axes(frame)["mean"].tolist()
     return [Point(*each) for each in zip(values.index.tolist(), values.tolist(), supported, means, strict=True)]
+
+
+def mean_with_interval(frame: pd.DataFrame, alpha: float, role: str) -> dict[str, float]:
+    """Return the mean value over the tasks of a role at an alpha, as ``value, ci_low, ci_high``; NaN where nothing is known."""
+    from wisepatch.analysis.intervals import of_means
+
+    rows = frame[(frame["alpha"] == alpha) & (frame["role"] == role)]
+    if rows.empty:
+        return dict.fromkeys(("value", "ci_low", "ci_high"), float("nan"))
+    low, high = of_means(rows["value"], rows["ci_low"], rows["ci_high"], list(rows["task"]))
+    return {"value": float(rows["value"].mean()), "ci_low": low, "ci_high": high}
 
 
 def paired_counts(right: NDArray[Any], reference: NDArray[Any]) -> dict[str, int]:

@@ -38,7 +38,7 @@ def show_rows(output: Output, rows: Sequence[Mapping[str, Any]], names: Mapping[
     differ = any(row["n"] != by_task[row["task"], row["split"]]["n"] for row in rows)
     several = len({split for _, split in by_task}) > 1
     tasks = {f"{task}@{split}" if several else task: row for (task, split), row in by_task.items()}
-    if not differ and (counts := _counts(tasks)):
+    if not differ and (counts := image_counts(tasks)):
         output.result(counts.removeprefix(", "))
     plain = dict.fromkeys(row["metric"] for row in rows if not is_fraction(row["metric"]))
     unit = f"per cent ({', '.join(plain)} as it is)" if plain else "per cent"
@@ -132,7 +132,7 @@ def _show_split(output: Output, sweep: Sweep, split: str) -> None:
         note = f" ({seen}{', TEST DATA' if sweep.selected_on == 'test' else ''})"
     words = " / ".join(name if better else f"{name} (lower is better)" for name, better in higher.items())
     brackets = INTERVALS if any(row.get("ci_low") is not None for row in measured.values()) else ""
-    output.result(f"{words} in per cent, {split} split{note}{_counts(tasks)}{brackets}")
+    output.result(f"{words} in per cent, {split} split{note}{image_counts(tasks)}{brackets}")
     body = zip(*(cells for _, cells in columns), strict=True)
     output.table([name for name, _ in columns], body, strong=chosen.index(True) if any(chosen) else None)
     if set(marks.values()) - {""}:
@@ -220,7 +220,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]], value: float | None) -> dict[st
     return {"value": value, "ci_low": low, "ci_high": high}
 
 
-def _counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
+def image_counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:
     """Return on how many images each task was measured; one number where it is the same for all."""
     numbers = {task: row["n"] for task, row in tasks.items() if row and row.get("n")}
     if not numbers:

@@ -9,9 +9,11 @@ import typer
 
 from wisepatch.cli import completion
 from wisepatch.cli import options as o
-from wisepatch.reports.numbers import percent
+from wisepatch.reports.numbers import with_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from wisepatch.analysis.selection import Rule
@@ -59,7 +61,7 @@ def command(
     `wisepatch select --rule max-drop=0.01@95,each`
     """  # fmt: skip
     from wisepatch.analysis.selection import parse_rule
-    from wisepatch.analysis.sweep_frame import frames_of_runs
+    from wisepatch.analysis.sweep_frame import PATCHING, SUPPORTED, frames_of_runs, mean_with_interval
     from wisepatch.store.results import read_runs
 
     common = common.printing(form)
@@ -72,20 +74,36 @@ def command(
     body, notes = [], []
     for name, (on, of_run) in frames.items():
         for each in rules:
-            record, words = _chosen(of_run, frame[frame["run"] == name], each)
+            alpha, record, words = _chosen(of_run, frame[frame["run"] == name], each)
+            means = [mean_with_interval(of_run, alpha, role) for role in (PATCHING, SUPPORTED)]
+            for role, mean in zip((PATCHING, SUPPORTED), means, strict=True):
+                known = mean["ci_low"] == mean["ci_low"]
+                record |= {f"{role}_low": mean["ci_low"], f"{role}_high": mean["ci_high"]} if known else {}
             output.records([{"run": name, "rule": str(each), "selected_on": on, **record}], "choice")
-            body.append((name, str(each), on, words, percent(record["patching"]), percent(record["supported"])))
+            body.append((name, str(each), on, words, *map(with_interval, means)))
             notes += [record["note"]] if record["note"] else []
     first = next(iter(frames.values()))[1]
     patched = first.loc[first["role"] == "patching", "task"].unique()
     task = patched[0] if len(frames) == 1 and len(patched) == 1 else "patching"
+    output.result(f"per cent{_images(frames)}")
     output.table(("run", "rule", "chosen on", "alpha", str(task), "supported"), body)
     for note in notes:
         output.result(note)
 
 
-def _chosen(of_run: pd.DataFrame, rows: pd.DataFrame, rule: Rule) -> tuple[dict[str, Any], str]:
-    """Choose an alpha of a run, or a candidate, by a rule; return the choice as a record and in words."""
+def _images(frames: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
+    """Say what intervals are, and on how many images the first of the runs was measured, where that is known."""
+    from wisepatch.cli.results import INTERVALS, image_counts
+
+    (_, first), *others = frames.values()
+    known = first[first["n"].notna()]
+    rows = {str(task): {"n": int(n)} for task, n in zip(known["task"], known["n"], strict=True)}
+    counts = "" if others else image_counts(rows)
+    return counts + (INTERVALS if any(each["ci_low"].notna().any() for _, each in frames.values()) else "")
+
+
+def _chosen(of_run: pd.DataFrame, rows: pd.DataFrame, rule: Rule) -> tuple[float, dict[str, Any], str]:
+    """Choose an alpha of a run, or a candidate, by a rule; return it, the choice as a record, and in words."""
     from wisepatch.analysis.selection import choose, choose_candidate
     from wisepatch.analysis.sweep_frame import is_numbered, points
     from wisepatch.weights.parameters import label
@@ -95,10 +113,10 @@ def _chosen(of_run: pd.DataFrame, rows: pd.DataFrame, rule: Rule) -> tuple[dict[
     point = next(point for point in points(of_run) if point.alpha == choice.alpha)
     measured = {"patching": point.patching, "supported": point.supported, "note": choice.note, **choice.facts}
     if not numbered:
-        return {"alpha": choice.alpha, **measured}, f"{choice.alpha:g}"
+        return choice.alpha, {"alpha": choice.alpha, **measured}, f"{choice.alpha:g}"
     params = _params(rows, choice.alpha)
     words = f"candidate {choice.alpha:g} ({label(params) or 'the start'})"
-    return {"candidate": choice.alpha, "params": params, **measured}, words
+    return choice.alpha, {"candidate": choice.alpha, "params": params, **measured}, words
 
 
 def _params(rows: pd.DataFrame, number: float) -> dict[str, Any]:
