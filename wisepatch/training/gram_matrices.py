@@ -203,10 +203,15 @@ class ReadInputs(TorchFunctionMode):
             self.rows[name] += len(rows)
 
     def grams(self) -> dict[str, torch.Tensor]:
-        """Return the means of all processes, by name, in fp32 on the CPU; layers that were not called are left out."""
+        """Return the means of all processes, by name, in fp32 on the CPU; layers that were not called are left out.
+
+        The sums, which are larger than the model, are gone then.
+        """
         sums, rows = ({name: tensor.cpu() for name, tensor in each.items()} for each in (self.sums, self.rows))
+        self.sums.clear()
         add_up(*sums.values(), *rows.values())
-        return {name: (total / rows[name]).float() for name, total in sums.items() if rows[name] > 0}
+        totals = ((name, sums.pop(name), count) for name, count in rows.items())
+        return {name: total.div_(count).float() for name, total, count in totals if count > 0}
 
 
 def _places(x: torch.Tensor, weight: torch.Tensor, bias: Any = None, stride: Any = 1, *_: Any) -> torch.Tensor:
