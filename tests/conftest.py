@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def pytest_configure(config):
     os.environ["HF_HUB_OFFLINE"] = "1"
     for name in ("WISEPATCH_STORE", "WISEPATCH_DATA", "WISEPATCH_DEBUG"):
         os.environ.pop(name, None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job that a shell starts with &
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
