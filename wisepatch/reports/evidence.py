@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.datasets.notes import tell_once
 from wisepatch.errors import WisepatchError
 from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
@@ -35,7 +36,9 @@ def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
 
     if not store.results.exists():
         return Evidence([], None, pd.DataFrame(), pd.DataFrame())
-    frame, _ = read(store.results)
+    frame, left_out = read(store.results)
+    for reason in left_out:
+        tell_once(reason)
     mine = frame[frame["checkpoint"].isin(_same_weights(store, checkpoint))]
     of_mixes = mine["alpha"].notna() | (mine["candidate"].notna() if "candidate" in mine else False)
     swept = mine[mine["patching"].notna() & of_mixes]

@@ -56,6 +56,15 @@ def test_page_is_valid_html_below_five_megabytes_that_names_no_address_to_load(s
     assert "script-src 'unsafe-inline'" not in policy
 
 
+def test_a_result_that_was_changed_is_left_out_of_the_page_and_named(store, swept, tmp_path, library, caplog):
+    *lines, last = store.results.read_text().splitlines()
+    lines.append(last.replace('"value": 0.', '"value": 0.1'))
+    assert lines[-1] != last
+    store.results.write_text("\n".join([*lines, last]) + "\n")
+    wp.write_report(store, tmp_path / "r.html", data=swept[1])
+    assert f"line {len(lines)} is not a result and was left out: it is damaged" in caplog.text
+
+
 def test_page_can_be_read_by_a_screen_reader(store, swept, tmp_path, library):
     wp.write_report(store, tmp_path / "r.html", data=swept[1])
     tree = parsed(tmp_path / "r.html")

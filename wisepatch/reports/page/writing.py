@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.analysis.sweep_frame import patched_tasks
 from wisepatch.config import listed
 from wisepatch.counting import count
+from wisepatch.datasets.notes import tell_once
 from wisepatch.errors import ResultsError, UsageError, WisepatchError
 from wisepatch.files import check_writable, expanded, refused, replacing
 from wisepatch.reports.numbers import percent
@@ -78,7 +79,9 @@ def write_report(
     for problem in report_problems(output):
         raise problem
     store = store if isinstance(store, Store) else Store(store)
-    frame, _ = read_runs([store.results], listed(runs))
+    frame, left_out = read_runs([store.results], listed(runs))
+    for reason in left_out:
+        tell_once(reason)
     by_run = _swept(frame, named="all" not in listed(runs))
     budget = Budget()
     contents = [
