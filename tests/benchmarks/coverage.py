@@ -78,10 +78,19 @@ def rows(draws: int) -> Iterator[tuple[str, Callable[[np.random.Generator], floa
             fixed, broken, _ = np.moveaxis(rng.multinomial(n, [won, lost, 1 - won - lost], (20 * draws, 3)), -1, 0)
             return np.mean(mean_drop_limit(fixed, broken, n) >= lost - won)
 
+        def of_alike(rng, n=n, won=won, lost=lost):
+            fixed, broken, _ = rng.multinomial(n, [won, lost, 1 - won - lost], 20 * draws).T
+            alike = [np.stack([kind, kind], -1) for kind in (fixed, broken)]
+            return np.mean(mean_drop_limit(*alike, n, tasks=("A", "corrupt:A")) >= lost - won - 1e-12)
+
         shares = f"{won:.1%} fixed and {lost:.1%} broken, n = {n}"
         yield f"paired difference, {shares}", of_pairs
         yield f"upper limit of the drop, {shares}", of_drops
         yield f"upper limit of the mean drop of three tasks, {shares}", of_mean_drops
+        yield (
+            f"upper limit of the mean drop of two tasks that show the same images and break the same, {shares}",
+            of_alike,
+        )
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 WORSE, TOO_FEW = "*", "?"
 TOO_FEW_IMAGES = "too few images"
+TOO_FEW_MEANS = f"{TOO_FEW_IMAGES}: at 95 %, they leave open whether accuracy drops by more than 1 point"
 TELLING_DROP = 0.01  # too few images to tell: a drop of more than this is neither shown nor excluded
 
 

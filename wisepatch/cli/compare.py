@@ -162,11 +162,11 @@ def show_confusions(output: Output, compared: TaskComparison) -> None:
 
 def _legend(output: Output, differences: Sequence[Difference], over: str) -> None:
     """Say what stands in the columns of differences."""
-    from wisepatch.analysis.comparison import TOO_FEW_IMAGES
+    from wisepatch.analysis.comparison import TOO_FEW_IMAGES, TOO_FEW_MEANS
 
     output.result("p: McNemar's exact test" + (f"; p (Holm): adjusted over the {over}" if len(differences) > 1 else ""))
     if any(each.verdict == TOO_FEW_IMAGES for each in differences):
-        output.result(f"{TOO_FEW_IMAGES}: at 95 %, they leave open whether accuracy drops by more than 1 point")
+        output.result(TOO_FEW_MEANS)
 
 
 def _columns(*, adjusted: bool) -> Iterable[str]:

@@ -83,7 +83,9 @@ def test_paired_test_is_that_of_the_counts_adjusted_over_the_tasks(content):
 
     rows = [row(task, 0.0, 0.5, role="patching" if task == "A" else "supported") for task in "AC"]
     rows += [row("A", 1.0, 0.7, role="patching", fixed=25, broken=5), row("C", 1.0, 0.5, fixed=3, broken=3)]
-    record, other = content(rows).results[0].records
+    table = content(rows).results[0]
+    assert "too few images: at 95 %, they leave open" in table.note
+    record, other = table.records
     assert record["p"] == pytest.approx(binomtest(5, 30).pvalue)
     assert record["p_holm"] == pytest.approx(2 * record["p"])
     assert (record["before"], record["after"], record["difference"], record["verdict"]) == (0.5, 0.7, 0.2, "better")

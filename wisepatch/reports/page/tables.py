@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.comparison import Difference, adjusted
+from wisepatch.analysis.comparison import TOO_FEW_MEANS, Difference, adjusted
 from wisepatch.analysis.paired import difference_interval, mcnemar
 from wisepatch.reports.checkpoint_tables import ancestors
 from wisepatch.reports.numbers import p_value, percent, points, with_interval
@@ -97,7 +97,8 @@ def results_table(sweep: Sweep, split: str, alpha: float | None) -> Table:
     target = ends.get(1.0 if alpha is None else alpha, "")
     note = (
         f"The difference is that of {target} and {sweep.start_words}, with a paired 95 % interval; fixed and broken are the images "
-        "that only one of the two has right, p is that of McNemar's exact test, adjusted over the tasks by Holm."
+        "that only one of the two has right, p is that of McNemar's exact test, adjusted over the tasks by Holm. "
+        f"Verdict {TOO_FEW_MEANS}."
     )
     what = f"{metrics[0] if len(metrics) == 1 else 'each metric'} in per cent with 95 % intervals"
     caption = f"Results on {split_words(split)}: {what}"
@@ -176,8 +177,8 @@ def class_table(task: TaskComparison, before: str, after: str) -> Table | None:
         return None
     body = [
         [
-            each.name, each.n, percent(each.before), percent(each.after), points(each.difference, each.low, each.high),
-            each.fixed, each.broken, p_value(each.p_holm), each.verdict,
+            each.name, each.n, with_interval(each.accuracy("before")), with_interval(each.accuracy("after")),
+            points(each.difference, each.low, each.high), each.fixed, each.broken, p_value(each.p_holm), each.verdict,
         ]
         for each in worst
     ]  # fmt: skip
@@ -185,7 +186,9 @@ def class_table(task: TaskComparison, before: str, after: str) -> Table | None:
     columns = (
         "class", "images", before, after, "difference in points", "fixed", "broken", "p (Holm)", "verdict",
     )  # fmt: skip
-    return Table(f"{task.task}: {which}, {split_words(task.split)}", columns, body)
+    note = f"p is that of McNemar's exact test, adjusted over the classes by Holm. Verdict {TOO_FEW_MEANS}."
+    where = f"{split_words(task.split)}: accuracy in per cent with 95 % intervals"
+    return Table(f"{task.task}: {which}, {where}", columns, body, note=note)
 
 
 def confusion_table(task: TaskComparison, before: str, after: str) -> Table | None:
