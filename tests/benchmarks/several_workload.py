@@ -115,6 +115,7 @@ def stored(clock, folder, model, ends):
 
 def measured(clock, folder, ends, method):
     """Wisepatch, as it measures a candidate: ends read and verified, merged into the working image tower, which sees an image."""
+    import open_clip  # noqa: F401 -- libraries are not what is measured
     import torch
 
     from wisepatch import Store
