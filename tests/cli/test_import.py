@@ -30,6 +30,9 @@ def test_a_pair_of_the_papers_is_a_table_and_the_next_command(cli, papers):
     ]  # fmt: skip
     assert records[1]["config"]["imported"]["from"] == "wiseft-finetuned.pt"
     assert len(records[1]["config"]["imported"]["sha256"]) == 64
+    shown = cli("store", "show", "birds/finetuned").stdout
+    assert "imported: from" in shown
+    assert "wiseft-zeroshot.pt, wiseft-finetuned.pt, --name, birds, --task, CIFAR10" in shown
     fails(
         cli("export", "birds/finetuned", "out"),
         1,

@@ -325,6 +325,12 @@ def test_more_parts_than_a_model_has_are_refused(tmp_path, monkeypatch):
         read_torch_file(tmp_path / "w.pt")
 
 
+def test_an_empty_file_is_said(tmp_path):
+    (tmp_path / "w.pt").touch()
+    with pytest.raises(ModelError, match=r"w\.pt cannot be read: it is empty"):
+        read_torch_file(tmp_path / "w.pt")
+
+
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(ModelError, match=r"none\.pt cannot be read: No such file"):
         read_torch_file(tmp_path / "none.pt")

@@ -11,7 +11,7 @@ from tests.loopback_hub import loopback_hub
 from tests.tiny_clips import SIGLIP, TEXT, VISION, big_vision, tiny_clip, tiny_siglip, tiny_weights
 from wisepatch.models.classifier import logits
 from wisepatch.models.zeroshot_head import zeroshot_head
-from wisepatch.weights.state_dicts import HEAD
+from wisepatch.weights.state_dicts import HEAD, read_state_dict
 
 
 @pytest.fixture
@@ -291,6 +291,24 @@ def test_zeroshot_model_without_a_head_gets_one_from_the_tasks_words(store, pape
             store, papers / "wiseft-finetuned.pt", parent=whole, classnames=list("abcdefghij"), name="x"
         )
     assert "--task TASK" in caught.value.hint
+
+
+def test_end_without_a_head_keeps_that_of_the_zeroshot_model(store, papers):
+    files = [papers / "wiseft-zeroshot.pt", papers / "patching-checkpoint_5.pt"]
+    done = wp.import_checkpoints(store, files, task="CIFAR10")
+    first, end = (wp.load_weights(store, each) for each in done.checkpoints)
+    assert torch.equal(end["classifier.weight"], first["classifier.weight"])
+    assert done.checkpoints[1].training == "paint"
+    assert f"{files[1]} has no head: it keeps that of the zero-shot model" in done.notes
+
+
+def test_head_of_each_file_has_the_classes_that_are_named(store, papers, tmp_path):
+    weights = read_state_dict(papers / "wiseft-finetuned.pt").tensors
+    shorter = {name: tensor[:5] for name, tensor in weights.items() if name.startswith(HEAD)}
+    five = saved(tmp_path / "five.pt", weights | shorter)
+    with pytest.raises(wp.WisepatchError, match=r"five\.pt has a head of 5 classes, and the task CIFAR10 has 10"):
+        wp.import_checkpoints(store, [papers / "wiseft-zeroshot.pt", five], task="CIFAR10")
+    assert store.everything() == []
 
 
 def test_model_that_is_named_has_the_activation_of_a_whole_module(store, tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def facts(store: Store, checkpoint: Checkpoint) -> dict[str, str]:
         "made from": list(_lineage(store, checkpoint)),
         "method": checkpoint.method,
         **({f"recipe: {name}": value for name, value in recipe.params.items()} if recipe else {}),
-        **{name.replace("_", "-"): value for name, value in checkpoint.config.items()},
+        **dict(_settings(checkpoint.config)),
         "head": f"trained, {count(len(checkpoint.head['classes']), 'class', 'classes')}" if checkpoint.head else "",
         "run": _run_name(store, checkpoint),
         "weights": "recipe" if checkpoint.is_recipe else f"{store.size(checkpoint) / 1e6:.1f} MB",
@@ -90,6 +90,15 @@ def facts(store: Store, checkpoint: Checkpoint) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in checkpoint.versions.items()),
     }
     return {name: _in_words(value) for name, value in known.items() if value not in (None, "", (), [], {})}
+
+
+def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Yield the settings by name, those within others (of an import, coefficients by task) one by one."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}: {inner}", each) for inner, each in value.items())
+        else:
+            yield name.replace("_", "-"), value
 
 
 def _in_words(value: Any) -> str:

@@ -45,6 +45,8 @@ def read_torch_file(path: Path) -> Any:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{path} cannot be read: {reason}", "name a file that is there and may be read") from error
     with said_of(path):
+        if not size:
+            raise pickle.UnpicklingError("it is empty")
         return read_container(File(data))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 from wisepatch.config import ModelConfig
 from wisepatch.datasets.splits import CUT
-from wisepatch.errors import UsageError
+from wisepatch.errors import StoreError, UsageError
 from wisepatch.models.sources import Source
-from wisepatch.store.checkpoints import Checkpoint
+from wisepatch.store.checkpoints import REFERENCES, Checkpoint, Store
 from wisepatch.task_specs import class_options
 from wisepatch.tasks import Task
+from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.state_dicts import HEAD
+
+ZEROSHOT, FINETUNED, START = "zeroshot", "finetuned", "start"  # kinds of checkpoints
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,35 @@ class ImportSettings:
                 f"{source.label} has a head of {rows} classes, and {whose} has {len(classes)}", "name those of the head"
             )
         return {"task": task.name if task else (source.head or {}).get("task") or "", "classes": list(classes)}
+
+    def names(self, store: Store, config: ModelConfig, sources: Sequence[Source]) -> list[str]:
+        """Return a name for each. Raises :class:`StoreError` for one that another checkpoint has; the same file may come again."""
+        if self.name in REFERENCES:
+            raise UsageError(
+                f"the name {self.name} stands for the newest checkpoint of a kind", "give another with --name"
+            )
+        stems = [source.stem for source in sources]
+        repeated = Counter(stems)
+        stems = [
+            f"{Path(each.label).parent.name}-{stem}" if repeated[stem] > 1 else stem
+            for each, stem in zip(sources, stems, strict=True)
+        ]
+        if self.name and len(sources) == 2:
+            stems = [ZEROSHOT, FINETUNED]
+        names = [f"{self.name or checkpoint_prefix(config)}/{stem}" for stem in stems]
+        if self.name and len(sources) == 1:
+            names = [self.name]
+        known = store.everything()
+        for source, chosen in zip(sources, names, strict=True):
+            taken = [
+                each
+                for each in known
+                if each.name == chosen and each.config.get("imported", {}).get("sha256") != source.digest
+            ]
+            if taken or names.count(chosen) > 1:
+                by = f"by checkpoint {taken[0].id}" if taken else "twice"
+                raise StoreError(f"the name {chosen} is taken {by}", "give another with --name")
+        return names
 
 
 def file_name(label: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import ModelConfig, listed
 from wisepatch.counting import count
-from wisepatch.errors import ModelError, StoreError, UsageError
+from wisepatch.errors import ModelError, UsageError
 from wisepatch.files import expanded
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
@@ -27,14 +26,12 @@ from wisepatch.training.start import checkpoint_prefix, classifier_tensors
 from wisepatch.weights.finite import not_finite
 from wisepatch.weights.methods import check_same
 from wisepatch.weights.state_dicts import HEAD, FoundWeights, without_head
-from wisepatch.workflows.import_settings import ImportSettings, file_name
+from wisepatch.workflows.import_settings import FINETUNED, START, ZEROSHOT, ImportSettings, file_name
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
-
-ZEROSHOT, FINETUNED, START = "zeroshot", "finetuned", "start"  # kinds of checkpoints
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,8 @@ def import_checkpoints(
     for end in ends[1:]:
         check_same(without_head(ends[0].weights), end.weights, source="files")
     clip = _confirm(config, ends, settings.activation, notes)
-    about = _with_heads(store, clip, ends, head, settings)
-    names = _names(store, config, [end.source for end in ends if end.source], name)
+    about = _with_heads(store, clip, ends, head, settings, notes)
+    names = settings.names(store, config, [end.source for end in ends if end.source])
     saved = on_main(lambda: _save(store, config, ends, names, about, settings, settings.words(labels)))
     return Imported(tuple(saved), tuple(notes))
 
@@ -189,61 +186,43 @@ def _confirm(config: ModelConfig, ends: Sequence[_End], activation: str, notes: 
 
 
 def _with_heads(
-    store: Store, clip: Clip, ends: Sequence[_End], head: Source | None, settings: ImportSettings
+    store: Store, clip: Clip, ends: Sequence[_End], head: Source | None, settings: ImportSettings, notes: list[str]
 ) -> dict[str, Any] | None:
     """Put trained heads behind the weights; return what a manifest says of them, ``None`` where there is none.
 
-    One that the zero-shot model lacks is made from the class names and prompts of the task, as fine-tuning begins.
+    One that the zero-shot model lacks is made from the class names and prompts of the task, as fine-tuning begins; the others
+    have that of the zero-shot model where they lack one, as it was frozen.
     """
-    heads = [end.source.found.head or (head.found.head if head else {}) for end in ends if end.source]
-    source = head or next((end.source for end in ends if end.source and end.source.found.head), None)
-    if source is None:
+    owners = [head] if head else []
+    owners += [end.source for end in ends if end.source and end.source.found.head]
+    if not owners:
         ends[0].weights = without_head(ends[0].weights)  # of a parent
         return None
-    about, start, task = settings.head(source), settings.parent, settings.task
-    width = source.found.head[f"{HEAD}weight"].shape[1]
-    if width != clip.model.visual.output_dim:
-        reason = f"{source.label} has a head over {width} features, and the model has {clip.model.visual.output_dim}"
-        raise ModelError(reason, "name the model that the head was made for")
-    for end, tensors in zip(ends[-len(heads) :], heads, strict=True):
-        end.weights |= tensors
-    first = ends[0]
+    about = settings.head(owners[0])
+    for owner in owners:
+        if settings.head(owner)["classes"] != about["classes"]:
+            reason = f"the heads of {owners[0].label} and {owner.label} are for other classes"
+            raise UsageError(reason, "name files of one task")
+        width = owner.found.head[f"{HEAD}weight"].shape[1]
+        if width != clip.model.visual.output_dim:
+            reason = f"{owner.label} has a head over {width} features, and the model has {clip.model.visual.output_dim}"
+            raise ModelError(reason, "name the model that the head was made for")
+    for end in ends:
+        if end.source:
+            end.weights |= end.source.found.head or (head.found.head if head else {})
+    first, start, task = ends[0], settings.parent, settings.task
     has_own = first.source or (start and start.head and start.head["classes"] == about["classes"])
     if not has_own or f"{HEAD}weight" not in first.weights:
         if task is None:
-            reason = f"{source.label} has a trained head, and what it was fine-tuned from has none for its classes"
+            reason = f"{owners[0].label} has a trained head, and what it was fine-tuned from has none for its classes"
             raise UsageError(reason, "--task TASK tells class names and prompts, and one is made from them")
         weight = zeroshot_head(clip, task.dataset.head_names, task.dataset.templates, store)
         first.weights |= classifier_tensors(Classifier(clip.model.visual, weight))
+    for end in ends[1:]:
+        if f"{HEAD}weight" not in end.weights and end.source:
+            end.weights |= {name: tensor for name, tensor in first.weights.items() if name.startswith(HEAD)}
+            notes.append(f"{end.source.label} has no head: it keeps that of the zero-shot model")
     return about
-
-
-def _names(store: Store, config: ModelConfig, sources: Sequence[Source], name: str) -> list[str]:
-    """Return a name for each. Raises :class:`StoreError` for one that another checkpoint has; the same file may come again."""
-    if name in REFERENCES:
-        raise UsageError(f"the name {name} stands for the newest checkpoint of a kind", "give another with --name")
-    stems = [source.stem for source in sources]
-    repeated = Counter(stems)
-    stems = [
-        f"{Path(each.label).parent.name}-{stem}" if repeated[stem] > 1 else stem
-        for each, stem in zip(sources, stems, strict=True)
-    ]
-    if name and len(sources) == 2:
-        stems = [ZEROSHOT, FINETUNED]
-    names = [f"{name or checkpoint_prefix(config)}/{stem}" for stem in stems]
-    if name and len(sources) == 1:
-        names = [name]
-    known = store.everything()
-    for source, chosen in zip(sources, names, strict=True):
-        taken = [
-            each
-            for each in known
-            if each.name == chosen and each.config.get("imported", {}).get("sha256") != source.digest
-        ]
-        if taken or names.count(chosen) > 1:
-            by = f"by checkpoint {taken[0].id}" if taken else "twice"
-            raise StoreError(f"the name {chosen} is taken {by}", "give another with --name")
-    return names
 
 
 def _save(
