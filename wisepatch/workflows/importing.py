@@ -20,7 +20,6 @@ from wisepatch.models.zeroshot_head import zeroshot_head
 from wisepatch.process_group import on_main
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.recipes import load_weights
-from wisepatch.store.references import REFERENCES
 from wisepatch.tasks import Task, find_task
 from wisepatch.training.start import checkpoint_prefix, classifier_tensors
 from wisepatch.weights.finite import not_finite
