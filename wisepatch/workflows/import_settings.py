@@ -12,7 +12,8 @@ from wisepatch.config import ModelConfig
 from wisepatch.datasets.splits import CUT
 from wisepatch.errors import StoreError, UsageError
 from wisepatch.models.sources import Source
-from wisepatch.store.checkpoints import REFERENCES, Checkpoint, Store
+from wisepatch.store.checkpoints import Checkpoint, Store
+from wisepatch.store.references import REFERENCES
 from wisepatch.task_specs import class_options
 from wisepatch.tasks import Task
 from wisepatch.training.start import checkpoint_prefix
