@@ -10,7 +10,7 @@ from wisepatch.datasets.samples import Annotations
 from wisepatch.errors import DataError, UnknownNameError, UsageError
 from wisepatch.evaluation.measurement import alpha_of
 from wisepatch.store.predictions import load_predictions
-from wisepatch.store.results import COLUMNS
+from wisepatch.store.result_rows import COLUMNS
 from wisepatch.tasks import Task
 
 

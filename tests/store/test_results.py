@@ -14,7 +14,8 @@ import pytest
 from wisepatch.errors import ResultsError, StoreError
 from wisepatch.files import unseal
 from wisepatch.store import results
-from wisepatch.store.results import COLUMNS, EXTRA, RowsNotKeptError, append, pick_runs, read, read_runs, showing
+from wisepatch.store.result_rows import COLUMNS, EXTRA
+from wisepatch.store.results import RowsNotKeptError, append, pick_runs, read, read_runs, showing
 from wisepatch.store.wide_records import to_wide
 
 DATA = Path(__file__).parents[1] / "data"

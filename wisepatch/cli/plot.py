@@ -23,7 +23,7 @@ RunsOption = Annotated[
     list[str],
     typer.Option(
         "--run",
-        help="Runs to draw, by id or name, or all. (default: the newest of the store, all of a file)",
+        help="Runs to draw, by id or name, or all. (default: the newest sweep of the store, all of a file)",
         autocompletion=completion.runs,
     ),
 ]

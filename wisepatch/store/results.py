@@ -21,7 +21,7 @@ from wisepatch.counting import count
 from wisepatch.errors import ResultsError, StoreError
 from wisepatch.files import expanded, refused, seal, unseal
 from wisepatch.locks import LOCK, locked
-from wisepatch.store.manifests import TRAININGS_OF_SCHEMA_1
+from wisepatch.store.result_rows import COLUMNS, EXTRA, check_row, with_training
 from wisepatch.store.wide_records import from_wide
 
 if TYPE_CHECKING:
@@ -31,21 +31,11 @@ if TYPE_CHECKING:
 
     from wisepatch.store.checkpoints import Store
 
-COLUMNS = (
-    "time", "run", "run_name", "checkpoint", "model", "pretrained", "training", "method", "alpha", "params", "task", "split",
-    "metric", "value", "n", "ci_low", "ci_high", "seed", "limit", "version",
-)  # fmt: skip
-# Beyond the contract: what the picture and the tables need to tell rows apart.
-EXTRA = ("role", "patching", "chosen", "selected_on", "broken", "fixed", "candidate")
 STORE, RESULTS = "wisepatch-store", "results.jsonl"
 PRINTED = ("result", "wide")  # the types of records of --json that hold results
 MAX_LISTED = 8  # runs that a message names
 RUN = re.compile(rb'"run": *("(?:[^"\\]|\\.)*")')
 RUN_NAME = re.compile(rb'"run_name": *("(?:[^"\\]|\\.)+")')
-LARGEST, MAX_LETTERS = 1e300, 10_000
-SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
-NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit", "broken", "fixed", "candidate")
-OTHERS: dict[str, type] = {"params": dict, "chosen": bool}  # all other fields are texts
 
 
 class RowsNotKeptError(StoreError):
@@ -239,9 +229,9 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
             if record.get("type", "result") not in PRINTED:  # a choice, an error: what --json prints beside results
                 continue
             tidy = "metric" in record and "value" in record
-            of_line = [_with_training(record)] if tidy else from_wide(record, path.stem)
+            of_line = [with_training(record)] if tidy else from_wide(record, path.stem)
             for row in of_line:
-                _check(row, required=("task", "metric") if tidy else ())
+                check_row(row, required=("task", "metric") if tidy else ())
             rows.extend(of_line)
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             problems.append(f"{path}, line {number} is not a result and was left out: {str(error)[:200]}")
@@ -251,27 +241,6 @@ def _read_rows(path: Path, runs: Sequence[str] = ()) -> tuple[list[dict[str, Any
 def result_problems(path: Path) -> list[str]:
     """Return one sentence for each line that is no result, or not as it was written."""
     return _read_rows(path)[1] if path.exists() else []
-
-
-def _check(row: Mapping[str, Any], required: Sequence[str] = ()) -> None:
-    """Raise :class:`ValueError` for a field that is missing, or of another type than :func:`append` writes."""
-    known = (*COLUMNS, *EXTRA)
-    for name in {**dict.fromkeys(known), **row}:
-        value = row.get(name)
-        if value is None:
-            fits = name not in required
-        elif name in NUMBERS:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > LARGEST
-        elif name in OTHERS:
-            fits = isinstance(value, OTHERS[name])
-        else:
-            fits = _is_text(value) if name in known or isinstance(value, str) else True
-        if not fits or not _is_text(name):
-            raise ValueError(f"its {name} is {str(value)[:40]!r}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_LETTERS and not SURROGATES.search(value)
 
 
 def pick_runs(frame: pd.DataFrame, runs: Sequence[str], *, merges: bool = False) -> pd.DataFrame:
@@ -297,9 +266,3 @@ def pick_runs(frame: pd.DataFrame, runs: Sequence[str], *, merges: bool = False)
             f"there is no run {missing[0]!r}", f"runs there are: {', '.join(map(str, known[-MAX_LISTED:]))}"
         )
     return frame[frame["run"].isin(runs) | named.isin(runs)]
-
-
-def _with_training(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of today from one that has no column ``training`` yet."""
-    training = None if "training" in record else TRAININGS_OF_SCHEMA_1.get(str(record.get("method")))
-    return record | {"training": training, "method": "linear"} if training else record
