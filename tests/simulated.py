@@ -27,6 +27,7 @@ ELEMENTWISE = (  # where a single number may come from the CPU
 STAND_INS = {
     "is_available": lambda: True, "is_bf16_supported": lambda *_: True, "manual_seed_all": lambda _: None,
     "get_device_properties": lambda _=0: SimpleNamespace(total_memory=GPU_BYTES),
+    "mem_get_info": lambda _=None: (GPU_BYTES, GPU_BYTES),
 }  # fmt: skip
 
 

@@ -157,6 +157,17 @@ def test_sweep_on_a_gpu_gives_the_rows_of_the_cpu(kind, settings, finished, alon
         assert values[2][key] == values[1][key]
 
 
+@pytest.mark.parametrize("kind", ["paint", "wise-ft"])
+def test_on_a_gpu_without_room_for_the_ends_the_rows_are_those_of_the_cpu(kind, finished, alone, monkeypatch):
+    values = []
+    for where, store in (("cpu", alone(kind)), ("gpu", alone(kind))):
+        with here(where):
+            monkeypatch.setattr("wisepatch.evaluation.endpoints.has_room", lambda device, size: device.type != "cuda")
+            swept = sweep(store, finished[0], alphas=ALPHAS, tasks=[], settings=EvalConfig(workers=0))
+        values.append([row["value"] for row in swept.rows])
+    assert values[1] == pytest.approx(values[0], abs=0.02 if REAL else 1e-9)
+
+
 def test_predictions_on_a_gpu_are_those_of_the_cpu_also_with_a_label_map(finished, alone):
     predictions = {}
     for where in ("cpu", "gpu"):
