@@ -20,11 +20,12 @@ RUNS = {
     "a training": [(
         *PATCH, "--task", "first", "--classnames", "a disc,a sun", "--template", "a {}.", "--template", "one {}", "--seed", 3,
         "--objective", "l2-sp", "--objective-param", "weight=0.5", "--freeze", "stem,0", "--layer-decay", 0.7, "--ema", 0.9,
-        "--weights", "balanced", "--limit", 6, "--label-smoothing", 0.1, "--wd", 0.2, "--eval-every", 1, "--select", "max-drop=0.5",
+        "--weights", "balanced", "--limit", 6, "--label-smoothing", 0.1, "--eval-every", 1, "--select", "max-drop=0.5",
         "--name", "a name", "--also", "second,Colors@val", "--select-on", "test",
     )],
     "distilled": [(
         *PATCH, "--task", "first", "--objective", "distill", "--distill-on", "second", "--swa", "--grad-accumulation", 2,
+        "--wd", 0.2,
     )],
     "low rank": [(*PATCH, "--task", "first", "--lora", 2, "--keep-best", "top1", "--patience", 2, "--head", "trained")],
     "a classifier": [("patch", "--model", "demo", "--task", "first", "--freeze-encoder", "--epochs", 1, "--batch-size", 4)],
