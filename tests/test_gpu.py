@@ -255,6 +255,7 @@ def test_transformer_on_a_gpu_has_the_features_of_the_cpu(finished, tmp_path, pr
 
 
 @pytest.mark.skipif(REAL, reason="a real GPU has room")
+@pytest.mark.slow
 def test_batches_on_a_gpu_are_as_large_as_its_memory_allows(monkeypatch):
     tried = []
 

@@ -153,6 +153,7 @@ def test_a_step_is_one_of_the_objective_that_is_asked_for(tmp_path, monkeypatch)
     assert [(each.task, each.split, each.images, each.passes) for each in beside] == [("Colors", "train", 90, 2)]
 
 
+@pytest.mark.slow
 def test_memory_counts_what_an_objective_holds_beside_the_model(tmp_path):
     clip = load_clip(ModelConfig("demo", "")).model
     image_tower = sum(each.nbytes for each in clip.visual.parameters())

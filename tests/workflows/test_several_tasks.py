@@ -414,6 +414,7 @@ def test_the_command_prints_one_table_and_programs_get_every_cell(cli, held, fol
     assert json.loads(chosen.stdout)["candidate"] == choice["candidate"]
 
 
+@pytest.mark.slow
 def test_a_plan_counts_all_trainings_and_candidates(cli, folders, no_training):
     def planned(*words):
         result = cli(*command(folders, "elsewhere", *words, "--plan", "--json", tasks=NAMES[:2]))
