@@ -207,7 +207,7 @@ class NameOptions:
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How a user's own folder or CSV is read."""
+    """Say how a user's own folder or CSV is read."""
 
     group: str = setting(
         "", "Regular expression: images in whose path it finds the same text stay in one split.", YOUR_OWN
