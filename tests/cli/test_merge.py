@@ -41,6 +41,17 @@ def test_candidates_are_a_table_and_the_chosen_one_is_stored_by_name(cli, ends, 
     assert "next: wisepatch export" in done.stderr
 
 
+def test_each_method_is_a_group_of_the_listing_with_the_name_of_its_own_run(cli, ends):
+    words = ("merge", *(end.id for end in ends), "--eval", "Colors", "--limit", "6")
+    assert cli(*words, "--method", "task-arithmetic", "--param", "alpha=0.5,1", "--name", "sums").exit_code == 0
+    assert cli(*words, "--method", "slerp", "--name", "arc").exit_code == 0
+    listed = cli("store", "list").stdout.splitlines()
+    groups = [[cell.strip() for cell in line.strip("│").split("│")] for line in listed if line.startswith("│")]
+    named = {row[0].rpartition("/")[2]: row[3] for row in groups if row[3]}
+    assert named == {"task-arithmetic: 2 mixes": "sums", "arc": "arc"}
+    assert [row[3] for row in groups if row[0] == "other"] == [""]
+
+
 def test_a_task_on_another_split_is_named_with_it(cli, ends):
     done = cli("merge", *(end.id for end in ends), "--eval", "Colors@val", "--limit", "6")
     assert "Colors@val" in done.stdout

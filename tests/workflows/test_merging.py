@@ -1,5 +1,6 @@
 """Merging several checkpoints: candidates, the choice, ensembles of outputs, greedy soups, and what is refused before any work."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -220,6 +221,29 @@ def test_gram_matrices_of_any_number_of_ends_are_measured_in_one_model(run, monk
     monkeypatch.setattr(gram_matrices, "load_clip", lambda *given: built.append(1) or original(*given))
     run(method=method, params=["images=3"], measure=False)
     assert len(built) == 1
+
+
+def test_sums_of_one_pass_over_the_images_take_no_more_memory_than_the_model():
+    matrices = {name: torch.zeros(1, size) for name, size in (("a", 2), ("b", 3), ("c", 4), ("d", 2), ("e", 2))}
+    total = 4 * (4 + 9 + 16 + 4 + 4)
+    assert [list(each) for each in gram_matrices.passes(matrices, total)] == [["a", "b", "c", "d", "e"]]
+    assert [list(each) for each in gram_matrices.passes(matrices, total - 1)] == [["a", "b", "c"], ["d", "e"]]
+    assert [list(each) for each in gram_matrices.passes(matrices, 1)] == [["a"], ["b"], ["c"], ["d"], ["e"]]
+    assert gram_matrices.passes({}, 1) == []
+
+
+def test_gram_matrices_are_the_same_to_the_bit_in_any_number_of_passes(run, run_store, monkeypatch):
+    one = run(method="regmean", params=["images=6"], measure=False).chosen
+    for digest, _ in one.recipe.fisher_files:
+        shutil.rmtree(run_store.root / "cache" / "grams" / digest)
+    counted, original = [], gram_matrices.passes
+    monkeypatch.setattr(
+        gram_matrices, "passes", lambda matrices, memory: counted.extend(found := original(matrices, 1)) or found
+    )
+    many = run(method="regmean", params=["images=6"], measure=False).chosen
+    assert many.recipe.params["gram"] == one.recipe.params["gram"]
+    assert [len(each) for each in counted] == [1] * len(counted)
+    assert len(counted) > 3
 
 
 def test_block_by_block_the_inputs_are_those_of_the_merged_blocks_before(run, run_store):

@@ -34,16 +34,15 @@ def listing(
 
     Example: `wisepatch store list`
     """
-    from wisepatch.reports.checkpoint_tables import COLUMNS, columns_that_fit, grouped, lines
+    from wisepatch.reports.checkpoint_tables import COLUMNS, columns_that_fit, grouped, lines, run_names
     from wisepatch.store.checkpoints import describe
-    from wisepatch.store.results import names_of_checkpoints
-    from wisepatch.store.runs import names_of_trainings, unfinished_runs
+    from wisepatch.store.runs import unfinished_runs
 
     output = common.output
     place = common.open_store()
     checkpoints, unreadable = place.scan()
     output.records(map(describe, checkpoints), "checkpoint")
-    names = {} if output.as_json else names_of_checkpoints(place.results) | names_of_trainings(place.root)
+    names = {} if output.as_json else run_names(place, checkpoints)
     groups = [lines(place, group, names, every=every) for group in grouped(checkpoints)]
     rows = [row for group in groups for row in group]
     kept = range(columns_that_fit(rows, output.width) if output.width else len(COLUMNS))

@@ -17,12 +17,21 @@ MIX = "interpolated"
 
 
 def grouped(checkpoints: Sequence[Checkpoint]) -> list[list[Checkpoint]]:
-    """Group checkpoints, oldest first, by the fine-tuned one that they come from; others stand alone."""
-    groups: dict[str, list[Checkpoint]] = {}
+    """Group checkpoints, oldest first: mixes with the fine-tuned one that they come from, merges by their parents and method."""
+    known = {each.id: each for each in checkpoints}
+    groups: dict[tuple[str, ...], list[Checkpoint]] = {}
     for checkpoint in checkpoints:
-        end = checkpoint.parents[-1] if checkpoint.recipe else checkpoint.id
-        groups.setdefault(end, []).append(checkpoint)
+        groups.setdefault(_origin(checkpoint, known), []).append(checkpoint)
     return [sorted(group, key=lambda each: each.recipe is not None) for group in groups.values()]
+
+
+def _origin(checkpoint: Checkpoint, known: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+    """Return the id of a fine-tuned checkpoint, for its mixes with what it was trained from as well; else method and parents."""
+    if checkpoint.recipe is None:
+        return (checkpoint.id,)
+    *starts, end = checkpoint.parents
+    of_pair = len(starts) == 1 and end in known and starts[0] in known[end].parents
+    return (end,) if of_pair else (checkpoint.recipe.method, *checkpoint.parents)
 
 
 def columns_that_fit(rows: Sequence[Sequence[object]], width: int) -> int:
@@ -43,17 +52,16 @@ def lines(
     mixes = [checkpoint for checkpoint in group if checkpoint.kind == MIX and checkpoint.is_recipe]
     if every or len(mixes) < 2:
         mixes = []
-    run = next((names[each.id] for each in [*mixes, *group] if each.parents and each.id in names), "")
     rows: list[tuple[object, ...]] = []
     for checkpoint in group:
         if checkpoint not in mixes:
-            rows.append(_line(store, checkpoint, names.get(checkpoint.id, run)))
+            rows.append(_line(store, checkpoint, _name(checkpoint, group, names)))
         elif checkpoint is mixes[0]:
             alphas = sorted(each.alpha for each in mixes if each.alpha is not None)
             prefix, created = checkpoint.name.rpartition("/")[0], mixes[-1].created
             methods = " ".join(dict.fromkeys(each.method for each in mixes))
             span = f"{alphas[0]:g} to {alphas[-1]:g}" if alphas else "-"
-            what = f"{prefix}: {count(len(mixes), 'mix', 'mixes')}"
+            what, run = f"{prefix}: {count(len(mixes), 'mix', 'mixes')}", _name(mixes[-1], group, names)
             rows.append((what, "-", span, run, MIX, checkpoint.training or "-", methods, "recipes", _when(created)))
     return rows
 
@@ -106,12 +114,26 @@ def _in_words(value: Any) -> str:
 
 
 def _run_name(store: Store, checkpoint: Checkpoint) -> str:
+    everything = store.everything()
+    group = next((each for each in grouped(everything) if checkpoint in each), [checkpoint])
+    return _name(checkpoint, group, run_names(store, everything))
+
+
+def run_names(store: Store, checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
+    """Return the names given to runs, by checkpoint: of mixes the newest that measured them, of others that which trained them."""
     from wisepatch.store.results import names_of_checkpoints
     from wisepatch.store.runs import names_of_trainings
 
-    names = names_of_checkpoints(store.results) | names_of_trainings(store.root)
-    mixes = [each for each in store.everything() if checkpoint.recipe and each.parents == checkpoint.parents]
-    return next((names[each.id] for each in (checkpoint, *mixes) if each.id in names), "")
+    measured = names_of_checkpoints(store.results)
+    mixes = {each.id: measured[each.id] for each in checkpoints if each.recipe and each.id in measured}
+    return mixes | names_of_trainings(store.root)
+
+
+def _name(checkpoint: Checkpoint, group: Sequence[Checkpoint], names: Mapping[str, str]) -> str:
+    """Return the name of a checkpoint's run: the newest that measured it, else the same recipe, else one of its group."""
+    same = [each for each in group if checkpoint.recipe and each.recipe == checkpoint.recipe]
+    mixes = [each for each in group if checkpoint.parents and each.recipe]
+    return next((names[each.id] for each in (checkpoint, *same, *mixes, *group) if each.id in names), "")
 
 
 def _lineage(store: Store, checkpoint: Checkpoint) -> Iterable[str]:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def gram_matrices(
             clips[model].model.visual.to(this_device()).eval().requires_grad_(False)
             prepare_reading(clips[model].model.visual)
     towers = [
-        _Tower(clips[model], task, data, int(params["images"]), seed, workers, progress)
+        _Tower(clips[model], task, data, store.checkpoints, int(params["images"]), seed, workers, progress)
         for model, task in zip(models, tasks, strict=True)
     ]
     about: list[Any] = [
@@ -85,7 +86,7 @@ def gram_matrices(
         if method != REGMEAN_PLUS_PLUS:
             return towers[place].grams(weights[place])
         if "all" not in of_all:
-            of_all["all"] = grams_block_by_block(towers, weights, params, store.checkpoints)
+            of_all["all"] = grams_block_by_block(towers, weights, params)
         return of_all["all"][place]
 
     of_all: dict[str, list[dict[str, torch.Tensor]]] = {}
@@ -104,12 +105,11 @@ def gram_matrices(
 
 
 def grams_block_by_block(
-    towers: Sequence[_Tower], weights: Sequence[Tensors], params: Mapping[str, Any], folder: Path
+    towers: Sequence[_Tower], weights: Sequence[Tensors], params: Mapping[str, Any]
 ) -> list[dict[str, torch.Tensor]]:
     """Measure each block of every end on what comes out of the blocks merged before, and merge it then (RegMean++, algorithm 1).
 
-    What is in no block is averaged before the first one; its matrices are measured last. Those that are measured lie in files in
-    ``folder`` until all are.
+    What is in no block is averaged before the first one; its matrices are measured last.
     """
     method = find_merge_method(REGMEAN_PLUS_PLUS)
     settings = {"reduction": params["reduction"], "images": params["images"]}
@@ -124,7 +124,7 @@ def grams_block_by_block(
     grams: list[dict[str, torch.Tensor]] = [{} for _ in weights]
     for group in [*blocks, matrices]:
         for own, tower, theta in zip(grams, towers, weights, strict=True):
-            own |= set_aside(tower.grams({**theta, **merged}, group), folder)
+            own |= tower.grams({**theta, **merged}, group)
         merged |= merge_weights(method, [{name: each[name] for name in group} for each in weights], settings, grams)
     return grams
 
@@ -136,6 +136,7 @@ class _Tower:
     clip: Clip
     task: Task
     data: Path
+    aside: Path  # a folder for what is measured, so that it takes no memory meanwhile
     images: int
     seed: int
     workers: int | None
@@ -159,16 +160,23 @@ class _Tower:
             for name, buffer in visual.named_buffers():
                 if f"{VISUAL}{name}" in weights:
                     buffer.copy_(weights[f"{VISUAL}{name}"])
-        reader = ReadInputs({
+        matrices = {
             f"{VISUAL}{name}": parameter for name, parameter in parameters.items()
             if is_matrix(name, parameter) and (names is None or f"{VISUAL}{name}" in names)
-        })  # fmt: skip
+        }  # fmt: skip
+        grams: dict[str, torch.Tensor] = {}
+        for group in passes(matrices, sum(each.nbytes for each in self.clip.model.parameters())):
+            grams |= set_aside(self._measured(group), self.aside)
+        return grams
+
+    def _measured(self, matrices: Tensors) -> dict[str, torch.Tensor]:
+        reader = ReadInputs(matrices)
         workers = worker_count(self.workers, self.count, self.clip.batch_bytes(BATCH))
-        self.progress.start(f"inputs of linear layers, {self.task.name}", self.count)
+        self.progress.start(f"inputs of {len(matrices)} linear layers, {self.task.name}", self.count)
         with torch.inference_mode():
             for images in self._batches(workers):
                 with reader:
-                    visual(images)
+                    self.clip.model.visual(images)
                 self.progress.advance(len(images))
         self.progress.finish()
         return reader.grams()
@@ -176,6 +184,19 @@ class _Tower:
     def _batches(self, workers: int) -> Iterator[torch.Tensor]:
         for _, images, _ in batches_on(self.samples, BATCH, this_device(), workers=workers):
             yield self.clip.normalise(images)
+
+
+def passes(matrices: Tensors, memory: int) -> Sequence[Tensors]:
+    """Part linear layers, in their order, into passes over the images, whose sums take ``memory`` bytes and a layer's at most.
+
+    The sums of all layers of a ViT-L/14 take more than the model.
+    """
+    sizes = [4 * matrix.shape[1] ** 2 for matrix in matrices.values()]
+    count = -(-sum(sizes) // memory)
+    groups: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
+    for (name, matrix), before in zip(matrices.items(), accumulate(sizes, initial=0), strict=False):
+        groups[before * count // sum(sizes)][name] = matrix
+    return [group for group in groups if group]
 
 
 class ReadInputs(TorchFunctionMode):
@@ -186,8 +207,7 @@ class ReadInputs(TorchFunctionMode):
         super().__init__()
         self.names = {id(parameter): name for name, parameter in matrices.items()}
         self.sums = {
-            name: torch.zeros(each.shape[1], each.shape[1], dtype=torch.float64, device=each.device)
-            for name, each in matrices.items()
+            name: torch.zeros(each.shape[1], each.shape[1], device=each.device) for name, each in matrices.items()
         }
         self.rows = {name: torch.zeros(1, dtype=torch.float64, device=each.device) for name, each in matrices.items()}
 
@@ -199,19 +219,16 @@ class ReadInputs(TorchFunctionMode):
 
     def _read(self, name: str, rows: torch.Tensor) -> None:
         if rows.shape[1] == len(self.sums[name]):  # of groups of channels each is another matrix
-            self.sums[name] += (rows.float().T @ rows.float()).double()
+            self.sums[name] += rows.float().T @ rows.float()
             self.rows[name] += len(rows)
 
     def grams(self) -> dict[str, torch.Tensor]:
-        """Return the means of all processes, by name, in fp32 on the CPU; layers that were not called are left out.
-
-        The sums, which are larger than the model, are gone then.
-        """
+        """Return the means of all processes, by name, on the CPU; layers that were not called are left out, the sums are gone."""
         sums, rows = ({name: tensor.cpu() for name, tensor in each.items()} for each in (self.sums, self.rows))
         self.sums.clear()
         add_up(*sums.values(), *rows.values())
         totals = ((name, sums.pop(name), count) for name, count in rows.items())
-        return {name: total.div_(count).float() for name, total, count in totals if count > 0}
+        return {name: total.div_(count) for name, total, count in totals if count > 0}
 
 
 def _places(x: torch.Tensor, weight: torch.Tensor, bias: Any = None, stride: Any = 1, *_: Any) -> torch.Tensor:
