@@ -91,6 +91,7 @@ def test_paths_may_be_texts_and_one_thing_stands_for_a_list_of_one(run_store, sh
     assert (tmp_path / "new" / "a.png").exists()
     assert wp.export(store, "zeroshot", str(tmp_path / "exported")).folder.is_dir()
     first, second = (str(store.find(kind).home / "model.safetensors") for kind in ("zeroshot", "finetuned"))
+    assert wp.load_weights(store, "zeroshot").keys() == wp.load_weights(store, store.find("finetuned")).keys()
     assert len(wp.merge_files(first, second, 0.5, str(tmp_path / "merged.safetensors"))) == 64
 
 

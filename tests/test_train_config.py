@@ -131,3 +131,5 @@ def test_settings_that_came_later_are_part_of_an_identity_where_they_are_used_an
     assert TrainConfig.with_defaults("MNIST", lora=4).identity == plain.identity | {"lora": 4}
     assert TrainConfig.with_defaults("MNIST", freeze="stem, 0-3").freeze == ("stem", "0-3")
     assert TrainConfig.from_json(TrainConfig("MNIST", freeze=("stem",)).to_json()).freeze == ("stem",)
+    with pytest.raises(UsageError, match="the list ',' names nothing"):
+        TrainConfig.with_defaults("MNIST", freeze=",")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
@@ -129,6 +129,19 @@ class ModelConfig(Config):
 def listed(given: Any) -> tuple[Any, ...]:
     """Return a list as a tuple, and one thing alone as a tuple of one; a text is one thing."""
     return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+
+
+def names_by_comma(words: str) -> list[str]:
+    """Return the names in a list by comma. Raises :class:`UsageError` as :func:`check_named` does."""
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    check_named(words, names)
+    return names
+
+
+def check_named(words: str, names: Collection[str]) -> None:
+    """Raise :class:`UsageError` for a list of commas alone, of which no ``names`` are left."""
+    if words.strip() and not names:
+        raise UsageError(f"the list {words!r} names nothing", "put names between the commas, or leave the option out")
 
 
 def not_a_choice(name: str, value: str, choices: Any) -> str:

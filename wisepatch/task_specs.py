@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from wisepatch.config import check_named
 from wisepatch.datasets.base import Dataset
 from wisepatch.datasets.csv_listing import URL
 from wisepatch.datasets.reading import Reading, split_word
@@ -59,7 +60,10 @@ def class_options(classnames: Sequence[str], templates: Sequence[str]) -> list[s
 
 
 def listed_by_comma(words: str) -> list[str]:
-    """Take a list apart; a path with a comma in its name stays whole, also with a split, options or what is made of it."""
+    """Take a list apart; a path with a comma in its name stays whole, also with a split, options or what is made of it.
+
+    Raises :class:`UsageError` for a list of commas alone.
+    """
     if existing(words):
         return [words]
     pieces, parts = words.split(","), []
@@ -67,7 +71,9 @@ def listed_by_comma(words: str) -> list[str]:
         end = next((end for end in range(1, len(pieces) + 1) if own_path(",".join(pieces[:end]).strip())), 1)
         part, pieces = ",".join(pieces[:end]), pieces[end:]
         parts.append(part if existing(part) else part.strip())
-    return [part for part in parts if part]
+    named = [part for part in parts if part]
+    check_named(words, named)
+    return named
 
 
 def own_path(word: str) -> Path | None:

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from wisepatch.config import LIMIT_HELP, MODEL, SPEED, Config, EvalConfig, Precision, listed, not_a_choice, setting
+from wisepatch.config import (
+    LIMIT_HELP,
+    MODEL,
+    SPEED,
+    Config,
+    EvalConfig,
+    Precision,
+    listed,
+    names_by_comma,
+    not_a_choice,
+    setting,
+)
 
 Head = Literal["frozen", "trained"]
 Weights = Literal["none", "balanced"]
@@ -129,8 +140,7 @@ class TrainConfig(Config):
         for name in ("supported", "classnames", "templates", "tasks", "objective_param", "freeze"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, listed(getattr(self, name)))
-        words = (part.strip() for word in self.freeze for part in str(word).split(","))
-        object.__setattr__(self, "freeze", tuple(word for word in words if word))
+        object.__setattr__(self, "freeze", tuple(name for word in self.freeze for name in names_by_comma(str(word))))
         if self.freeze_encoder:
             object.__setattr__(self, "head", "trained")
         if self.keep_best and self.eval_every is None:

@@ -24,6 +24,21 @@ def test_values_of_options_reach_commands_from_words_environment_and_defaults(cl
     assert (kinds(), kinds("--store", run_store.root)) == ([], both)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", " , "), ("eval", "zeroshot", "--task", " , "), ("eval", "zeroshot", "--metric", " , "),
+        ("finetune", "--task", "Digits", "--supported", " , "), ("finetune", "--task", "Digits", "--freeze", " , "),
+        ("finetune", "--model", "demo", "--task", "Digits", "--track", " , "), ("patch", "--task", "Digits", "--also", " , "),
+        ("interpolate", "--eval", " , "), ("interpolate", "--fisher", " , "), ("plot", "--run", " , "),
+        ("compare", "zeroshot", "finetuned", "--task", " , "), ("merge", "finetuned", "zeroshot", "--eval", " , "),
+        ("datasets", "check", " , "), ("report", "--run", " , "), ("plugins", "check", "none", "--task", " , "),
+    ],
+)  # fmt: skip
+def test_a_list_of_commas_alone_is_refused(cli, run_store, words):
+    fails(cli(*words), 2, "the list ' , ' names nothing", "between the commas")
+
+
 def test_long_list_of_tasks_is_no_file_name(cli):
     fails(
         cli("zeroshot", "--model", "demo", "--task", ",".join(["Shapes"] * 80 + ["Shpes"])), 2, "unknown task 'Shpes'"

@@ -1,8 +1,11 @@
 """``wisepatch zeroshot``: heads from text, and data that is broken."""
 
+import json
+
 import pytest
 
 from tests.samples import broken_png, draw_folder, fails
+from wisepatch import find_task
 
 
 def test_empty_class_folder_is_named(cli, shapes):
@@ -23,6 +26,13 @@ def test_image_that_cannot_be_decoded_is_named_and_the_error_stays_one_line(cli,
     assert "cannot be read" in result.stderr
     assert "--on-bad-image skip" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+def test_a_set_is_measured_on_another_split_or_whole(cli, shapes, split):
+    rows = cli("zeroshot", "--model", "demo", "--task", shapes, "--split", split, "--json").stdout.splitlines()
+    images = len(find_task(str(shapes)).dataset.split(split, shapes))
+    assert [(row["split"], row["n"]) for row in map(json.loads, rows)] == [(split, images)]
 
 
 def test_store_that_cannot_be_written(cli, shapes, tmp_path):

@@ -51,19 +51,22 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path, monkeypatch):
     write(root / "circle" / "notes.txt", b"P1 is the best of all")
     write(root / "circle" / "deep" / "photo.CR2", b"II*\0")
     write(root / "circle" / "photo.heic")
+    Image.new("RGB", (16, 16)).save(root / "circle" / "icon.ico")
+    Image.new("RGB", (16, 16)).save(root / "circle" / "photo.ico", "PNG")  # whatever it is called
     write(root / "circle" / ".old.png")
     write(root / "loose.png")
     (root / "circle" / "gone.png").symlink_to("nowhere")
     assert list_folder(root).left_out == {
         "no image": ["circle/notes.txt"],
         "a camera's raw format": ["circle/deep/photo.CR2"],
+        "an image in a format that is not read: save it as PNG": ["circle/icon.ico"],
         "HEIC, which takes the package pillow-heif": ["circle/photo.heic"],
         "hidden: its name begins with a dot": ["circle/.old.png"],
         "beside the class folders": ["loose.png"],
         "a link to nothing, or no file": ["circle/gone.png"],
     }
     (told,) = to_tell(folder_dataset(root))[-1:]
-    assert told.startswith("things: 6 left out (1: beside the class folders; ")
+    assert told.startswith("things: 7 left out (1: beside the class folders; ")
     assert told.endswith(f"`wisepatch datasets check {root}` names them")
 
 

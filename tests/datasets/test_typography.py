@@ -253,6 +253,21 @@ def test_image_on_which_a_text_does_not_fit_is_named():
     assert caught.value.hint == "take larger images, or a shorter text"
 
 
+@pytest.mark.parametrize(
+    ("text", "lacking"),
+    [("wrong", "dog 🐕"), ("cat", "dog 🐕"), ("🐈", "🐈"), ("dog 🐕", "dog 🐕"), ("mouse", ""), ("random-word", "")],
+)
+def test_a_text_that_no_font_has_is_said_when_images_are_opened(text, lacking):
+    dataset = attacked(Dataset("pets", ("cat", "dog 🐕"), lambda *_: Listed([0] * 4)), Style(text))
+    if not lacking:
+        assert len(dataset.split("test", None)) == 4
+        return
+    with pytest.raises(DataError) as caught:
+        dataset.split("test", None)
+    assert caught.value.message == f"typo:pets: no font here has all characters of {lacking!r}"
+    assert "--font FILE" in caught.value.hint
+
+
 # Seeds.
 
 

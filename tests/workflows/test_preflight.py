@@ -94,8 +94,29 @@ def test_an_image_too_narrow_for_usual_models_is_said_before_a_training_and_can_
     assert image not in skipped.image_ids()
 
 
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "zeroshot", "--task"), ("zeroshot", "--model", "demo", "--task"), ("interpolate", "--eval"),
+        ("typo-attack", "eval", "zeroshot", "--task"), ("merge", "finetuned", "zeroshot", "--eval"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image_is_said_before_anything_is_measured(cli, run_store, tmp_path, words):
+    folders = [draw_folder(tmp_path / name) for name in ("first", "second")]
+    first, last = (find_task(str(folder)).dataset.split("test", tmp_path).image_ids()[-1] for folder in folders)
+    Path(first).write_text("no image")
+    Path(last).write_bytes(b"")
+    one_task = words[0] == "typo-attack"
+    result = cli(*words, folders[0] if one_task else ",".join(map(str, folders)))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"first (test): 1 image cannot be read: {first} (it is no image" in result.stderr
+    assert (f"second (test): 1 image cannot be read: {last} (it is empty)" in result.stderr) is not one_task
+
+
 def test_a_split_is_opened_once_and_no_image_is_decoded(monkeypatch, tmp_path, shapes):
-    (shapes / "circle" / "0.png").write_bytes(b"no image")
+    broken = shapes / "circle" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:-60])  # its header is whole
     opened, original = [], Dataset.split
     monkeypatch.setattr(Dataset, "split", lambda self, name, *more: opened.append(name) or original(self, name, *more))
     task = find_task(str(shapes))

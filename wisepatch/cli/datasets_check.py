@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.counting import count
 from wisepatch.datasets.duplicates import described, told
+from wisepatch.datasets.image_files import SKIP_IT
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ def tell(inspections: Sequence[Inspection], output: Output) -> list[WisepatchErr
     for problem in broken:
         output.say(problem)
     unreadable = f"{count(len(broken), 'image')} cannot be read"
+    hint = "replace or remove what is named above" + (
+        SKIP_IT if any(each.dataset.family == "folder" for each in inspections) else ""
+    )
     problems = {problem.message: problem for each in inspections for problem in each.problems}
-    return [*problems.values(), *([DataError(unreadable, "replace or remove what is named above")] if broken else [])]
+    return [*problems.values(), *([DataError(unreadable, hint)] if broken else [])]
 
 
 def _rows(found: Inspection) -> list[tuple[object, ...]]:

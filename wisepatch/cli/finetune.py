@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wisepatch.alphas import DEFAULT_ALPHAS
 from wisepatch.cli import options as o
+from wisepatch.cli.objectives import objective_names
 from wisepatch.errors import UsageError
 from wisepatch.plugins import find_objective
 from wisepatch.task_roles import RunTasks
@@ -45,7 +46,7 @@ def command(
 
     from wisepatch.analysis.seeds import parse_seeds
 
-    if "," in train["objective"]:
+    if len(objective_names(train["objective"])) > 1:
         reason = f"finetune trains with one objective, and --objective {train['objective']} names several"
         raise UsageError(reason, "`wisepatch patch` trains with each and compares them")
     several = parse_seeds(seeds) if seeds is not None else ()

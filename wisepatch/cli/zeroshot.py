@@ -15,6 +15,7 @@ def command(
     machine: o.Machine,
     common: o.Common,
     task: o.TaskOption = [],  # noqa: B006 -- Typer copies defaults
+    split: o.SplitOption = "test",
     metric: o.MetricOption = [],  # noqa: B006
     limit: o.LimitOption = None,
     form: o.FormatOption = "table",
@@ -32,7 +33,7 @@ def command(
     from wisepatch.workflows.patching import zeroshot
 
     checkpoint, rows = zeroshot(
-        published, tasks, store, data, metrics=metrics, settings=evaluation, progress=output.progress()
+        published, tasks, store, data, split=split, metrics=metrics, settings=evaluation, progress=output.progress()
     )
     show_rows(output, rows, {checkpoint.id: checkpoint.name})
     output.say(f"saved {checkpoint.name} ({checkpoint.id}) in {common.store}")

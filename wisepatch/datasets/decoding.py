@@ -27,6 +27,10 @@ RAW_SUFFIXES = frozenset({
     ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2",
     ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 })  # fmt: skip
+OTHER_SUFFIXES = frozenset({
+    ".ai", ".cur", ".dcm", ".dds", ".dib", ".djvu", ".emf", ".eps", ".exr", ".fits", ".hdr", ".icns", ".ico", ".jxl", ".jxr",
+    ".pcx", ".pdf", ".ps", ".psb", ".psd", ".sgi", ".svg", ".wmf", ".xcf", ".xpm",
+})  # fmt: skip
 MAX_RESIZED_PIXELS = (
     1 << 26
 )  # 200 MB as RGB; of a model that sees 224 pixels, an image 1,300 times as long as it is wide
@@ -77,7 +81,9 @@ def reason_not_read(name: str, path: str) -> str | None:
         return "HEIC, which takes the package pillow-heif"
     if suffix in RAW_SUFFIXES:
         return "a camera's raw format"
-    return None if _opens(path) else "no image"
+    if _opens(path):
+        return None
+    return "an image in a format that is not read: save it as PNG" if suffix in OTHER_SUFFIXES else "no image"
 
 
 def _opens(path: str) -> bool:

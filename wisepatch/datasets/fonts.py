@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from wisepatch.errors import UsageError
+from wisepatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,15 @@ def has_all(name: str, text: str) -> bool:
     if name == "":
         return text.isascii() and text.isprintable()
     return all(ord(character) in _glyphs(name) or character.isspace() for character in text)
+
+
+def fonts_for(text: str, names: Iterable[str]) -> list[str]:
+    """Return the faces of ``names`` that can write ``text``. Raises :class:`DataError` where none can."""
+    having = [name for name in names if has_all(name, text)]
+    if not having:
+        hint = "name one that has with typo-attack --font FILE, or give other class names with --classnames"
+        raise DataError(f"no font here has all characters of {text!r}", hint)
+    return having
 
 
 @cache

@@ -82,21 +82,22 @@ class FileSamples:
             raise DataError(f"image {path} cannot be read: {error}", REPLACE_IT) from error
 
 
-def unreadable(split: Split) -> dict[str, str]:
+def unreadable(split: Split, *, decode: bool = True) -> dict[str, str]:
     """Return the files of a user's own that are broken or no images, each with the reason.
 
-    All are decoded where they are at most :data:`MOST_DECODED_BYTES` together, of more the header alone is read.
+    To ``decode`` all of them takes at most :data:`MOST_DECODED_BYTES` together; of more, and without it, the header alone is read.
     """
     files = own_files(split)
-    whole = sum(Path(file).stat().st_size for file in files if Path(file).exists()) <= MOST_DECODED_BYTES
+    sizes = (Path(file).stat().st_size for file in files if Path(file).exists())
+    whole = decode and sum(sizes) <= MOST_DECODED_BYTES
     with ThreadPoolExecutor(DECODERS) as pool:
         problems = list(pool.map(_problem if whole else _problem_of_header, files))
     return {file: problem for file, problem in zip(files, problems, strict=True) if problem}
 
 
-def check_readable(split: Split) -> None:
+def check_readable(split: Split, *, decode: bool = True) -> None:
     """Raise :class:`DataError` that names the images of a user's own that :func:`unreadable` finds in a split."""
-    if bad := unreadable(split):
+    if bad := unreadable(split, decode=decode):
         number, listed = count(len(bad), "image"), shortened([f"{file} ({reason})" for file, reason in bad.items()])
         raise DataError(f"{split.task} ({split.name}): {number} cannot be read: {listed}", REPLACE_IT + SKIP_IT)
 

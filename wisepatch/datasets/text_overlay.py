@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.datasets.fonts import font, has_all
+from wisepatch.datasets.fonts import font, fonts_for
 from wisepatch.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,10 +54,7 @@ def _fitted(text: str, room: tuple[int, int], rng: np.random.Generator, style: S
     """Draw ``text`` no larger than ``room``, in lines where it must be."""
     from PIL import Image, ImageDraw
 
-    names = [name for name in style.fonts if has_all(name, text)]
-    if not names:
-        hint = "name one that has with --font FILE, or other class names"
-        raise DataError(f"no font here has all characters of {text!r}", hint)
+    names = fonts_for(text, style.fonts)
     pen = ImageDraw.Draw(Image.new("L", (1, 1)))
     name = names[int(rng.integers(len(names)))]
     size = max(round(rng.uniform(style.low, style.high) * min(room)), MIN_PIXELS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.datasets import samples, splits
 from wisepatch.datasets.base import Dataset
-from wisepatch.datasets.fonts import FONTS, check_font
+from wisepatch.datasets.fonts import FONTS, check_font, fonts_for
 from wisepatch.datasets.samples import Annotations, Samples, Transform, annotations_of, fingerprint, labels_of
 from wisepatch.datasets.text_overlay import overlay
 from wisepatch.errors import DataError, UsageError
@@ -66,6 +66,14 @@ class Style:
             if name not in FONTS:
                 check_font(name)
 
+    def texts(self, classes: Sequence[str]) -> Sequence[str]:
+        """Return all texts that may be written on images of some classes."""
+        if self.text == RANDOM_WORD:
+            return RANDOM_WORDS
+        own = plain(self.text)
+        wrong = classes if self.text == WRONG or own in map(plain, classes) else ()
+        return (*wrong, *(() if self.text == WRONG else (self.text,)))
+
 
 def attacked(dataset: Dataset, style: Style | None = None) -> Dataset:
     """Make the task ``typo:<name>``: the images of ``dataset`` with text on them, its own classes, labels, splits and prompts.
@@ -102,7 +110,15 @@ class AttackedOpener:
         return attacked(dataset, self.style)
 
     def __call__(self, split: str, root: Path, transform: Transform | None = None) -> AttackedSamples:
-        """Open a split of the clean task, and write on its images."""
+        """Open a split of the clean task, and write on its images.
+
+        Raises :class:`DataError` where a text that may be written has characters that no font has: before a training and not after.
+        """
+        try:
+            for text in self.style.texts(self.dataset.classes):
+                fonts_for(text, self.style.fonts)
+        except DataError as error:
+            raise DataError(f"{PREFIX}{self.dataset.name}: {error.message}", error.hint) from error
         samples = self.dataset.open_guarded(split, root)
         return AttackedSamples(samples, self.dataset.classes, split, self.style, transform)
 

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 
-def load_weights(store: Store, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def load_weights(store: Store, checkpoint: Checkpoint | str) -> dict[str, torch.Tensor]:
     """Read and verify the weights of a checkpoint, or merge them from its parents where it is a recipe.
 
     Raises :class:`StoreError` for damaged files, missing parents, and missing Fisher information.
     """
+    checkpoint = store.find(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if not checkpoint.is_recipe:
         return store.read(checkpoint)
     assert checkpoint.recipe is not None

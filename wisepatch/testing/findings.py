@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from wisepatch.datasets.guarding import BrokenDatasetError
 from wisepatch.errors import PluginError, WisepatchError
 
 
@@ -36,7 +38,17 @@ def _in_words(error: Exception) -> str:
     """Return what is wrong, and what is allowed."""
     if not isinstance(error, WisepatchError):
         return f"{type(error).__name__}: {error}"
-    return f"{error.message}; {error.hint}" if error.hint else error.message
+    hint = "" if isinstance(error, BrokenDatasetError) else error.hint  # to tell the author, who reads this
+    return f"{error.message}; {hint}" if hint else error.message
+
+
+@contextmanager
+def calling(field: str, gets: str) -> Iterator[None]:
+    """Name the ``field`` whose function raises anything, and what that function is given."""
+    try:
+        yield
+    except Exception as error:
+        raise PluginError(f"{field}: {_in_words(error)}; it is given {gets}") from error
 
 
 def require(holds: bool, problem: str) -> None:

@@ -10,7 +10,7 @@ from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.datasets.samples import Annotations
 from wisepatch.hookspecs import Choice, Measured, MergeMethod, Metric, Objective, Scores, SelectionRule
 from wisepatch.plugins import Plugin
-from wisepatch.testing.findings import Findings, require
+from wisepatch.testing.findings import Findings, calling, require
 
 
 def inspect_registered(findings: Findings, plugin: Plugin) -> None:
@@ -36,7 +36,9 @@ def _check_metric(metric: Metric) -> None:
 
     labels, predicted = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
     scores = Scores(np.array([0.9, 0.8, 0.6, 0.7]), np.array([0, 0, 1, 0]), np.array([0.02, 0.08, 0.72, 0.18]))
-    measured = dict(metric.measure(labels, predicted, 2, Annotations(), *([scores] if metric.needs_scores else [])))
+    given = [labels, predicted, 2, Annotations(), *([scores] if metric.needs_scores else [])]
+    with calling("measure", f"labels, predicted, classes, annotations{', scores' * metric.needs_scores}"):
+        measured = dict(metric.measure(*given))
     require(metric.name in measured, f"measure: it yields {', '.join(measured) or 'nothing'}, and not {metric.name}")
     for value in measured.values():
         require(isinstance(value, Measured), f"measure: it yields a {type(value).__name__}; yield wisepatch.Measured")
@@ -53,11 +55,13 @@ def _check_method(method: MergeMethod) -> None:
         ends = max(method.ends[0], 1 if method.from_start else 2)
         models = [{"w": same.clone()} for _ in range(ends + method.from_start)]
         defaults = {"alpha": 0.5} | read_params(method, [], ends)[0]
-        merged = merge_weights(method, models, defaults)["w"]
+        with calling("merge", "tensors, params and out"):
+            merged = merge_weights(method, models, defaults)["w"]
         require(torch.equal(merged, same), "merge: of equal models it makes another one with its defaults")
         return
     params = {"alpha": 0.5} | ({"fishers": [torch.ones(4)] * 2} if method.needs_fisher else {})
-    merged = method.merge([same, same.clone()], params, None)
+    with calling("merge", "tensors, params and out"):
+        merged = method.merge([same, same.clone()], params, None)
     require(torch.equal(merged, same), "merge: of two equal tensors it makes another one; return that tensor")
 
 
@@ -69,7 +73,8 @@ def _check_rule(rule: SelectionRule) -> None:
     ]  # fmt: skip
     if rule.takes and rule.read:
         return  # nobody knows an example of what it takes
-    chosen = rule.choose(sweep_frame(rows, "A", ["B"]), 0.01 if rule.takes else None)
+    with calling("choose", "a frame and a value"):
+        chosen = rule.choose(sweep_frame(rows, "A", ["B"]), 0.01 if rule.takes else None)
     alpha = chosen.alpha if isinstance(chosen, Choice) else chosen
     fits = isinstance(alpha, float | int) and alpha in (0, 0.5, 1)
     require(fits, f"choose: it returns {alpha!r}; return one of the alphas of the frame, or a wisepatch.Choice")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
+from wisepatch.config import names_by_comma
 from wisepatch.errors import UnknownNameError, UsageError, WisepatchError
 from wisepatch.progress import Progress
 from wisepatch.store.runs import Run
@@ -28,7 +29,7 @@ def trackers(names: str | None) -> list[str]:
 
     Raises :class:`UnknownNameError` for one that Accelerate does not know, :class:`UsageError` for one that is not installed.
     """
-    asked = [name.strip() for name in (names or "").split(",") if name.strip()]
+    asked = names_by_comma(names or "")
     known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
     available = {str(name) for name in get_available_trackers()}
     for name in asked:

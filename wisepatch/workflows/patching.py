@@ -36,7 +36,7 @@ from wisepatch.workflows.preflight import evaluation_splits, preflight
 from wisepatch.workflows.run import Run, new_run
 from wisepatch.workflows.several_tasks import Strategy, strategy_for
 from wisepatch.workflows.sweep import Sweep
-from wisepatch.workflows.sweep_plan import VAL, plan_sweep
+from wisepatch.workflows.sweep_plan import TEST, VAL, plan_sweep
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,29 @@ def zeroshot(
     store: Store,
     data: Path | str,
     *,
+    split: str = TEST,
     metrics: Sequence[str] | str = (),
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Save the zero-shot checkpoint and measure it on ``tasks``; several processes share that."""
+    """Save the zero-shot checkpoint and measure it on ``tasks``, each on the split that it names or ``split``."""
     progress = progress or Silent()
     data, metrics, tasks = expanded(data), listed(metrics), as_tasks(tasks)
-    preflight(evaluation_splits(tasks, "test"), data, metrics, store=store)
+    preflight(evaluation_splits(tasks, split), data, metrics, store=store)
     progress.start(f"loading {model}", 1)
     checkpoint = on_main(lambda: save_start(store, load_clip(model)))
     progress.advance()
     progress.finish()
     return checkpoint, evaluate(
-        [checkpoint], tasks, store, data, run=new_run("zeroshot"), metrics=metrics, settings=settings, progress=progress
+        [checkpoint],
+        tasks,
+        store,
+        data,
+        split=split,
+        run=new_run("zeroshot"),
+        metrics=metrics,
+        settings=settings,
+        progress=progress,
     )
 
 

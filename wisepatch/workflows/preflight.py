@@ -46,11 +46,11 @@ def preflight(
 ) -> None:
     """Open each task's splits once and check that they support its metrics (or ``metrics``).
 
-    The splits ``read`` by a training are opened first, and no metric is asked of them. Where there are some, a user's own images
-    are read too, also those that are measured afterwards: one that is broken is said before the first step. Of several
-    processes the main one goes first, so that data is downloaded once. A ``store`` must be one that can be written. Raises the one
-    :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those ``problems`` that the caller
-    met.
+    The splits ``read`` by a training are opened first, and no metric is asked of them. The headers of a user's own images are read
+    too; before a training the images themselves, also those that are measured afterwards: one that is broken is said before the
+    first step. Of several processes the main one goes first, so that data is downloaded once. A ``store`` must be one that can be
+    written. Raises the one :class:`WisepatchError` that was met, or :class:`PreflightError` with all of them, after those
+    ``problems`` that the caller met.
     """
     errors = {error.message: error for error in [*problems, *(_store_problems(store) if store else ())]}
     data, metrics = expanded(data), listed(metrics)
@@ -60,8 +60,7 @@ def preflight(
         for task, split in dict.fromkeys([*trained, *measured]):
             try:
                 opened = task.dataset.split(split, data)
-                if trained:
-                    check_readable(opened)
+                check_readable(opened, decode=bool(trained))
                 annotations = opened.annotations
                 for metric in _metrics(task, metrics) if (task, split) in measured else ():
                     for error in missing_needs(metric, annotations):
