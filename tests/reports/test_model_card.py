@@ -81,6 +81,20 @@ def test_card_of_a_merge_tells_how_its_parameters_were_chosen(run_store, tmp_pat
     assert re.search(r"\| Colors \| test \| top1 \| \*\*.+\*\* \| \d.+ \| \d.+ \| 60 \|", card)
 
 
+def test_card_of_a_merge_has_the_picture_of_what_it_was_chosen_from(run_store, tmp_path):
+    for name, rule in (("one", "best-mean"), ("two", None)):
+        wp.merge(
+            run_store, tmp_path, ["zeroshot", "finetuned"], params=["alpha=0.5,0.9" if rule else "alpha=0.5"], tasks="Colors",
+            rule=rule, metrics="top1", run_name=name,
+        )  # fmt: skip
+        card = card_of(run_store, name, tmp_path / name)
+        chosen = "chosen by the rule best-mean on validation data among 2 merges" if rule else "given by hand"
+        assert f"- **parameters**: {chosen}\n" in card
+        assert "![Accuracy on what was patched over that on the supported tasks](sweep.png)" in card
+        with Image.open(tmp_path / name / "sweep.png") as picture:
+            assert picture.width > 500
+
+
 def test_commands_of_a_card_are_understood(swept, tmp_path):
     import typer.main
 

@@ -379,7 +379,13 @@ ENTRY = '{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'
         (f'{{"__metadata__":{{"a":"1","a":"2"}},"a":{ENTRY % (0, 8)}}}', 8, "'a' is named twice"),
         ('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}', 0, ""),
         (f'{{"a":{ENTRY % (0, 8)}}}more', 8, ""),
+        (
+            "{" + ",".join(f'"{number}":{ENTRY % (0, 0)}' for number in range(50_001)) + "}",
+            0,
+            "it names 50,001 tensors",
+        ),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_overlaps_holes_and_names_that_stand_twice_are_errors(tmp_path, header, size, reason):
     path = tmp_path / "a.safetensors"

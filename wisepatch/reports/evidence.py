@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.sweep_frame import is_merge
 from wisepatch.datasets.notes import tell_once
 from wisepatch.errors import WisepatchError
-from wisepatch.reports.plots import draw_sweep, save_figure, sweep_table
+from wisepatch.reports.plots import candidate_table, draw_candidates, draw_sweep, save_figure, sweep_table
 from wisepatch.store.checkpoints import Checkpoint, Recipe, Store
 from wisepatch.store.results import pick_runs, read
 from wisepatch.weights.parameters import LAYERS
@@ -22,7 +23,7 @@ KEY = ["task", "split", "metric"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Hold what was measured of a checkpoint: its rows, the run in which alpha was swept, that run's rows, and all rows."""
+    """Hold what was measured of a checkpoint: its rows, the run that swept alpha or merged, that run's rows, and all rows."""
 
     rows: list[dict[str, Any]]
     run: str | None
@@ -40,8 +41,9 @@ def evidence(store: Store, checkpoint: Checkpoint) -> Evidence:
     for reason in left_out:
         tell_once(reason)
     mine = frame[frame["checkpoint"].isin(_same_weights(store, checkpoint))]
-    of_mixes = mine["alpha"].notna() | (mine["candidate"].notna() if "candidate" in mine else False)
-    swept = mine[mine["patching"].notna() & of_mixes]
+    numbered = mine["candidate"].notna() if "candidate" in mine else mine["alpha"].isna() & False
+    merged = checkpoint.kind == "merged"
+    swept = mine[numbered] if merged else mine[mine["patching"].notna() & (mine["alpha"].notna() | numbered)]
     chosen = swept[swept["chosen"].fillna(False).astype(bool)] if "chosen" in swept else swept
     runs = (swept if chosen.empty else chosen)["run"]
     run = None if runs.empty else str(runs.iloc[-1])
@@ -72,11 +74,13 @@ def _end_of(recipe: Recipe) -> list[str]:
 
 
 def draw_picture(found: Evidence, path: Path) -> bool:
-    """Draw the sweep, where there was one; tell whether it was."""
+    """Draw the sweep, or the candidates of the merge, where there was one; tell whether it was."""
     if found.run is None:
         return False
     try:
-        save_figure(draw_sweep(sweep_table(found.sweep)), path)
-    except WisepatchError:  # one alpha alone, or rows of another tool: the card has the table
+        merged = is_merge(found.sweep)
+        figure = draw_candidates(candidate_table(found.sweep)) if merged else draw_sweep(sweep_table(found.sweep))
+        save_figure(figure, path)
+    except WisepatchError:  # one alpha alone, no supported task, or rows of another tool: the card has the table
         return False
     return True

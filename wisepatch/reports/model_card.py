@@ -81,7 +81,7 @@ def model_card(
         _summary(checkpoint),
         f"## What it is\n\n{_facts(checkpoint, found, head, base)}",
         f"## What was measured\n\n{_measured(store, checkpoint, found)}",
-        *([f"![Accuracy on the patching task over that on the supported tasks]({PICTURE})"] if picture else []),
+        *([f"![Accuracy on what was patched over that on the supported tasks]({PICTURE})"] if picture else []),
         f"## How to load it\n\n{_loading(kind, place, hub=hub, head=head)}",
         f"## Where it comes from\n\n{_lineage(store, checkpoint, files)}",
         f"## How to make it again\n\n{commands(store, checkpoint, found, kind)}",
@@ -172,9 +172,7 @@ def _choice(checkpoint: Checkpoint, found: Evidence) -> dict[str, str]:
         data = (
             "validation data" if config.get("select_on") == "val" else "TEST DATA, so that figures of it are too good"
         )
-        mixes = [found.sweep[name].dropna().nunique() for name in ("candidate", "alpha") if name in found.sweep]
-        number = next(filter(None, mixes), 0)
-        how = f"chosen by the rule {rule} on {data}{f' among {number} values' if number else ''}"
+        how = f"chosen by the rule {rule} on {data}{_among(checkpoint, found)}"
     if coefficients := config.get("coefficients"):
         return {
             "coefficients": f"{', '.join(f'{each:g} ({public(task)})' for task, each in coefficients.items())}, {how}"
@@ -182,6 +180,18 @@ def _choice(checkpoint: Checkpoint, found: Evidence) -> dict[str, str]:
     if checkpoint.kind == "merged":
         return {"parameters": how}
     return {} if checkpoint.alpha is None else {"alpha": f"{checkpoint.alpha:g}, {how}"}
+
+
+def _among(checkpoint: Checkpoint, found: Evidence) -> str:
+    """Tell how many a rule chose from, where the results say it."""
+    columns = [found.sweep[name].dropna() for name in ("candidate", "alpha") if name in found.sweep]
+    values = next((column for column in columns if len(column)), None)
+    if values is None:
+        return ""
+    if checkpoint.kind == "merged":
+        merges = values[values > 0].nunique()  # number 0 is the start
+        return f" among {merges} merges" if merges > 1 else ""
+    return f" among {values.nunique()} values"
 
 
 def _measured(store: Store, checkpoint: Checkpoint, found: Evidence) -> str:

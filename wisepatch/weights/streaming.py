@@ -42,6 +42,7 @@ TYPE_NAMES = {
 }  # fmt: skip
 
 MAX_HEADER_BYTES = 100_000_000  # as safetensors itself has it
+MAX_TENSORS = 50_000  # of a file: a second to read; the largest CLIPs have 2,000
 
 
 def merge_files(
@@ -157,12 +158,17 @@ def _map_file(path: Path) -> tuple[Tensors, dict[str, str]]:
 def _check_header(path: Path) -> None:
     """Raise :class:`ValueError` where a name stands twice in the header: which tensor is meant would be anybody's guess.
 
-    safetensors itself refuses all else: tensors that overlap, bytes of no tensor, shapes that do not fit.
+    Also for more than :data:`MAX_TENSORS`, before any of them is looked at. safetensors itself refuses all else: tensors that
+    overlap, bytes of no tensor, shapes that do not fit.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length <= MAX_HEADER_BYTES:
-            json.loads(file.read(length), object_pairs_hook=_each_once)
+        if length > MAX_HEADER_BYTES:
+            return
+        header = file.read(length)
+        if (tensors := header.count(b'"data_offsets"')) > MAX_TENSORS:
+            raise ValueError(f"it names {tensors:,} tensors, more than any model has")
+        json.loads(header, object_pairs_hook=_each_once)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Draw results: a DataFrame in, a figure out; one module a kind of picture."""
 
 from wisepatch.reports.plots.answers import calibration_table, confusion_table, draw_calibration, draw_confusion
+from wisepatch.reports.plots.candidates import candidate_table, draw_candidates
 from wisepatch.reports.plots.frontier import draw_sweep, sweep_table
 from wisepatch.reports.plots.layers import draw_layers, layer_table, load_layers
 from wisepatch.reports.plots.look import Look, parse_labels, parse_size
@@ -15,9 +16,11 @@ __all__ = [
     "Look",
     "alpha_table",
     "calibration_table",
+    "candidate_table",
     "check_picture_path",
     "confusion_table",
     "draw_calibration",
+    "draw_candidates",
     "draw_confusion",
     "draw_layers",
     "draw_over_alpha",

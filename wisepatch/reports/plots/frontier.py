@@ -195,7 +195,7 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
-        x = f"mean {metrics} on the supported tasks ({_supported_words(table)})"
+        x = f"mean {metrics} on the supported tasks ({supported_words(table)})"
     several, metric = int(table["patched"].max()), axis_label(table["metric"])
     y = f"mean {metric} on the {several} patching tasks" if several > 1 else f"{metric} on the patching task"
     sheet.label(axes, x, f"{y} ({tasks})")
@@ -215,7 +215,7 @@ def _note(table: pd.DataFrame, look: Look) -> str:
     return f"{images_words(tasks, numbers, look.labels)}; {bars}"
 
 
-def _supported_words(table: pd.DataFrame) -> str:
+def supported_words(table: pd.DataFrame) -> str:
     """Name the supported tasks, or count them where the names are long."""
     runs = list(filter(None, dict.fromkeys(table["names"])))
     if len(" / ".join(runs)) > MAX_AXIS_LETTERS:
@@ -234,13 +234,7 @@ def _mark(sheet: Sheet, axes: Axes, curve: pd.DataFrame, color: str, *, one_run:
     """Mark the ends and the chosen point, with intervals; return the label and style of each kind, for the legend."""
     marks: dict[str, dict[str, Any]] = {}
     for _, point in curve[curve["chosen"] | curve["alpha"].isin([0, 1])].iterrows():
-        x, y = point["x"], point["patching"]
-        up_and_down = [[max(y - point["patching_low"], 0)], [max(point["patching_high"] - y, 0)]]
-        across = [[max(x - point["supported_low"], 0)], [max(point["supported_high"] - x, 0)]]  # NaN draws nothing
-        axes.errorbar(
-            x, y, up_and_down, across, "none", ecolor=color, alpha=0.5, elinewidth=sheet.scale, capsize=2.5 * sheet.scale,
-            zorder=1,
-        )  # fmt: skip
+        draw_intervals(sheet, axes, point, color, x=point["x"])
         fine_tuned = "fine-tuned" if point["method"] != TASK_ARITHMETIC else "all ends in full"
         end = fine_tuned if point["alpha"] else start_words(point["start"])
         here = {f"{end} (alpha {point['alpha']:g})": ENDS[point["alpha"]]} if point["alpha"] in ENDS else {}
@@ -250,9 +244,20 @@ def _mark(sheet: Sheet, axes: Axes, curve: pd.DataFrame, color: str, *, one_run:
                 alpha = " (a coefficient for each end)"
             here[chosen_words(point) + alpha] = CHOSEN
         for style in here.values():
-            axes.plot([x], [y], color=color, zorder=5, **MARK, **scaled(style, sheet))
+            axes.plot([point["x"]], [point["patching"]], color=color, zorder=5, **MARK, **scaled(style, sheet))
         marks |= here
     return marks
+
+
+def draw_intervals(sheet: Sheet, axes: Axes, point: pd.Series[Any], color: str, *, x: float) -> None:
+    """Draw the intervals of a point at ``x`` and its ``patching``, as far as there are any."""
+    y = point["patching"]
+    up_and_down = [[max(y - point["patching_low"], 0)], [max(point["patching_high"] - y, 0)]]
+    across = [[max(x - point["supported_low"], 0)], [max(point["supported_high"] - x, 0)]]  # NaN draws nothing
+    axes.errorbar(
+        x, y, up_and_down, across, "none", ecolor=color, alpha=0.5, elinewidth=sheet.scale, capsize=2.5 * sheet.scale,
+        zorder=1,
+    )  # fmt: skip
 
 
 def optimum(table: pd.DataFrame) -> tuple[float, float] | None:
