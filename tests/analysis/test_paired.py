@@ -54,8 +54,24 @@ def test_intervals_turn_with_the_models_and_lie_around_the_difference():
     low, high = difference_interval(12, 5, 300)
     assert difference_interval(5, 12, 300) == pytest.approx((-high, -low))
     assert low < 7 / 300 < high
-    assert difference_interval(4, 0, 4) == pytest.approx((1 - 2**0.5 * (1 - 0.025**0.25), 1))
+    low, high = difference_interval(4, 0, 4)
+    assert low < 2 * 0.025**0.25 - 1  # four of four are fixed in 2.5 % of draws where 40 % of the images are and 60 % are broken
+    assert high == 1
     assert drop_limit(0, 4, 4) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 15])
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.975, 0.999])
+def test_the_limit_of_a_drop_covers_every_population_of_a_few_images(n, confidence):
+    broken, fixed = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    possible = broken + fixed <= n
+    broken, fixed = broken[possible], fixed[possible]
+    limits = drop_limit(fixed, broken, n, confidence)
+    for drop in (0, 0.01, 0.05, 0.2, 0.5):
+        for won in np.linspace(0, (1 - drop) / 2, 25):
+            rest = max(1 - 2 * won - drop, 0.0)
+            chances = multinomial.pmf(np.stack([broken, fixed, n - broken - fixed], -1), n, [won + drop, won, rest])
+            assert chances[limits < drop - 1e-12].sum() <= 1 - confidence + 1e-9
 
 
 @pytest.mark.parametrize("n", [30, 100])

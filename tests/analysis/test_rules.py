@@ -18,6 +18,7 @@ from tests.synthetic_sweeps import (
 from wisepatch.analysis.drops import Bound, certified, images_needed, upper_limits
 from wisepatch.analysis.selection import choose
 from wisepatch.analysis.sweep_frame import sweep_frame
+from wisepatch.errors import ResultsError
 
 
 def framed(patching, counted, n, tasks=("B",)):
@@ -48,8 +49,28 @@ def test_testing_stops_at_the_first_alpha_that_fails():
     plain = choose(frame, "max-drop=0.01")
     assert plain.alpha == 0.3
     assert plain.note == (
-        "not certified: with 95 % confidence the drop at alpha 0.3 is at most 0.3 points; max-drop=0.01@95 takes alpha 0.1"
+        "not certified: the upper 95 % limit of the drop at alpha 0.3, which was picked by these very images, is 0.3 points; "
+        "max-drop=0.01@95 takes alpha 0.1"
     )
+
+
+def test_where_alpha_0_is_the_best_of_what_is_certified_the_note_speaks_of_the_others():
+    note = choose(framed([0.9, 0.1], [[(0, 0)], [(0, 0)]], 299), "max-drop=0.01@95").note
+    assert "the drop of B at all alphas above 0 up to 0.1 is at most 1 point" in note
+    assert "alpha 0 has the best patching accuracy" in note
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_mixes_that_were_made_by_looking_at_a_split_are_certified_on_another(split):
+    """A race leaves alphas, and learned layers are scales, that look good on the images of the choice."""
+    at = {"metric": "top1", "n": 400, "value": 0.9, "broken": 0, "fixed": 0, "fitted_on": "val", "split": split}
+    frame = sweep_frame([at | {"alpha": alpha, "task": task} for alpha in (0, 0.1) for task in "AB"], "A", "B")
+    if split == "test":
+        assert choose(frame, "max-drop=0.01@95").facts["certified"] == [0.1]
+        return
+    assert choose(frame, "max-drop=0.01").note == ""
+    with pytest.raises(ResultsError, match="depends on the answers to these very images"):
+        choose(frame, "max-drop=0.01@95")
 
 
 def test_the_best_of_the_certified_alphas_is_taken_not_the_largest():

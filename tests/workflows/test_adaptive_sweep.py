@@ -126,6 +126,12 @@ def test_auto_stands_alone_and_without_supported_tasks_the_patching_task_is_race
     assert "image evaluations" in choice["note"]
 
 
+def test_what_a_race_leaves_is_certified_by_other_images_alone(cli, run_store):
+    assert cli("interpolate", "--alpha", "auto", "--eval", "Colors", "--select", "max-drop=0.5").exit_code == 0
+    fails(cli("select", "--rule", "max-drop=0.5@95"), 1, "depends on the answers to these very images", "--alpha 0:1:0.1")
+    assert "certified" in cli("select", "--rule", "max-drop=0.5@95", "--split", "test").output
+
+
 def test_several_seeds_are_not_raced(cli, shapes):
     words = ("--model", "demo", "--task", shapes, "--supported", "Colors", "--alpha", "auto", "--seeds", "0,1")
     fails(cli("patch", *words), 2, "--alpha auto leaves other alphas for each seed", "0:1:0.1")

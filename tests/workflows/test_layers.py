@@ -29,6 +29,8 @@ def test_learned_layers_are_as_good_as_every_alpha_and_the_same_each_time(run_st
     names = tensor_names(run_store.find("finetuned"), run_store)
     assert set(learned.checkpoints[1.0].recipe.params["layers"]) == set(blocks_of(names))
     assert len(blocks_of(names)) == 6
+    assert {row["fitted_on"] for row in learned.rows} == {"val"}  # which no certified rule takes
+    assert not any("fitted_on" in row for row in plain.rows)
     assert all(0 <= scale <= 1 for scale in layers.values())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.paired import drop_limit, mean_drop_limit
-from wisepatch.analysis.sweep_frame import BELOW, COUNTS, SUPPORTED, axes, by_task
+from wisepatch.analysis.sweep_frame import BELOW, COUNTS, FITTED, SUPPORTED, axes, by_task
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError
 from wisepatch.hookspecs import Choice
@@ -90,7 +90,8 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
     Where a sweep starts at another checkpoint, the drop from the zero-shot model is held to the same bound. Alpha 0 is always
     allowed.
 
-    Raises :class:`ResultsError` where a drop is to be certified and nobody counted broken and fixed images.
+    Raises :class:`ResultsError` where a drop is to be certified and nobody counted broken and fixed images, or the mixes were
+    made by looking at the same images.
     """
     patching = axes(frame)["patching"]
     references = _references(frame)
@@ -98,6 +99,7 @@ def max_drop(frame: pd.DataFrame, bound: Bound) -> float | Choice:
         worst = drops(frame, each=bound.each)
         allowed = (worst <= bound.drop + ROUNDING) | (worst.index == 0)
         return _with_limit(frame, bound, best_alpha(patching[allowed.to_numpy()]))
+    _check_not_fitted(frame)
     for reference in references:
         _check_counted(frame, reference)
     limits = _worst(_limit(frame, bound, reference) for reference in references)
@@ -129,14 +131,17 @@ def _with_limit(frame: pd.DataFrame, bound: Bound, chosen: float) -> Choice:
     assert isinstance(promised, Choice)
     if chosen in (0.0, *promised.facts["certified"]):
         return Choice(chosen, promised.note if chosen == promised.alpha else "")
-    limit = _points(float(_limit(frame, at_95, "")[chosen]))
+    limit = float(_worst(_limit(frame, at_95, reference) for reference in _references(frame))[chosen])
     takes = (
         f"takes alpha {promised.alpha:g}"
         if promised.alpha
         else f"certifies nothing: {promised.note.partition(': ')[2]}"
     )
-    note = f"not certified: with 95 % confidence the drop at alpha {chosen:g} is at most {limit}; {MAX_DROP}={at_95} {takes}"
-    return Choice(chosen, note, {"limit": float(_limit(frame, at_95, "")[chosen])})
+    note = (
+        f"not certified: the upper 95 % limit of the drop at alpha {chosen:g}, which was picked by these very images, is "
+        f"{_points(limit)}; {MAX_DROP}={at_95} {takes}"
+    )
+    return Choice(chosen, note, {"limit": limit})
 
 
 def best_alpha(scores: pd.Series[Any]) -> float:
@@ -158,6 +163,14 @@ def _drop(frame: pd.DataFrame, each: bool, reference: str) -> pd.Series[Any]:
     drops = start - scores
     worst: pd.Series[Any] = drops.max(axis=1, skipna=False) if each else drops.mean(axis=1, skipna=False)
     return worst
+
+
+def _check_not_fitted(frame: pd.DataFrame) -> None:
+    if FITTED in frame and frame[FITTED].any():
+        raise ResultsError(
+            "no drop can be certified: which mixes there are depends on the answers to these very images",
+            "sweep alphas that are named beforehand, such as interpolate --alpha 0:1:0.1, without --layers learned",
+        )
 
 
 def _check_counted(frame: pd.DataFrame, reference: str) -> None:
@@ -213,10 +226,12 @@ def _told(
     }  # fmt: skip
     if certified:
         limit, drop = (_points(float(series[chosen])) for series in (limits, seen))
-        at = f"at alpha {chosen:g} " if chosen else ""
-        told = f"the drop of {what} {at}is at most {_points(bound.drop)} with {confidence} % confidence"
-        detail = f"upper limit {limit}, seen {drop}; " if chosen else ""
-        note = f"certified: {told} ({detail}all alphas up to {certified[-1]:g} pass); another set of images is another draw"
+        at = f"at alpha {chosen:g}" if chosen else f"at all alphas above 0 up to {certified[-1]:g}"
+        since = " from alpha 0, and from the zero-shot model," if len(_references(frame)) > 1 else ""
+        told = f"the drop of {what} {at}{since} is at most {_points(bound.drop)} with {confidence} % confidence"
+        detail = f"seen {drop}, with an upper limit of {limit}; all alphas up to {certified[-1]:g} pass"
+        kept = "alpha 0 has the best patching accuracy of these, and nothing drops there"
+        note = f"certified: {told} ({detail if chosen else kept}); another set of images is another draw"
         return Choice(chosen, note, facts)
     alpha = next((float(alpha) for alpha in limits.index if alpha > 0), None)
     if alpha is None:

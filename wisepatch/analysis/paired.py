@@ -13,7 +13,8 @@ counts, and broadcast over arrays of them:
 
 The limits square and add the distances of Clopper and Pearson's exact limits from the fractions that are fixed and broken
 (Newcombe 1998, Statistics in Medicine 17:2635, method 10; Zou and Donner 2008, ibid. 27:1693). Without an image that is fixed they
-are Clopper and Pearson's own: with not one broken either, the drop is at most ``1 - 0.05 ** (1 / n)``.
+are Clopper and Pearson's own: with not one broken either, the drop is at most ``1 - 0.05 ** (1 / n)``. Of fewer than 20 images,
+where squaring and adding errs too often, half of the error is allowed to each of the two fractions (Bonferroni).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from wisepatch.analysis.same_images import combined
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+FEW_IMAGES = 20
 
 
 def mcnemar(fixed: ArrayLike, broken: ArrayLike) -> Any:
@@ -51,6 +54,9 @@ def drop_limit(fixed: ArrayLike, broken: ArrayLike, n: ArrayLike, confidence: fl
     # Fractions of one multinomial sample: what is fixed is not broken.
     correlation = -np.sqrt(np.divide(won * lost, spread, out=np.zeros(spread.shape), where=spread > 0))
     limit = lost - won + np.sqrt(above**2 + below**2 - 2 * correlation * above * below)
+    if (few := (n < FEW_IMAGES) & (fixed > 0)).any():
+        surely = beta_limits(broken, n, tail / 2)[1] - beta_limits(fixed, n, tail / 2)[0]
+        limit = np.where(few, np.maximum(limit, surely), limit)
     return np.minimum(limit, 1.0)[()]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PATCHING, SUPPORTED = "patching", "supported"
 COUNTS = ("broken", "fixed")
+FITTED = "fitted"
 BELOW = "_zeroshot"  # ends the columns that are about the zero-shot model, where a sweep starts at another checkpoint
 
 
@@ -41,6 +42,7 @@ def sweep_frame(
     (the value, with its sign changed where lower is better), ``n, ci_low, ci_high``, and the images that are right at alpha 0 alone
     (``broken``) or at this alpha alone (``fixed``), NaN where nobody counted. A row without alpha is the zero-shot model below a
     sweep that starts at another checkpoint: then ``score_zeroshot``, ``broken_zeroshot`` and ``fixed_zeroshot`` compare with it.
+    ``fitted`` is there where some mixes were made by looking at the answers on this very split, and says which.
 
     Raises :class:`ResultsError` where a task was not measured, or not at some alpha.
     """
@@ -64,8 +66,10 @@ def sweep_frame(
     columns = ["alpha", "task", "role", "metric", "value", "score", "n", "ci_low", "ci_high", *COUNTS]
     if "score_zeroshot" in frame and frame["score_zeroshot"].notna().all():
         columns += [f"{name}{BELOW}" for name in ("score", *COUNTS)]
-    frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
     numbers = columns[4:]
+    if "fitted_on" in frame and "split" in frame and (fitted := frame["fitted_on"] == frame["split"]).any():
+        frame, columns = frame.assign(**{FITTED: fitted}), [*columns, FITTED]
+    frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
     typed: pd.DataFrame = frame.astype(dict.fromkeys(("alpha", *numbers), float))
     _check_complete(typed, (*patched, *supported))
     return typed.sort_values("alpha", kind="stable", ignore_index=True)

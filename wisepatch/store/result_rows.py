@@ -13,7 +13,7 @@ COLUMNS = (
     "metric", "value", "n", "ci_low", "ci_high", "seed", "limit", "version",
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
-EXTRA = ("role", "patching", "chosen", "selected_on", "broken", "fixed", "candidate")
+EXTRA = ("role", "patching", "chosen", "selected_on", "broken", "fixed", "candidate", "fitted_on")
 LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
 NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit", "broken", "fixed", "candidate")

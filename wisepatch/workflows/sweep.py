@@ -28,7 +28,7 @@ from wisepatch.workflows.choosing import Measured, RightAnswers, measure_and_cho
 from wisepatch.workflows.layers import check_layers, layer_problems, layer_scales
 from wisepatch.workflows.mixes import save_mixes, save_patched
 from wisepatch.workflows.run import Run, new_run
-from wisepatch.workflows.sweep_plan import VAL, SweepPlan, plan_sweep
+from wisepatch.workflows.sweep_plan import LEARNED, VAL, SweepPlan, plan_sweep
 from wisepatch.workflows.tasks_of_run import tasks_of_run
 
 ZEROSHOT = "zeroshot"
@@ -161,8 +161,9 @@ def run_sweep(
     plan, raced = _race(plan, start, end, published, params, run)
     mixes = on_main(lambda: save_mixes(store, start, end, plan, params, materialize=materialize))
     line = {"training": end.training, "method": plan.method.name, "start": start_name}
+    if raced or plan.layers == LEARNED:  # no certified rule may judge these by the same images
+        line["fitted_on"] = plan.select_on
     swept = measure_mixes(plan, mixes, published, line, partial(save_patched, store, start, end, plan, params), run)
-    # What a rule says of certified drops needs alphas that were fixed beforehand.
     return replace(swept, note=raced.note, facts=raced.facts) if raced else swept
 
 
