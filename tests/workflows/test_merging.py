@@ -324,6 +324,34 @@ def test_too_few_or_too_many_are_refused(run, ends, method, count, message):
     assert refused(run, UsageError, checkpoints=ends[:count], method=method).message == message
 
 
+def test_an_end_that_is_named_twice_and_a_soup_of_one_are_refused(run, run_store, ends, tmp_path):
+    error = refused(run, UsageError, checkpoints=[*ends, ends[0]], method="ties")
+    assert error.message == f"{ends[0].name} ({ends[0].id}) is named twice"
+    with pytest.raises(UsageError, match="greedy-soup merges 2 or more, and 1 checkpoint is named"):
+        greedy_soup(run_store, tmp_path, ends[:1], tasks=[])
+
+
+def test_the_start_of_an_average_is_that_of_its_ends(run, run_store, ends):
+    soup = run(params=["weights=1/1/1"], measure=False, run_name="soup").chosen
+    mix = run_store.save(
+        None, kind="interpolated", name="mix", model=ends[0].model, head=ends[0].head, training=ends[0].training,
+        recipe=Recipe("linear", (ends[0].trained_from[0], ends[0].id), {"alpha": 0.5}),
+    )  # fmt: skip
+    for end in (soup, mix):
+        assert (
+            run(checkpoints=[end], method="task-arithmetic", measure=False).chosen.parents[0] == ends[0].trained_from[0]
+        )
+    assert run(checkpoints=[soup, ends[1]], method="ties", measure=False).chosen.parents[0] == ends[0].trained_from[0]
+
+
+def test_recipes_are_not_merged_to_compare_names(run, ends, weights_read, monkeypatch):
+    soups = [run(params=[f"weights={word}"], measure=False).chosen for word in ("1/1/1", "1/2/1")]
+    weights_read.clear()
+    monkeypatch.setattr("wisepatch.store.recipes.merge_weights", None)
+    assert run(checkpoints=[*soups, ends[0]], measure=False).chosen
+    assert weights_read == []
+
+
 def test_one_end_is_enough_where_task_vectors_are_scaled(run, ends):
     for method in ("task-arithmetic", "ties", "lines", "tsv-m"):
         assert run(checkpoints=ends[:1], method=method, measure=False).chosen.parents[1:] == (ends[0].id,)
