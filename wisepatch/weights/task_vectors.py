@@ -204,8 +204,8 @@ def model_stock(
     ``t = N cos / (1 + (N - 1) cos)`` for ``N`` ends, ``cos`` the mean over all pairs of the cosine between their task vectors;
     where it is below 0 the ends have nothing in common and ``t`` is 0.
 
-    See Jang et al. 2024, Model Stock (arXiv 2403.19522, equation 2 and appendix for more than two). No code of the authors was found;
-    mergekit's takes the mean of the cosines too, and moves away from the ends where it is below 0.
+    See Jang et al. 2024, Model Stock (arXiv 2403.19522, equation 2 and appendix for more than two). No code of the authors was
+    found; mergekit's takes the mean of the cosines too, and moves away from the ends where it is below 0.
     """
     flat = [vector.flatten() for vector in vectors]
     norms = [vector.norm() for vector in flat]
