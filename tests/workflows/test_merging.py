@@ -19,6 +19,7 @@ from wisepatch.store.checkpoints import Recipe
 from wisepatch.store.results import load
 from wisepatch.tasks import find_task, find_tasks
 from wisepatch.training import gram_matrices
+from wisepatch.workflows import merge_parents
 from wisepatch.workflows.greedy_soup import greedy_soup
 from wisepatch.workflows.merge_parents import tasks_of
 from wisepatch.workflows.merging import merge
@@ -220,6 +221,21 @@ def test_gram_matrices_of_any_number_of_ends_are_measured_in_one_model(run, monk
     monkeypatch.setattr(gram_matrices, "load_clip", lambda *given: built.append(1) or original(*given))
     run(method=method, params=["images=3"], measure=False)
     assert len(built) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "times"),
+    [
+        ("regmean", ["reduction=0:1:0.25", "images=2"], 1), ("regmean", ["images=2,3"], 2),
+        ("regmean++", ["reduction=0.5,1", "images=2"], 2), ("fisher", ["weights=1/1/1,1/2/3,1/0/1"], 1),
+    ],
+)  # fmt: skip
+def test_what_ends_are_weighed_by_is_measured_once_for_all_candidates(run, monkeypatch, method, params, times):
+    asked, original = [], merge_parents._information
+    monkeypatch.setattr(merge_parents, "_information", lambda *given: asked.append(given) or original(*given))
+    done = run(method=method, params=params)
+    assert len(asked) == times
+    assert all({"gram", "fisher"} & set(each.params) for each in done.candidates if each.kind == "merged")
 
 
 def test_block_by_block_the_inputs_are_those_of_the_merged_blocks_before(run, run_store):

@@ -17,7 +17,7 @@ from wisepatch.store.recipes import load_all, merged_head
 from wisepatch.task_roles import other_tasks, several_tasks
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, endpoint_fisher
-from wisepatch.training.gram_matrices import gram_matrices
+from wisepatch.training.gram_matrices import REGMEAN_PLUS_PLUS, gram_matrices
 from wisepatch.weights.methods import check_same, with_one_head
 from wisepatch.weights.streaming import read_weights
 from wisepatch.workflows.tasks_of_run import tasks_of_run
@@ -181,20 +181,42 @@ def own_task(method: MergeMethod, end: Checkpoint, limit: int | None = None) -> 
     return tasks_of_run(end, (), limit)[0]
 
 
-def information_for(
+def with_information(
     method: MergeMethod,
     parents: Parents,
-    params: Mapping[str, Any],
+    grid: Sequence[Mapping[str, Any]],
     store: Store,
     data: Path,
     *,
     limit: int | None = None,
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Add to each candidate's parameters what its method weighs the ends by, measured once for all that ask for the same."""
+    if not (method.needs_fisher or method.needs_grams):
+        return list(map(dict, grid))
+    matters = ("images", "reduction") if method.name == REGMEAN_PLUS_PLUS else ("images",)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    candidates = []
+    for params in grid:
+        asked = tuple(params.get(name) for name in matters)
+        if asked not in found:
+            found[asked] = _information(method, parents, params, store, data, limit, settings, progress)
+        candidates.append({**params, **found[asked]})
+    return candidates
+
+
+def _information(
+    method: MergeMethod,
+    parents: Parents,
+    params: Mapping[str, Any],
+    store: Store,
+    data: Path,
+    limit: int | None,
+    settings: EvalConfig | None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Measure what a method weighs each end by, on training images of its own task; return the recipe's parameter for it."""
-    if not (method.needs_fisher or method.needs_grams):
-        return {}
     progress, ends, seed = progress or Silent(), parents.ends, parents.ends[0].config.get("seed") or 0
     known = [own_task(method, end, limit) for end in ends]
     workers = settings.workers if settings else None
