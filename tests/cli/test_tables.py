@@ -54,6 +54,24 @@ def test_wide_letters_are_two_columns_in_a_terminal_and_nothing_is_cut():
     assert text.splitlines()[3].index("│", 1) == text.splitlines()[4].index("│", 1) - 4
 
 
+WORDS = st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=4).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(3, 9).flatmap(lambda n: st.lists(st.tuples(*[WORDS] * n), min_size=2, max_size=4)), st.integers(0, 60)
+)
+def test_a_table_that_is_wider_than_the_terminal_shows_every_word_of_every_column(rows, more):
+    words = [max(len(word) for cell in cells for word in cell.split()) for cells in zip(*rows, strict=True)]
+    width = sum(words) + 3 * len(words) + 1 + more  # not one is broken here
+    lines = render("table", rows[0], rows[1:], width=width).splitlines()
+    assert {len(line) for line in lines} <= set(range(width + 1))
+    assert lines[0].count("┳") == len(words) - 1
+    assert lines[0].endswith("┓")
+    shown = sorted(word for line in lines for word in line.strip("┃│").replace("┃", "│").split() if word[0] in "abc")
+    assert shown == sorted(word for row in rows for cell in row for word in cell.split())
+
+
 def test_sentences_between_tables_are_paragraphs_comments_or_nothing():
     assert sentence("markdown", "top1 | n_a") == "\ntop1 \\| n\\_a\n\n"
     assert sentence("latex", "50 %\nnext") == "% 50 %\\nnext\n"

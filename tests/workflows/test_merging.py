@@ -20,6 +20,7 @@ from wisepatch.store.checkpoints import Recipe
 from wisepatch.store.results import load
 from wisepatch.tasks import find_task, find_tasks
 from wisepatch.training import gram_matrices
+from wisepatch.workflows import merge_parents
 from wisepatch.workflows.greedy_soup import greedy_soup
 from wisepatch.workflows.merge_parents import tasks_of
 from wisepatch.workflows.merging import merge
@@ -246,6 +247,21 @@ def test_gram_matrices_are_the_same_to_the_bit_in_any_number_of_passes(run, run_
     assert len(counted) > 3
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "times"),
+    [
+        ("regmean", ["reduction=0:1:0.25", "images=2"], 1), ("regmean", ["images=2,3"], 2),
+        ("regmean++", ["reduction=0.5,1", "images=2"], 2), ("fisher", ["weights=1/1/1,1/2/3,1/0/1"], 1),
+    ],
+)  # fmt: skip
+def test_what_ends_are_weighed_by_is_measured_once_for_all_candidates(run, monkeypatch, method, params, times):
+    asked, original = [], merge_parents._information
+    monkeypatch.setattr(merge_parents, "_information", lambda *given: asked.append(given) or original(*given))
+    done = run(method=method, params=params)
+    assert len(asked) == times
+    assert all({"gram", "fisher"} & set(each.params) for each in done.candidates if each.kind == "merged")
+
+
 def test_block_by_block_the_inputs_are_those_of_the_merged_blocks_before(run, run_store):
     plain, other = (
         run(method=method, params=["images=6"], measure=False).chosen for method in ("regmean", "regmean++")
@@ -346,6 +362,34 @@ def save_like(store, end, weights, name, **other):
 )
 def test_too_few_or_too_many_are_refused(run, ends, method, count, message):
     assert refused(run, UsageError, checkpoints=ends[:count], method=method).message == message
+
+
+def test_an_end_that_is_named_twice_and_a_soup_of_one_are_refused(run, run_store, ends, tmp_path):
+    error = refused(run, UsageError, checkpoints=[*ends, ends[0]], method="ties")
+    assert error.message == f"{ends[0].name} ({ends[0].id}) is named twice"
+    with pytest.raises(UsageError, match="greedy-soup merges 2 or more, and 1 checkpoint is named"):
+        greedy_soup(run_store, tmp_path, ends[:1], tasks=[])
+
+
+def test_the_start_of_an_average_is_that_of_its_ends(run, run_store, ends):
+    soup = run(params=["weights=1/1/1"], measure=False, run_name="soup").chosen
+    mix = run_store.save(
+        None, kind="interpolated", name="mix", model=ends[0].model, head=ends[0].head, training=ends[0].training,
+        recipe=Recipe("linear", (ends[0].trained_from[0], ends[0].id), {"alpha": 0.5}),
+    )  # fmt: skip
+    for end in (soup, mix):
+        assert (
+            run(checkpoints=[end], method="task-arithmetic", measure=False).chosen.parents[0] == ends[0].trained_from[0]
+        )
+    assert run(checkpoints=[soup, ends[1]], method="ties", measure=False).chosen.parents[0] == ends[0].trained_from[0]
+
+
+def test_recipes_are_not_merged_to_compare_names(run, ends, weights_read, monkeypatch):
+    soups = [run(params=[f"weights={word}"], measure=False).chosen for word in ("1/1/1", "1/2/1")]
+    weights_read.clear()
+    monkeypatch.setattr("wisepatch.store.recipes.merge_weights", None)
+    assert run(checkpoints=[*soups, ends[0]], measure=False).chosen
+    assert weights_read == []
 
 
 def test_one_end_is_enough_where_task_vectors_are_scaled(run, ends):

@@ -313,6 +313,15 @@ def test_what_cannot_be_done_is_said_before_any_training(folders, tmp_path, no_t
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("strategy", ["joint", "sequential", "parallel"])
+def test_an_objective_that_trains_a_head_is_named_where_several_tasks_have_one_each(
+    folders, tmp_path, no_training, strategy
+):
+    with pytest.raises(UsageError, match="several tasks have one each") as caught:
+        run(folders, tmp_path / "store", strategy=strategy, settings={"objective": "lp-ft", "head": "trained"})
+    assert caught.value.hint == "take another objective than lp-ft, or patch one task at a time"
+
+
 @pytest.mark.parametrize("options", [{"strategy": "sequential"}, {"strategy": "parallel", "coefficients": "grid"}])
 def test_a_strategy_needs_a_supported_task_with_validation_data(folders, tmp_path, no_training, options):
     untold = draw_folder(tmp_path / "untold" / "test", classes=("circle", "star")).parent

@@ -90,10 +90,9 @@ def draw(
     # Without emoji and markup: corrupt:NAME:fog:3 would become a picture of fog.
     console = Console(file=text, width=width, force_terminal=on_terminal, emoji=False, markup=False, highlight=False)
     header, body = _encodable([header], encoding)[0], _encodable(body, encoding)
-    words = [_longest_word(cells) for cells in zip(header, *body, strict=True)]
-    fits = sum(words) + BORDER * len(words) + 1 <= width
-    if fits or len(header) <= 2:
-        grid = _across(header, body, words if fits else [None] * len(words), strong, ends)
+    widths = _widths(list(zip(header, *body, strict=True)), width - BORDER * len(header) - 1)
+    if widths or len(header) <= 2:
+        grid = _across(header, body, widths or [None] * len(header), strong, ends)
     else:
         grid = _row_by_row(header, body, strong)
     console.print(grid)
@@ -101,17 +100,35 @@ def draw(
     return text.read()
 
 
-def _longest_word(cells: Iterable[str]) -> int:
-    """Return how many columns of a terminal the longest word of some cells takes."""
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Share out so much room among columns: to each its longest word, and what is left until its longest line fits.
+
+    Those that need least have it first. Empty where not even the words fit.
+    """
+    widths = [_longest(word for cell in cells for word in cell.split()) for cells in columns]
+    lines = [_longest(line for cell in cells for line in cell.splitlines()) for cells in columns]
+    spare = room - sum(widths)
+    if spare < 0:
+        return []
+    by_need = sorted(range(len(columns)), key=lambda index: lines[index] - widths[index])
+    for served, index in enumerate(by_need):
+        more = min(lines[index] - widths[index], spare // (len(columns) - served))
+        widths[index] += more
+        spare -= more
+    return widths
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """Return how many columns of a terminal the longest of some texts takes."""
     from rich.cells import cell_len
 
-    return max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+    return max(map(cell_len, texts), default=0)
 
 
 def _across(
     header: Row, body: Sequence[Row], widths: Sequence[int | None], strong: int | None, ends: Container[int]
 ) -> Table:
-    """Lay rows and columns out as they are, each column of a width at least."""
+    """Lay rows and columns out as they are, each column of its width."""
     from rich.table import Table
 
     grid = Table(header_style="bold")
@@ -119,8 +136,8 @@ def _across(
         numbers = bool(body) and all(is_number_or_nothing(row[index]) for row in body)
         ids = any(ID.fullmatch(row[index]) for row in body) and all(is_id_or_nothing(row[index]) for row in body)
         grid.add_column(
-            column, overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left",
-            min_width=ID_LETTERS if ids else width,
+            column, overflow="fold", no_wrap=ids, justify="right" if numbers and not ids else "left", width=width,
+            min_width=ID_LETTERS if ids else None,
         )  # fmt: skip
     for number, row in enumerate(body):
         style = "bold" if number == strong else None

@@ -2,7 +2,8 @@
 
 ``X`` ``(n, in)`` are the inputs of a layer, a row a token (or a place, of a convolution of one pixel), of all images.
 RegMean (Jin et al. 2023, arXiv 2212.09849) measures each model by itself; RegMean++ (Nguyen et al. 2025, arXiv 2508.03121)
-block by block, on inputs that went through the blocks merged before. Images are prepared as in evaluation.
+block by block, on inputs that went through the blocks merged before. Images are prepared as in evaluation. What follows the last
+block is merged like all else; the published code of RegMean++ leaves it as it was before all fine-tuning.
 """
 
 from __future__ import annotations

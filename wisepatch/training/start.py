@@ -16,6 +16,7 @@ from wisepatch.evaluation.endpoints import check_numbers
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.zeroshot_head import zeroshot_head
+from wisepatch.plugins import find_objective
 from wisepatch.process_group import check_size, join, on_main
 from wisepatch.progress import Progress
 from wisepatch.store.checkpoints import Checkpoint, Store
@@ -30,9 +31,15 @@ def check_trainable(config: TrainConfig, task: Task) -> None:
     """Raise :class:`UsageError` for a task that cannot be trained on, :class:`TrainingError` for a machine that cannot."""
     if task.parts:
         if config.head == "trained":
+            trains_one = find_objective(config.objective).head == "trained"
+            out = (
+                f"take another objective than {config.objective}"
+                if trains_one
+                else "leave --head trained and --freeze-encoder out"
+            )
             raise UsageError(
                 "a checkpoint has one trained head, and several tasks have one each",
-                "leave --head trained and --freeze-encoder out, or patch one task at a time",
+                f"{out}, or patch one task at a time",
             )
         for each in task.parts:
             check_trainable(config, each)

@@ -46,7 +46,9 @@ def fisher(parents: Sequence[torch.Tensor], params: Mapping[str, Any], out: torc
     ``F_i`` is ``params["fishers"]``, at least ``FISHER_FLOOR``; ``w_i`` are the weights, equal ones where none are given. Two with
     ``alpha`` are :func:`wisepatch.weights.interpolation.fisher`.
 
-    See Matena and Raffel 2022, Merging models with Fisher-weighted averaging (arXiv 2111.09832, equation 3).
+    See Matena and Raffel 2022, Merging models with Fisher-weighted averaging (arXiv 2111.09832, equation 3). The floor is that of
+    WiSE-FT's code. Theirs has 1e-6, for the first model alone unless told otherwise, and divides each model's information by its
+    norm over all weights, which ``weights`` can do here.
     """
     fishers = params.get("fishers")
     if "alpha" in params:
@@ -94,7 +96,8 @@ def regmean(
 
     ``G_i = X_i^T X_i / n`` are ``params["grams"]`` ``(in, in)``, of the inputs ``X_i`` ``(n, in)`` of the layer in model ``i`` on
     its own training images; what is not on their diagonals is multiplied by ``reduction``. Tensors without are averaged. All is
-    computed in fp64; of a sum without full rank it is the pseudo-inverse.
+    computed in fp64; of a sum without full rank it is the pseudo-inverse. The ``reduction`` of 0.9 is RegMean's; the code of
+    RegMean++ has 0.95 for CLIP.
 
     See Jin et al. 2023, Dataless knowledge fusion (arXiv 2212.09849, equation 2 and section 3.3); Nguyen et al. 2025, RegMean++
     (arXiv 2508.03121), measures the Gram matrices on inputs that went through the layers merged before.

@@ -64,20 +64,25 @@ def value_problem(parameter: Parameter, value: Any, ends: int | None = None) -> 
         return "" if value in parameter.words else f"{name} {shown}, which is none of {words}"
     if parameter.kind == "numbers":
         if not isinstance(value, list | tuple) or not all(_is_number(each) for each in value):
-            return f"{name} {shown}"
+            return f"{name} {shown}, which are no numbers up to {MAX_NUMBER:,.0f}"
         if ends is not None and len(value) != ends:
             return f"{len(value)} {name} for {ends} ends"
         outside = [each for each in value if not parameter.low <= each <= parameter.high]
         if name == "weights" and not outside and not sum(value) > 0:
             return f"{name} that add up to nothing"
         return f"{name} {outside[0]}, which is {_range(parameter)}" if outside else ""
-    if not _is_number(value) or (parameter.kind == "integer" and value != int(value)):
-        return f"{name} {shown}"
+    if not _is_number(value):
+        return f"{name} {shown}, which is no number up to {MAX_NUMBER:,.0f}"
+    if parameter.kind == "integer" and value != int(value):
+        return f"{name} {shown}, which is no whole number"
     return "" if parameter.low <= value <= parameter.high else f"{name} {shown}, which is {_range(parameter)}"
 
 
 def _range(parameter: Parameter) -> str:
-    return f"not from {parameter.low:g} to {parameter.high:g}"
+    low, high = parameter.low, parameter.high
+    if math.isinf(high):
+        return f"below {low:g}"
+    return f"above {high:g}" if math.isinf(low) else f"not from {low:g} to {high:g}"
 
 
 def _is_number(value: object) -> bool:

@@ -130,7 +130,8 @@ def dare(vectors: Sequence[torch.Tensor], params: Mapping[str, Any], out: torch.
 
     ``m_i`` is 1 with probability ``p``, the drop rate; its draws follow from the seed, the tensor's name and the end's place.
 
-    See Yu et al. 2024, Language models are Super Mario (arXiv 2311.03099, section 3), with the sum of task arithmetic.
+    See Yu et al. 2024, Language models are Super Mario (arXiv 2311.03099, section 3), with sum and scale of task arithmetic; its
+    published code searches for a scale from 0.1 to 1.
     """
     drop = params["drop"]
     if drop == 0:
@@ -157,7 +158,8 @@ def breadcrumbs(
     In each row (of the last dimension, ``n`` numbers; of a convolution of one pixel, its inputs) the ``int(n * outliers)`` largest
     become 0, and then all but the ``int(n * density)`` largest of the rest. Single numbers stay.
 
-    See Davari and Belilovsky 2024, Model Breadcrumbs (arXiv 2312.06795, section 3), rows and ranks as in its published code.
+    See Davari and Belilovsky 2024, Model Breadcrumbs (arXiv 2312.06795, section 3), rows and ranks as in its published code, which
+    searches for the scale from 0.2 on; 0.4 is that of task arithmetic.
     """
     return _sum([_middle(vector, params["density"], params["outliers"]) for vector in vectors])
 
@@ -202,7 +204,8 @@ def model_stock(
     ``t = N cos / (1 + (N - 1) cos)`` for ``N`` ends, ``cos`` the mean over all pairs of the cosine between their task vectors;
     where it is below 0 the ends have nothing in common and ``t`` is 0.
 
-    See Jang et al. 2024, Model Stock (arXiv 2403.19522, equation 2 and appendix for more than two).
+    See Jang et al. 2024, Model Stock (arXiv 2403.19522, equation 2 and appendix for more than two). No code of the authors was
+    found; mergekit's takes the mean of the cosines too, and moves away from the ends where it is below 0.
     """
     flat = [vector.flatten() for vector in vectors]
     norms = [vector.norm() for vector in flat]

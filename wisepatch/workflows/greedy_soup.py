@@ -55,7 +55,7 @@ def greedy_soup(
     data = expanded(data)
     method = find_merge_method("linear")
     found = [store.find(each) if isinstance(each, str) else each for each in listed(checkpoints)]
-    parents = replace(merge_parents(store, method, found), start=None)
+    parents = replace(merge_parents(store, replace(method, name=GREEDY_SOUP), found), start=None)
     patching, others = tasks_of(parents.ends, tasks, limit)
     held_out = [task for task in (*patching.each, *others) if VAL in task.dataset.available_splits and not task.split]
     if not held_out:

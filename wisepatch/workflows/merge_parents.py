@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from wisepatch.store.recipes import load_all, merged_head
 from wisepatch.task_roles import other_tasks, several_tasks
 from wisepatch.tasks import Task
 from wisepatch.training.fisher_information import EXAMPLES, endpoint_fisher
-from wisepatch.training.gram_matrices import gram_matrices
+from wisepatch.training.gram_matrices import REGMEAN_PLUS_PLUS, gram_matrices
 from wisepatch.weights.methods import check_same, with_one_head
 from wisepatch.weights.streaming import read_weights
 from wisepatch.workflows.tasks_of_run import tasks_of_run
@@ -47,9 +48,12 @@ def merge_parents(
 
     Raises :class:`UsageError` for too few or too many, :class:`StoreError` for what does not fit together.
     """
-    ends = list({end.id: end for end in ends}.values())
-    for end in ends:
+    for place, end in enumerate(ends):
         store.check_own(end)
+        if end.id in [other.id for other in ends[:place]]:
+            raise UsageError(
+                f"{end.name} ({end.id}) is named twice", "name it once; an average may count it more (--param weights)"
+            )
     given = store.find(start) if isinstance(start, str) else start
     named = [end for end in ends if method.from_start and end.kind in ("zeroshot", "start")]
     if named and given is None and len(ends) > len(named):
@@ -87,14 +91,16 @@ def _check_models(ends: Sequence[Checkpoint]) -> None:
 
 def _check_tensors(store: Store, parents: Sequence[Checkpoint]) -> tuple[str, ...]:
     """Compare names and shapes before any work; files are mapped, not read. Return the names of all tensors."""
-    found: dict[str, Tensors] = {
-        parent.id: read_weights(parent.home / WEIGHTS)[0] for parent in parents if (parent.home / WEIGHTS).is_file()
-    }
-    recipes = [parent for parent in parents if parent.id not in found]
-    found |= zip((recipe.id for recipe in recipes), load_all(store, recipes), strict=True)
-    weights = with_one_head([found[parent.id] for parent in parents])
+    weights = with_one_head([_like_weights(store, parent) for parent in parents])
     check_same(*weights)
     return tuple(weights[0])
+
+
+def _like_weights(store: Store, checkpoint: Checkpoint) -> Tensors:
+    """Return tensors of the names, shapes and integers of a checkpoint, without a merge: of a recipe those of its first parent."""
+    if (checkpoint.home / WEIGHTS).is_file():
+        return read_weights(checkpoint.home / WEIGHTS)[0]
+    return with_one_head([_like_weights(store, parent) for parent in store.parents(checkpoint)])[0]
 
 
 def common_start(store: Store, method: MergeMethod, ends: Sequence[Checkpoint]) -> Checkpoint | None:
@@ -128,7 +134,12 @@ def common_start(store: Store, method: MergeMethod, ends: Sequence[Checkpoint]) 
 
 
 def _start_of(store: Store, end: Checkpoint) -> Checkpoint | None:
-    """Return what a checkpoint was trained from; of a mix, the first that it was mixed from."""
+    """Return what a checkpoint was trained from; of a mix the start of all its parents, or the first where they have none."""
+    if end.recipe:
+        with suppress(StoreError):  # of a mix with weights of its own the parents may be gone
+            starts = [_start_of(store, parent) for parent in store.parents(end)]
+            if starts[0] and all(start == starts[0] for start in starts):
+                return starts[0]
     return store.get(end.parents[0]) if end.parents else None
 
 
@@ -170,20 +181,42 @@ def own_task(method: MergeMethod, end: Checkpoint, limit: int | None = None) -> 
     return tasks_of_run(end, (), limit)[0]
 
 
-def information_for(
+def with_information(
     method: MergeMethod,
     parents: Parents,
-    params: Mapping[str, Any],
+    grid: Sequence[Mapping[str, Any]],
     store: Store,
     data: Path,
     *,
     limit: int | None = None,
     settings: EvalConfig | None = None,
     progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Add to each candidate's parameters what its method weighs the ends by, measured once for all that ask for the same."""
+    if not (method.needs_fisher or method.needs_grams):
+        return list(map(dict, grid))
+    matters = ("images", "reduction") if method.name == REGMEAN_PLUS_PLUS else ("images",)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    candidates = []
+    for params in grid:
+        asked = tuple(params.get(name) for name in matters)
+        if asked not in found:
+            found[asked] = _information(method, parents, params, store, data, limit, settings, progress)
+        candidates.append({**params, **found[asked]})
+    return candidates
+
+
+def _information(
+    method: MergeMethod,
+    parents: Parents,
+    params: Mapping[str, Any],
+    store: Store,
+    data: Path,
+    limit: int | None,
+    settings: EvalConfig | None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Measure what a method weighs each end by, on training images of its own task; return the recipe's parameter for it."""
-    if not (method.needs_fisher or method.needs_grams):
-        return {}
     progress, ends, seed = progress or Silent(), parents.ends, parents.ends[0].config.get("seed") or 0
     known = [own_task(method, end, limit) for end in ends]
     workers = settings.workers if settings else None

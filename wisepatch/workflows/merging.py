@@ -23,7 +23,7 @@ from wisepatch.tasks import Task
 from wisepatch.weights.parameters import label
 from wisepatch.workflows.choosing import Measured, RightAnswers, measure_and_choose
 from wisepatch.workflows.merge_candidates import MERGED, Candidate, Candidates, candidate_params
-from wisepatch.workflows.merge_parents import Parents, information_for, merge_parents, own_task, tasks_of
+from wisepatch.workflows.merge_parents import Parents, merge_parents, own_task, tasks_of, with_information
 from wisepatch.workflows.preflight import preflight
 from wisepatch.workflows.run import Run, new_run
 from wisepatch.workflows.sweep_plan import VAL, SweepPlan
@@ -101,10 +101,7 @@ def merge(
         plan.check(data, train, store=store)
     else:
         preflight([], data, read=train, store=store)
-    grid = [
-        each | information_for(own, parents, each, store, data, limit=limit, settings=settings, progress=progress)
-        for each in grid
-    ]
+    grid = with_information(own, parents, grid, store, data, limit=limit, settings=settings, progress=progress)
     candidates, run = Candidates(store, own, parents, run_name, materialize), run or new_run("merge")
     if plan:
         return MergeJob(candidates, Run(store, data, run, run_name, settings, progress)).measure(plan, grid, space)

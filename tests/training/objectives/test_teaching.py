@@ -109,8 +109,11 @@ def test_random_texts_stand_between_the_ends_and_differ_from_batch_to_batch_and_
     assert not torch.equal(drawn[0], random_tokens(other, 0))
 
 
-def test_car_ft_adds_the_divergence_of_the_contexts_of_the_templates():
-    loss, model, start, batch = prepared("car-ft", "weight=2")
+@pytest.mark.parametrize("head", ["frozen", "trained"])
+def test_car_ft_adds_the_divergence_of_the_contexts_of_the_templates(head):
+    loss, model, start, batch = prepared("car-ft", "weight=2", head=head)
+    if head == "trained":
+        move_head(model)
     contexts = [
         embedded(start.clip, [template(name) for name in NAMES]) for template in open_clip.OPENAI_IMAGENET_TEMPLATES
     ]
@@ -122,6 +125,36 @@ def test_car_ft_adds_the_divergence_of_the_contexts_of_the_templates():
     ]
     expected = cross_entropy(rows(logits), batch.labels.tolist()) + 2 * sum(distances) / 5
     assert value(loss(model, batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def move_head(model):
+    """Move weight and bias of a trained head away from the text features that it begins with."""
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for each in (model.weight, model.bias):
+            each.add_(torch.randn(each.shape, generator=generator, dtype=each.dtype))
+
+
+@pytest.mark.parametrize("name", ["distill", "lipsum", "car-ft"])
+def test_a_trained_head_learns_from_labels_alone_and_what_is_kept_is_read_through_texts(name):
+    loss, model, _, batch = prepared(name, head="trained")
+    labels = batch.labels.tolist()
+    logits, now = features_of(model, batch.images)
+    kept = value(loss(model, batch)) - cross_entropy(rows(logits), labels)
+    assert kept > 0
+    move_head(model)
+    logits = [
+        [product + bias for product, bias in zip(row, rows(model.bias), strict=True)]
+        for row in cosines(now, model.weight)
+    ]
+    moved = loss(model, batch)
+    assert value(moved) == pytest.approx(cross_entropy(logits, labels) + kept, rel=1e-6)
+    moved.backward()
+    errors = [
+        [p - (number == label) for number, p in enumerate(softmax(row))]
+        for row, label in zip(logits, labels, strict=True)
+    ]
+    assert rows(model.bias.grad) == pytest.approx([sum(column) / 5 for column in zip(*errors, strict=True)], abs=1e-7)
 
 
 @pytest.mark.parametrize("name", ["distill", "lipsum", "car-ft"])

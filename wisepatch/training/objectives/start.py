@@ -156,7 +156,7 @@ def _misfits(objective: Objective, config: TrainConfig) -> Iterable[tuple[str, s
             f"{name} {needs}, and the head is to be {config.head}",
             f"add --head {objective.head}, or leave --head out",
         )
-    if config.tasks and not objective.several_tasks:
+    if config.tasks and not objective.several_tasks and config.head != "trained":  # which no strategy takes
         yield f"{name} trains on one task, and here are {len(config.tasks)}", "add --strategy sequential or parallel"
     if objective.replaces_decay and config.wd not in (0, TrainConfig.wd):
         yield f"{name} takes the place of weight decay, and --wd is {config.wd:g}", "leave --wd out"
