@@ -15,7 +15,7 @@ import pytest
 
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "chromedriver": ("chromedriver",)}
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # how the protocol names one
-START_SECONDS, DRAW_SECONDS = 30, 60
+START_SECONDS, DRAW_SECONDS = 120, 300
 
 
 def programs():
@@ -78,7 +78,7 @@ class Page:
     def _call(self, method, path, body=None):
         data = None if body is None and method != "POST" else json.dumps(body or {}).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)["value"]
 
     def devtools(self, command, **parameters):

@@ -1,8 +1,10 @@
 """What several test files share: small data in real formats, a store with a finished run, the command line."""
 
+import gc
 import os
 import shutil
 import signal
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,11 +14,18 @@ from typer.testing import CliRunner
 
 from tests.samples import draw_folder
 
+# Of terminals and CI (Typer and Rich follow them), of the Hub, and of launchers: they must not change what is tested.
+SETTINGS_FROM_OUTSIDE = {
+    "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE",
+    "TERMINAL_WIDTH", "HF_ENDPOINT", "HF_TOKEN", "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE",
+}  # fmt: skip
+
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=0, help="kills in each test of crashes (a few without)")
 
 
+@pytest.hookimpl(trylast=True)  # pytest's own output follows the terminal
 def pytest_configure(config):
     settings.register_profile("repeatable", derandomize=True, deadline=None)  # a red run is red again
     # For fuzzing: pytest -k fuzzed --hypothesis-profile=thorough
@@ -24,12 +33,28 @@ def pytest_configure(config):
         "thorough", max_examples=10_000, deadline=None, database=None, suppress_health_check=HealthCheck
     )
     settings.load_profile(config.getoption("--hypothesis-profile", None) or "repeatable")
+    for name in [name for name in os.environ if name.startswith("WISEPATCH_") or name in SETTINGS_FROM_OUTSIDE]:
+        del os.environ[name]
     os.environ["WISEPATCH_PLUGINS"] = "0"  # what else is installed must not change what is tested
     os.environ["HF_HUB_OFFLINE"] = "1"
-    for name in ("WISEPATCH_STORE", "WISEPATCH_DATA", "WISEPATCH_DEBUG"):
-        os.environ.pop(name, None)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job that a shell starts with &
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The first is ignored in a job that a shell starts with &, the second below nohup.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def pytest_collection_finish():
+    """Take what is imported, which stays to the end, out of the rounds of the garbage collector, which would take 0.3 s each."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_lease_outlives_its_test():
+    """Close the file that a process keeps open for every store it uses: some systems allow 256 of them."""
+    yield
+    if sharing := sys.modules.get("wisepatch.store.sharing"):
+        sharing._end_leases()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_what_plugins_are_made_of_is_public():
 
 def test_import_is_light():
     code = "import sys, wisepatch; print([m for m in ('torch', 'pandas', 'typer', 'numpy') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert out.stdout.strip() == "[]"
 
 

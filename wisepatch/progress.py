@@ -116,6 +116,7 @@ class RichProgress:
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[detail]}", markup=False),
             TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # results that go into a file stay out of the terminal
         )  # fmt: skip
         self.task = self.bars.add_task(harmless(what), total=total, detail="")
         self.bars.start()

@@ -26,7 +26,7 @@ def heavy_after(*words):
         f"try:\n    app({list(words)!r})\nexcept SystemExit as e:\n    code = e.code\n"
         f"print('loaded', code, [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return out.stdout.splitlines()[-1]
 
 
@@ -60,7 +60,7 @@ def test_a_listing_loads_no_other_command(words):
         "files = [m.rpartition('.')[2] for m in sorted(sys.modules) if m.startswith('wisepatch.cli.')]\n"
         "print('loaded', code, [f for f in files if f in {file for file, _ in COMMANDS.values()}])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert out.stdout.splitlines()[-1] == f"loaded 0 {[words[0]]}"
 
 
@@ -142,7 +142,7 @@ def test_version(cli):
 
 def test_module_runs_as_program():
     out = subprocess.run(
-        [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=300
     )
     assert out.stdout.startswith("wisepatch ")
 
@@ -271,14 +271,14 @@ def test_nobody_who_reads_ends_the_program_without_a_word(words):
     os.close(reading)
     run = program(words, stdout=writing)
     os.close(writing)
-    assert (run.communicate(timeout=60)[1], run.returncode) == ("", 1)
+    assert (run.communicate(timeout=300)[1], run.returncode) == ("", 1)
 
 
 @pytest.mark.parametrize("words", [("datasets", "--json"), ("datasets",)])
 def test_a_full_disk_below_the_output_is_an_error(words):
     with Path("/dev/full").open("w") as full:
         run = program(words, stdout=full)
-    said = run.communicate(timeout=60)[1]
+    said = run.communicate(timeout=300)[1]
     assert said.startswith("error: the output cannot be written: No space left on device\nhint: ")
     assert "Traceback" not in said
     assert run.returncode == 1
@@ -286,7 +286,7 @@ def test_a_full_disk_below_the_output_is_an_error(words):
 
 def test_an_output_that_was_closed_before_takes_nothing():
     run = program(("datasets",), preexec_fn=lambda: os.close(1))
-    assert (run.communicate(timeout=60)[1], run.returncode) == ("", 0)
+    assert (run.communicate(timeout=300)[1], run.returncode) == ("", 0)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_a_number_of_processes_that_is_not_the_launcher_s_is_refused(cli, monkey
 def test_standard_output_is_the_main_process_s():
     for rank, printed in (("0", "wisepatch "), ("1", "")):
         out = subprocess.run(
-            [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=60,
+            [sys.executable, "-m", "wisepatch", "--version"], capture_output=True, text=True, check=True, timeout=300,
             env={**os.environ, "WORLD_SIZE": "2", "RANK": rank},
         )  # fmt: skip
         assert out.stdout[: len("wisepatch ")] == printed

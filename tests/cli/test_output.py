@@ -239,7 +239,7 @@ def test_names_are_right_where_the_locale_knows_ascii_alone(tmp_path, shapes):
     )
     command = [sys.executable, "-m", "wisepatch", "datasets", "check", str(shapes), "list.csv@all", "--json"]
     odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": os.pathsep.join(sys.path), "WISEPATCH_PLUGINS": "0"}
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | odd, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | odd, capture_output=True, timeout=300, check=False)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
     classes = [list(record["per_class"]) for record in records]

@@ -112,6 +112,15 @@ def test_output_that_nobody_reads_any_more_ends_it_without_a_traceback(folder, s
     assert "Traceback" not in done.stderr
 
 
+def test_lines_go_where_stdout_goes_while_a_bar_is_drawn_on_a_terminal(cli, folder, monkeypatch):
+    """As with ``> answers.txt``: stderr alone is a terminal, or is to be taken for one."""
+    plain = cli("predict", "finetuned", "shapes/circle")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    drawn = cli("predict", "finetuned", "shapes/circle")
+    assert "\x1b[" in drawn.stderr
+    assert drawn.stdout == plain.stdout != ""
+
+
 def test_full_disk_leaves_no_half_of_a_table(cli, folder, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))

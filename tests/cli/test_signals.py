@@ -27,8 +27,8 @@ def members(group):
     return found
 
 
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -53,9 +53,9 @@ def test_a_signal_ends_a_command_and_all_that_it_started(tmp_path, number, to_al
     try:
         wait_until(lambda: len(members(program.pid)) >= 3)  # the program and two that load images
         (os.killpg if to_all else os.kill)(program.pid, number)
-        said = program.communicate(timeout=60)[1]
+        said = program.communicate(timeout=300)[1]
         assert program.returncode == code
-        wait_until(lambda: not members(program.pid), 10)
+        wait_until(lambda: not members(program.pid))
         if number != signal.SIGKILL:
             assert said.splitlines()[-1].startswith("interrupted: what is in the store is whole; ")
             assert "Traceback" not in said
@@ -66,9 +66,10 @@ def test_a_signal_ends_a_command_and_all_that_it_started(tmp_path, number, to_al
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path):
     """As under nohup: the terminal goes, the command stays."""
-    words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *PROGRAM, "datasets", "check", "Digits", "--deep"]
-    program = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(0.3)  # until the trap is set
+    program = subprocess.Popen(
+        [*PROGRAM, "datasets", "check", "Shapes"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
     while program.poll() is None:
         program.send_signal(signal.SIGHUP)
         time.sleep(0.01)
@@ -110,7 +111,7 @@ main()
 def test_a_signal_while_a_library_is_imported_is_one_line(tmp_path, how, number, code):
     script = INTERRUPTED.replace("{how}", how).replace("{number}", number)
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("interrupted: what is in the store is whole; ")

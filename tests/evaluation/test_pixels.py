@@ -162,7 +162,7 @@ def test_two_runs_at_once_decode_each_image_once(store, split, clip, decoded):
     class First(Notes):
         def start(self, what, total):
             begun.set()
-            assert waiting.wait(60)
+            assert waiting.wait(300)
 
     class Second(Notes):
         def note(self, text):
@@ -171,7 +171,7 @@ def test_two_runs_at_once_decode_each_image_once(store, split, clip, decoded):
 
     first = Thread(target=cached_pixels, args=(clip, split, store), kwargs={"progress": First()})
     first.start()
-    assert begun.wait(60)
+    assert begun.wait(300)
     pixels = cached_pixels(clip, split, store, progress=Second())
     first.join()
     assert notes.notes == ["another process keeps the pixels of shapes (train): waiting for it"]

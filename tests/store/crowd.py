@@ -127,13 +127,16 @@ KINDS = (saves, appends, lists, verifies, removes, caches)
 
 
 def start(kind, root, seed):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the process knows what to do with it
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         return child
     status = 1
     try:
         stop = []
         signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         report_file = (root / REPORTED / f"{os.getpid()}-{seed}").open("ab", buffering=0)
 
         def report(what, said):

@@ -117,7 +117,7 @@ def test_two_runs_at_once_make_an_entry_once(store):
     def make():
         made.append(True)
         begun.set()
-        assert waited.wait(60)
+        assert waited.wait(300)
         return {"weight": torch.ones(2)}
 
     def run(waiting=None):
@@ -125,7 +125,7 @@ def test_two_runs_at_once_make_an_entry_once(store):
 
     first = Thread(target=run)
     first.start()
-    assert begun.wait(60)
+    assert begun.wait(300)
     run(waiting=waited.set)
     first.join()
     assert made == [True]

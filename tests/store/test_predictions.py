@@ -70,9 +70,11 @@ def test_nothing_saved_is_nothing_found(store, checkpoint):
 
 
 def test_other_data_and_another_precision_have_files_of_their_own(store, checkpoint):
-    paths = {save(store, checkpoint), save(store, checkpoint, precision="bf16", shift=1)}
-    paths.add(save(store, checkpoint, fingerprint="other", shift=2))
-    assert len(paths) == 3
+    paths = [save(store, checkpoint), save(store, checkpoint, precision="bf16", shift=1)]
+    paths.append(save(store, checkpoint, fingerprint="other", shift=2))
+    assert len(set(paths)) == 3
+    for seconds, path in enumerate(paths):  # the clock of a file system may tick once in ten milliseconds
+        os.utime(path, (seconds, seconds))
     assert list(load_predictions(store, checkpoint, "typo:Shapes", "val")["answer"]) == [2, 0, 1, 2, 0]  # the newest
     first = load_predictions(store, checkpoint, "typo:Shapes", "val", ABOUT)
     assert list(first["answer"]) == [0, 1, 2, 0, 1]

@@ -132,7 +132,7 @@ def test_several_processes_lose_no_row(path):
         "    append(Path(sys.argv[1]), [{'run': sys.argv[2], 'task': 'x' * 3000, 'metric': 'top1', 'value': i}] * 2)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(number)]) for number in range(4)]
-    assert [writer.wait(60) for writer in writers] == [0] * 4
+    assert [writer.wait(300) for writer in writers] == [0] * 4
     frame, problems = read(path)
     assert problems == []
     assert len(frame) == 4 * 15 * 2

@@ -27,8 +27,7 @@ input()
 
 @pytest.fixture
 def store(tmp_path):
-    yield Store(tmp_path / "store")
-    sharing._end_leases()
+    return Store(tmp_path / "store")
 
 
 def save(store, value=1.0, name="start", **more):
