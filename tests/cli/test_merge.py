@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.samples import fails
 from wisepatch import Store, load_weights
 from wisepatch.store.checkpoints import Checkpoint
 
@@ -50,6 +51,33 @@ def test_each_method_is_a_group_of_the_listing_with_the_name_of_its_own_run(cli,
     named = {row[0].rpartition("/")[2]: row[3] for row in groups if row[3]}
     assert named == {"task-arithmetic: 2 mixes": "sums", "arc": "arc"}
     assert [row[3] for row in groups if row[0] == "other"] == [""]
+
+
+def test_a_merge_that_was_just_made_is_drawn_on_the_data_of_its_choice(cli, ends, tmp_path):
+    words = (
+        "merge",
+        *(end.id for end in ends),
+        "--method",
+        "task-arithmetic",
+        "--param",
+        "alpha=0.5,1",
+        "--limit",
+        "6",
+    )
+    assert cli(*words, "--eval", "Colors", "--select", "best-mean", "--name", "sums").exit_code == 0
+    drawn = cli("plot")
+    assert "of the merge sums to plot.png" in drawn.stdout
+    assert drawn.stdout.count("chosen") == 1
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    points = [json.loads(line) for line in cli("plot", "--json").stdout.splitlines()]
+    assert {"start", "end", "merge"} == {point["kind"] for point in points}
+    assert {point["split"] for point in points} == {"val"}
+    assert cli(*words, "--eval", "Colors").exit_code == 0
+    tested = [json.loads(line) for line in cli("plot", "--json").stdout.splitlines()]
+    assert {point["split"] for point in tested} == {"test"}
+    assert not any(point["chosen"] for point in tested)
+    fails(cli("plot", "--supported", "Colors"), 2, "axes of its own, and --supported cannot be given", "leave it out")
+    fails(cli("plot", "--split", "train"), 1, "no merge with supported tasks on the 'train' split", "--eval")
 
 
 def test_a_task_on_another_split_is_named_with_it(cli, ends):

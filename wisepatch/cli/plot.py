@@ -23,7 +23,7 @@ RunsOption = Annotated[
     list[str],
     typer.Option(
         "--run",
-        help="Runs to draw, by id or name, or all. (default: the newest sweep of the store, all of a file)",
+        help="Runs to draw, by id or name, or all. (default: the store's newest sweep or, as a frontier, merge; all of a file)",
         autocompletion=completion.runs,
     ),
 ]
@@ -37,8 +37,9 @@ CompareOption = Annotated[
 ]
 Kind = Literal["frontier", "robustness", "alpha", "per-task", "layers", "training", "confusion", "calibration", "sweep"]
 KIND_HELP = (
-    "frontier: supported across, patching up. robustness: shifts on logit axes. alpha: each task over alpha, per-task: each on "
-    "its own axes. layers: how far weights moved. training: losses, rates, validation. confusion, calibration: from stored answers."
+    "frontier: supported across, patching up, of sweeps or of a merge. robustness: shifts on logit axes. alpha: each task over "
+    "alpha, per-task: each on its own axes. layers: how far weights moved. training: losses, rates, validation. confusion, "
+    "calibration: from stored answers."
 )
 
 

@@ -31,13 +31,13 @@ class Request:
     look: LookOptions
     compare: bool
 
-    def read(self) -> pd.DataFrame:
-        """Read the rows of the runs; those that were named must have the split."""
+    def read(self, *, merges: bool = False) -> pd.DataFrame:
+        """Read the rows of the runs, by default of the newest sweep (or merge); those that were named must have the split."""
         from wisepatch.reports.plots.sweeps import check_runs
         from wisepatch.store.results import read_runs
 
         runs = self.runs or ([] if self.results else ["newest"])
-        frame, problems = read_runs(self.results or [self.common.open_store().results], runs)
+        frame, problems = read_runs(self.results or [self.common.open_store().results], runs, merges=merges)
         for problem in problems:
             self.common.output.say(f"warning: {problem}")
         if runs and "all" not in runs:
@@ -61,12 +61,16 @@ class Request:
 
 
 def frontier(request: Request) -> None:
-    """Draw accuracy on the patching task over the mean of the supported ones; print PAINT's measures."""
+    """Draw accuracy on the patching task over the mean of the supported ones, or what a merge could choose from."""
+    from wisepatch.analysis.sweep_frame import is_merge
     from wisepatch.reports.plots import draw_sweep, sweep_table
 
-    data, output = request.data, request.common.output
+    data, output, results = request.data, request.common.output, request.read(merges=True)
+    if results["run"].nunique() == 1 and is_merge(results):
+        candidates(request, results)
+        return
     table = sweep_table(
-        request.read(), patching=data.patching, supported=o.split_list(data.supported) or None, split=data.on, metric=data.metric
+        results, patching=data.patching, supported=o.split_list(data.supported) or None, split=data.on, metric=data.metric
     )  # fmt: skip
     left_out = table.attrs.get("left_out", [])
     if left_out and request.compare:
@@ -89,6 +93,24 @@ def frontier(request: Request) -> None:
     )  # fmt: skip
     drawn = f"{count(len(table), 'point')} of {count(table['run'].nunique(), 'run')}"
     output.result(f"drew {drawn} to {request.picture}")
+
+
+def candidates(request: Request, results: pd.DataFrame) -> None:
+    """Draw a merge: accuracy on the tasks of its ends over the mean of the supported ones; print each candidate."""
+    from wisepatch.reports.plots import candidate_table, draw_candidates
+
+    given = [f"--{name}" for name in request.data.given() if name != "split"]
+    if given:
+        raise UsageError(f"a merge has axes of its own, and {' and '.join(given)} cannot be given", "leave it out")
+    table, output = candidate_table(results, request.data.split), request.common.output
+    request.draw(draw_candidates, table)
+    lines = [
+        (row["params"] or row["kind"], _interval(row, "patching"), _interval(row, "supported"), "chosen" if row["chosen"] else "")
+        for _, row in table.iterrows()
+    ]  # fmt: skip
+    output.table(("candidate", "patching", "supported", ""), lines)
+    run = results["run_name"].iloc[0] or results["run"].iloc[0]
+    output.result(f"drew {count(len(table), 'model')} of the merge {run} to {request.picture}")
 
 
 def _alpha(alpha: float) -> str:

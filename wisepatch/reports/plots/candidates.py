@@ -26,25 +26,26 @@ START, END, MERGE = "start", "end", "merge"
 ENSEMBLES = "output-"  # what methods begin with of which no checkpoint comes
 
 
-def candidate_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Gather the results of one merge into a row for each candidate, end and start, on the data that one was chosen on.
+def candidate_table(results: pd.DataFrame, split: str | None = None) -> pd.DataFrame:
+    """Gather the results of one merge into a row for each candidate, end and start, on a split.
 
     Its columns are ``kind`` (``start``, ``end``, ``merge``), ``method, metric, split, chosen, selected_on``, the means ``patching``
     (over the tasks of the ends) and ``supported`` with their intervals (``..._low``, ``..._high``), ``task`` and ``names`` (those
     tasks), ``images`` (their numbers), and of a merge the parameters that vary in words (``params``): ``along`` is the name of the
-    number that varies most, ``value`` its value, ``others`` are the others. The split is ``val`` where candidates were measured on
-    it, else ``test``.
+    number that varies most, ``value`` its value, ``others`` are the others. Without ``split`` it is ``val`` where candidates were
+    measured on it, from which one is chosen then, else ``test``.
 
-    Raises :class:`ResultsError` without a candidate, and where no supported task was measured.
+    Raises :class:`ResultsError` without a candidate on the split, and where no supported task was measured.
     """
     import pandas as pd
 
     merges = results[results["candidate"].fillna(0) > 0]
-    split = "val" if (merges["split"] == "val").any() else "test"
+    split = split or ("val" if (merges["split"] == "val").any() else "test")
     rows = results[(results["split"] == split) & ~results["method"].str.startswith(ENSEMBLES, na=False)]
     rows = rows[rows["metric"] == rows.groupby("task")["metric"].transform("first")]
-    if merges.empty or not {PATCHING, SUPPORTED} <= set(rows["role"]):
-        raise ResultsError("the results hold no merge with supported tasks", "measure some with --eval")
+    if not (rows["candidate"] > 0).any() or not {PATCHING, SUPPORTED} <= set(rows["role"]):
+        reason = f"the results hold no merge with supported tasks on the {split!r} split"
+        raise ResultsError(reason, "measure some with --eval, or draw another --split")
     tasks = {role: list(rows[rows["role"] == role]["task"].unique()) for role in (PATCHING, SUPPORTED)}
     images = {str(task): float(n) for task, n in rows.groupby("task", sort=False)["n"].max().items()}
     candidates: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ def swept_rows(results: pd.DataFrame, split: str, metric: str | None, *, coeffic
     """Select the rows of a split that belong to an alpha, run by run in order of time, with the names of the runs.
 
     With ``coefficients`` also those of a chosen mix of several ends that has no alpha: each end has a coefficient of its own.
-    Raises :class:`ResultsError` where none of them measures ``metric``.
+    Merges are left out. Raises :class:`ResultsError` where there is nothing else, and where no row measures ``metric``.
     """
     import pandas as pd
 
@@ -29,6 +29,10 @@ def swept_rows(results: pd.DataFrame, split: str, metric: str | None, *, coeffic
         known = ", ".join(sorted(map(str, rows["metric"].unique())))
         raise ResultsError(f"no row measures {metric!r}", f"metrics there are: {known or 'none'}")
     names = run_names(rows)
+    merges = [of_run for _, of_run in rows.groupby("run", sort=False) if is_merge(of_run)]
+    if merges and len(merges) == len(names):
+        raise no_curve(merges[0].assign(run_name=merges[0]["run"].map(names)))
+    rows = rows[~rows["run"].isin([of_run["run"].iloc[0] for of_run in merges])]
     rows = rows.assign(
         start=rows.get("start", pd.Series(index=rows.index, dtype=object)).fillna(ZEROSHOT),
         given_name=rows.get("run_name", rows["run"]).replace("", None).fillna(rows["run"]),
