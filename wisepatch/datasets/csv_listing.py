@@ -123,7 +123,7 @@ def _rows(
         if row is None:
             names = _columns(path, list(where), columns, needed)
         else:
-            yield where, {each: row[name] or "" for each, name in names.items()}
+            yield str(where), {each: row[name] or "" for each, name in names.items()}
 
 
 def _columns(path: Path, header: list[str], asked: Mapping[str, str], needed: Sequence[str]) -> dict[str, str]:
