@@ -171,6 +171,24 @@ def test_a_folder_wrapped_around_everything_is_looked_through(tmp_path):
         folder_dataset(tmp_path / "round")
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "said"),
+    [
+        (("2023", "2024"), ("cat", "dog"), "if those are the classes, name the images in a CSV with path,label"),
+        (("cat", "dog"), ("test", "train"), "if those are the splits, put the classes into them"),
+        (("cat", "dog"), ("indoors", "."), ""),
+        (("cat", "dog"), ("one", "own {}"), ""),
+    ],
+)
+def test_folders_that_hold_the_same_folders_may_be_no_classes(tmp_path, outer, inner, said):
+    for name in outer:
+        for folder in inner:
+            write(tmp_path / "pets" / name / folder.format(name) / "0.png")
+    notes = [note for note in folder_dataset(tmp_path / "pets").notes if "taken for classes" in note]
+    taken = f"pets: {', '.join(outer)} are taken for classes, and each holds {', '.join(inner)}; {said}"
+    assert notes == [taken] * bool(said)
+
+
 def test_a_folder_wrapped_around_the_classes_of_each_split_is_looked_through(tmp_path):
     for split in ("train", "test"):
         draw_folder(tmp_path / "intel" / split / f"seg_{split}", per_class=3)

@@ -143,3 +143,16 @@ def test_answers_of_versions_that_kept_no_scores_are_computed_again(run_store, t
     assert plain(evaluate(checkpoints, tasks[:1], run_store, tmp_path, metrics=("brier", "top5"))) == plain(first)
     assert passes == [([None], ["shapes"])]
     assert "brier" in load_predictions(run_store, old, "shapes", "test")
+
+
+def test_answers_of_versions_that_named_written_on_images_by_index_are_given_again(run_store, shapes, tmp_path, passes):
+    written_on, start = find_task(f"typo:{shapes}"), run_store.find("zeroshot")
+    evaluate(start, written_on, run_store, tmp_path)
+    frame = load_predictions(run_store, start, written_on.name, "test")
+    about = {name: value for name, value in frame.attrs.items() if name not in ("checkpoint", "task", "split")}
+    by_index = frame.assign(image=[str(place) for place in range(len(frame))])
+    save_predictions(run_store, start, written_on.name, "test", by_index, about)
+    del passes[:]
+    evaluate(start, written_on, run_store, tmp_path)
+    assert len(passes) == 1
+    assert list(load_predictions(run_store, start, written_on.name, "test")["image"]) == list(frame["image"])

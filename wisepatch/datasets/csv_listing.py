@@ -55,7 +55,7 @@ def list_csv(path: Path, columns: Mapping[str, str] | None = None) -> CsvListing
     for where, row in _rows(path, columns or {}):
         image, label = row["path"].strip(), row["label"].strip()
         word = (row.get("split") or "train").strip().lower()
-        file = _file_of(path, where, image if label else "")
+        file = _file_of(folder, where, image if label else "")
         split = SPLIT_WORDS.get(word)
         if split is None:
             raise DataError(f"{where}: unknown split {word!r}", f"splits are {', '.join(SPLIT_WORDS)}")
@@ -88,18 +88,19 @@ def csv_images(path: Path, columns: Mapping[str, str] | None = None) -> list[str
     ``columns`` names the column of the ``path`` where it is none of :data:`COLUMNS`. Raises :class:`DataError` for a file that is
     no CSV, a missing column, and an empty path.
     """
-    files = [_file_of(path, where, row["path"]) for where, row in _rows(path, columns or {}, ("path",))]
-    return list(dict.fromkeys(_as_on_disk(f"{path.parent}", file) or file for file in files))
+    folder = str(path.parent)
+    files = [_file_of(folder, where, row["path"]) for where, row in _rows(path, columns or {}, ("path",))]
+    return list(dict.fromkeys(_as_on_disk(folder, file) or file for file in files))
 
 
-def _file_of(path: Path, where: str, image: str) -> str:
-    """Return the file that a row names. Raises :class:`DataError` for an empty path and for an address."""
+def _file_of(folder: str, where: str, image: str) -> str:
+    """Return the file that a row of a CSV in ``folder`` names. Raises :class:`DataError` for an empty path and for an address."""
     image = image.strip()
     if not image:
         raise DataError(f"{where}: an empty path or label", "fill it in, or remove the line")
     if URL.match(image):
         raise DataError(f"{where}: {image} is an address", "fetch the images, and name the files")
-    return os.path.join(path.parent, os.path.expanduser(as_file_name(image)))  # noqa: PTH111, PTH118 -- raises nothing, of a million
+    return os.path.join(folder, os.path.expanduser(as_file_name(image)))  # noqa: PTH111, PTH118 -- raises nothing, of a million
 
 
 def csv_rows(path: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[tuple[str, dict[str, str | None]]]:
@@ -153,6 +154,7 @@ def _no_column(path: Path, missing: Sequence[str], header: object, hint: str) ->
 
 def _dict_rows(path: Path) -> Iterator[tuple[list[str], None] | tuple[str, dict[str, str | None]]]:
     """Yield the header and ``None``, then the place of each row and its values by column."""
+    name = str(path)
     with path.open("rb") as start:
         encoding = MARKS.get(start.read(2), "utf-8-sig")
     with path.open(newline="", encoding=encoding) as file:
@@ -163,7 +165,7 @@ def _dict_rows(path: Path) -> Iterator[tuple[list[str], None] | tuple[str, dict[
             rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
             yield list(rows.fieldnames), None
             for row in rows:
-                where = f"{path}, line {rows.line_num}"
+                where = f"{name}, line {rows.line_num}"
                 if any(row.pop(BEYOND, ())):
                     hint = "put quotation marks around a text with a comma in it, or name all columns"
                     raise DataError(f"{where}: more fields than the first line has columns", hint)

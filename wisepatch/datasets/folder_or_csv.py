@@ -34,6 +34,7 @@ from wisepatch.datasets.splits import (
     VAL_SHARE,
     draws,
     first_cut,
+    natural_key,
     ordered_labels,
     split_of,
 )
@@ -54,6 +55,7 @@ def folder_dataset(path: Path, cut: int = CUT, reading: Reading = AS_IT_IS) -> D
         notes.append(f"the classes are taken from {shortened(list(map(str, listing.within or [listing.root])))}")
     if {*listing.files} == {"train"}:
         notes += _of_splits(label for _, label in listing.files["train"])
+        notes += _of_folders_within(listing.root, listing.files["train"])
     if listing.outside:
         lead = count(listing.outside, "link leads to a place", "links lead to places")
         notes.append(f"{lead} outside of {path}; what lies there is read too")
@@ -209,6 +211,23 @@ def _of_splits(labels: Iterable[str]) -> Iterable[str]:
     if {"train"} < {*split_of_label.values()}:
         names, splits = (shortened(list(each)) for each in (split_of_label, split_of_label.values()))
         yield f"{names} are taken for classes; if they are splits, call them {splits}"
+
+
+def _of_folders_within(root: Path, files: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """Yield a note where the folders that are taken for classes hold no images, and the same folders each: ``2024/cat``."""
+    within: dict[str, set[str]] = {}
+    for image, label in files:
+        _, folder, *deeper = _name_below(image, root).split("/")
+        if not deeper:
+            return
+        within.setdefault(label, set()).add(folder)
+    common = sorted(set.intersection(*within.values()), key=natural_key)
+    if len(within) > 1 and len(common) > 1:
+        taken, inner = shortened(list(within)), shortened(common)
+        splits = {SPLIT_WORDS.get(name.lower()) for name in common} - {None}
+        advice = "put the classes into them" if len(splits) > 1 else "name the images in a CSV with path,label"
+        kind = "splits" if len(splits) > 1 else "classes"
+        yield f"{taken} are taken for classes, and each holds {inner}; if those are the {kind}, {advice}"
 
 
 def _of_classes(files: Files, every: Sequence[str]) -> Iterable[str]:

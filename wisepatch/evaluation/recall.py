@@ -13,6 +13,7 @@ import numpy as np
 from wisepatch.config import EvalConfig
 from wisepatch.datasets.samples import Split, Subset
 from wisepatch.evaluation.prediction import Predictions, predict_many
+from wisepatch.files import in_utf8
 from wisepatch.hookspecs import Scores
 from wisepatch.process_group import on_main
 from wisepatch.progress import Progress
@@ -84,13 +85,13 @@ def _recall(
         return {}
     frames: dict[str, pd.DataFrame] = {}
     for held, places in _holding(task, opened, data):
-        about = about_answers(task, held.fingerprint(), settings)
+        about, images = about_answers(task, held.fingerprint(), settings), [*map(in_utf8, held.image_ids())]
         for checkpoint in checkpoints:
             if checkpoint.id in frames:
                 continue
             frame = load_predictions(store, checkpoint, task.name, opened.name, about, note=progress.note)
-            # Earlier versions kept no scores beside the confidence.
-            if frame is not None and len(frame) == len(held) and {*Scores._fields} <= {*frame.columns}:
+            # Earlier versions kept no scores beside the confidence, and named written-on images by their index.
+            if frame is not None and list(frame["image"]) == images and {*Scores._fields} <= {*frame.columns}:
                 frames[checkpoint.id] = frame if places is None else frame.iloc[places].reset_index(drop=True)
     if frames:
         of = f"{len(frames)} of {len(checkpoints)} checkpoints" if len(checkpoints) > 1 else checkpoints[0].name
