@@ -42,7 +42,8 @@ class Answering(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": length, "X-Repo-Commit": REVISION, **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def begins_with_trouble(self, path):
         start, status = self.server.trouble
@@ -115,7 +116,10 @@ class Answering(BaseHTTPRequestHandler):
         name, _, rest = path.strip("/").partition("/resolve/")
         files = self.server.repositories.get(name)
         file = rest.partition("/")[2]
-        if path.startswith("/api/models/"):
+        if path.startswith("/api/models/") and "/tree/" in path:
+            files = self.server.repositories[path.removeprefix("/api/models/").partition("/tree/")[0]]
+            self.answer(200, [{"type": "file", "path": each, "size": 1, "oid": REVISION} for each in files])
+        elif path.startswith("/api/models/"):
             name = path.removeprefix("/api/models/").partition("/revision/")[0]
             known = name in self.server.repositories
             self.answer(

@@ -186,6 +186,14 @@ def test_wide_prints_the_records_of_the_papers(cli, run_store):
     assert {"shapes:top1", "Colors:top1"} <= set(records[0])
 
 
+def test_quiet_draws_no_bars_of_what_the_hub_sends(monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    Output()
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "0"
+    Output(quiet=True)
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+
+
 def test_quiet_says_nothing_on_stderr(cli, shapes):
     result = cli("zeroshot", "--model", "demo", "--task", shapes, "--quiet")
     assert result.exit_code == 0

@@ -115,6 +115,9 @@ def test_models_that_are_no_clip_of_open_clips_are_refused(case):
     [
         {"peft_type": "IA3"},
         {"peft_type": "LORA", "use_dora": True},
+        {"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"},
+        {"peft_type": "LORA", "init_lora_weights": "olora"},
+        {"peft_type": "LORA", "init_lora_weights": ["loftq"]},
         {"peft_type": "LORA", "bias": "all"},
         {"peft_type": "LORA", "fan_in_fan_out": True},
         {"peft_type": "LORA", "alpha_pattern": {"(a+)+": 3}},

@@ -365,14 +365,19 @@ def test_repository_of_the_hub_is_read_as_a_folder_is(store, tmp_path, monkeypat
     assert "network" in caught.value.hint
 
 
+@pytest.mark.parametrize("where", ["/api/models/someone/tiny-clip", "/resolve/", "model.safetensors"])
 @pytest.mark.parametrize(
     ("status", "reason"), [(401, "401"), (403, "403"), (404, "404"), (500, "500"), (0, "disconnected")]
 )
-def test_hub_that_does_not_give_a_repository_is_one_line_with_the_next_step(
-    store, tmp_path, monkeypatch, status, reason
+def test_hub_that_does_not_give_a_repository_or_a_file_is_one_line_with_the_next_step(
+    store, tmp_path, monkeypatch, where, status, reason
 ):
     with loopback_hub(monkeypatch, tmp_path / "cache") as hub:
-        hub.trouble = ("someone/tiny-clip", status)
+        hub.repositories["someone/tiny-clip"] = {
+            "config.json": b'{"model_type": "clip"}',
+            "model.safetensors": b"weights",
+        }
+        hub.trouble = (where, status)
         with pytest.raises(wp.WisepatchError) as caught:
             wp.import_checkpoints(store, "hf-hub:someone/tiny-clip")
     assert caught.value.message.startswith("hf-hub:someone/tiny-clip: could not be fetched or read: ")

@@ -71,6 +71,8 @@ class Output:
         # Python writes the library's warnings, such as that a plugin is skipped, to stderr.
         warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what cannot be read is an error
         logging.getLogger("wisepatch").setLevel(logging.ERROR if self.quiet else logging.WARNING)
+        if self.quiet:
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of what is fetched; read when its library is imported
 
     @cached_property
     def err(self) -> Console:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wisepatch.errors import UsageError, WisepatchError
+from wisepatch.models.model_files import answered_status, causes
 from wisepatch.terminal import pasted
 
 LOG_IN = "run `hf auth login` with a token that may write, or set HF_TOKEN"
@@ -61,8 +62,8 @@ def _answers(folder: Path, repository: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        answer = _first_of(error, HfHubHTTPError)
-        status = answer.response.status_code if isinstance(answer, HfHubHTTPError) else None
+        answer = next((each for each in causes(error) if isinstance(each, HfHubHTTPError)), None)
+        status = answered_status(answer) if answer else None
         if status == 401 and not isinstance(answer, RepositoryNotFoundError):
             reason, step = "the Hub does not know your token (401)", LOG_IN
         elif status in (401, 404):
@@ -86,25 +87,15 @@ def _answers(folder: Path, repository: str) -> Iterator[None]:
         raise HubError(f"{repository} was not pushed: {reason}", f"{step}; {again}") from error
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _first_of(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    return next((each for each in _chain(error) if isinstance(each, kind)), None)
-
-
 def _of_the_way(error: BaseException) -> bool:
     """Tell whether an error is of the network: of the library that speaks HTTP (httpx, requests), or of the system."""
     libraries = ("httpx", "httpcore", "requests", "urllib3")
     return any(
         isinstance(each, ConnectionError | TimeoutError) or type(each).__module__.startswith(libraries)
-        for each in _chain(error)
+        for each in causes(error)
     )
 
 
 def _in_words(error: BaseException) -> str:
-    last = list(_chain(error))[-1]
+    last = list(causes(error))[-1]
     return " ".join(str(last).split())[:200] or type(last).__name__

@@ -166,11 +166,27 @@ def loading(thing: str, hint: str) -> Iterator[None]:
     except WisepatchError:
         raise
     except Exception as error:
-        plain = isinstance(error, RuntimeError | OSError | ValueError)
-        reason = one_line(error) if plain else f"{type(error).__name__}: {one_line(error)}"
+        told = next(
+            filter(answered_status, causes(error)), error
+        )  # which the Hub's library hides behind advice on the network
+        plain = isinstance(told, RuntimeError | OSError | ValueError)
+        reason = one_line(told) if plain else f"{type(told).__name__}: {one_line(told)}"
         raise ModelError(f"{thing}: could not be fetched or read: {reason}", hint) from error
     finally:
         logging.disable(previous)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came of, the innermost last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def answered_status(error: BaseException) -> int | None:
+    """Return the status that a server answered with, ``None`` for an error that is no answer."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def one_line(error: BaseException) -> str:

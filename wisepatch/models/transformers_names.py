@@ -58,6 +58,8 @@ OTHER_ADAPTERS = (
     "trainable_token_indices",
     "layer_replication",
 )
+# How LoRA may begin without changing the model that it adapts; PiSSA, OLoRA, LoftQ, CorDA and LoRA-GA take what they learn from it.
+INITIALISATIONS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 def is_transformers(names: Mapping[str, Any]) -> bool:
@@ -166,6 +168,8 @@ def adapter_deltas(
     :class:`ModelError` for adapters of other kinds.
     """
     other = [name for name in OTHER_ADAPTERS if config.get(name)]
+    if (begun := config.get("init_lora_weights")) not in INITIALISATIONS:
+        other.append(f"init_lora_weights {begun}")
     if (
         config.get("peft_type") != "LORA"
         or other
