@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from wisepatch import Annotations, find_task
+from wisepatch import Annotations, Dataset, find_task
 from wisepatch.datasets.limiting import limited
 from wisepatch.errors import UsageError
 
@@ -30,6 +30,19 @@ def test_every_class_has_its_share_and_one_image_at_least():
     assert limited(samples, 1000) is samples
 
 
+def test_for_evaluation_rare_classes_count_as_much_as_in_the_split():
+    """Of 99 rare classes and a common one, an image of each would be half of 200; a tenth of the split is theirs."""
+    rare = []
+    for length in range(200):  # the shuffle goes by the number of images
+        samples = Labelled([0] * (9010 + length) + [1 + index % 99 for index in range(990)])
+        rare.append(200 - Counter(limited(samples, 200, every_class=False).labels)[0])
+    assert sum(rare) / len(rare) == pytest.approx(200 * 990 / 10_110, abs=0.5)
+    assert 200 - Counter(limited(samples, 200).labels)[0] == 99
+    alike = Labelled([index % 7 for index in range(490)])
+    for limit in (5, 50, 400):
+        assert limited(alike, limit, every_class=False).indices == limited(alike, limit).indices
+
+
 def test_a_smaller_choice_lies_within_a_larger_one_in_the_order_of_the_split():
     samples = Labelled([index % 7 for index in range(500)])
     choices = [limited(samples, limit).indices for limit in (5, 50, 51, 400)]
@@ -45,6 +58,17 @@ def test_sequences_of_frames_stay_whole():
     assert len(chosen) == 20
     assert len(chosen.annotations.sequences) == 4
     assert len(limited(samples, 2)) == 5
+
+
+def test_training_keeps_every_class_and_evaluation_their_shares(tmp_path):
+    def opened(split, root, transform=None):
+        return Labelled([0] * 2000 + [1 + index % 40 for index in range(40)])
+
+    splits = ("train", "val", "test")
+    dataset = Dataset("Odd", tuple(map(str, range(41))), opened, splits=splits, limit=60)
+    classes = {split: len(set(dataset.split(split, tmp_path).samples.labels)) for split in ("train", "test")}
+    assert classes["train"] == 41
+    assert classes["test"] < 10
 
 
 def test_a_task_keeps_its_limit_through_splits_renaming_and_attacks(shapes, tmp_path):

@@ -170,7 +170,7 @@ class Dataset:
         return self._opened(split, samples)
 
     def _opened(self, split: str, samples: Samples) -> Split:
-        samples = limited(samples, self.limit) if self.limit else samples
+        samples = limited(samples, self.limit, every_class=split == "train") if self.limit else samples
         if len(samples) < self.min_images:
             problem = f"{self.name} needs {count(self.min_images, 'image')} at least, and its {split!r} split has {len(samples)}"
             raise DataError(problem, "add some, raise --limit, or name one kind and severity: corrupt:NAME:fog:3")
