@@ -4,8 +4,11 @@ import pytest
 
 from tests.samples import fails
 from wisepatch import sweep
+from wisepatch.analysis.selection import choose
+from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.datasets import demo
-from wisepatch.errors import UsageError
+from wisepatch.errors import ResultsError, UsageError
+from wisepatch.store.results import load
 from wisepatch.workflows.layers import blocks_of, tensor_names
 
 
@@ -30,6 +33,22 @@ def test_learned_layers_are_as_good_as_every_alpha_and_the_same_each_time(run_st
     assert set(learned.checkpoints[1.0].recipe.params["layers"]) == set(blocks_of(names))
     assert len(blocks_of(names)) == 6
     assert all(0 <= scale <= 1 for scale in layers.values())
+
+
+def test_nothing_is_certified_on_the_images_that_layers_were_learned_from(run_store, tmp_path):
+    pytest.importorskip("cma")
+    asked = {"tasks": ["Colors"], "alphas": "0,0.5,1", "rule": "max-drop=0.9"}
+    plain = sweep(run_store, tmp_path, **asked)
+    learned = sweep(run_store, tmp_path, **asked, layers="learned", evaluations=12)
+    assert "certified" in plain.note
+    assert learned.note == ""
+    rows = load(run_store.results)
+    for run, splits in ((plain.run, {"val", "test"}), (learned.run, {"test"})):
+        of_run = rows[rows["run"] == run]
+        assert set(of_run[of_run["broken"].notna()]["split"]) == splits
+    of_val = rows[(rows["run"] == learned.run) & (rows["split"] == "val")].to_dict("records")
+    with pytest.raises(ResultsError, match="no drop can be certified"):
+        choose(sweep_frame(of_val, learned.patching_tasks, ["Colors"]), "max-drop=0.9@95")
 
 
 @pytest.mark.parametrize(
