@@ -3,7 +3,7 @@
 import pytest
 
 from tests.samples import fails
-from wisepatch import sweep
+from wisepatch import load_weights, sweep
 from wisepatch.analysis.selection import choose
 from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.datasets import demo
@@ -72,6 +72,18 @@ def test_layers_that_cannot_be_learned_are_refused_before_any_work(run_store, tm
         sweep(run_store, tmp_path, tasks=["Colors"], **{"layers": "learned"} | options)
     assert message in caught.value.message
     assert len(list(run_store.checkpoints.iterdir())) == before
+
+
+@pytest.mark.parametrize("layers", ["learned", "lines", "0:1"])
+def test_a_model_whose_encoder_was_not_trained_has_no_blocks_to_scale(run_store, tmp_path, layers):
+    end, start = run_store.find("finetuned"), run_store.find("zeroshot")
+    probe = run_store.save(
+        load_weights(run_store, start), kind="finetuned", name="probe", model=end.model, training="linear-probe",
+        trained_from=[start.id], config=end.config,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"the image encoder of probe \(.*\) is that of its start") as caught:
+        best_mean(run_store, tmp_path, checkpoint=probe, alphas="0,1", layers=layers)
+    assert caught.value.hint == "leave --layers out"
 
 
 def test_a_search_needs_its_package(run_store, tmp_path, monkeypatch, cli):
