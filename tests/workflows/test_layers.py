@@ -3,9 +3,12 @@
 import pytest
 
 from tests.samples import fails
-from wisepatch import sweep
+from wisepatch import load_weights, sweep
+from wisepatch.analysis.selection import choose
+from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.datasets import demo
-from wisepatch.errors import UsageError
+from wisepatch.errors import ResultsError, UsageError
+from wisepatch.store.results import load
 from wisepatch.workflows.layers import blocks_of, tensor_names
 
 
@@ -34,6 +37,22 @@ def test_learned_layers_are_as_good_as_every_alpha_and_the_same_each_time(run_st
     assert all(0 <= scale <= 1 for scale in layers.values())
 
 
+def test_nothing_is_certified_on_the_images_that_layers_were_learned_from(run_store, tmp_path):
+    pytest.importorskip("cma")
+    asked = {"tasks": ["Colors"], "alphas": "0,0.5,1", "rule": "max-drop=0.9"}
+    plain = sweep(run_store, tmp_path, **asked)
+    learned = sweep(run_store, tmp_path, **asked, layers="learned", evaluations=12)
+    assert "certified" in plain.note
+    assert learned.note == ""
+    rows = load(run_store.results)
+    for run, splits in ((plain.run, {"val", "test"}), (learned.run, {"test"})):
+        of_run = rows[rows["run"] == run]
+        assert set(of_run[of_run["broken"].notna()]["split"]) == splits
+    of_val = rows[(rows["run"] == learned.run) & (rows["split"] == "val")].to_dict("records")
+    with pytest.raises(ResultsError, match="no drop can be certified"):
+        choose(sweep_frame(of_val, learned.patching_tasks, ["Colors"]), "max-drop=0.9@95")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -55,6 +74,18 @@ def test_layers_that_cannot_be_learned_are_refused_before_any_work(run_store, tm
         sweep(run_store, tmp_path, tasks=["Colors"], **{"layers": "learned"} | options)
     assert message in caught.value.message
     assert len(list(run_store.checkpoints.iterdir())) == before
+
+
+@pytest.mark.parametrize("layers", ["learned", "lines", "0:1"])
+def test_a_model_whose_encoder_was_not_trained_has_no_blocks_to_scale(run_store, tmp_path, layers):
+    end, start = run_store.find("finetuned"), run_store.find("zeroshot")
+    probe = run_store.save(
+        load_weights(run_store, start), kind="finetuned", name="probe", model=end.model, training="linear-probe",
+        trained_from=[start.id], config=end.config,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"the image encoder of probe \(.*\) is that of its start") as caught:
+        best_mean(run_store, tmp_path, checkpoint=probe, alphas="0,1", layers=layers)
+    assert caught.value.hint == "leave --layers out"
 
 
 def test_a_search_needs_its_package(run_store, tmp_path, monkeypatch, cli):

@@ -69,7 +69,13 @@ def layer_scales(plan: SweepPlan, end: Checkpoint, run: Run) -> dict[str, float]
 
 def check_layers(plan: SweepPlan, end: Checkpoint, store: Store) -> None:
     """Raise :class:`UsageError` or :class:`UnknownNameError` for layers that ``end`` does not have."""
-    names = tensor_names(end, store)
+    names, (start,) = tensor_names(end, store), store.parents(end)
+    tower = end.parts.get("visual")
+    if tower and tower == start.parts.get("visual") and "=" not in plan.layers:
+        raise UsageError(
+            f"the image encoder of {end.name} ({end.id}) is that of its start: --layers {plan.layers} has no blocks to scale",
+            "leave --layers out",
+        )
     if plan.layers != LEARNED:
         read_layers([plan.layers], names)
     elif len(blocks_of(names)) < 2:
