@@ -45,9 +45,6 @@ def test_nothing_is_certified_on_the_images_that_layers_were_learned_from(run_st
     assert "certified" in plain.note
     assert learned.note == ""
     rows = load(run_store.results)
-    for run, splits in ((plain.run, {"val", "test"}), (learned.run, {"test"})):
-        of_run = rows[rows["run"] == run]
-        assert set(of_run[of_run["broken"].notna()]["split"]) == splits
     of_val = rows[(rows["run"] == learned.run) & (rows["split"] == "val")].to_dict("records")
     with pytest.raises(ResultsError, match="no drop can be certified"):
         choose(sweep_frame(of_val, learned.patching_tasks, ["Colors"]), "max-drop=0.9@95")

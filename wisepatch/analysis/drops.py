@@ -181,8 +181,7 @@ def _check_counted(frame: pd.DataFrame, reference: str) -> None:
         task = uncounted["task"].iloc[0]
         raise ResultsError(
             f"no drop can be certified: the results do not say how many images of {task} were broken and fixed",
-            "sweeps of `interpolate` and `patch` count them for top1, but on what --layers learned was fitted to; "
-            "or leave @ and the confidence out",
+            "sweeps of `interpolate` and `patch` count them for top1; or leave @ and the confidence out",
         )
 
 

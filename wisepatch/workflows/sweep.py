@@ -206,11 +206,9 @@ def measure_mixes(
             [*of_split.values(), *published], tasks, split, plan.metrics, extra_fields=fields, watch=right.keep
         )
         start = list(of_split).index(0) if 0 in of_split else None
-        counted = measured
-        # What is broken certifies drops, and nothing does on images that scales were fitted to.
-        if plan.layers != LEARNED or split != plan.select_on:
-            ids = [mix.id for mix in of_split.values()]
-            counted = right.counted(measured, ids, start, len(of_split) if published else None)
+        counted = right.counted(
+            measured, [mix.id for mix in of_split.values()], start, len(of_split) if published else None
+        )
         keyed = [row | {"alpha": key_by_id.get(row["checkpoint"])} for row in counted]
         left_out = [task.name for task in plan.others if task not in tasks]
         if plan.rule and split == plan.select_on and left_out and run.progress:
