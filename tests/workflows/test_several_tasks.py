@@ -187,6 +187,27 @@ def test_sequential_goes_on_after_a_kill(folders, tmp_path, monkeypatch, stop_at
     assert any("first: this training is finished already" in line for line in notes.notes)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "ends", "goes_on"),
+    [
+        ("joint", 1, "the fine-tuned model is stored; go on with: wisepatch interpolate --checkpoint={} "),
+        ("sequential", 1, "the fine-tuned model is stored; the same command goes on from it ({})"),
+        ("parallel", 2, "the fine-tuned models are stored ({}, {}); the same command goes on from them"),
+    ],
+)
+def test_what_fails_after_the_trainings_names_what_they_made_and_how_to_go_on(
+    folders, tmp_path, monkeypatch, strategy, ends, goes_on
+):
+    monkeypatch.setattr("wisepatch.workflows.run.evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(folders, tmp_path / "store", strategy=strategy, tasks=NAMES[:2], settings={"steps": 1, "limit": 9})
+    (note,) = stopped.value.__notes__
+    stored = [each.id for each in Store(tmp_path / "store").everything() if each.kind == "finetuned"]
+    assert len(stored) == ends
+    assert any(note.startswith(goes_on.format(*order)) for order in (stored, stored[::-1])), note
+    assert (" --limit=9 " in note) == (strategy == "joint")
+
+
 def test_parallel_adds_the_task_vectors_of_all_ends(trained, folders):
     store, done = Store(trained[0]), trained[1]
     start, chosen = done.runs[0].zeroshot, done.sweep.checkpoints[0.5]

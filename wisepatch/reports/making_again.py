@@ -25,8 +25,7 @@ from wisepatch.weights.depth import gradient
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.workflows.model_table import ALSO
 from wisepatch.workflows.parallel_patching import METHOD as TASK_ARITHMETIC
-from wisepatch.workflows.several_tasks import JOINT, PARALLEL, SEQUENTIAL
-from wisepatch.workflows.sweep_plan import TOP1
+from wisepatch.workflows.sweep_plan import JOINT, PARALLEL, SEQUENTIAL, TOP1
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from wisepatch.store.recipes import weights_file, weights_size
 from wisepatch.training.start import checkpoint_prefix
 from wisepatch.weights.parameters import LAYERS
 from wisepatch.weights.streaming import stream_weights
-from wisepatch.workflows.sweep_plan import SweepPlan
+from wisepatch.workflows.sweep_plan import JOINT, SweepPlan
 
 
 def save_mixes(
@@ -81,5 +81,5 @@ def chosen_by(plan: SweepPlan) -> dict[str, Any]:
     supported = [each.spec for each in plan.others]
     return {
         "select": str(plan.rule), "select_on": plan.select_on,
-        **(several | {"supported": supported, "strategy": plan.strategy or "joint"} if plan.patching.parts else {}),
+        **(several | {"supported": supported, "strategy": plan.strategy or JOINT} if plan.patching.parts else {}),
     }  # fmt: skip

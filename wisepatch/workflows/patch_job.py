@@ -16,7 +16,7 @@ from wisepatch.training.finetuning import Finetuned, finetune
 from wisepatch.training.fisher_information import EXAMPLES
 from wisepatch.workflows.run import Run
 from wisepatch.workflows.sweep import Sweep, run_sweep
-from wisepatch.workflows.sweep_plan import SweepPlan
+from wisepatch.workflows.sweep_plan import SEQUENTIAL, SweepPlan
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,21 @@ class PatchJob:
             return run_sweep(self.plan, finished.finetuned, self.run, fisher_examples=self.fisher_examples)
         except BaseException as error:
             known = out_of_memory(error, "--eval-batch-size") if isinstance(error, Exception) else None
-            go_on = self.plan.command(
-                finished.finetuned, self.run.store, self.run.data, fisher_examples=self.fisher_examples, run_name=self.run.name,
-                precision=(self.run.settings or self.config.evaluation).mixed_precision,
-            )  # fmt: skip
-            (known or error).add_note(f"the fine-tuned model is stored; go on with: {go_on}")
+            (known or error).add_note(f"the fine-tuned model is stored; {self._how_to_go_on(finished)}")
             if known:
                 raise known from error
             raise
+
+    def _how_to_go_on(self, finished: Finetuned) -> str:
+        """Return how to go on with the sweep of a training; one of several trainings is a part of its command."""
+        if self.plan.strategy == SEQUENTIAL:
+            return f"the same command goes on from it ({finished.finetuned.id})"
+        run = self.run
+        command = self.plan.command(
+            finished.finetuned, run.store, run.data, fisher_examples=self.fisher_examples, run_name=run.name,
+            precision=(run.settings or self.config.evaluation).mixed_precision,
+        )  # fmt: skip
+        return f"go on with: {command}"
 
 
 def finetune_on(

@@ -22,9 +22,7 @@ from wisepatch.workflows.parallel_patching import (
 from wisepatch.workflows.patch_job import PatchJob
 from wisepatch.workflows.stored_trainings import held_end
 from wisepatch.workflows.sweep import Sweep
-from wisepatch.workflows.sweep_plan import SweepPlan
-
-JOINT, SEQUENTIAL, PARALLEL = STRATEGIES = ("joint", "sequential", "parallel")
+from wisepatch.workflows.sweep_plan import JOINT, PARALLEL, SEQUENTIAL, STRATEGIES, SweepPlan
 
 Done = tuple[tuple[Finetuned, ...], tuple[Sweep, ...]]
 
@@ -95,7 +93,12 @@ class Strategy:
             return one_after_the_other(job)
         if self.name == PARALLEL:
             runs = tuple(held_or_trained(job, task) for task in job.tasks.patching.each)
-            return runs, (run_parallel(job, self.coefficients, runs),)
+            try:
+                return runs, (run_parallel(job, self.coefficients, runs),)
+            except BaseException as error:
+                ends = ", ".join(run.finetuned.id for run in runs)
+                error.add_note(f"the fine-tuned models are stored ({ends}); the same command goes on from them")
+                raise
         finished = job.finetune()
         return (finished,), (job.sweep(finished),)
 

@@ -22,6 +22,7 @@ from wisepatch.workflows.preflight import preflight
 
 VAL, TEST = "val", "test"
 TOP1 = "top1"
+JOINT, SEQUENTIAL, PARALLEL = STRATEGIES = ("joint", "sequential", "parallel")  # for several tasks
 LINEAR = "linear"
 LEARNED = "learned"  # scales of blocks that are found on validation data
 EVALUATIONS = 100  # of a search for them
@@ -91,7 +92,7 @@ class SweepPlan:
             "--select": str(self.rule) if self.rule else "",
             "--select-on": self.select_on,
             "--metric": ",".join(self.metrics),
-            "--limit": str(self.patching.dataset.limit or ""),
+            "--limit": str(self.patching.each[0].dataset.limit or ""),
             "--mixed-precision": precision,
             "--name": run_name,
             "--store": str(store.root),
