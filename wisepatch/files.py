@@ -195,6 +195,16 @@ def check_room(path: Path, size: int, hint: str = "free space there, or name ano
         raise StoreError(f"{path} needs {size / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free", hint)
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; not where its folder may not be looked into, or its name is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 -- that of Path raises in both cases, before Python 3.14
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a folder is there, as :func:`is_file` does."""
+    return os.path.isdir(path)  # noqa: PTH112 -- as above
+
+
 @contextmanager
 def refused(what: str, kind: type[WisepatchError], hint: str) -> Iterator[None]:
     """Turn an operating system's refusal to write into an error of class ``kind`` that names what cannot be written and why."""

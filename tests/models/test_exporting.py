@@ -156,6 +156,8 @@ def test_folder_that_cannot_be_made_is_an_error(run_store, tmp_path):
     assert caught.value.hint == "free space there, or name another folder"
     with pytest.raises(UsageError, match="is a file"):
         export(run_store, run_store.find("finetuned"), tmp_path / "file")
+    with pytest.raises(StoreError, match="cannot be written: File name too long"):
+        export(run_store, run_store.find("finetuned"), tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize(

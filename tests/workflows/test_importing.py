@@ -212,6 +212,13 @@ REFUSED = {
         "does not say whether it was trained with QuickGELU or GELU",
         "--activation gelu",
     ),
+    "activation that is none": (
+        {"files": ["clip-state-dict.pt"], "activation": "relu"},
+        "unknown activation 'relu'",
+        "known: gelu, quickgelu",
+    ),
+    "a long name": ({"files": ["x" * 300]}, "xxx cannot be read: File name too long", "may be read"),
+    "no file": ({"files": []}, "no file is named", "hf-hub"),
     "activation that is known": (
         {"files": PAIRS["patching"][:1], "activation": "gelu"},
         "has quickgelu, and --activation says gelu",

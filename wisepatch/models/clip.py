@@ -17,7 +17,7 @@ from wisepatch.config import DEMO, SCHEMAS, ModelConfig
 from wisepatch.counting import count
 from wisepatch.datasets.decoding import ResizeCheck
 from wisepatch.errors import ModelError, UnknownNameError
-from wisepatch.files import expanded
+from wisepatch.files import expanded, is_file
 from wisepatch.models.importing import fitting
 from wisepatch.models.model_files import CONFIG_NAME, load_tokenizer, loading, one_line, read_description
 from wisepatch.models.open_clip_assumptions import check_assumptions, split_transform, unexpected
@@ -134,7 +134,7 @@ def load_clip(config: ModelConfig, weights: Mapping[str, torch.Tensor] | None = 
 def _read_file(tag: str | None) -> FoundWeights | None:
     """Read the file of weights that a tag names; ``None`` for a tag of open_clip's, and for NumPy's files, which it converts."""
     path = expanded(tag) if tag else None
-    return read_state_dict(path) if path and path.suffix != ".npz" and path.is_file() else None
+    return read_state_dict(path) if path and path.suffix != ".npz" and is_file(path) else None
 
 
 def _set_weights(config: ModelConfig, model: Any, weights: Mapping[str, torch.Tensor], whose: str) -> bool:
@@ -191,7 +191,7 @@ def resolve_name(model: str) -> str:
     known: dict[str, str] = {name.lower(): name for name in open_clip.list_models()}
     if name := known.get(model.replace("/", "-").lower()):
         return name
-    if Path(model).is_file():
+    if is_file(Path(model)):
         hint = f"name its architecture too: --model ViT-B-32 --pretrained {model}"
         raise ModelError(f"{model} is a file of weights", hint)
     hint = "take demo, a name that open_clip lists, hf-hub:, or local-dir:"
@@ -247,7 +247,7 @@ def _tag_details(name: str, tag: str | None, *, needed: bool) -> dict[str, Any]:
     if details:
         return details
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if needed and not expanded(tag).is_file():
+    if needed and not is_file(expanded(tag)):
         hint = f"give a file, or one of the tags {', '.join(tags) or '(it has none)'}"
         raise UnknownNameError(f"pretrained weights of {name}:", tag, tags, hint)
     published = [open_clip.get_pretrained_cfg(name, each) for each in tags]

@@ -55,9 +55,9 @@ def check_format(name: str) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raise :class:`UsageError` for a file, and for a folder that is not empty."""
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file, not a folder", "name a new folder")
     with refused(str(folder), StoreError, "name another folder"):
+        if folder.is_file():
+            raise UsageError(f"{folder} is a file, not a folder", "name a new folder")
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"the folder {folder} is not empty", "name a new folder")
 
@@ -126,6 +126,7 @@ def write_model(
                 write_durably(unfinished / HEAD, json.dumps(dict(about), indent=2).encode() + b"\n")
             if beside:
                 beside(unfinished, files)
+            check_folder(folder)  # another export may have been faster
             unfinished.replace(target)
         sync_folder(target.parent)
     return files

@@ -16,6 +16,7 @@ from typing import Any
 
 from wisepatch.config import SCHEMAS, ModelConfig
 from wisepatch.errors import ModelError, WisepatchError
+from wisepatch.files import is_file
 
 CONFIG_NAME = "open_clip_config.json"
 RUNS_CODE = frozenset({"trust_remote_code", "auto_map", "custom_pipelines", "code_revision"})
@@ -37,7 +38,7 @@ def read_description(config: ModelConfig, name: str) -> dict[str, Any]:
     """
     folder = Path(name.removeprefix("local-dir:"))
     fetch = _from_folder(folder) if config.is_local else _from_hub(name.removeprefix("hf-hub:"))
-    if config.is_local and not (folder / CONFIG_NAME).is_file():
+    if config.is_local and not is_file(folder / CONFIG_NAME):
         raise ModelError(
             f"{config.model} holds no {CONFIG_NAME}",
             "a local-dir needs it, with the model_cfg, and the weights beside it",
@@ -166,14 +167,16 @@ def loading(thing: str, hint: str) -> Iterator[None]:
     except WisepatchError:
         raise
     except Exception as error:
-        told = next(
-            filter(answered_status, causes(error)), error
-        )  # which the Hub's library hides behind advice on the network
-        plain = isinstance(told, RuntimeError | OSError | ValueError)
-        reason = one_line(told) if plain else f"{type(told).__name__}: {one_line(told)}"
-        raise ModelError(f"{thing}: could not be fetched or read: {reason}", hint) from error
+        raise ModelError(f"{thing}: could not be fetched or read: {_reason(error)}", hint) from error
     finally:
         logging.disable(previous)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what a library's error says, or what the Hub answered, which its library hides behind advice on the network."""
+    told = next(filter(answered_status, causes(error)), error)
+    plain = isinstance(told, RuntimeError | OSError | ValueError)
+    return one_line(told) if plain else f"{type(told).__name__}: {one_line(told)}"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

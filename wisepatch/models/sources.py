@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisepatch.config import SCHEMAS, ModelConfig
 from wisepatch.errors import ModelError
-from wisepatch.files import expanded, sha256
+from wisepatch.files import expanded, is_folder, sha256
 from wisepatch.models import transformers_names
 from wisepatch.models.model_files import CONFIG_NAME, loading, read_description, read_json
 from wisepatch.weights.state_dicts import HEAD, FoundWeights, read_state_dict
@@ -76,7 +76,7 @@ def read_source(word: str) -> Source:
         with loading(word, "look at its name, and whether the network and a token of yours reach it"):
             return _read_folder(word, _from_hub(repository))
     path = expanded(word.removeprefix(LOCAL))
-    if path.is_dir():
+    if is_folder(path):
         with loading(word, "give a folder that open_clip, transformers or PEFT saved"):
             return _read_folder(word, lambda name: path / name if (path / name).is_file() else None)
     found = read_state_dict(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wisepatch.errors import StoreError, UnknownNameError
+from wisepatch.files import is_file
 from wisepatch.store.manifests import (
     ID,
     MANIFEST,
@@ -47,7 +48,7 @@ def find(store: Store, reference: str) -> Checkpoint:
     while True:
         checkpoint = look_up(store, reference)
         use(checkpoint.home.parent.parent, checkpoint.id)
-        if _is_file(checkpoint.home / MANIFEST):  # not removed between the two
+        if is_file(checkpoint.home / MANIFEST):  # not removed between the two
             return checkpoint
 
 
@@ -67,7 +68,7 @@ def look_up(store: Store, reference: str) -> Checkpoint:
         return begun[0]
     folder = Path(reference)
     folder = folder.parent if folder.name == MANIFEST else folder
-    if _is_file(folder / MANIFEST):
+    if is_file(folder / MANIFEST):
         return read_manifest(folder.resolve())
     hint = "`wisepatch store list` lists the names and ids there are"
     raise UnknownNameError("checkpoint", reference, [*REFERENCES, *(each.name for each in checkpoints)], hint)
@@ -122,10 +123,3 @@ def _newest_of_kind(store: Store, kinds: Sequence[str], described: str, command:
     if unreadable:
         raise StoreError(f"{none} can be read: {unreadable[0].message}", unreadable[0].hint)
     raise StoreError(f"{none} yet", f"run `wisepatch {command}` first, or name a store with --store")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False

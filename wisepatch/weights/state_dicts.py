@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.errors import ModelError
@@ -79,8 +81,9 @@ def read_state_dict(path: Path) -> FoundWeights:
 
     Raises :class:`ModelError` that names the file and what is wrong with it.
     """
-    if path.exists() and not path.is_file():
-        raise ModelError(f"{path} is no file", HINT)  # to open a pipe may take for ever
+    with suppress(OSError):  # said when it is read
+        if not S_ISREG(path.stat().st_mode):
+            raise ModelError(f"{path} is no file", HINT)  # to open a pipe may take for ever
     if path.suffix == ".json" or _is_safetensors(path):
         tensors = read_weights(path)[0]
         return FoundWeights(_with_bias({new: tensors[old] for new, old in _plain_names(tensors, path).items()}))
@@ -163,7 +166,7 @@ def _describe(content: Any) -> str:
     if isinstance(content, Placeholder):
         return f"a {content.path[:MAX_SHOWN]}"
     if not isinstance(content, dict):
-        return f"a {type(content).__name__}"
+        return "a tensor" if isinstance(content, StoredTensor) else f"a {type(content).__name__}"
     keys = [str(key)[:40] for key in list(content)[:5]]
     return f"a dict of {', '.join(keys)}" if keys else "an empty dict"
 

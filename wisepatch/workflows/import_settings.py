@@ -10,7 +10,8 @@ from typing import Any
 
 from wisepatch.config import ModelConfig
 from wisepatch.datasets.splits import CUT
-from wisepatch.errors import StoreError, UsageError
+from wisepatch.errors import StoreError, UnknownNameError, UsageError
+from wisepatch.models.importing import ACTIVATIONS
 from wisepatch.models.sources import Source
 from wisepatch.store.checkpoints import Checkpoint, Store
 from wisepatch.store.references import REFERENCES
@@ -38,6 +39,8 @@ class ImportSettings:
     templates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.activation and self.activation not in ACTIVATIONS:
+            raise UnknownNameError("activation", self.activation, ACTIVATIONS)
         if self.parent and (self.model or self.activation):
             raise UsageError(
                 f"the parent {self.parent.name} already says which model", "leave --model and --activation out"

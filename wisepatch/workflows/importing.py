@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wisepatch.config import ModelConfig, listed
 from wisepatch.counting import count
 from wisepatch.errors import ModelError, UsageError
-from wisepatch.files import expanded
+from wisepatch.files import expanded, is_folder
 from wisepatch.models.classifier import Classifier
 from wisepatch.models.clip import Clip, load_clip
 from wisepatch.models.importing import check_activation, completed, is_whole, recognise
@@ -91,6 +91,8 @@ def import_checkpoints(
         tuple(listed(classnames or ())),
         tuple(listed(templates or ())),
     )
+    if not listed(files):
+        raise UsageError("no file is named", "name a file of weights, a folder, or hf-hub:OWNER/NAME")
     labels, start, notes = [str(each) for each in listed(files)], settings.parent, list[str]()
     sources, head = _read(labels, settings)
     parent_weights = load_weights(store, start) if start else {}
@@ -120,7 +122,7 @@ def _read(labels: Sequence[str], settings: ImportSettings) -> tuple[list[Source]
         base, label = sources[0].base, sources[0].label
         if not base:
             raise UsageError(f"{label} does not say what it adapts", "name that before it, or --parent CHECKPOINT")
-        sources.insert(0, read_source(base if expanded(base).is_dir() else f"hf-hub:{base}"))
+        sources.insert(0, read_source(base if is_folder(expanded(base)) else f"hf-hub:{base}"))
     if not sources and not settings.parent:
         raise UsageError(
             f"{heads[0].label} is a head without a model", "name its model's files too, or --parent CHECKPOINT"
