@@ -55,7 +55,9 @@ def test_intervals_turn_with_the_models_and_lie_around_the_difference():
     assert difference_interval(5, 12, 300) == pytest.approx((-high, -low))
     assert low < 7 / 300 < high
     low, high = difference_interval(4, 0, 4)
-    assert low < 2 * 0.025**0.25 - 1  # four of four are fixed in 2.5 % of draws where 40 % of the images are and 60 % are broken
+    assert (
+        low < 2 * 0.025**0.25 - 1
+    )  # four of four are fixed in 2.5 % of draws where 40 % of the images are and 60 % are broken
     assert high == 1
     assert drop_limit(0, 4, 4) == 1
 

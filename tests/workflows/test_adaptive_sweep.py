@@ -128,7 +128,9 @@ def test_auto_stands_alone_and_without_supported_tasks_the_patching_task_is_race
 
 def test_what_a_race_leaves_is_certified_by_other_images_alone(cli, run_store):
     assert cli("interpolate", "--alpha", "auto", "--eval", "Colors", "--select", "max-drop=0.5").exit_code == 0
-    fails(cli("select", "--rule", "max-drop=0.5@95"), 1, "depends on the answers to these very images", "--alpha 0:1:0.1")
+    fails(
+        cli("select", "--rule", "max-drop=0.5@95"), 1, "depends on the answers to these very images", "--alpha 0:1:0.1"
+    )
     assert "certified" in cli("select", "--rule", "max-drop=0.5@95", "--split", "test").output
 
 
