@@ -63,7 +63,7 @@ def test_testing_stops_at_the_first_alpha_that_fails():
 def test_where_alpha_0_is_the_best_of_what_is_certified_the_note_speaks_of_the_others():
     note = choose(framed([0.9, 0.1], [[(0, 0)], [(0, 0)]], 299), "max-drop=0.01@95").note
     assert "the drop of B at all alphas above 0 up to 0.1 is at most 1 point" in note
-    assert "alpha 0 has the best patching accuracy" in note
+    assert "alpha 0, where nothing moves, has the best patching accuracy" in note
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -233,7 +233,7 @@ def _told(
         since = " from alpha 0, and from the zero-shot model," if len(_references(frame)) > 1 else ""
         told = f"the drop of {what} {at}{since} is at most {_points(bound.drop)} with {confidence} % confidence"
         detail = f"seen {drop}, with an upper limit of {limit}; all alphas up to {certified[-1]:g} pass"
-        kept = "alpha 0 has the best patching accuracy of these, and nothing drops there"
+        kept = "alpha 0, where nothing moves, has the best patching accuracy of these"
         note = f"certified: {told} ({detail if chosen else kept}); another set of images is another draw"
         note += _told_of_clusters(frame)
         return Choice(chosen, note, facts)

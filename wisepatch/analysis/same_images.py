@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-IMAGES = (
-    "images"  # the column of results that names the task whose images a task shows, where its own name does not tell
-)
+IMAGES = "images"  # the column of results that names the task whose images a task shows, where its own name tells less
 SUBSETS = re.compile(r"(ImageNet|CLEVR)\d+")  # few images a class to train on, and some of the counts
 RESTRICTED = "ValClasses"  # ends the names of ImageNet's own images of the classes that a shift has
 RESTRICTED_FROM = "ImageNet"
