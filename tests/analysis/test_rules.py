@@ -16,19 +16,25 @@ from tests.synthetic_sweeps import (
     population,
 )
 from wisepatch.analysis.drops import Bound, certified, images_needed, upper_limits
+from wisepatch.analysis.paired import drop_limit
+from wisepatch.analysis.same_images import effective_number
 from wisepatch.analysis.selection import choose
 from wisepatch.analysis.sweep_frame import sweep_frame
 from wisepatch.errors import ResultsError
 
 
-def framed(patching, counted, n, tasks=("B",)):
-    """A sweep at 0, 0.1, ...: accuracy on A, and by alpha and task of the others ``(broken, fixed)`` of ``n`` images."""
+def framed(patching, counted, n, tasks=("B",), images=None):
+    """A sweep at 0, 0.1, ...: accuracy on A, and by alpha and task of the others ``(broken, fixed)`` of ``n`` images.
+
+    ``images`` are those tasks that show the images of others.
+    """
     rows = []
     for number, (value, by_task) in enumerate(zip(patching, counted, strict=True)):
         at = {"alpha": number / 10, "metric": "top1", "n": n}
         rows.append(at | {"task": "A", "value": value})
         for task, (broken, fixed) in zip(tasks, by_task, strict=True):
             rows.append(at | {"task": task, "value": 0.9 + (fixed - broken) / n, "broken": broken, "fixed": fixed})
+            rows[-1] |= {"images": images[task]} if images and task in images else {}
     return sweep_frame(rows, "A", tasks)
 
 
@@ -57,7 +63,7 @@ def test_testing_stops_at_the_first_alpha_that_fails():
 def test_where_alpha_0_is_the_best_of_what_is_certified_the_note_speaks_of_the_others():
     note = choose(framed([0.9, 0.1], [[(0, 0)], [(0, 0)]], 299), "max-drop=0.01@95").note
     assert "the drop of B at all alphas above 0 up to 0.1 is at most 1 point" in note
-    assert "alpha 0 has the best patching accuracy" in note
+    assert "alpha 0, where nothing moves, has the best patching accuracy" in note
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -101,6 +107,36 @@ def test_tasks_that_show_the_same_images_certify_no_more_than_one_of_them(other,
     frame = framed([0.1, 0.9], [[(0, 0), (0, 0)], [(0, 0), (0, 0)]], 290, ("B", other))
     assert choose(frame, "max-drop=0.01@95").alpha == chosen
     assert images_needed(frame, Bound(0.01, 0.95)) == least
+
+
+def test_tasks_whose_rows_name_the_same_images_certify_no_more_than_one_of_them():
+    frame = framed([0.1, 0.9], [[(0, 0), (0, 0)], [(0, 0), (0, 0)]], 290, ("B", "C"), {"C": "B"})
+    assert choose(frame, "max-drop=0.01@95").alpha == 0.0
+    assert images_needed(frame, Bound(0.01, 0.95)) == 299
+
+
+@pytest.mark.parametrize(("sizes", "alike"), [([10] * 60, 1.0), ([10] * 60, 0.4), ([1] * 150 + [30] * 15, 1.0)])
+def test_images_that_belong_together_keep_the_promise_as_fewer_and_not_as_they_are(sizes, alike):
+    """Frames of one video break, or are fixed, together."""
+    generator, drop, fixed, runs, allowed = np.random.default_rng(0), 0.03, 0.02, 3000, binom.ppf(0.999, 3000, 0.05)
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    heights = generator.random((runs, len(sizes)))[:, clusters]
+    heights = np.where(generator.random(heights.shape) < alike, heights, generator.random(heights.shape))
+    n, independent = len(clusters), effective_number(clusters.tolist())
+    won, lost = (heights < fixed).sum(1), (heights > 1 - drop - fixed).sum(1)
+    assert (drop_limit(won, lost, n) < drop - 1e-9).sum() > 1.5 * allowed
+    assert (drop_limit(won * independent / n, lost * independent / n, independent) < drop - 1e-9).sum() <= allowed
+
+
+def test_a_rule_counts_images_that_belong_together_as_fewer():
+    rows = [{"alpha": alpha, "task": task, "metric": "top1", "value": 0.5 + alpha, "n": 600, "broken": 0, "fixed": 0}
+            for alpha in (0, 0.1) for task in "AB"]  # fmt: skip
+    assert choose(sweep_frame(rows, "A", "B"), "max-drop=0.01@95").facts["certified"] == [0.1]
+    together = sweep_frame([row | {"n_effective": 60.0} for row in rows], "A", "B")
+    refused = choose(together, "max-drop=0.01@95")
+    assert refused.facts["certified"] == []
+    assert refused.note.endswith("; images of one group count as one (600 of B as 60)")
+    assert choose(together, "max-drop=0.05@95").facts["limit"] == drop_limit(0, 0, 60)
 
 
 @pytest.mark.parametrize(("n", "broken", "enough"), [(300, 1, True), (300, 6, False)])

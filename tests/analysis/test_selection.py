@@ -403,3 +403,13 @@ def test_several_patching_tasks_become_one_row_with_their_mean_for_pictures():
     assert mean["ci_low"] == pytest.approx(0.6 - math.sqrt(2 * 0.1**2) / 2)
     assert frame[frame["run"] == "s"]["task"].tolist() == ["A"]
     assert frame[frame["task"] == "C"]["value"].tolist() == [0.9]
+
+
+@pytest.mark.parametrize(
+    ("rule", "number", "told"),
+    [("max-drop=0.01@95", 4, "choose by max-drop=0.01@98.75"), ("max-drop=0.01", 4, ""), ("max-drop=0.01@95", 1, "")],
+)
+def test_several_certified_choices_say_what_holds_of_the_best_of_them(rule, number, told):
+    words = parse_rule(rule).of_several(number)
+    assert words.endswith(told)
+    assert bool(words) == bool(told)

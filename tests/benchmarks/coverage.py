@@ -14,6 +14,7 @@ from tests.analysis.test_metrics import measure_ece
 from wisepatch.analysis.intervals import bootstrap, of_means, wilson
 from wisepatch.analysis.metrics import macro_f1, mean_per_class
 from wisepatch.analysis.paired import difference_interval, drop_limit, mean_drop_limit
+from wisepatch.analysis.same_images import effective_number
 
 CONFUSIONS = [
     (10, 1, 150),
@@ -24,6 +25,7 @@ CONFUSIONS = [
     (100, 1.02, 2000),
     (3, 1, 40),
 ]
+GROUPS = [(10,) * 60, (1,) * 150 + (30,) * 15, (100,) * 5 + (1,) * 500]  # sizes of groups of images, such as videos
 SHARES = [(0.0, 0.01), (0.005, 0.015), (0.02, 0.03), (0.1, 0.1), (0.3, 0.2)]  # of images that are fixed, and broken
 
 
@@ -63,6 +65,19 @@ def rows(draws: int) -> Iterator[tuple[str, Callable[[np.random.Generator], floa
         return held / draws
 
     yield "mean accuracy over three tasks, n = 50, 200, 1000", of_tasks
+    for sizes, alike, (won, lost) in product(GROUPS, (0, 0.4, 1), SHARES[2:]):
+
+        def of_groups(rng, sizes=sizes, alike=alike, won=won, lost=lost):
+            group = np.repeat(np.arange(len(sizes)), sizes)
+            n, independent, held = len(group), effective_number(group.tolist()), 0
+            for _ in range(draws):
+                heights = np.where(rng.random(n) < alike, rng.random(len(sizes))[group], rng.random(n))
+                fixed, broken = (heights < won).sum(), (heights > 1 - lost).sum()
+                held += drop_limit(fixed * independent / n, broken * independent / n, independent) >= lost - won
+            return held / draws
+
+        words = f"{len(sizes)} groups, {sum(sizes)} images, {alike:.0%} of each alike"
+        yield f"upper limit of the drop, {won:.1%} fixed and {lost:.1%} broken, {words}", of_groups
     for n, (won, lost) in product((100, 300, 3000), SHARES):
 
         def of_pairs(rng, n=n, won=won, lost=lost):

@@ -167,7 +167,15 @@ def test_json_is_one_object_a_line_and_nothing_else_on_stdout(cli, run_store):
     assert {(row["split"], row["alpha"]) for row in rows if row["task"] == "shapes"} == {
         (split, alpha) for split in ("val", "test") for alpha in (0, 0.5, 1)
     }
-    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions", "note"}
+    assert set(last) == {"type", "chosen", "checkpoint", "alpha", "rule", "selected_on", "cautions", "note", "means"}
+    at_start = last["means"][0]
+    assert (at_start["split"], at_start["alpha"]) == ("val", 0)
+    assert (
+        at_start["mean_low"]
+        < at_start["mean"]
+        == (at_start["patching"] + at_start["supported"]) / 2
+        < at_start["mean_high"]
+    )
     assert any("few images" in caution for caution in last["cautions"])
     assert last["selected_on"] == "val"
 
@@ -310,9 +318,30 @@ def test_drops_beyond_chance_and_too_few_images_are_marked_and_means_have_interv
     sweep = replace(swept("A", ("B", "C"), [], points), rows=rows)
     titles, cells = shown(capsys, sweep)
     assert cells[1:] == [
-        ["0", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)", "90.0 (87.9 to 92.8)", "90.0"],
-        ["0.5", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)", "90.0 (87.0 to 94.0)?", "90.0 (87.9 to 92.8)", "90.0"],
-        ["1", "90.0 (87.0 to 94.0)", "86.2 (83.2 to 90.2)*", "85.0 (82.0 to 89.0)?", "85.6 (83.5 to 88.4)", "87.8"],
+        [
+            "0",
+            "90.0 (87.0 to 94.0)",
+            "90.0 (87.0 to 94.0)",
+            "90.0 (87.0 to 94.0)",
+            "90.0 (87.9 to 92.8)",
+            "90.0 (88.2 to 92.4)",
+        ],
+        [
+            "0.5",
+            "90.0 (87.0 to 94.0)",
+            "90.0 (87.0 to 94.0)",
+            "90.0 (87.0 to 94.0)?",
+            "90.0 (87.9 to 92.8)",
+            "90.0 (88.2 to 92.4)",
+        ],
+        [
+            "1",
+            "90.0 (87.0 to 94.0)",
+            "86.2 (83.2 to 90.2)*",
+            "85.0 (82.0 to 89.0)?",
+            "85.6 (83.5 to 88.4)",
+            "87.8 (86.0 to 90.2)",
+        ],
     ]
     assert titles[-2:] == [
         "* worse than at alpha 0 beyond chance (McNemar's exact test, p < 0.05, Holm over the supported tasks)",

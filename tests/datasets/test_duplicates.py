@@ -36,6 +36,22 @@ def test_the_same_file_in_two_splits_or_under_two_labels_is_found_and_counted(ro
     assert f"{root}/test/ring/9.png (test, ring)" in duplicates.described(dataset, groups[0] + groups[1])
 
 
+def test_tasks_share_files_that_are_the_same_linked_or_copied(root, tmp_path):
+    files = [str(path) for path in sorted(root.rglob("*.png"))]
+    (tmp_path / "linked").symlink_to(root)
+    shutil.copytree(root, tmp_path / "copied")
+    draw_folder(tmp_path / "others", per_class=2, classes=("ring", "star"))
+    for number, path in enumerate(sorted((tmp_path / "others").rglob("*.png"))):
+        Image.new("RGB", (16, 16), (200, number, 9)).save(path)
+    for folder, shared in (("linked", True), ("copied", True), ("others", False)):
+        other = [str(path) for path in sorted((tmp_path / folder).glob("**/*.png"))] or [
+            file.replace(str(root), str(tmp_path / folder)) for file in files
+        ]
+        assert duplicates.share_files(files, other) is shared, folder
+        assert duplicates.share_files(files[:1], other) is shared, folder
+    assert not duplicates.share_files(["0", "1"], ["0", "1"])  # numbers of published images are no files
+
+
 def test_files_that_differ_in_the_middle_alone_are_not_the_same(root):
     for split, middle in (("train", b"a"), ("test", b"b")):
         (root / split / "ring" / "long.png").write_bytes(b"0" * 9000 + middle + b"0" * 9000)

@@ -35,6 +35,23 @@ def test_alpha_is_chosen_on_validation_and_reported_on_test(run_store, tmp_path)
     assert kept.config["select_on"] == "val"
 
 
+def test_what_tasks_show_is_told_from_their_files_and_groups_count_as_one(run_store, tmp_path):
+    """A copy of a folder shows its images, and of frames of one video each tells little more than another."""
+    for split in ("train", "val", "test"):
+        draw_folder(tmp_path / "frames" / split, per_class=4)
+    shutil.copytree(tmp_path / "frames", tmp_path / "copied")
+    swept = sweep(
+        run_store, tmp_path, alphas=(0, 1), rule="max-drop=0.9@95",
+        tasks=[f"{tmp_path}/frames?group=[0-9]", str(tmp_path / "copied"), "Colors"],
+    )  # fmt: skip
+    rows = {(row["task"], row["split"]): row for row in swept.rows if row["alpha"] == 1 and row["metric"] == "top1"}
+    assert rows["copied", "val"]["images"] == rows["frames", "val"].get("images", "frames")
+    assert "images" not in rows["Colors", "val"]
+    assert (rows["frames", "val"]["n"], rows["frames", "val"]["n_effective"]) == (12, 4)
+    assert "n_effective" not in rows["copied", "val"]
+    assert "images of one group count as one (12 of frames as 4)" in swept.note
+
+
 def test_choice_on_test_data_is_written_into_the_checkpoint(run_store, tmp_path):
     swept = sweep(run_store, tmp_path, alphas=(0, 1), tasks=["Colors"], rule=Rule(), select_on="test")
     assert list(swept.points) == ["test"]

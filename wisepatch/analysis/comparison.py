@@ -117,10 +117,10 @@ def adjusted(differences: Iterable[Difference]) -> list[Difference]:
     return [replace(each, p_holm=float(p)) for each, p in zip(differences, p_values, strict=True)]
 
 
-def mean_difference(differences: Sequence[Difference]) -> tuple[float, float, float]:
-    """Return the mean difference of several tasks, which are the names, and its 95 % interval."""
+def mean_difference(differences: Sequence[Difference], shown: Sequence[str]) -> tuple[float, float, float]:
+    """Return the mean difference of several tasks and its 95 % interval; ``shown`` names each, or another with the same images."""
     fixed, broken, n = ([getattr(each, field) for each in differences] for field in ("fixed", "broken", "n"))
-    low, high = mean_difference_interval(fixed, broken, n, tasks=[each.name for each in differences])
+    low, high = mean_difference_interval(fixed, broken, n, tasks=shown)
     return sum(each.difference for each in differences) / len(differences), float(low), float(high)
 
 

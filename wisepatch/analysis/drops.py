@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.paired import drop_limit, mean_drop_limit
-from wisepatch.analysis.sweep_frame import BELOW, COUNTS, FITTED, SUPPORTED, axes, by_task
+from wisepatch.analysis.sweep_frame import BELOW, COUNTS, EFFECTIVE, FITTED, SUPPORTED, axes, by_task, shown_tasks
 from wisepatch.counting import count
 from wisepatch.errors import ResultsError
 from wisepatch.hookspecs import Choice
@@ -191,7 +191,10 @@ def _limit(frame: pd.DataFrame, bound: Bound, reference: str) -> pd.Series[Any]:
 
     broken, fixed = (by_task(frame, f"{name}{reference}", SUPPORTED).fillna(0) for name in COUNTS)
     n = by_task(frame, "n", SUPPORTED)
-    limits = upper_limits(fixed.to_numpy(), broken.to_numpy(), n.to_numpy(), bound, list(n.columns))
+    if EFFECTIVE in frame:  # images that belong together count as fewer; the shares that are broken and fixed stay
+        independent = by_task(frame, EFFECTIVE, SUPPORTED).fillna(n)
+        fixed, broken, n = fixed * independent / n, broken * independent / n, independent
+    limits = upper_limits(fixed.to_numpy(), broken.to_numpy(), n.to_numpy(), bound, shown_tasks(frame, n.columns))
     return pd.Series(limits, index=n.index)
 
 
@@ -230,8 +233,9 @@ def _told(
         since = " from alpha 0, and from the zero-shot model," if len(_references(frame)) > 1 else ""
         told = f"the drop of {what} {at}{since} is at most {_points(bound.drop)} with {confidence} % confidence"
         detail = f"seen {drop}, with an upper limit of {limit}; all alphas up to {certified[-1]:g} pass"
-        kept = "alpha 0 has the best patching accuracy of these, and nothing drops there"
+        kept = "alpha 0, where nothing moves, has the best patching accuracy of these"
         note = f"certified: {told} ({detail if chosen else kept}); another set of images is another draw"
+        note += _told_of_clusters(frame)
         return Choice(chosen, note, facts)
     alpha = next((float(alpha) for alpha in limits.index if alpha > 0), None)
     if alpha is None:
@@ -245,7 +249,7 @@ def _told(
     note = (
         f"nothing is certified, and alpha 0 is kept: at alpha {alpha:g} the drop of {what} is {_points(float(seen[alpha]))} "
         f"as seen, and up to {_points(float(limits[alpha]))} with {confidence} % confidence, on {count(n, 'image')} a task; "
-        f"{advice}"
+        f"{advice}{_told_of_clusters(frame)}"
     )
     return Choice(chosen, note, facts)
 
@@ -258,14 +262,14 @@ def images_needed(frame: pd.DataFrame, bound: Bound, alpha: float | None = None)
     import numpy as np
 
     tasks = list(frame.loc[frame["role"] == SUPPORTED, "task"].unique())
-    rates = np.zeros((2, len(tasks)))
+    rates, shown = np.zeros((2, len(tasks))), shown_tasks(frame, tasks)
     if alpha is not None:
         rows = frame[(frame["role"] == SUPPORTED) & (frame["alpha"] == alpha)]
         rates = np.stack([(rows[name] / rows["n"]).to_numpy() for name in ("fixed", "broken")])
 
     def enough(n: int) -> bool:
         fixed, broken = rates * n
-        return bool(upper_limits(fixed, broken, n, bound, tasks) <= bound.drop)
+        return bool(upper_limits(fixed, broken, n, bound, shown) <= bound.drop)
 
     most = 1
     while not enough(most):
@@ -277,6 +281,15 @@ def images_needed(frame: pd.DataFrame, bound: Bound, alpha: float | None = None)
         middle = (least + most) // 2
         least, most = (least, middle) if enough(middle) else (middle, most)
     return most
+
+
+def _told_of_clusters(frame: pd.DataFrame) -> str:
+    """Say of which tasks images belong together, and as how many they count."""
+    if EFFECTIVE not in frame:
+        return ""
+    rows = frame[(frame["role"] == SUPPORTED) & frame[EFFECTIVE].notna()].drop_duplicates("task")
+    each = [f"{row['n']:g} of {row['task']} as {row[EFFECTIVE]:.0f}" for _, row in rows.iterrows()]
+    return f"; images of one group count as one ({', '.join(each)})" if each else ""
 
 
 def _points(fraction: float) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.same_images import combined
+from wisepatch.analysis.same_images import combined, shown_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +37,8 @@ def beta_limits(hits: ArrayLike, n: ArrayLike, tail: float) -> tuple[NDArray[np.
     from scipy.stats import beta
 
     hits, misses = np.asarray(hits), np.asarray(n) - np.asarray(hits)
-    low = np.where(hits > 0, beta.ppf(tail, np.maximum(hits, 1), misses + 1), 0.0)
-    high = np.where(misses > 0, beta.ppf(1 - tail, hits + 1, np.maximum(misses, 1)), 1.0)
+    low = np.where(hits > 0, beta.ppf(tail, np.where(hits > 0, hits, 1), misses + 1), 0.0)
+    high = np.where(misses > 0, beta.ppf(1 - tail, hits + 1, np.where(misses > 0, misses, 1)), 1.0)
     return low, high
 
 
@@ -54,17 +54,42 @@ def of_mean(values: ArrayLike, lowest: float, highest: float) -> tuple[float, fl
     return max(float(mean - half), lowest), min(float(mean + half), highest)
 
 
-def of_means(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, tasks: Sequence[str] = ()) -> tuple[float, float]:
+def of_means(
+    values: ArrayLike, lows: ArrayLike, highs: ArrayLike, tasks: Sequence[str] = (), weights: ArrayLike | None = None
+) -> tuple[float, float]:
     """Compute the interval of the mean of values ``(m,)`` of ``tasks``, by name, from the interval of each.
 
-    The distances from the values to their limits are :func:`~wisepatch.analysis.same_images.combined`.
+    ``weights`` add up to 1 (equal ones without them). The distances from the values to their limits are
+    :func:`~wisepatch.analysis.same_images.combined`.
     """
     import numpy as np
 
     values, lows, highs = (np.asarray(each, float) for each in (values, lows, highs))
-    mean, m = values.mean(), len(values)
-    below, above = combined(values - lows, tasks) / m, combined(highs - values, tasks) / m
+    m = len(values)
+    shares = np.ones(m) if weights is None else m * np.asarray(weights, float)
+    mean = (shares * values).mean()
+    below, above = combined(shares * (values - lows), tasks) / m, combined(shares * (highs - values), tasks) / m
     return float(mean - below), float(mean + above)
+
+
+def mean_of_rows(*groups: Sequence[Mapping[Any, Any]]) -> dict[str, float]:
+    """Return the mean of the means of groups of rows, a task each, as ``value, ci_low, ci_high``; NaN where one is not known.
+
+    Of one group it is the mean over its tasks, of two, those that are patched and those that are supported, what rules compare.
+    """
+    groups = tuple(filter(None, groups))
+    rows = [row for group in groups for row in group]
+    values, lows, highs = ([_number(row.get(name)) for row in rows] for name in ("value", "ci_low", "ci_high"))
+    if not rows:
+        return dict.fromkeys(("value", "ci_low", "ci_high"), math.nan)
+    weights = [1 / (len(groups) * len(group)) for group in groups for _ in group] if len(groups) > 1 else None
+    low, high = of_means(values, lows, highs, [shown_by(row) for row in rows], weights)
+    value = sum(sum(_number(row["value"]) for row in group) / len(group) for group in groups) / len(groups)
+    return {"value": value, "ci_low": low, "ci_high": high}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def bootstrap(

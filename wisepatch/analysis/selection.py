@@ -57,6 +57,15 @@ class Rule:
         """Return the rule for each of several choices that build on each other: what is certified holds of all of them together."""
         return replace(self, value=drops.shared_out(self.value, choices)) if self.is_certified else self
 
+    def of_several(self, choices: int) -> str:
+        """Say what is promised of several choices by the rule that do not build on each other; nothing where nothing is."""
+        if choices < 2 or not self.is_certified:
+            return ""
+        return (
+            f"{self} holds of each of the {choices} choices by itself; for one that is picked among them, or for all together, "
+            f"choose by {self.shared_out(choices)}"
+        )
+
     @property
     def is_certified(self) -> bool:
         """Tell whether it certifies a drop, from the answers image by image."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.same_images import IMAGES, shown_by
 from wisepatch.config import listed
 from wisepatch.errors import ResultsError
 from wisepatch.plugins import registry
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 PATCHING, SUPPORTED = "patching", "supported"
 COUNTS = ("broken", "fixed")
 FITTED = "fitted"
+EFFECTIVE = "n_effective"  # of images that belong together, such as frames of one video: as how many they count
 BELOW = "_zeroshot"  # ends the columns that are about the zero-shot model, where a sweep starts at another checkpoint
 
 
@@ -42,7 +44,8 @@ def sweep_frame(
     (the value, with its sign changed where lower is better), ``n, ci_low, ci_high``, and the images that are right at alpha 0 alone
     (``broken``) or at this alpha alone (``fixed``), NaN where nobody counted. A row without alpha is the zero-shot model below a
     sweep that starts at another checkpoint: then ``score_zeroshot``, ``broken_zeroshot`` and ``fixed_zeroshot`` compare with it.
-    ``fitted`` is there where some mixes were made by looking at the answers on this very split, and says which.
+    ``fitted`` is there where some mixes were made by looking at the answers on this very split, and says which; ``images`` where
+    tasks show the images of another one, and names that; ``n_effective`` where images belong together.
 
     Raises :class:`ResultsError` where a task was not measured, or not at some alpha.
     """
@@ -69,6 +72,10 @@ def sweep_frame(
     numbers = columns[4:]
     if "fitted_on" in frame and "split" in frame and (fitted := frame["fitted_on"] == frame["split"]).any():
         frame, columns = frame.assign(**{FITTED: fitted}), [*columns, FITTED]
+    if EFFECTIVE in frame and frame[EFFECTIVE].notna().any():
+        columns, numbers = [*columns, EFFECTIVE], [*numbers, EFFECTIVE]
+    if IMAGES in frame and frame[IMAGES].notna().any():
+        columns = [*columns, IMAGES]
     frame = frame.reindex(columns=columns)[frame["alpha"].notna()]
     typed: pd.DataFrame = frame.astype(dict.fromkeys(("alpha", *numbers), float))
     _check_complete(typed, (*patched, *supported))
@@ -96,6 +103,12 @@ def by_task(frame: pd.DataFrame, column: str, role: str = "") -> pd.DataFrame:
     return spread
 
 
+def shown_tasks(frame: pd.DataFrame, tasks: Iterable[str]) -> list[str]:
+    """Return for each task the name of the one whose images it shows."""
+    shown = {row["task"]: shown_by(row) for row in frame.drop_duplicates("task").to_dict("records")}
+    return [shown[task] for task in tasks]
+
+
 def axes(frame: pd.DataFrame) -> pd.DataFrame:
     """Return by alpha the mean score on the patching tasks, that on the supported tasks (NaN without any), and the mean of both.
 
@@ -119,15 +132,15 @@ def points(frame: pd.DataFrame) -> list[Point]:
     return [Point(*each) for each in zip(values.index.tolist(), values.tolist(), supported, means, strict=True)]
 
 
-def mean_with_interval(frame: pd.DataFrame, alpha: float, role: str) -> dict[str, float]:
-    """Return the mean value over the tasks of a role at an alpha, as ``value, ci_low, ci_high``; NaN where nothing is known."""
-    from wisepatch.analysis.intervals import of_means
+def mean_with_interval(frame: pd.DataFrame, alpha: float, *roles: str) -> dict[str, float]:
+    """Return the mean value over the tasks of a role at an alpha, as ``value, ci_low, ci_high``; NaN where nothing is known.
 
-    rows = frame[(frame["alpha"] == alpha) & (frame["role"] == role)]
-    if rows.empty:
-        return dict.fromkeys(("value", "ci_low", "ci_high"), float("nan"))
-    low, high = of_means(rows["value"], rows["ci_low"], rows["ci_high"], list(rows["task"]))
-    return {"value": float(rows["value"].mean()), "ci_low": low, "ci_high": high}
+    Of several roles it is the mean of their means.
+    """
+    from wisepatch.analysis.intervals import mean_of_rows
+
+    at_alpha = frame[frame["alpha"] == alpha]
+    return mean_of_rows(*(at_alpha[at_alpha["role"] == role].to_dict("records") for role in roles))
 
 
 def paired_counts(right: NDArray[Any], reference: NDArray[Any]) -> dict[str, int]:
@@ -142,7 +155,7 @@ def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from wisepatch.analysis.intervals import of_means
+    from wisepatch.analysis.intervals import mean_of_rows
 
     if "patching" not in results or "role" not in results:
         return results
@@ -157,15 +170,14 @@ def with_mean_of_patched(results: pd.DataFrame) -> pd.DataFrame:
         first = patched.groupby("task")["metric"].transform("first")
         means = []
         for _, each in patched[patched["metric"] == first].groupby(["split", "checkpoint"], sort=False, dropna=False):
+            of_tasks = mean_of_rows(each.to_dict("records"))
             row = each.iloc[0].to_dict() | {
                 "task": each["patching"].iloc[0],
                 "value": each["value"].mean(),
                 "n": each["n"].sum(),
             }
             if each["ci_low"].notna().all():
-                row["ci_low"], row["ci_high"] = of_means(
-                    each["value"], each["ci_low"], each["ci_high"], list(each["task"])
-                )
+                row |= {name: of_tasks[name] for name in ("ci_low", "ci_high")}
             means.append(row)
         parts.append(pd.concat([rows[~rows["task"].isin(tasks)], pd.DataFrame(means)[rows.columns]]))
     return pd.concat(parts, ignore_index=True) if parts else results

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.reports.numbers import percent, with_interval
+from wisepatch.analysis.intervals import mean_of_rows
+from wisepatch.reports.numbers import with_interval
 
 if TYPE_CHECKING:
     from wisepatch.cli.output import Output
@@ -73,13 +74,18 @@ class SplitTable:
         left_out = [each for each in merges[SHOWN:] if each is not self.done.choice]
         return [each for each in measured if not any(each is other for other in left_out)]
 
-    def means(self, each: Candidate) -> dict[str, float]:
-        """Return the mean over what the ends were trained on, that over supported tasks, and the mean of both, as rules do."""
-        of_tasks, means = self.of(each), {}
-        for name, tasks in (("patched", self.done.patching), ("supported", self.done.supported)):
-            if values := [float(of_tasks[task]["value"]) for task in tasks if task in of_tasks]:
-                means[name] = sum(values) / len(values)
-        return {**means, "mean": sum(means.values()) / 2} if len(means) == 2 else {"mean": sum(means.values())}
+    def means(self, each: Candidate) -> dict[str, dict[str, float]]:
+        """Return the mean over what the ends were trained on, that over supported tasks, and the mean of both, as rules do.
+
+        Each with its interval, as a row has it.
+        """
+        of_tasks = self.of(each)
+        groups = {
+            name: [of_tasks[task] for task in tasks if task in of_tasks]
+            for name, tasks in (("patched", self.done.patching), ("supported", self.done.supported))
+        }
+        there = {name: mean_of_rows(rows) for name, rows in groups.items() if rows}
+        return {**(there if len(there) == 2 else {}), "mean": mean_of_rows(*groups.values())}
 
     def show(self, output: Output) -> None:
         """Print the table."""
@@ -87,7 +93,7 @@ class SplitTable:
         body = [
             [
                 each.label, *(with_interval(self.of(each).get(task, {})) for task in self.metrics),
-                *map(percent, self.means(each).values()),
+                *map(with_interval, self.means(each).values()),
                 ", ".join(filter(None, [MARKS.get(each.kind, ""), "chosen" if each is chosen else ""])),
             ]
             for each in shown

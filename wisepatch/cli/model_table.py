@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.cli.results import show_sweep
+from wisepatch.cli.results import means_of, show_sweep
 from wisepatch.counting import count
 from wisepatch.reports.numbers import percent, with_interval
 
@@ -37,10 +37,12 @@ def show_candidates(output: Output, sweep: Sweep) -> None:
     points = sorted(sweep.points[split], key=lambda point: (-(point.mean_score or 0), point.alpha))
     kept = {point.alpha for point in points[:SHOWN]} | {0.0, sweep.choice.alpha}
     shown = [point for point in points if point.alpha in kept]
+    means = means_of(sweep, split)
     body = [
         (
-            f"{point.alpha:g}", *(f"{value:g}" for value in sweep.coefficients[point.alpha]), percent(point.patching),
-            percent(point.supported), percent(point.mean_score), "chosen" if point.alpha == sweep.choice.alpha else "",
+            f"{point.alpha:g}", *(f"{value:g}" for value in sweep.coefficients[point.alpha]),
+            *(with_interval(means[point.alpha][name]) for name in ("patching", "supported", "mean")),
+            "chosen" if point.alpha == sweep.choice.alpha else "",
         )
         for point in shown
     ]  # fmt: skip

@@ -137,6 +137,8 @@ def show_ways(common: o.Common, found: Sequence[TrainingWay]) -> None:
     )  # fmt: skip
     output.result(f"test data, per cent; alpha chosen by {sweep.rule} on {sweep.selected_on} data")
     output.table(columns, body)
+    if sweep.rule and (note := sweep.rule.of_several(sum(len(way.sweeps) for way in found))):
+        output.result(f"note: {note}")
     told = [(way.name, way.against.value > 0) for way in found if way.against and way.against.is_beyond_chance]
     words = [
         f"{word}: {', '.join(names)}"

@@ -64,7 +64,8 @@ def command(
     With --seeds the whole way once a seed: mean and spread of every accuracy, and a picture with a band from the smallest to the
     largest.
 
-    --select max-drop=0.01@95 promises: the drop of the supported mean is certified to be at most a point, or alpha 0 is kept.
+    --select max-drop=0.01@95 promises: the drop of the supported mean is certified, with 95 % confidence, to be at most a point,
+    or alpha 0 is kept.
     --alpha auto has the resolution of 0:1:0.01 for about a tenth of its evaluations.
 
     With 50 to 200 images, measured with the embedded model: `--batch-size 32 --steps 300 --lr 2e-4`. A larger rate needs fewer
@@ -187,8 +188,10 @@ def run_seeds(
         assert sweep.choice is not None
         points.append(sweep.at("test", sweep.choice.alpha))
         output.result(f"seed {seed}: {' '.join(filter(None, [summary(sweep), sweep.note]))}")
-    for caution in dict.fromkeys(caution for sweep in sweeps for caution in cautions(sweep)):
-        output.result(f"note: {caution}")
+    several = sweeps[0].rule.of_several(len(sweeps)) if sweeps[0].rule else ""
+    notes = dict.fromkeys([*filter(None, [several]), *(caution for sweep in sweeps for caution in cautions(sweep))])
+    for note in notes:
+        output.result(f"note: {note}")
     supported = [point.supported for point in points if point.supported is not None]
     mean = f", {supported_words(sweeps[0])} {plus_minus(supported)} %" if supported else ""
     output.result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.intervals import mean_of_rows
 from wisepatch.cli.tables import MIN_COLUMNS_OF_A_FILE
 from wisepatch.reports.numbers import is_fraction, measured, percent, with_interval
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from wisepatch.workflows.sweep import Sweep
 
 Column = tuple[str, list[str]]  # its name and its cells
+Means = dict[str, Any]  # of tasks: value, ci_low, ci_high
 INTERVALS = "; in brackets 95 % intervals"
+ENDS = (0.0, 1.0)  # zero-shot and fine-tuned
 INTERVAL_COLUMNS = 26  # of a value with its interval and mark, and the lines beside it
 
 
@@ -91,13 +94,15 @@ def show_sweep(output: Output, sweep: Sweep, *, tables: bool = True) -> None:
     from wisepatch.workflows.cautions import cautions
 
     output.records(sweep.rows)
+    means = {split: means_of(sweep, split) for split in sweep.points}
     if sweep.choice and sweep.chosen:
         output.records([{
             "chosen": sweep.chosen.name, "checkpoint": sweep.chosen.id, **_chosen_fields(sweep), "rule": str(sweep.rule),
             "selected_on": sweep.selected_on, "cautions": cautions(sweep), "note": sweep.note, **sweep.facts,
+            "means": [record for split, of in means.items() for record in _mean_records(sweep, split, of)],
         }], "choice")  # fmt: skip
-    for split in sweep.points if tables and not sweep.coefficients else ():
-        _show_split(output, sweep, split)
+    for split, of in means.items() if tables and not sweep.coefficients else ():
+        _show_split(output, sweep, split, of)
 
 
 def _chosen_fields(sweep: Sweep) -> dict[str, Any]:
@@ -109,22 +114,73 @@ def _chosen_fields(sweep: Sweep) -> dict[str, Any]:
     return {"alpha": None, "candidate": int(sweep.choice.alpha), "coefficients": dict(each)}
 
 
-def _show_split(output: Output, sweep: Sweep, split: str) -> None:
+def means_of(sweep: Sweep, split: str) -> dict[float, dict[str, Means]]:
+    """Return by alpha, or number of a candidate, the means that rules compare, with their intervals, as rows have them.
+
+    They are ``patching``, ``supported`` and the ``mean`` of both, on the first metric of each task. What is not known is ``None``:
+    no mean without supported tasks, nor one of metrics that are better when higher and others that are better when lower.
+    """
+    first = _first_rows(sweep, split)
+    mixed = len(set(_higher_is_better(row["metric"] for row in first.values()).values())) > 1
+    means = {}
+    for point in sweep.points[split]:
+        patching, supported = (
+            [row for task in tasks if (row := first.get((point.alpha, task)))]
+            for tasks in (sweep.patching_tasks, sweep.supported)
+        )
+        both = None if mixed or point.supported is None else (point.patching + point.supported) / 2
+        given = (
+            ("patching", point.patching, [patching]),
+            ("supported", point.supported, [supported]),
+            ("mean", both, [patching, supported]),
+        )
+        means[point.alpha] = {
+            name: {**mean_of_rows(*([] if value is None else groups)), "value": value} for name, value, groups in given
+        }
+    return means
+
+
+def _first_rows(sweep: Sweep, split: str) -> dict[tuple[float, str], Mapping[str, Any]]:
+    """Return the row of the first metric of each task, by alpha or number, and task."""
+    rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
+    first = {row["task"]: row["metric"] for row in reversed(rows)}
+    key = "candidate" if sweep.coefficients else "alpha"
+    return {(row[key], row["task"]): row for row in rows if row["metric"] == first[row["task"]] and key in row}
+
+
+def _mean_records(sweep: Sweep, split: str, means: Mapping[float, Mapping[str, Means]]) -> Iterator[dict[str, Any]]:
+    """Yield what rules compare at each alpha as JSON types."""
+    for key, of in means.items():
+        numbers = {
+            f"{name}{end.removeprefix('ci').replace('value', '')}": None if value is None or value != value else value
+            for name, mean in of.items()
+            for end, value in mean.items()
+        }
+        mix = {"candidate": int(key)} if sweep.coefficients else {"alpha": key}
+        yield {"split": split, **mix, **numbers}
+
+
+def _show_split(output: Output, sweep: Sweep, split: str, means: Mapping[float, Mapping[str, Means]]) -> None:
     """Print the points of one split: the first metric of each task, ``-`` for tasks that are not measured on it.
 
     Where some of the metrics are better when lower, mean values mean nothing, and the mean score that rules compare is shown.
     """
-    rows = [row for row in sweep.rows if row["split"] == split or len(sweep.points) == 1]
-    first = {row["task"]: row for row in reversed(rows)}
+    measured = _first_rows(sweep, split)
+    first = {task: row for (_, task), row in reversed(measured.items())}
     tasks = {task: first.get(task) for task in (*sweep.patching_tasks, *sweep.supported)}
-    measured = {(row["alpha"], row["task"]): row for row in rows if row["metric"] == first[row["task"]]["metric"]}
     higher = _higher_is_better(dict.fromkeys(row["metric"] for row in tasks.values() if row))
     marks, drop = _marks(sweep, measured)
-    chosen = [sweep.choice is not None and point.alpha == sweep.choice.alpha for point in sweep.points[split]]
-    fits = len(tasks) * INTERVAL_COLUMNS + 30 <= (output.width or MIN_COLUMNS_OF_A_FILE)
-    whole = [fits or is_chosen for is_chosen in chosen]  # with their intervals
-    columns = list(_task_columns(sweep, split, tasks, measured, marks, whole))
-    columns += _mean_columns(sweep, split, measured, whole, mixed=len(set(higher.values())) > 1)
+    alphas = [point.alpha for point in sweep.points[split]]
+    chosen = [sweep.choice is not None and alpha == sweep.choice.alpha for alpha in alphas]
+
+    def whole(values: int) -> list[bool]:
+        """Tell which rows have intervals in so many columns: all where they fit, else the ends and the chosen one."""
+        fits = values * INTERVAL_COLUMNS + 30 <= (output.width or MIN_COLUMNS_OF_A_FILE)
+        return [fits or is_chosen or alpha in ENDS for alpha, is_chosen in zip(alphas, chosen, strict=True)]
+
+    columns = list(_task_columns(sweep, split, tasks, measured, marks, whole(len(tasks))))
+    mixed = len(set(higher.values())) > 1
+    columns += _mean_columns(sweep, split, means, whole(len(tasks)), whole(len(tasks) + 2), mixed=mixed)
     note = ""
     if sweep.choice:
         columns.append(("", ["chosen" if is_chosen else "" for is_chosen in chosen]))
@@ -174,25 +230,25 @@ def _task_columns(
 def _mean_columns(
     sweep: Sweep,
     split: str,
-    measured: Mapping[tuple[float, str], Mapping[str, Any]],
+    means: Mapping[float, Mapping[str, Means]],
     whole: Sequence[bool],
+    mean_whole: Sequence[bool],
     *,
     mixed: bool,
 ) -> Iterator[Column]:
     """Yield the means that rules compare; of ``mixed`` metrics, better when higher and when lower, the mean score alone."""
-    points = sweep.points[split]
+
+    def cells(name: str, in_whole: Sequence[bool]) -> list[str]:
+        each = zip(means.values(), in_whole, strict=True)
+        return [with_interval(of[name]) if is_whole else percent(of[name]["value"]) for of, is_whole in each]
+
     if sweep.patched:
-        yield "patched", [percent(point.patching) for point in points]
+        yield "patched", cells("patching", mean_whole)
     if sweep.supported and mixed:
-        yield "mean score", [percent(point.mean_score) for point in points]
+        yield "mean score", [percent(point.mean_score) for point in sweep.points[split]]
     elif sweep.supported:
-        cells = []
-        for point, is_whole in zip(points, whole, strict=True):
-            rows = [measured.get((point.alpha, task), {}) for task in sweep.supported]
-            cells.append(with_interval(_mean_row(rows, point.supported)) if is_whole else percent(point.supported))
-        yield "supported", cells
-        means = (None if point.supported is None else (point.patching + point.supported) / 2 for point in points)
-        yield "mean", [percent(mean) for mean in means]
+        yield "supported", cells("supported", whole)
+        yield "mean", cells("mean", mean_whole)
 
 
 def _marks(
@@ -207,17 +263,6 @@ def _marks(
         if alpha and task in sweep.supported and row.get("broken") is not None:
             counts.setdefault(alpha, {})[task] = (row["fixed"], row["broken"], row["n"])
     return {(alpha, task): mark for alpha, of in counts.items() for task, mark in drop_marks(of, drop).items()}, drop
-
-
-def _mean_row(rows: Sequence[Mapping[str, Any]], value: float | None) -> dict[str, Any]:
-    """Return a mean over tasks with its interval, as a row; without one where a task has none."""
-    from wisepatch.analysis.intervals import of_means
-
-    known = [row for row in rows if row.get("ci_low") is not None]
-    if value is None or not known or len(known) < sum(bool(row) for row in rows):
-        return {"value": value}
-    low, high = of_means(*([row[name] for row in known] for name in ("value", "ci_low", "ci_high", "task")))
-    return {"value": value, "ci_low": low, "ci_high": high}
 
 
 def image_counts(tasks: Mapping[str, Mapping[str, Any] | None]) -> str:

@@ -54,8 +54,8 @@ def command(
 
     best-mean takes the best mean of patching and supported accuracy (PAINT), max-drop=0.01 the best patching accuracy that
     costs the supported tasks at most one point on average (each: every one of them), max-drop=0.01@95 the best for which that is
-    certain at 95 per cent, knee the bend of the curve, alpha=0.5 what WiSE-FT advises, weights=MNIST:2,CIFAR10:1 the best
-    weighted mean.
+    certified at 95 per cent confidence, knee the bend of the curve, alpha=0.5 what WiSE-FT advises,
+    weights=MNIST:2,CIFAR10:1 the best weighted mean.
 
     Example: `wisepatch select --results paper.jsonl --patching MNIST --supported CIFAR10 --rule best-mean --rule max-drop=0.01`,
     `wisepatch select --rule max-drop=0.01@95,each`
@@ -71,16 +71,19 @@ def command(
     for problem in problems:
         output.say(f"warning: {problem}")
     frames = frames_of_runs(frame, patching=patching, supported=o.split_list(supported), split=split, metric=metric)
-    body, notes = [], []
+    body, notes = [], [f"note: {words}" for each in rules if (words := each.of_several(len(frames)))]
     for name, (on, of_run) in frames.items():
         for each in rules:
             alpha, record, words = _chosen(of_run, frame[frame["run"] == name], each)
-            means = [mean_with_interval(of_run, alpha, role) for role in (PATCHING, SUPPORTED)]
-            for role, mean in zip((PATCHING, SUPPORTED), means, strict=True):
+            means = {role: mean_with_interval(of_run, alpha, role) for role in (PATCHING, SUPPORTED)}
+            if record["supported"] is not None and of_run["metric"].nunique() == 1:
+                means["mean"] = mean_with_interval(of_run, alpha, PATCHING, SUPPORTED)
+                record["mean"] = means["mean"]["value"]
+            for of, mean in means.items():
                 known = mean["ci_low"] == mean["ci_low"]
-                record |= {f"{role}_low": mean["ci_low"], f"{role}_high": mean["ci_high"]} if known else {}
+                record |= {f"{of}_low": mean["ci_low"], f"{of}_high": mean["ci_high"]} if known else {}
             output.records([{"run": name, "rule": str(each), "selected_on": on, **record}], "choice")
-            body.append((name, str(each), on, words, *map(with_interval, means)))
+            body.append((name, str(each), on, words, *(with_interval(means[role]) for role in (PATCHING, SUPPORTED))))
             notes += [record["note"]] if record["note"] else []
     first = next(iter(frames.values()))[1]
     patched = first.loc[first["role"] == "patching", "task"].unique()

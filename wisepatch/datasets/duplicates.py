@@ -1,4 +1,4 @@
-"""Find images that come twice where it matters: in two splits, or under two labels."""
+"""Find images that come twice where it matters: in two splits, under two labels, or in two tasks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from wisepatch.datasets.samples import Split, labels_of, own_files
 from wisepatch.errors import DataError
 
 PIECE = 4096  # bytes at both ends of a file that are compared before all of it is read
+MOST_COMPARED = 10_000  # files of one size, of two tasks
 
 
 class Place(NamedTuple):
@@ -40,6 +41,25 @@ def same_files(dataset: Dataset, root: Path) -> list[list[Place]]:
     for key in (_size, _ends):
         places = [place for group in _grouped(places, key) for place in group]
     return [group for group in _grouped(places, _digest) if _matters(group)]
+
+
+def share_files(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Tell whether two tasks of a user's own have an image in common: the same file, through links too, or a copy.
+
+    Files of one size whose ends are the same count as copies. Ids of images that are no paths of files tell nothing.
+    """
+    places = [
+        Place(task, file, 0)
+        for task, files in (("one", one), ("other", other))
+        for file in files
+        if os.path.isabs(file)  # noqa: PTH117
+    ]
+
+    def common(places: Sequence[Place], key: Any) -> list[Place]:
+        groups = (group for group in _grouped(places, key) if len({place.split for place in group}) > 1)
+        return [place for group in groups for place in group]
+
+    return bool(common(common(places, _size)[:MOST_COMPARED], _ends))
 
 
 def places_of(split: Split) -> list[Place]:

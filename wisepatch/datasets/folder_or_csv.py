@@ -23,7 +23,7 @@ from wisepatch.datasets.image_files import FileSamples, readable
 from wisepatch.datasets.notes import shortened
 from wisepatch.datasets.prompts import TEMPLATES
 from wisepatch.datasets.reading import AS_IT_IS, Reading, reading_of
-from wisepatch.datasets.samples import Transform
+from wisepatch.datasets.samples import Annotations, Transform
 from wisepatch.datasets.splits import (
     CUT,
     FIRST_CUT,
@@ -117,8 +117,10 @@ def _dataset(
             files, filled = _cut(root, files, group_of, fill=cut > SECOND_CUT)
             notes += filled
         notes += _of_classes(files, every)
+    named: dict[str, str] = {}
     if groups or reading.group:
         notes += _of_groups(files, group_of, reading.group)
+        named = {image: group_of(image) for listed in files.values() for image, _ in listed}
     index = {label: i for i, label in enumerate(every)}
     numbered = {
         split: tuple((image, index[label]) for image, label in files[split]) for split in SPLITS if split in files
@@ -126,7 +128,7 @@ def _dataset(
     return Dataset(
         name=in_utf8(path.stem if path.is_file() else path.name),
         classes=tuple(label.replace("_", " ") for label in every),
-        open=partial(_open, path=str(path), files=numbered, reading=reading),
+        open=partial(_open, path=str(path), files=numbered, reading=reading, groups=named),
         templates=TEMPLATES["simple"],
         splits=tuple(numbered),
         family="folder",
@@ -258,6 +260,7 @@ def _open(
     path: str,
     files: Mapping[str, Sequence[tuple[str, int]]],
     reading: Reading,
+    groups: Mapping[str, str],
 ) -> FileSamples:
     if not files[split]:
         number = sum(map(len, files.values()))
@@ -268,4 +271,5 @@ def _open(
     listed = files[split]
     if reading.bad:
         listed = [listed[place] for place in readable(f"{path} ({split})", [image for image, _ in listed])]
-    return FileSamples(listed, transform, as_seen=True, managed=bool(reading.colours))
+    clusters = [groups[image] or image for image, _ in listed] if groups else None  # an image without a group is one
+    return FileSamples(listed, transform, Annotations(clusters=clusters), as_seen=True, managed=bool(reading.colours))

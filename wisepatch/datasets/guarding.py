@@ -206,7 +206,7 @@ def annotation_problem(annotations: Any, images: int, classes: int) -> str:
     """Return what is wrong with the lengths and the numbers of annotations; empty where all is well."""
     if not isinstance(annotations, Annotations):
         return f"the annotations are {_kind(annotations)}, not wisepatch.Annotations"
-    for name in ("groups", "accepted", "written", "corruption"):
+    for name in ("groups", "accepted", "written", "corruption", "clusters"):
         values: Sequence[Any] | None = getattr(annotations, name)
         if values is not None and len(values) != images:
             return f"{name} has {count(len(values), 'entry', 'entries')} for {count(images, 'image')}"

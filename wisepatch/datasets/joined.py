@@ -63,7 +63,9 @@ class Joined:
         same_names = len({each.group_names for each in every}) == 1
         groups = join("groups") if same_names else None
         names = every[0].group_names if groups is not None else ()
-        return Annotations(groups, names, join("accepted"), sequences, join("written"), join("corruption"))
+        return Annotations(
+            groups, names, join("accepted"), sequences, join("written"), join("corruption"), join("clusters")
+        )
 
     def images(self) -> tuple[object, ...] | None:
         """Return a value that tells these images from others; ``None`` where a part has none."""

@@ -33,6 +33,7 @@ class Annotations:
     that are right. ``sequences`` are rows of image indices, an anchor frame first and then its neighbours (pm0, pm10).
     ``corruption`` gives each image the number of a kind of corruption and a severity (:mod:`~wisepatch.datasets.corruptions`).
     ``written`` gives each image the class whose name is written on it, -1 where it is none of the task's (typographic attacks).
+    ``clusters`` gives each image the name of those that it belongs together with (frames of one video): they are not independent.
     """
 
     groups: Sequence[int] | None = None
@@ -41,6 +42,7 @@ class Annotations:
     sequences: Sequence[Sequence[int]] | None = None
     written: Sequence[int] | None = None
     corruption: Sequence[tuple[int, int]] | None = None
+    clusters: Sequence[str] | None = None
 
     def of(self, indices: Sequence[int]) -> Annotations:
         """Pick the annotations of some images; a sequence of which an image is missing is left out."""
@@ -52,7 +54,8 @@ class Annotations:
         whole = [[position[i] for i in row] for row in self.sequences or () if position.keys() >= set(row)]
         sequences = None if self.sequences is None else whole
         return Annotations(
-            pick(self.groups), self.group_names, pick(self.accepted), sequences, pick(self.written), pick(self.corruption)
+            pick(self.groups), self.group_names, pick(self.accepted), sequences, pick(self.written), pick(self.corruption),
+            pick(self.clusters),
         )  # fmt: skip
 
 

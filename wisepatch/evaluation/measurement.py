@@ -8,6 +8,7 @@ from typing import Any
 
 from wisepatch.analysis.corruption_errors import RELATIVE, relative_error
 from wisepatch.analysis.metrics import measurements
+from wisepatch.analysis.same_images import IMAGES, images_of
 from wisepatch.config import EvalConfig, listed
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.evaluation.recall import about_answers, predict_missing
@@ -106,6 +107,9 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     task = predictions.task
     params = checkpoint.recipe.params if checkpoint.recipe else {}
+    # Only where the names of the tasks do not tell.
+    other = images_of(predictions.images or task.name) != images_of(task.name)
+    shown = {IMAGES: predictions.images} if other else {}
     for metric in metrics:
         for name, measured in _measured(checkpoint, metric, predictions, index):
             yield {
@@ -114,7 +118,7 @@ def _rows(
                 "params": {key: value for key, value in params.items() if key != "alpha"},
                 "task": task.name, "split": predictions.split, "metric": name, "value": measured.value, "n": measured.n,
                 "ci_low": measured.low, "ci_high": measured.high, "seed": checkpoint.config.get("seed"),
-                "limit": task.dataset.limit,
+                "limit": task.dataset.limit, **shown,
             }  # fmt: skip
 
 

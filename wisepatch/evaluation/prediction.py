@@ -32,7 +32,8 @@ class Predictions:
     """Hold the answers of some checkpoints to one split.
 
     ``predicted`` and the fields of ``scores`` are ``(checkpoints, n)``, ``labels`` is ``(n,)``; ``image_ids`` names the images.
-    ``recalled`` holds the ids of checkpoints whose answers the store has already.
+    ``recalled`` holds the ids of checkpoints whose answers the store has already, ``images`` the name of the task whose images
+    these are, where another of those that are measured together shows them too.
     """
 
     task: Task
@@ -45,6 +46,7 @@ class Predictions:
     image_ids: list[str]
     fingerprint: str
     recalled: frozenset[str] = frozenset()
+    images: str = ""
 
     @property
     def confidence(self) -> NDArray[np.float32]:

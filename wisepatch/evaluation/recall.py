@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wisepatch.analysis.same_images import shown_together
 from wisepatch.config import EvalConfig
-from wisepatch.datasets.samples import Split, Subset
+from wisepatch.datasets.duplicates import share_files
+from wisepatch.datasets.samples import Split, Subset, own_files
 from wisepatch.evaluation.prediction import Predictions, predict_many
 from wisepatch.files import in_utf8
 from wisepatch.hookspecs import Scores
@@ -41,6 +43,7 @@ def predict_missing(
     Answers are recalled where images, classes, prompts, precision and versions are the same, unless ``settings.again``.
     """
     opened = [task.dataset.split(task.split or split, data) for task in tasks]
+    shown = shown_together({task.name: own_files(each) for task, each in zip(tasks, opened, strict=True)}, share_files)
     # What one process alone finds would have it wait for a pass that the others do not make.
     recalled = on_main(
         lambda: [
@@ -59,7 +62,8 @@ def predict_missing(
                 predict_many(todo, group_tasks, store, data, split=split, settings=settings, progress=progress)
             )
         for index, computed in zip(indices, passes, strict=True):
-            yield _joined(checkpoints, tasks[index], opened[index], recalled[index], computed)
+            joined = _joined(checkpoints, tasks[index], opened[index], recalled[index], computed)
+            yield replace(joined, images=shown[tasks[index].name])
 
 
 def about_answers(task: Task, fingerprint: str, settings: EvalConfig) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class Raced:
         return (
             f"auto: {count(self.asked, 'alpha')} measured, {len(self.alphas)} of them on all images: {self.evaluations:,} image "
             f"evaluations, {share:.1f} % of the {self.grid_evaluations:,} of 0:1:0.01; the chosen one is within "
-            f"{100 * EPSILON:g} point of the best of these, with {100 * CONFIDENCE:g} % confidence"
+            f"{100 * EPSILON:g} point of the best of these on these images, with {100 * CONFIDENCE:g} % confidence, if what two "
+            "alphas have wrong is wrong between them too"
         )
 
     @property

@@ -23,6 +23,9 @@ def _of_choice(sweep: Sweep) -> Iterator[str]:
         listed = ", ".join(f"{count(n, 'image')} of {task}" for task, n in few.items())
         were = "the coefficients were" if sweep.coefficients else "alpha was"
         yield f"{were} chosen on few images ({listed}): another sample may choose another"
+    if grouped := {row["task"]: row["n"] for row in rows if row.get("n_effective")}:
+        listed = ", ".join(grouped)
+        yield f"images of {listed} come in groups: intervals and p-values take them for independent, certified drops do not"
     if _within_noise(rows):
         every = "coefficients" if sweep.coefficients else "alphas"
         yield f"all {every} lie within noise of each other (their 95 % intervals overlap): the choice may be chance"

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wisepatch.analysis.same_images import effective_number
 from wisepatch.analysis.selection import Rule
-from wisepatch.analysis.sweep_frame import BELOW, Point, paired_counts, points
+from wisepatch.analysis.sweep_frame import BELOW, EFFECTIVE, Point, paired_counts, points
 from wisepatch.errors import WisepatchError
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.hookspecs import Choice
@@ -73,10 +74,15 @@ class RightAnswers:
     """Collect which images of each task are answered rightly, ``(checkpoints, n)``, as :meth:`keep` has seen them."""
 
     by_task: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    independent: dict[str, float] = field(
+        default_factory=dict
+    )  # as how many images count, of tasks whose images belong together
 
     def keep(self, answers: Predictions) -> None:
         """Take in the answers to a task."""
         self.by_task[answers.task.name] = answers.predicted == answers.labels
+        if (clusters := answers.annotations.clusters) is not None:
+            self.independent[answers.task.name] = effective_number(clusters)
 
     def counted(
         self, rows: Sequence[Mapping[str, Any]], checkpoints: Sequence[str], start: int | None, below: int | None = None
@@ -90,12 +96,14 @@ class RightAnswers:
         counted = []
         for row in rows:
             place, answers = places.get(row["checkpoint"]), self.by_task[row["task"]]
-            counts: dict[str, int] = {}
+            counts: dict[str, float] = {}
             if place is not None and row["metric"] == TOP1:
                 if start is not None:
                     counts |= paired_counts(answers[place], answers[start])
                 if below is not None:
                     since = paired_counts(answers[place], answers[below])
                     counts |= {f"{name}{BELOW}": images for name, images in since.items()}
+                if row["task"] in self.independent:
+                    counts[EFFECTIVE] = self.independent[row["task"]]
             counted.append({**row, **counts})
         return counted

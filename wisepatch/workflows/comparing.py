@@ -18,9 +18,11 @@ from wisepatch.analysis.comparison import (
     difference,
     mean_difference,
 )
+from wisepatch.analysis.same_images import shown_together
 from wisepatch.config import listed
 from wisepatch.counting import count
 from wisepatch.datasets.contact_sheet import contact_sheet, from_all_classes
+from wisepatch.datasets.duplicates import share_files
 from wisepatch.datasets.samples import Split
 from wisepatch.errors import DataError, StoreError, UnknownNameError, UsageError
 from wisepatch.files import expanded, refused
@@ -88,7 +90,11 @@ class Comparison:
     @property
     def mean(self) -> tuple[float, float, float]:
         """Return the mean difference over the tasks, and its 95 % interval."""
-        return mean_difference([each.difference for each in self.tasks])
+        images: dict[str, list[str]] = {}
+        for each in self.tasks:
+            images.setdefault(each.task, []).extend(each.answers["image"])
+        shown = shown_together(images, share_files)
+        return mean_difference([each.difference for each in self.tasks], [shown[each.task] for each in self.tasks])
 
     def records(self) -> list[dict[str, Any]]:
         """Return the differences as JSON types, one a task."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from wisepatch.analysis.comparison import LEVEL, Difference, adjusted, difference, too_few
 from wisepatch.analysis.intervals import of_means
+from wisepatch.analysis.same_images import shown_by
 from wisepatch.evaluation.prediction import Predictions
 from wisepatch.process_group import on_main
 from wisepatch.store.checkpoints import Checkpoint
@@ -37,6 +38,7 @@ class Cell:
     high: float | None
     n: int
     change: Difference | None = None
+    images: str = ""  # the task whose images these are, where it is another
 
     @property
     def mark(self) -> str:
@@ -70,7 +72,7 @@ class Table:
         value = sum(values) / len(values)
         if None in lows:
             return value, None, None
-        return value, *of_means(values, lows, highs, [cell.task for cell in cells])
+        return value, *of_means(values, lows, highs, [cell.images or cell.task for cell in cells])
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each cell as JSON types."""
@@ -146,8 +148,9 @@ def _cell(rows: Sequence[Mapping[str, Any]], answers: Predictions, place: int, r
     """Return the first metric of a model on a task."""
     task, checkpoint = answers.task.name, answers.checkpoints[place].id
     row = next(row for row in rows if (row["task"], row["checkpoint"]) == (task, checkpoint))
-    numbers = (row[name] for name in ("value", "ci_low", "ci_high", "n"))
-    return Cell(task, answers.split, role, row["metric"], *numbers)
+    return Cell(
+        task, answers.split, role, row["metric"], row["value"], row["ci_low"], row["ci_high"], row["n"], images=shown_by(row)
+    )  # fmt: skip
 
 
 def _change(answers: Predictions, place: int) -> Difference:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wisepatch.analysis.intervals import of_means
+from wisepatch.analysis.intervals import mean_of_rows
 from wisepatch.errors import StoreError, WisepatchError
 from wisepatch.reports.making_again import public
 from wisepatch.reports.numbers import with_interval
@@ -80,10 +81,8 @@ def _mean_interval(
     tasks: Sequence[str], rows: Mapping[tuple[str, float], Mapping[str, Any]], alpha: float
 ) -> tuple[float | None, float | None]:
     """Return the interval of the mean of some tasks, or nothing where one of them has none."""
-    there = [rows[task, alpha] for task in tasks if (task, alpha) in rows]
-    if not there or any(row["ci_low"] is None for row in there):
-        return None, None
-    return of_means(*([row[name] for row in there] for name in ("value", "ci_low", "ci_high", "task")))
+    mean = mean_of_rows([rows[task, alpha] for task in tasks if (task, alpha) in rows])
+    return (None, None) if math.isnan(mean["ci_low"]) else (mean["ci_low"], mean["ci_high"])
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -154,5 +154,5 @@ def what_is_certified(sweep: Sweep, alpha: float | None) -> str:
     if alpha is None or not sweep.supported:
         return "Nothing was certified."
     if sweep.rule and sweep.rule.is_certified:
-        return "The rule certifies a drop; the rows that are kept do not say more."
+        return "The rule is one that certifies a drop; whether it did, the rows that are kept do not tell."
     return "Nothing was certified: a rule like max-drop=0.01@95 promises, at 95 % confidence, that the drop is at most a point."

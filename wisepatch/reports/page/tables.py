@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wisepatch.analysis.comparison import TOO_FEW_MEANS, Difference, adjusted
+from wisepatch.analysis.intervals import mean_of_rows
 from wisepatch.analysis.paired import difference_interval, mcnemar
 from wisepatch.reports.checkpoint_tables import ancestors
-from wisepatch.reports.numbers import p_value, percent, points, with_interval
+from wisepatch.reports.numbers import p_value, points, with_interval
 from wisepatch.store.checkpoints import Checkpoint, Store
 
 if TYPE_CHECKING:
@@ -144,16 +145,23 @@ def sweep_grid(sweep: Sweep, split: str, alpha: float | None) -> Table:
     """Return one row a mix: each task with its interval, and the means of the patched and of the supported ones."""
     rows = first_rows(sweep, split)
     tasks = list(dict.fromkeys(task for task, _ in rows))
-    means = {"mean of patched": len(sweep.patching_tasks) > 1, "mean of supported": len(sweep.supported) > 1}
+    means = {
+        f"mean of {words}": of
+        for words, of in (("patched", sweep.patching_tasks), ("supported", sweep.supported))
+        if len(of) > 1
+    }
     body = []
     for point in sweep.points[split]:
         cells: list[object] = [mix_words(sweep, point.alpha) if sweep.coefficients else f"{point.alpha:g}"]
         cells += [with_interval(rows[task, point.alpha]) if (task, point.alpha) in rows else "-" for task in tasks]
-        values = (point.patching, point.supported)
-        body.append([*cells, *(percent(value) for value, shown in zip(values, means.values(), strict=True) if shown)])
+        for of in means.values():
+            cells.append(
+                with_interval(mean_of_rows([rows[task, point.alpha] for task in of if (task, point.alpha) in rows]))
+            )
+        body.append(cells)
     strong = tuple(number for number, point in enumerate(sweep.points[split]) if point.alpha == alpha)
     caption = f"All mixes on {split_words(split)}, per cent with 95 % intervals"
-    return Table(caption, ("alpha", *tasks, *(name for name, shown in means.items() if shown)), body, strong)
+    return Table(caption, ("alpha", *tasks, *means), body, strong)
 
 
 def besides_table(rows: Iterable[Mapping[str, Any]]) -> Table | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wisepatch.analysis.intervals import of_means
+from wisepatch.analysis.intervals import mean_of_rows
 from wisepatch.analysis.patching_measures import patching_measures
 from wisepatch.analysis.sweep_frame import patched_tasks, with_mean_of_patched
 from wisepatch.errors import ResultsError
@@ -140,8 +140,12 @@ def _means(others: pd.DataFrame) -> pd.DataFrame:
 
     rows = {}
     for alpha, group in others.groupby("alpha", dropna=False):
-        low, high = of_means(group["value"], group["ci_low"], group["ci_high"], list(group["task"]))
-        rows[alpha] = {"supported": group["value"].mean(), "supported_low": low, "supported_high": high}
+        mean = mean_of_rows(group.to_dict("records"))
+        rows[alpha] = {
+            "supported": group["value"].mean(),
+            "supported_low": mean["ci_low"],
+            "supported_high": mean["ci_high"],
+        }
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["supported", "supported_low", "supported_high"], dtype=float
     )
