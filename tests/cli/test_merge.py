@@ -142,6 +142,7 @@ def test_a_soup_says_what_is_in_it(cli, ends):
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [
+        (("--method", "gredy-soup"), "unknown merge method 'gredy-soup'; did you mean greedy-soup?", 2),
         (("--method", "tise"), "unknown merge method 'tise'", 2),
         (("--method", "ties", "--param", "density=2"), "ties cannot have density 2.0, which is not from 0 to 1", 2),
         (

@@ -110,7 +110,12 @@ def objectives(_: typer.Context) -> Iterable[str]:
 
 @_completer
 def methods(_: typer.Context) -> Iterable[str]:
-    """Return the merge methods known by name."""
+    """Return what ``merge --method`` takes."""
+    return merge_methods()
+
+
+def merge_methods() -> list[str]:
+    """Return the merge methods known by name, and the greedy soup, which is a workflow."""
     from wisepatch.plugins import registry
 
     return sorted([*registry().all("register_merge_methods"), "greedy-soup"])

@@ -10,7 +10,7 @@ from wisepatch.cli import completion
 from wisepatch.cli import options as o
 from wisepatch.cli.merge_tables import show_merged
 from wisepatch.config import EvalConfig
-from wisepatch.errors import UsageError
+from wisepatch.errors import UnknownNameError, UsageError
 from wisepatch.files import in_utf8
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def command(
     Example: `wisepatch merge A B --method task-arithmetic --param alpha=-0.5,0.3 --eval MNIST,CIFAR10`
     """
     common = common.printing(form)
+    if method not in (known := completion.merge_methods()):
+        raise UnknownNameError("merge method", method, known)
     output, metrics = common.output, o.metric_names(metric)
     store, data = common.open_store(), common.data_folder()
     found = o.find_checkpoints(store, checkpoints)
