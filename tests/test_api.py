@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 import wisepatch as wp
+from wisepatch.datasets import demo
 
 ROOT = Path(wp.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 100, "val": 60, "test": 60})
 
 
 def test_all_is_sorted_and_every_name_is_there():
@@ -134,7 +140,7 @@ def test_reprs_are_short(run_store, tmp_path):
     assert repr(task) == "Task('ImageNet@val')"
     assert repr(task.dataset) == "Dataset('ImageNet', 1,000 classes)"
     assert repr(run_store) == f"Store('{run_store.root}')"
-    assert repr(wp.find_task("Colors").dataset.split("test", tmp_path)) == "Split('Colors', 'test', 500 images)"
+    assert repr(wp.find_task("Colors").dataset.split("test", tmp_path)) == "Split('Colors', 'test', 60 images)"
     assert repr(wp.load_clip(wp.ModelConfig("demo", ""))) == "Clip('demo')"
     swept = wp.sweep(run_store, tmp_path, tasks="Colors@val", alphas="0,0.5,1")
     assert repr(swept) == "Sweep('shapes', 3 alphas)"

@@ -15,6 +15,7 @@ from tests.samples import draw_folder, random_fishers, recipes, save_small_vit, 
 from tests.simulated import OnGpu, simulated_gpu
 from wisepatch import ModelConfig, Store, TrainConfig, find_task, finetune, load_weights
 from wisepatch.config import EvalConfig
+from wisepatch.datasets import demo
 from wisepatch.datasets.drawn_shapes import SHAPES
 from wisepatch.evaluation.endpoints import Mix
 from wisepatch.evaluation.prediction import predict_many
@@ -28,6 +29,11 @@ REAL = torch.cuda.is_available()
 pytestmark = [pytest.mark.gpu] if REAL else []
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 KINDS = {"paint": {}, "wise-ft": {"head": "trained"}, "linear-probe": {"freeze_encoder": True}}
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(demo, "SIZES", {"train": 100, "val": 60, "test": 60})
 
 
 @contextmanager

@@ -103,6 +103,7 @@ def test_nothing_that_can_be_read_is_an_error(cli, folder):
     fails(cli("predict", "finetuned", "shapes/broken.png"), 1, "none of the images can be read", "name others")
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_any_more_ends_it_without_a_traceback(folder, shapes, tmp_path):
     command = f"{sys.executable} -m wisepatch predict finetuned shapes shapes shapes shapes --batch-size 4 | head -1"
     done = subprocess.run(

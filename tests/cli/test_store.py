@@ -1,10 +1,13 @@
 """``wisepatch store``: list, verify, rm, gc."""
 
 import json
+import shutil
 
 import pytest
 
 from tests.samples import fails
+from wisepatch import Store, sweep
+from wisepatch.datasets import demo
 from wisepatch.store.runs import Run
 
 
@@ -126,12 +129,27 @@ def test_predictions_that_cannot_be_kept_lose_no_results(cli, run_store):
     assert [json.loads(line)["task"] for line in result.stdout.splitlines()] == ["Colors"]
 
 
+@pytest.fixture(scope="module")
+def sweep_with_name(finished, tmp_path_factory):
+    """A store with a sweep that has a name and chose an alpha; copy it before writing."""
+    root = tmp_path_factory.mktemp("swept")
+    shutil.copytree(finished[0] / "store", root / "wisepatch-store")
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(demo, "SIZES", {"train": 10, "val": 10, "test": 10})
+        sweep(
+            Store(root / "wisepatch-store"),
+            root,
+            tasks="Colors",
+            alphas="0:1:0.25",
+            rule="best-mean",
+            run_name="first try",
+        )
+    return root / "wisepatch-store"
+
+
 @pytest.fixture
-def swept(cli, run_store):
-    """A store with a sweep that has a name and chose an alpha."""
-    words = ("--alpha", "0:1:0.25", "--eval", "Colors", "--select", "best-mean", "--name", "first try")
-    assert cli("interpolate", *words).exit_code == 0
-    return run_store
+def swept(sweep_with_name, tmp_path):
+    return Store(shutil.copytree(sweep_with_name, tmp_path / "wisepatch-store"))
 
 
 def test_the_listing_is_by_run_and_its_mixes_share_a_line(cli, swept):

@@ -387,7 +387,7 @@ def test_two_processes_that_are_killed_go_on_to_the_same_weights(shapes, tmp_pat
 
 def test_the_same_training_twice_at_once_is_done_once(tmp_path):
     shapes = draw_folder(tmp_path / "shapes")
-    words = command(shapes, "--steps", "30", "--json")
+    words = command(shapes, "--steps", "10", "--json")
     programs = [
         subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

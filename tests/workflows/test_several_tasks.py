@@ -479,7 +479,7 @@ def test_the_command_refuses_by_name(cli, folders, no_training, words, message):
     assert message in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("strategy", ["sequential", pytest.param("parallel", marks=pytest.mark.slow)])
 def test_objectives_of_one_task_are_trained_where_one_task_is_at_a_time(strategy, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(rates, "MEASURED_SECONDS", 0)
     words = [str(folders / name) for name in NAMES[:2]]

@@ -172,7 +172,7 @@ def test_hub_that_does_not_answer_is_named_within_seconds(monkeypatch):
     begun = time.monotonic()
     with refused_network():
         fails(wp.find_task, "hf:owner/name", message="cannot be looked up: [A-Z][A-Za-z]+: ", hint="check the name")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60  # on a busy machine; not the minutes of all that the library would try again
 
 
 def test_unknown_splits_are_listed(tmp_path):
