@@ -43,7 +43,10 @@ def beta_limits(hits: ArrayLike, n: ArrayLike, tail: float) -> tuple[NDArray[np.
 
 
 def of_mean(values: ArrayLike, lowest: float, highest: float) -> tuple[float, float]:
-    """Compute Student's 95 % interval of a mean of values ``(n,)`` that lie between two numbers."""
+    """Compute Student's 95 % interval of a mean of values ``(n,)`` that lie between two numbers.
+
+    It is too narrow where large values are so rare that hardly one was drawn: less than five or so.
+    """
     import numpy as np
     from scipy.stats import t
 
