@@ -460,6 +460,12 @@ def test_a_manifest_whose_content_its_id_does_not_name_is_a_problem(store, field
         ("", 2, {"alpha": 0.5}, "without a method"),
         ("linear", 0, {"alpha": 0.5}, "without parents"),
         ("fisher", 2, {"alpha": 0.5, "fisher": {"files": [["a" * 32, "0"]]}}, "Fisher information .* is gone"),
+        (
+            "regmean",
+            2,
+            {"reduction": 0.9, "images": 8, "gram": {"files": [["a" * 32, "0"]]}},
+            "Gram matrices .* are gone",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_right_is_a_problem(store, method, parents, params, reason):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.samples import broken_png, draw_folder
-from wisepatch.training.unlabelled import open_unlabelled, unlabelled_problems
+from wisepatch.training.unlabelled import open_unlabelled, shows_test_images, unlabelled_problems
 
 
 def test_all_images_below_a_folder_are_taken_whatever_their_folders_are_called(tmp_path):
@@ -20,6 +20,9 @@ def test_all_images_below_a_folder_are_taken_whatever_their_folders_are_called(t
 def test_a_task_lends_its_training_images_or_those_of_the_split_that_is_named(tmp_path):
     assert open_unlabelled("Colors", tmp_path).name == "train"
     assert open_unlabelled("Colors@val", tmp_path).name == "val"
+    assert [shows_test_images(word) for word in ("Colors", "Colors@val", "Colors@test", str(tmp_path))] == [
+        False, False, True, False,
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_read_is_said_before_anything_is_trained(tmp_path):

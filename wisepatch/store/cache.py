@@ -171,8 +171,8 @@ class Cache:
                     gone.append(path)
         return gone
 
-    def fisher_paths(self, files: Iterable[Sequence[str]]) -> tuple[Path, ...]:
-        """Return the files of Fisher information, or of Gram matrices, that are named by digest and sha256, verified.
+    def fisher_paths(self, files: Iterable[Sequence[str]], kind: str = FISHER_ENTRIES) -> tuple[Path, ...]:
+        """Return the files of Fisher information, or of Gram matrices (``kind``), that are named by digest and sha256, verified.
 
         Raises :class:`StoreError` where one is gone or differs by one bit.
         """
@@ -181,14 +181,13 @@ class Cache:
             candidates = self.fisher_candidates(digest)
             intact = next((path for path in candidates if sha256(path) == expected), None)
             if intact is None:
-                path = next(iter(candidates), self.root / FISHER_ENTRIES / digest)
-                word, verb = (
-                    (NAMED[GRAM_ENTRIES], "are") if GRAM_ENTRIES in path.parts else (NAMED[FISHER_ENTRIES], "is")
-                )
-                command = "merge --method regmean" if verb == "are" else "interpolate --method fisher"
+                path = next(iter(candidates), self.root / kind / digest)
+                grams = kind == GRAM_ENTRIES
+                verb, it = ("are", "them") if grams else ("is", "it")
+                command = "merge --method regmean" if grams else "interpolate --method fisher"
                 raise StoreError(
-                    f"the {word} {path} {verb} {'not what the mix was made with' if candidates else 'gone'}",
-                    f"run `wisepatch {command}` again, which makes {'them' if verb == 'are' else 'it'} anew",
+                    f"the {NAMED[kind]} {path} {verb} {'not what the mix was made with' if candidates else 'gone'}",
+                    f"run `wisepatch {command}` again, which makes {it} anew",
                 )
             paths.append(intact)
         return tuple(paths)

@@ -28,7 +28,7 @@ from wisepatch.files import (
     write_tensors,
 )
 from wisepatch.store import references, removal, verification
-from wisepatch.store.cache import Cache, versions
+from wisepatch.store.cache import FISHER_ENTRIES, GRAM_ENTRIES, Cache, versions
 from wisepatch.store.manifests import (
     MANIFEST,
     WEIGHTS,
@@ -251,8 +251,10 @@ class Store:
 
         Raises :class:`StoreError` where one was removed or differs by one bit.
         """
-        files = checkpoint.recipe.fisher_files if checkpoint.recipe else ()
-        return _home(checkpoint).cache.fisher_paths(files)
+        if checkpoint.recipe is None:
+            return ()
+        kind = GRAM_ENTRIES if "gram" in checkpoint.recipe.params else FISHER_ENTRIES
+        return _home(checkpoint).cache.fisher_paths(checkpoint.recipe.fisher_files, kind)
 
     def size(self, checkpoint: Checkpoint) -> int:
         """Count the bytes of a checkpoint's own files."""

@@ -62,7 +62,7 @@ def _merge_problem(store: Store, checkpoint: Checkpoint) -> str:
         return ""
     try:
         check_ancestors(store, checkpoint)
-        store.cache.fisher_paths(recipe.fisher_files)
+        store.fisher_paths(checkpoint)
     except StoreError as error:
         return f"is a recipe, and {error.message}"
     return ""

@@ -53,7 +53,7 @@ from wisepatch.training.start import (
     new_accelerator,
 )
 from wisepatch.training.tracking import tracked
-from wisepatch.training.unlabelled import open_unlabelled
+from wisepatch.training.unlabelled import open_unlabelled, shows_test_images
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -121,6 +121,8 @@ def finetune(
     plan = Plan(len(samples), config.batch_size, config.seed)
     unlabelled = None
     if config.distill_on:
+        if shows_test_images(config.distill_on):
+            progress.note(f"images of {config.distill_on} are trained on, without labels: no new ones to measure it by")
         others_split = same_for_all(open_unlabelled(config.distill_on, data, clip.train_pixels))
         unlabelled, fingerprint = Seeded(others_split, config.seed), f"{fingerprint} {others_split.fingerprint()}"
     identity = {

@@ -30,6 +30,11 @@ def open_unlabelled(where: str, data: Path, transform: Callable[[Any], Any] | No
         raise
 
 
+def shows_test_images(where: str) -> bool:
+    """Tell whether images that a task is measured on would be trained on."""
+    return not existing(where) and find_task(where).split == "test"
+
+
 def unlabelled_problems(where: str | None, data: Path) -> list[WisepatchError]:
     """Return why the images cannot be read; none where none are asked for."""
     if where is None:
