@@ -12,6 +12,7 @@ from wisepatch.errors import ResultsError, WisepatchError
 from wisepatch.files import in_utf8
 from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import STYLES, Look, marker_of
+from wisepatch.reports.plots.percent_axes import in_per_cent
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.store.checkpoints import Store
 from wisepatch.store.runs import Training, logged_trainings
@@ -92,8 +93,6 @@ def draw_training(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
 
     ``table`` is what :func:`load_trainings` returns.
     """
-    from matplotlib.ticker import PercentFormatter
-
     measures = [name for name in MEASURES if (table["measure"] == name).any()]
     note = "loss and rate: training data, as logged"
     if "validation" in measures:
@@ -107,7 +106,7 @@ def draw_training(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
         sheet.label(axes, y=MEASURES[measure])
         sheet.body *= len(measures)
     if "validation" in measures:
-        panels[measures.index("validation")].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        in_per_cent(panels[measures.index("validation")].yaxis)
     panels[-1].locator_params(axis="x", integer=True)
     sheet.label(panels[-1], "step")
     return sheet.finish(legend)

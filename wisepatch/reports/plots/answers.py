@@ -11,6 +11,7 @@ from wisepatch.analysis.metrics import BINS, measure
 from wisepatch.hookspecs import Scores
 from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look, contrast
+from wisepatch.reports.plots.percent_axes import in_per_cent
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.words import images_words
 
@@ -156,7 +157,7 @@ def draw_calibration(table: pd.DataFrame, title: str | None, look: Look) -> Figu
 
     Where a model is calibrated, points lie on the diagonal. ``table`` is what :func:`calibration_table` returns.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     row, checkpoints = table.iloc[0], list(table["checkpoint"].unique())
     images = images_words(table["checkpoint"], table["n"], look.labels, each="")
@@ -176,8 +177,7 @@ def draw_calibration(table: pd.DataFrame, title: str | None, look: Look) -> Figu
         (legend[label],) = upper.plot(
             [], [], STYLES[number % len(STYLES)], color=color, marker=MARKERS[number % len(MARKERS)]
         )
-    for axis in (upper.yaxis, lower.xaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    in_per_cent(upper.yaxis, lower.xaxis)
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylim(-0.03, 1.03)
     lower.yaxis.set_major_locator(MaxNLocator(4, integer=True))

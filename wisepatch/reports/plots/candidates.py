@@ -13,6 +13,7 @@ from wisepatch.reports.plots.frontier import CHOSEN, ENDS, HEIGHT, MARK, draw_in
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import Look
+from wisepatch.reports.plots.percent_axes import in_per_cent
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.words import axis_label, chosen_words, images_words
 from wisepatch.weights.parameters import label
@@ -96,8 +97,6 @@ def draw_candidates(table: pd.DataFrame, title: str | None, look: Look) -> Figur
     are colours, candidates are dots. Start, ends and the chosen one are marked and carry 95 % intervals. ``table`` is what
     :func:`candidate_table` returns.
     """
-    from matplotlib.ticker import PercentFormatter
-
     merges, ends = table[table["kind"] == MERGE], int((table["kind"] == END).sum())
     method, tasks, along = merges["method"].iloc[0], merges["task"].iloc[0], merges["along"].iloc[0]
     images = merges["images"].iloc[0]
@@ -109,8 +108,7 @@ def draw_candidates(table: pd.DataFrame, title: str | None, look: Look) -> Figur
     (axes,) = sheet.subplots()
     legend = _draw_merges(sheet, axes, merges, str(method))
     legend |= _mark_models(sheet, axes, table)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    in_per_cent(axes.xaxis, axes.yaxis)
     axes.margins(0.09)
     axes.locator_params(axis="x", nbins=5)
     metric = merges["metric"].iloc[0]

@@ -13,6 +13,7 @@ from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.labels import Label, place_labels
 from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look
+from wisepatch.reports.plots.percent_axes import in_per_cent
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import check_comparable, no_curve, swept_rows
 from wisepatch.reports.plots.words import (
@@ -159,8 +160,6 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
     PAINT measures the distance to is marked too. Without supported tasks the x axis is alpha. ``table`` is what
     :func:`sweep_table` returns, ``title`` ``None`` for the usual one and empty for none.
     """
-    from matplotlib.ticker import PercentFormatter
-
     tasks, start = (" / ".join(table[name].map(start_words).unique()) for name in ("task", "start"))
     over_alpha = bool(table["supported"].isna().all())
     sheet = Sheet(
@@ -193,10 +192,10 @@ def draw_sweep(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
     if one_run and not over_alpha:
         legend |= _draw_optimum(sheet, axes, table)
     x = f"alpha (0 is {start}, 1 is fine-tuned)"
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    in_per_cent(axes.yaxis)
     axes.margins(0.09)
     if not over_alpha:
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        in_per_cent(axes.xaxis)
         axes.locator_params(axis="x", nbins=5)  # a narrow range has labels like 99.650 %
         metrics = " / ".join(dict.fromkeys(table["supported_metrics"]))
         x = f"mean {metrics} on the supported tasks ({supported_words(table)})"

@@ -9,6 +9,7 @@ from wisepatch.analysis.sweep_frame import patched_tasks
 from wisepatch.errors import ResultsError
 from wisepatch.reports.plots.literal_text import as_written
 from wisepatch.reports.plots.look import MARKERS, STYLES, Look, grid, marker_of
+from wisepatch.reports.plots.percent_axes import in_per_cent
 from wisepatch.reports.plots.sheet import Sheet
 from wisepatch.reports.plots.sweeps import swept_rows
 from wisepatch.reports.plots.words import axis_label, chosen_words, describe, images_words, start_words
@@ -70,8 +71,6 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None, look: Look) -> Figur
 
     The patching task is drawn thick, metrics beside the first of a task dashed, intervals as bands, the chosen alpha as a line.
     """
-    from matplotlib.ticker import PercentFormatter
-
     patching = list(table["patching"].dropna().unique())
     seeds = table.attrs.get("seeds")
     start = " / ".join(table["start"].map(start_words).unique())
@@ -95,7 +94,7 @@ def draw_over_alpha(table: pd.DataFrame, title: str | None, look: Look) -> Figur
             curve["alpha"], curve["ci_low"], curve["ci_high"], color=color, alpha=0.25 if seeds else 0.15, linewidth=0
         )
     legend |= _draw_chosen(axes, table, theme.muted, sheet.scale)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    in_per_cent(axes.yaxis)
     metrics = dict.fromkeys(first_metrics.values())
     sheet.label(axes, f"alpha (0 is {start}, 1 is fine-tuned)", axis_label(metrics))
     return sheet.finish(legend)
@@ -167,8 +166,6 @@ def draw_per_task(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
 
     ``table`` is what :func:`per_task_table` returns.
     """
-    from matplotlib.ticker import PercentFormatter
-
     tasks, runs = list(table["task"].unique()), list(table["run_name"].unique())
     start = " / ".join(table["start"].map(start_words).unique())
     rows, columns = grid(len(tasks), PANELS_ACROSS)
@@ -191,7 +188,7 @@ def draw_per_task(table: pd.DataFrame, title: str | None, look: Look) -> Figure:
             axes.fill_between(curve["alpha"], curve["ci_low"], curve["ci_high"], color=color, alpha=0.2, linewidth=0)
         if len(runs) == 1:
             legend |= _draw_chosen(axes, of_task, sheet.theme.muted, sheet.scale)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        in_per_cent(axes.yaxis)
         metric = "" if of_task["metric"].iloc[0] == "top1" else f", {axis_label(of_task['metric'])}"
         last = number + columns >= len(tasks)
         role = " (patching)" if of_task["patched"].all() else ""
