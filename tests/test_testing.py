@@ -204,7 +204,7 @@ def test_unknown_plugin_lists_those_installed(write):
         (
             "@wp.hookimpl",
             "@wp.hookimpl\ndef register_metrics():\n    return [wp.Metric('mine', None, needs=('group',))]\n\n@wp.hookimpl",
-            "mine, register_metrics: needs: group is no annotation; known: accepted, corruption, group",
+            "mine, register_metrics: needs: group is no annotation; known: accepted, clusters, corruption, group",
         ),
         (
             "@wp.hookimpl",

@@ -73,7 +73,8 @@ def test_images_that_cannot_be_read_are_skipped_counted_and_named(cli, tmp_path,
     broken_png(root / "test" / "circle" / "1.png")
     refused = cli("zeroshot", "--model", "demo", "--task", root)
     assert refused.exit_code == 1
-    assert "circle/1.png cannot be read" in refused.stderr
+    assert "things (test): 1 image cannot be read" in refused.stderr
+    assert "circle/1.png" in refused.stderr
     result = cli("zeroshot", "--model", "demo", "--task", root, "--on-bad-image", "skip", "--json")
     assert result.exit_code == 0, result.output
     assert {json.loads(line)["n"] for line in result.stdout.splitlines() if "top1" in line} == {11}
