@@ -76,7 +76,7 @@ def test_a_start_that_is_chosen_and_a_merge_without_a_choice():
     chosen = draw_candidates(candidate_table(merge([{"alpha": 0.5}, {"alpha": 1.0}], chosen=0)), "", Look())
     assert {"chosen on validation data", "the start"} <= {text for text, _ in texts(chosen)}
     one = draw_candidates(candidate_table(merge([{}], chosen=None, method="model-stock", split="test")))
-    assert {"TEST DATA", "model-stock", "the ends"} <= {text for text, _ in texts(one)}
+    assert {"TEST DATA", "model-stock", "the ends", "the merge"} <= {text for text, _ in texts(one)}
     assert not any("chosen" in text for text, _ in texts(one))
 
 

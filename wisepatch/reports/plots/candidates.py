@@ -139,11 +139,16 @@ def _draw_merges(sheet: Sheet, axes: Axes, merges: pd.DataFrame, method: str) ->
 
 
 def _mark_models(sheet: Sheet, axes: Axes, table: pd.DataFrame) -> dict[str, Any]:
-    """Mark the start, the ends and the chosen candidate; return the legend."""
+    """Mark the start, the ends and the chosen candidate, or the only one; return the legend."""
     legend: dict[str, Any] = {}
-    marked = ((table["kind"] == START, "the start", ENDS[0.0]), (table["kind"] == END, "the ends", ENDS[1.0]))
-    for which, name, mark in (*marked, (table["chosen"], "", CHOSEN)):
-        color = sheet.theme.muted if name else sheet.theme.ink
+    merged, chosen = table["kind"] == MERGE, table["chosen"]
+    only = merged if merged.sum() == 1 and not chosen.any() else merged & False
+    marked: tuple[tuple[Any, str, dict[str, Any]], ...] = (
+        (table["kind"] == START, "the start", ENDS[0.0]), (table["kind"] == END, "the ends", ENDS[1.0]),
+        (only, "the merge", CHOSEN), (chosen, "", CHOSEN),
+    )  # fmt: skip
+    for which, name, mark in marked:
+        color = sheet.theme.ink if mark is CHOSEN else sheet.theme.muted
         for _, point in table[which].iterrows():
             draw_intervals(sheet, axes, point, color, x=point["supported"])
             params = f" ({point['params']})" if point["params"] else ""
