@@ -90,7 +90,7 @@ class Published:
         if dataset.downloads and error.__cause__ is None:  # a download that failed is not advised again
             hint = f"`wisepatch datasets download {dataset.name}` fetches it ({dataset.gigabytes:g} GB), or {hint}"
         packed = " or ".join(archive.name for archive in self.archives)
-        return MissingDataError(complete.message, f"{hint}; {packed} may lie there as they are" if packed else hint)
+        return MissingDataError(complete.message, f"{hint}; {packed} may lie there packed" if packed else hint)
 
 
 def missing(task: str, root: Path, layouts: Sequence[str], source: str, reason: str = "") -> MissingDataError:
