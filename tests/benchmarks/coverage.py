@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.analysis.test_intervals import population
 from tests.analysis.test_metrics import measure_ece
-from wisepatch.analysis.intervals import bootstrap, of_means, wilson
+from wisepatch.analysis.intervals import bootstrap, of_mean, of_means, wilson
 from wisepatch.analysis.metrics import macro_f1, mean_per_class
 from wisepatch.analysis.paired import difference_interval, drop_limit, mean_drop_limit
 from wisepatch.analysis.same_images import effective_number
@@ -27,6 +27,11 @@ CONFUSIONS = [
 ]
 GROUPS = [(10,) * 60, (1,) * 150 + (30,) * 15, (100,) * 5 + (1,) * 500]  # sizes of groups of images, such as videos
 SHARES = [(0.0, 0.01), (0.005, 0.015), (0.02, 0.03), (0.1, 0.1), (0.3, 0.2)]  # of images that are fixed, and broken
+
+
+def measure_brier(wrong, rng):
+    """Draw the Brier scores of answers between two classes that are wrong with these chances ``(n,)``, and say so."""
+    return 2 * np.where(rng.random(len(wrong)) < wrong, 1 - wrong, wrong) ** 2
 
 
 def rows(draws: int) -> Iterator[tuple[str, Callable[[np.random.Generator], float]]]:
@@ -54,6 +59,15 @@ def rows(draws: int) -> Iterator[tuple[str, Callable[[np.random.Generator], floa
 
         yield f"ece, right with confidence ** {power:g}, n = {n}", of_calibration
 
+    for n, right in product((100, 500, 2000), (0.6, 0.9, 0.99)):
+
+        def of_brier(rng, n=n, right=right):
+            truth = measure_brier(rng.uniform(0, 2 * (1 - right), 4_000_000), rng).mean()
+            scores = (measure_brier(rng.uniform(0, 2 * (1 - right), n), rng) for _ in range(draws))
+            return np.mean([low <= truth <= high for low, high in (of_mean(each, 0, 2) for each in scores)])
+
+        yield f"Brier score, {right:.0%} of the answers right, n = {n}", of_brier
+
     def of_tasks(rng):
         sizes, truths = [50, 200, 1000], [0.98, 0.9, 0.6]
         held = 0
@@ -65,18 +79,19 @@ def rows(draws: int) -> Iterator[tuple[str, Callable[[np.random.Generator], floa
         return held / draws
 
     yield "mean accuracy over three tasks, n = 50, 200, 1000", of_tasks
-    for sizes, alike, (won, lost) in product(GROUPS, (0, 0.4, 1), SHARES[2:]):
+    for sizes, alike, (won, lost), as_one in product(GROUPS, (0, 0.4, 1), SHARES[2:], (True, False)):
 
-        def of_groups(rng, sizes=sizes, alike=alike, won=won, lost=lost):
+        def of_groups(rng, sizes=sizes, alike=alike, won=won, lost=lost, as_one=as_one):
             group = np.repeat(np.arange(len(sizes)), sizes)
-            n, independent, held = len(group), effective_number(group.tolist()), 0
+            n, held = len(group), 0
+            independent = effective_number(group.tolist()) if as_one else n
             for _ in range(draws):
                 heights = np.where(rng.random(n) < alike, rng.random(len(sizes))[group], rng.random(n))
                 fixed, broken = (heights < won).sum(), (heights > 1 - lost).sum()
                 held += drop_limit(fixed * independent / n, broken * independent / n, independent) >= lost - won
             return held / draws
 
-        words = f"{len(sizes)} groups, {sum(sizes)} images, {alike:.0%} of each alike"
+        words = f"{len(sizes)} groups, {sum(sizes)} images, {alike:.0%} of each alike, {'as one' if as_one else 'as independent'}"
         yield f"upper limit of the drop, {won:.1%} fixed and {lost:.1%} broken, {words}", of_groups
     for n, (won, lost) in product((100, 300, 3000), SHARES):
 
@@ -112,8 +127,9 @@ def main() -> None:
     """Print a row each, with the standard error of its simulation."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=2000)
-    draws = parser.parse_args().draws
-    for words, coverage in rows(draws):
+    parser.add_argument("--only", default="", help="rows that these words are in")
+    given = parser.parse_args()
+    for words, coverage in ((words, coverage) for words, coverage in rows(given.draws) if given.only in words):
         print(f"{coverage(np.random.default_rng(0)):7.1%}  {words}", flush=True)  # noqa: T201
 
 
