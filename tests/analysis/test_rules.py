@@ -136,6 +136,7 @@ def test_a_rule_counts_images_that_belong_together_as_fewer():
     refused = choose(together, "max-drop=0.01@95")
     assert refused.facts["certified"] == []
     assert refused.note.endswith("; images of one group count as one (600 of B as 60)")
+    assert "about 299 images of different groups a task would do" in refused.note
     assert choose(together, "max-drop=0.05@95").facts["limit"] == drop_limit(0, 0, 60)
 
 

@@ -243,13 +243,15 @@ def _told(
     needed = images_needed(frame, bound, alpha)
     least = images_needed(frame, bound)
     facts |= {"images_needed": needed, "images_needed_at_least": least}
-    advice = f"at these rates about {needed:,} a task would do" if needed else "at these rates no number would do"
+    clusters = _told_of_clusters(frame)
+    kind = " images of different groups" if clusters else ""
+    advice = f"at these rates about {needed:,}{kind} a task would do" if needed else "at these rates no number would do"
     advice += f", and {least:,} where not one is broken" if least else ""
     n = int(frame.loc[frame["role"] == SUPPORTED, "n"].min())
     note = (
         f"nothing is certified, and alpha 0 is kept: at alpha {alpha:g} the drop of {what} is {_points(float(seen[alpha]))} "
         f"as seen, and up to {_points(float(limits[alpha]))} with {confidence} % confidence, on {count(n, 'image')} a task; "
-        f"{advice}{_told_of_clusters(frame)}"
+        f"{advice}{clusters}"
     )
     return Choice(chosen, note, facts)
 

@@ -46,7 +46,8 @@ def same_files(dataset: Dataset, root: Path) -> list[list[Place]]:
 def share_files(one: Iterable[str], other: Iterable[str]) -> bool:
     """Tell whether two tasks of a user's own have an image in common: the same file, through links too, or a copy.
 
-    Files of one size whose ends are the same count as copies. Ids of images that are no paths of files tell nothing.
+    Files of one size whose ends are the same count as copies; of those of one size the first ``MOST_COMPARED`` are read. Ids of
+    images that are no paths of files tell nothing.
     """
     places = [
         Place(task, file, 0)

@@ -14,17 +14,8 @@ COLUMNS = (
 )  # fmt: skip
 # Beyond the contract: what the picture and the tables need to tell rows apart.
 EXTRA = (
-    "role",
-    "patching",
-    "chosen",
-    "selected_on",
-    "broken",
-    "fixed",
-    "candidate",
-    "fitted_on",
-    "images",
-    "n_effective",
-)
+    "role", "patching", "chosen", "selected_on", "broken", "fixed", "candidate", "fitted_on", "images", "n_effective",
+)  # fmt: skip
 LARGEST, MAX_LETTERS = 1e300, 10_000
 SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters
 NUMBERS = ("alpha", "value", "n", "ci_low", "ci_high", "seed", "limit", "broken", "fixed", "candidate", "n_effective")

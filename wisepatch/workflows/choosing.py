@@ -74,9 +74,7 @@ class RightAnswers:
     """Collect which images of each task are answered rightly, ``(checkpoints, n)``, as :meth:`keep` has seen them."""
 
     by_task: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    independent: dict[str, float] = field(
-        default_factory=dict
-    )  # as how many images count, of tasks whose images belong together
+    independent: dict[str, float] = field(default_factory=dict)  # as how many count the images of tasks with groups
 
     def keep(self, answers: Predictions) -> None:
         """Take in the answers to a task."""
